@@ -1,0 +1,1 @@
+"""The command line: one file a noun; talks to a server through `banyan.client`."""

@@ -1,0 +1,1 @@
+"""The server: an Eve application over MongoDB, its verbs, its store and its upkeep."""

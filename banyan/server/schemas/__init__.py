@@ -1,0 +1,1 @@
+"""The schemas of the resources, as data: one file a resource."""

@@ -1,0 +1,1 @@
+"""The only place that writes MongoDB: one file a collection."""

@@ -1,0 +1,1 @@
+"""Periodic duties that any number of server processes share."""

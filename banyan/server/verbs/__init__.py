@@ -1,0 +1,1 @@
+"""What a caller may do to a resource: one file a verb."""

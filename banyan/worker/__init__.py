@@ -1,0 +1,1 @@
+"""The worker: claims what fits on this machine, runs it, reports it."""
