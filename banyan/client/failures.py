@@ -1,0 +1,102 @@
+"""Trouble on the way to a server, and errors in its answers, as Banyan's words.
+
+Called by the transport only. It must never hide what the server said.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from banyan.errors import WORDS, BanyanError
+
+_PASSING = {429, 502, 503, 504}
+_LONGEST_RETRY_AFTER_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Trouble:
+    """Why a request got no final answer."""
+
+    error: BanyanError
+    not_done: bool = False  # the server has certainly not acted on it
+    hopeless: bool = False  # to send it again would meet the same
+    pause_seconds: float = 0.0  # the server asks for at least this
+
+    def worth_repeating(self, repeatable: bool) -> bool:
+        """Whether the request may and should be sent again."""
+        return (repeatable or self.not_done) and not self.hopeless
+
+
+def trouble_of_exception(exception: Exception, url: str) -> Trouble:
+    """What an exception of `requests` means: sent or not, worth another try or not."""
+    if isinstance(exception, requests.exceptions.SSLError):
+        message = f"no trusted connection to {url}: {exception}"
+        return Trouble(BanyanError("unavailable", message), hopeless=True)
+    if isinstance(exception, requests.exceptions.InvalidURL | requests.exceptions.InvalidHeader):
+        return Trouble(BanyanError("usage", f"{url}: {exception}"), hopeless=True)
+    if isinstance(exception, requests.Timeout) and not _never_sent(exception):
+        return Trouble(BanyanError("unavailable", f"{url} did not answer in time"))
+    if _never_sent(exception):
+        message = f"no server answers at {url}; start one with 'banyan up', or name it with --url"
+        return Trouble(BanyanError("unavailable", message), not_done=True)
+    return Trouble(BanyanError("unavailable", f"the connection to {url} broke; try again"))
+
+
+def trouble_of_answer(status: int, headers: Mapping[str, str]) -> Trouble | None:
+    """Whether an answer is one that passes with time."""
+    if status not in _PASSING:
+        return None
+    error = BanyanError("unavailable", "the server is busy or away")
+    return Trouble(error, not_done=status == 429, pause_seconds=_retry_after(headers))
+
+
+def error_of(status: int, body: Any, headers: Mapping[str, str] | None = None) -> BanyanError:
+    """The error that an answer carries; where it is not Banyan's shape, one by its status."""
+    if not isinstance(body, dict) or not isinstance(body.get("_error"), dict):
+        return BanyanError(_word_of(status), _foreign(status, headers or {}))
+    told = body["_error"]
+    word = told.get("word")
+    extra = {name: value for name, value in body.items() if name not in _KNOWN_MEMBERS}
+    return BanyanError(
+        word if word in WORDS else _word_of(status),
+        str(told.get("message") or f"the server answered {status}"),
+        issues=body.get("_issues") or {},
+        extra=extra,
+    )
+
+
+_KNOWN_MEMBERS = {"_status", "_error", "_issues"}
+
+
+def _foreign(status: int, headers: Mapping[str, str]) -> str:
+    location = headers.get("Location")
+    if 300 <= status < 400 and location:
+        return f"the server has moved to {location}; name that with --url"
+    return f"the server answered {status}, and not in the way of a Banyan server"
+
+
+def _word_of(status: int) -> str:
+    for word, entry in WORDS.items():
+        if entry.status == status:
+            return word
+    if status < 400:
+        return "unavailable"
+    return "unavailable" if status in _PASSING else "bad_request" if status < 500 else "internal"
+
+
+def _never_sent(exception: Exception) -> bool:
+    if isinstance(exception, requests.ConnectTimeout):
+        return True
+    inner = exception.args[0] if exception.args else None
+    reason = getattr(inner, "reason", inner)
+    return isinstance(reason, NewConnectionError | ConnectTimeoutError)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    try:
+        return min(float(headers.get("Retry-After", "0")), _LONGEST_RETRY_AFTER_SECONDS)
+    except ValueError:
+        return 0.0  # a date: the backoff serves as well

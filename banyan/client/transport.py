@@ -1,0 +1,207 @@
+"""One conversation with a Banyan server: requests, answers, and which requests may be repeated.
+
+Called by the typed client and by the worker; nothing else speaks HTTP. One Transport a
+thread. It must never repeat a request that may have been carried out, unless its caller
+says that carrying it out twice is the same as once.
+"""
+
+import json as jsonlib
+import random
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypedDict, Unpack
+from urllib.parse import urlsplit
+
+import requests
+
+from banyan import __version__
+from banyan.client.failures import Trouble, error_of, trouble_of_answer, trouble_of_exception
+from banyan.errors import BanyanError
+
+CONNECT_SECONDS = 5.0
+READ_SECONDS = 30.0
+RETRY_SECONDS = 30.0
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 5.0
+
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+_random = random.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said; `body` is parsed JSON, None, or bytes where raw was asked for."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)  # names in any case
+    repeats: int = 0  # how often the request was sent again before this answer came
+
+
+class Options(TypedDict, total=False):
+    """What a request may carry besides its method and path."""
+
+    json: Any  # the body
+    params: Mapping[str, Any] | None  # lists and objects are sent as JSON (`where`, …)
+    headers: Mapping[str, str] | None
+    prefer: str | None  # the `Prefer` header; its `wait=` is added to the read timeout
+    timeout_seconds: float | None  # to read the answer; left out: 30 s and the wait
+    raw: bool  # the body of a good answer is bytes, not JSON
+    # Twice is the same as once; left out: true of GET. A request that was never sent, or was
+    # turned away by 429, is sent again in any case.
+    repeatable: bool
+    retry_seconds: float  # how long trouble is put up with; left out: the transport's
+
+
+class Transport:
+    """Requests to one server with one token."""
+
+    def __init__(self, url: str, token: str = "", retry_seconds: float = RETRY_SECONDS) -> None:
+        """Takes the server's root URL; `retry_seconds` is how long trouble is put up with."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise BanyanError("usage", f"{url!r} is not the URL of a server: http://HOST:PORT")
+        if not token.isascii() or not token.isprintable():
+            raise BanyanError("usage", "the token holds characters that no token has")
+        self.url = url.rstrip("/")
+        self.retry_seconds = retry_seconds
+        self._session = requests.Session()
+        # Proxies and .netrc are for the outside; to look them up costs more than the request.
+        self._session.trust_env = parts.hostname not in _LOOPBACK
+        self._session.auth = _Bearer(token)
+        self._session.headers["User-Agent"] = f"banyan/{__version__}"
+
+    def close(self) -> None:
+        """Closes the connections that are not in use."""
+        self._session.close()
+
+    def request(self, method: str, path: str, **options: Unpack[Options]) -> Answer:
+        """Like `ask`, but an answer that is an error is raised.
+
+        Errors: BanyanError with the server's word, message, issues and extra members;
+        `unavailable` when the server could not be reached before `retry_seconds` were over.
+        """
+        answer = self.ask(method, path, **options)
+        if answer.status >= 300 and answer.status != 304:
+            raise error_of(answer.status, answer.body, answer.headers)
+        return answer
+
+    def ask(self, method: str, path: str, **options: Unpack[Options]) -> Answer:
+        """Sends one request, again after trouble where that is safe; returns any answer.
+
+        Errors: BanyanError `unavailable` when no answer came before `retry_seconds` were over.
+        """
+        may_repeat = options.get("repeatable", method in _SAFE_METHODS)
+        sending = self._prepare(method, path, options)
+        read_seconds = options.get("timeout_seconds") or (
+            READ_SECONDS + _wait_seconds(options.get("prefer"))
+        )
+        deadline = time.monotonic() + options.get("retry_seconds", self.retry_seconds)
+        for repeats, pause in enumerate(_pauses()):
+            outcome = self._send(sending, read_seconds, options.get("raw", False), repeats)
+            trouble = _trouble_of(outcome)
+            if trouble and trouble.worth_repeating(may_repeat):
+                pause = max(pause, trouble.pause_seconds)
+                if time.monotonic() + pause <= deadline:
+                    time.sleep(pause)
+                    continue
+            if isinstance(outcome, Trouble):
+                raise outcome.error
+            return outcome
+        raise AssertionError("pauses never end")
+
+    def _prepare(self, method: str, path: str, options: Options) -> requests.PreparedRequest:
+        headers = {
+            "Accept": "application/json, text/plain;q=0.9",
+            **(options.get("headers") or {}),
+        }
+        if options.get("prefer"):
+            headers["Prefer"] = str(options["prefer"])
+        data = None
+        if options.get("json") is not None:
+            data = _encoded(options["json"])
+            headers["Content-Type"] = "application/json"
+        params = {name: _parameter(value) for name, value in (options.get("params") or {}).items()}
+        url = f"{self.url}/{path.lstrip('/')}"
+        return self._session.prepare_request(
+            requests.Request(method, url, headers=headers, data=data, params=params)
+        )
+
+    def _send(
+        self, sending: requests.PreparedRequest, read_seconds: float, raw: bool, repeats: int
+    ) -> Answer | Trouble:
+        environment = self._session.merge_environment_settings(
+            sending.url or "", {}, None, None, None
+        )
+        try:
+            response = self._session.send(
+                sending,
+                timeout=(CONNECT_SECONDS, read_seconds),
+                allow_redirects=False,
+                **environment,
+            )
+        except (requests.RequestException, OSError) as exception:
+            return trouble_of_exception(exception, self.url)
+        return _answer(response, raw, repeats, self.url)
+
+
+def _trouble_of(outcome: Answer | Trouble) -> Trouble | None:
+    if isinstance(outcome, Trouble):
+        return outcome
+    return trouble_of_answer(outcome.status, outcome.headers)
+
+
+class _Bearer(requests.auth.AuthBase):
+    """Sets the header by hand, so that a .netrc entry for the host cannot replace it."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _answer(response: requests.Response, raw: bool, repeats: int, url: str) -> Answer:
+    good = response.status_code < 300
+    if raw and good:
+        return Answer(response.status_code, response.content, response.headers, repeats)
+    if not response.content:
+        return Answer(response.status_code, None, response.headers, repeats)
+    try:
+        body = jsonlib.loads(response.content)
+    except ValueError:
+        if good:
+            message = f"{url} does not answer like a Banyan server"
+            raise BanyanError("unavailable", message) from None
+        body = None
+    return Answer(response.status_code, body, response.headers, repeats)
+
+
+def _encoded(json: Any) -> bytes:
+    try:
+        return jsonlib.dumps(json, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as exception:
+        raise BanyanError("invalid", f"this cannot be sent as JSON: {exception}") from None
+
+
+def _parameter(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return jsonlib.dumps(value, separators=(",", ":"))
+
+
+def _wait_seconds(prefer: str | None) -> float:
+    found = re.search(r"\bwait=(\d+)", prefer or "")
+    return float(found.group(1)) if found else 0.0
+
+
+def _pauses() -> Iterator[float]:
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        yield pause * _random.uniform(0.5, 1.0)
+        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
