@@ -1,0 +1,43 @@
+"""What the owner of a machine may say to its worker.
+
+Built by the command line (`banyan worker`), or by a supervisor, and given to
+`banyan.worker.agent.main`. Plain values only: nothing here looks at the machine.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one worker is to run. None means: what the machine has.
+
+    url:             of the server, e.g. `http://127.0.0.1:5100`.
+    token_file:      a file with the worker's token alone, or the credentials file that
+                     `banyan up` writes (then its "worker" token).
+    state_directory: where this worker keeps its launcher's socket and the output of
+                     running tasks; the next worker on the same directory takes over what
+                     this one left. One worker at a time. None: the first free place of
+                     `$XDG_STATE_HOME/banyan/workers/`.
+    cores, memory_bytes, gpu_count: less than the machine has (more is allowed, and
+                     believed).
+    disk_bytes, custom: counted things that cannot be found by looking; none by default.
+    queues:          names of the queues it serves.
+    labels:          what it offers to tasks that ask for labels.
+    host:            the name under which it registers; None: the machine's own.
+    shutdown_seconds: how long its tasks may take to end at the second signal.
+    """
+
+    url: str
+    token_file: Path
+    state_directory: Path | None = None
+    cores: float | None = None
+    memory_bytes: int | None = None
+    gpu_count: int | None = None
+    disk_bytes: int = 0
+    custom: Mapping[str, float] = field(default_factory=dict)
+    queues: tuple[str, ...] = ("default",)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    host: str | None = None
+    shutdown_seconds: float = 5.0
