@@ -1,0 +1,53 @@
+"""Which of the tasks that wait a worker gets, for the capacity that it has free.
+
+The claim calls this with what it read from the database; nothing is claimed here, and a task that
+is chosen may be lost to another worker a moment later.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from banyan.domain.resources import Capacity, Grant, fits, grant_for
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A task that may be claimed: `request` in the stored form, the least `seq` is the oldest."""
+
+    task_id: str
+    request: Mapping[str, Any]
+    priority: int
+    seq: int
+    waiting_milliseconds: int
+
+
+def order_key(candidate: Candidate) -> tuple[int, int, str]:
+    """Priority, then age; the id only so that all servers agree."""
+    return -candidate.priority, candidate.seq, candidate.task_id
+
+
+def choose(
+    candidates: Iterable[Candidate],
+    free: Capacity,
+    total: Capacity,
+    max_count: int,
+    starvation_milliseconds: int,
+) -> list[tuple[Candidate, Grant]]:
+    """At most `max_count` tasks that fit together into `free`, in order, each with its grant.
+
+    A task that does not fit is passed over. But where the worker when empty (`total`) could take
+    it, and it has waited for `starvation_milliseconds`, nothing after it is chosen: else small
+    tasks would take each piece that comes free, and it would wait for ever.
+    """
+    chosen: list[tuple[Candidate, Grant]] = []
+    for candidate in sorted(candidates, key=order_key):
+        if len(chosen) >= max_count:
+            break
+        grant = grant_for(candidate.request, total)
+        if fits(grant, free):
+            chosen.append((candidate, grant))
+            free = free.minus(grant)
+        elif candidate.waiting_milliseconds >= starvation_milliseconds and fits(grant, total):
+            break
+    return chosen
