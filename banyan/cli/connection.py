@@ -1,0 +1,65 @@
+"""The options that every command has that talks to a server, and the Client that they give.
+
+Put above a command, the decorator opens the Client and closes it.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from banyan import profiles
+from banyan.errors import BanyanError
+
+# A person waits for the answer: a server that restarts is met again, one that is not there
+# is told of soon. What waits for tasks is more patient (see banyan.client.holding).
+PATIENCE_SECONDS = 3.0
+
+
+def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Gives the command a Client as its first argument, with the token for `role`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @click.option("--url", help="The server. [default: BANYAN_URL, else of the profile]")
+        @click.option("--token", help="A token; others can see it while the command runs.")
+        @click.option(
+            "--token-file", metavar="FILE", help="A file with the token; -: standard input."
+        )
+        @click.option(
+            "--profile", help="A profile. [default: BANYAN_PROFILE, else the default one]"
+        )
+        @functools.wraps(command)
+        def connected(
+            url: str | None,
+            token: str | None,
+            token_file: str | None,
+            profile: str | None,
+            **options: Any,
+        ) -> Any:
+            from banyan.client.api import Client
+
+            if token_file:
+                token = read_token_file(token_file, role)
+            with Client(
+                url, token, profile=profile, role=role, retry_seconds=PATIENCE_SECONDS
+            ) as client:
+                return command(client, **options)
+
+        return connected
+
+    return decorate
+
+
+def read_token_file(name: str, role: str) -> str:
+    """The token in a file ("-": on standard input), for `role` if it is a credentials file."""
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise BanyanError("usage", f"--token-file {name}: {problem}") from None
+    token = profiles.read_token(text, role, name)
+    if not token:
+        raise BanyanError("usage", f"--token-file {name} is empty")
+    return token

@@ -1,0 +1,133 @@
+"""`banyan`: finds the command, runs it, and turns what went wrong into one line and an exit code.
+
+The console script and `python -m banyan` call `main`. Commands are imported when they are
+asked for, so that none pays for what another needs.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from banyan import __version__
+from banyan.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, BanyanError
+
+SECTIONS = {
+    "Start": {
+        "up": ("start", "Server, database and a worker, all on this machine."),
+        "server": ("start", "The server alone."),
+        "worker": ("worker", "A worker for a server, here or elsewhere."),
+    },
+    "Tasks": {
+        "submit": ("submit", "Put a task into the queue."),
+        "run": ("run", "Submit a task, follow its output, end as it ends."),
+        "ls": ("tasks", "List tasks."),
+        "show": ("tasks", "All about one task."),
+        "log": ("log", "What a task has written."),
+        "wait": ("ending", "Wait until tasks have ended."),
+        "cancel": ("ending", "Cancel tasks."),
+        "retry": ("ending", "Give ended tasks one more attempt."),
+    },
+    "Access": {
+        "login": ("access", "Remember a server and a token."),
+        "account": ("access", "Create, list and revoke accounts."),
+    },
+}
+COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
+
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 a task failed, 2 wrong usage, 3 not found, 4 refused, "
+    "5 no or wrong token, 75 no server or not in time, 130 interrupted."
+)
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command, as the sections have them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"banyan.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, f"{cmd_name}_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The sections of `banyan --help`, without importing any command."""
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, entry[1]) for name, entry in commands.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
+)
+@click.version_option(__version__, prog_name="banyan")
+def banyan() -> None:
+    """A job queue: give it commands, and machines with room run them.
+
+    \b
+    Example:
+      banyan up &
+      banyan run --cores 1 -- sh -c 'echo hi; exit 3'
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command line (left out: of this process) and ends the process."""
+    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_output()
+    sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command line; the exit code."""
+    try:
+        with banyan.make_context("banyan", arguments) as context:
+            result: Any = banyan.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except (KeyboardInterrupt, click.Abort):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _forget_output()
+        return EXIT_OK
+    except BanyanError as error:
+        _tell(error)
+        return error.exit_code
+    return result if isinstance(result, int) else EXIT_OK
+
+
+def _tell(error: BanyanError) -> None:
+    click.echo(f"banyan: {error.message}", err=True)
+    for name, issue in _flat(error.issues):
+        click.echo(f"  {name}: {issue}" if name else f"  {issue}", err=True)
+
+
+def _flat(issues: Any, name: str = "") -> list[tuple[str, str]]:
+    if isinstance(issues, dict):
+        parts = [(f"{name}.{key}" if name else str(key), value) for key, value in issues.items()]
+        return [found for key, value in parts for found in _flat(value, key)]
+    if isinstance(issues, list):
+        return [found for value in issues for found in _flat(value, name)]
+    return [(name, str(issues))]
+
+
+def _forget_output() -> None:
+    # Whoever read our output has gone: what is still buffered must not raise at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

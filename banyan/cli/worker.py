@@ -1,0 +1,102 @@
+"""`banyan worker`: one more worker, for a server here or elsewhere.
+
+It only reads the command line; `banyan.worker.agent` does the work.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import click
+
+from banyan import profiles
+from banyan.cli.words import duration_seconds, pairs, size_bytes
+from banyan.errors import BanyanError
+
+
+@click.command("worker")
+@click.option("--url", help="The server. [default: of the profile]")
+@click.option(
+    "--token-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A worker's token, or the credentials file of 'banyan up'. [default: of the profile]",
+)
+@click.option("--profile", help="Which profile, where the two above are left out.")
+@click.option("--cores", type=float, metavar="N", help="Cores to give. [default: all]")
+@click.option("--memory", metavar="SIZE", help='Memory to give: "8 GiB". [default: all]')
+@click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to give.")
+@click.option("--disk", metavar="SIZE", help="Disk space to give. [default: not counted]")
+@click.option("--custom", multiple=True, metavar="NAME=N", help="Another counted thing.")
+@click.option("--queue", multiple=True, metavar="NAME", help="Queue to serve. [default: default]")
+@click.option("--label", multiple=True, metavar="KEY=VALUE", help="What it offers to tasks.")
+@click.option("--host", help="Name to register under. [default: of the machine]")
+@click.option(
+    "--state-directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where it keeps what the next worker here takes over.",
+)
+@click.option(
+    "--shutdown",
+    metavar="TIME",
+    default="5s",
+    show_default=True,
+    help="What tasks get to end in, at the second SIGTERM.",
+)
+def worker_command(
+    url: str | None,
+    token_file: Path | None,
+    profile: str | None,
+    cores: float | None,
+    memory: str | None,
+    gpus: int | None,
+    disk: str | None,
+    custom: tuple[str, ...],
+    queue: tuple[str, ...],
+    label: tuple[str, ...],
+    host: str | None,
+    state_directory: Path | None,
+    shutdown: str,
+) -> int:
+    """Claims tasks that fit on this machine and runs them, until it is told to end.
+
+    The first SIGTERM or Ctrl-C lets running tasks finish and takes no new ones; the second
+    ends them.
+
+    \b
+    Example:
+      banyan worker --url http://head:5100 --token-file worker.token --cores 4 --queue night
+    """
+    if importlib.util.find_spec("psutil") is None:
+        message = "the worker's parts are not installed: pip install 'banyan[worker]'"
+        raise BanyanError("usage", message)
+    from banyan.worker import agent
+    from banyan.worker.options import Options
+
+    if url is None or token_file is None:
+        url, token_file = profiles.find_credentials(url, token_file, profile)
+    if not token_file.is_file():
+        raise BanyanError("usage", f"there is no file {token_file}: give one with --token-file")
+    return agent.main(
+        Options(
+            url=url,
+            token_file=token_file.absolute(),
+            state_directory=state_directory,
+            cores=cores,
+            memory_bytes=None if memory is None else size_bytes(memory, "--memory"),
+            gpu_count=gpus,
+            disk_bytes=0 if disk is None else size_bytes(disk, "--disk"),
+            custom={
+                name: _number(name, value) for name, value in pairs(custom, "--custom").items()
+            },
+            queues=queue or ("default",),
+            labels=pairs(label, "--label"),
+            host=host,
+            shutdown_seconds=duration_seconds(shutdown, "--shutdown"),
+        )
+    )
+
+
+def _numbers(texts: dict[str, str]) -> dict[str, float]:
+    try:
+        return {name: float(text) for name, text in texts.items()}
+    except ValueError as problem:
+        raise BanyanError("usage", f"--custom: {problem}") from None

@@ -1,0 +1,210 @@
+"""The typed client: what a program may ask of a Banyan server.
+
+Called by the command line and by anybody's programs. A Client is for one thread. It must
+never do a thing twice because an answer was lost: tasks get their ids here, so that a
+repeated request is recognised.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, Unpack, cast, overload
+
+from banyan.client.failures import error_of
+from banyan.client.graph import parents_first, prepared
+from banyan.client.ids import in_pieces
+from banyan.client.output import Output
+from banyan.client.transport import Options, Transport
+from banyan.client.waiting import wait_until_ended
+from banyan.profiles import find_access
+
+Document = dict[str, Any]  # one resource as the server tells it
+
+BULK_ITEMS = 1000  # as many as the server takes in one list
+PAGE_ITEMS = 1000
+
+
+class Client:
+    """One server, seen with one token. Every method raises BanyanError with the server's word."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        profile: str | None = None,
+        role: str = "provider",
+        retry_seconds: float = 30.0,
+    ) -> None:
+        """Where url or token is left out: `BANYAN_URL`, `BANYAN_TOKEN`, then the profile."""
+        access = find_access(role, url, token, profile)
+        self.transport = Transport(access.url, access.token, retry_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self.transport.close()
+
+    # --- tasks -------------------------------------------------------------------------
+
+    @overload
+    def submit(self, tasks: Mapping[str, Any], *, hold: bool = ...) -> Document: ...
+    @overload
+    def submit(self, tasks: Sequence[Mapping[str, Any]], *, hold: bool = ...) -> list[Document]: ...
+    def submit(
+        self, tasks: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, hold: bool = False
+    ) -> Document | list[Document]:
+        """Creates one task, or a list with edges between its tasks; any length, in order.
+
+        A list of up to 1,000 is stored as a whole or not at all; a longer one is sent in
+        pieces, parents first. Fields: see `docs/protocol.md`; `_id` and `state` are added
+        where they are missing.
+        hold: create them inactive.
+        Returns the documents, each with at least `_id` and `state`.
+        """
+        if isinstance(tasks, Mapping):
+            return self._create(prepared([tasks], hold))[0]
+        ready = prepared(tasks, hold)
+        created: dict[int, Document] = {}
+        order = parents_first(ready)
+        for start in range(0, len(order), BULK_ITEMS):
+            places = order[start : start + BULK_ITEMS]
+            documents = self._create([ready[place] for place in places])
+            created.update(zip(places, documents, strict=True))
+        return [created[place] for place in range(len(ready))]
+
+    def get(self, id: str) -> Document:
+        """One task, whole."""
+        return self._body("GET", f"/tasks/{id}")
+
+    def find(
+        self,
+        where: Mapping[str, Any] | None = None,
+        *,
+        projection: Mapping[str, int] | None = None,
+        sort: str | None = None,
+        limit: int | None = None,
+        resource: str = "tasks",
+    ) -> Iterator[Document]:
+        """Tasks (or items of another resource) that match a filter, page by page.
+
+        sort: field names, a minus before one for descending: "-_created,name".
+        """
+        page, left = 1, limit
+        while left is None or left > 0:
+            size = min(PAGE_ITEMS, left or PAGE_ITEMS)
+            params = {
+                "where": where, "projection": projection, "sort": sort,
+                "max_results": size, "page": page,
+            }  # fmt: skip
+            given = {name: value for name, value in params.items() if value is not None}
+            items: list[Document] = self._body("GET", f"/{resource}", params=given)["_items"]
+            yield from items
+            if len(items) < size:
+                return
+            page, left = page + 1, left and left - len(items)
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """Cancels tasks; those that have ended stay as they are."""
+        self._on_targets("cancel", ids, {})
+
+    def retry(self, ids: Iterable[str], *, downstream: bool = False) -> None:
+        """Gives ended tasks one more attempt.
+
+        downstream: what was cancelled because of them waits for them again.
+        """
+        self._on_targets("retry", ids, {"downstream": downstream})
+
+    def wait(
+        self,
+        ids: Iterable[str],
+        *,
+        timeout_seconds: float | None = None,
+        on_change: Callable[[int, int], None] | None = None,
+    ) -> list[Document]:
+        """Waits until all the tasks have ended: `_id`, `state` and `outcome` of each, in order.
+
+        One held request at a time, however many tasks there are.
+        on_change: called with (ended, all) whenever that changes.
+        Errors: TimeoutError; `not_found` naming what does not exist.
+        """
+        return wait_until_ended(self.transport, list(ids), timeout_seconds, on_change)
+
+    # --- output ------------------------------------------------------------------------
+
+    def log(self, id: str, *, attempt: int | None = None, stream: str | None = None) -> bytes:
+        """What an attempt (left out: the last) has written so far; both streams, or one."""
+        return Output(self.transport, id, stream).of_attempt(attempt)
+
+    def follow(
+        self, id: str, *, attempt: int | None = None, stream: str | None = None
+    ) -> Iterator[bytes]:
+        """The output as it comes, until it is complete.
+
+        attempt: left out: the one that runs or will run, and every later one, until the
+                 task has ended.
+        """
+        return Output(self.transport, id, stream).follow(attempt)
+
+    # --- accounts and workers ----------------------------------------------------------
+
+    def create_account(self, name: str, roles: Sequence[str]) -> Document:
+        """A new account; its `token` is in this answer and nowhere else. Needs an admin."""
+        body = {"name": name, "roles": list(roles)}
+        return self._body("POST", "/accounts", json=body)
+
+    def accounts(self) -> list[Document]:
+        """All accounts, without their tokens."""
+        return list(self.find(resource="accounts"))
+
+    def revoke_account(self, id: str) -> None:
+        """Makes all tokens of an account worthless."""
+        self.transport.request("POST", f"/accounts/{id}/revoke", json={}, repeatable=True)
+
+    def workers(self) -> list[Document]:
+        """All workers: capacity, what is reserved and used, last beat, mode."""
+        return list(self.find(resource="workers"))
+
+    # -----------------------------------------------------------------------------------
+
+    def _create(self, tasks: list[Document]) -> list[Document]:
+        body: Any = tasks[0] if len(tasks) == 1 else tasks
+        prefer = "return=minimal" if len(tasks) > 1 else None
+        answer = self.transport.ask("POST", "/tasks", json=body, prefer=prefer, repeatable=True)
+        if answer.status == 409 and answer.repeats:
+            stored = self._stored(tasks)
+            if stored is not None:
+                return stored
+        if answer.status >= 300:
+            raise error_of(answer.status, answer.body, answer.headers)
+        return [answer.body] if len(tasks) == 1 else list(answer.body["_items"])
+
+    def _stored(self, tasks: list[Document]) -> list[Document] | None:
+        """What an earlier sending of the same request has stored; None unless it is all."""
+        by_id: dict[str, Document] = {}
+        for piece in in_pieces([task["_id"] for task in tasks if "_id" in task]):
+            by_id.update((found["_id"], found) for found in self.find({"_id": {"$in": piece}}))
+        for task in tasks:
+            found = by_id.get(task.get("_id", ""))
+            if found is None or found.get("command") != task.get("command"):
+                return None
+        return [by_id[task["_id"]] for task in tasks]
+
+    def _body(self, method: str, path: str, **options: Unpack[Options]) -> Document:
+        body = self.transport.request(method, path, **options).body
+        return cast(Document, body)
+
+    def _on_targets(self, action: str, ids: Iterable[str], more: Document) -> None:
+        targets = list(ids)
+        for start in range(0, len(targets), BULK_ITEMS):
+            body = {"targets": targets[start : start + BULK_ITEMS], **more}
+            self.transport.request("POST", f"/tasks/{action}", json=body, repeatable=True)

@@ -1,0 +1,93 @@
+"""A list of new tasks made ready to send: ids, states, and edges in an order that can be sent.
+
+Called by `Client.submit`. It never changes what its caller gave it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from banyan.client.ids import new_id
+from banyan.errors import BanyanError
+
+# How an edge is named by the parent -> how the same edge is named by the child.
+CHILD_SIDE = {
+    "continuations": "after",
+    "failure_continuations": "after_failure",
+    "final_continuations": "after_any",
+}
+
+
+def prepared(tasks: Iterable[Mapping[str, Any]], hold: bool) -> list[dict[str, Any]]:
+    """The tasks with `_id` and `state`, in the order given.
+
+    Edges within the list are moved to the child's side, which accepts parents in any state:
+    so a list may be sent in pieces while its first tasks already run. A task with a
+    `dedupe_key` gets no `_id`: the key already makes a repeated request safe, and a new id
+    would make the task differ from the one that is stored.
+
+    hold:   leave the tasks inactive; otherwise they are available as soon as their parents
+            are done.
+    Errors: `invalid` for an id used twice.
+    """
+    state = "inactive" if hold else "available"
+    ready = []
+    for task in tasks:
+        identity = {} if "dedupe_key" in task else {"_id": new_id()}
+        ready.append({**identity, "state": state, **task})
+    places = _places(ready)
+    for task in ready:
+        _move_edges(task, ready, places)
+    return ready
+
+
+def parents_first(tasks: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The places of the tasks of a prepared list, each parent before its children; stable.
+
+    Errors: `invalid` for a cycle.
+    """
+    places = _places(tasks)
+    parents = [_parents_of(task, places) for task in tasks]
+    children: list[list[int]] = [[] for _ in tasks]
+    for place, its_parents in enumerate(parents):
+        for parent in its_parents:
+            children[parent].append(place)
+    waiting = [len(its_parents) for its_parents in parents]
+    ordered = [place for place, count in enumerate(waiting) if not count]
+    for place in ordered:  # grows while it is read
+        for child in children[place]:
+            waiting[child] -= 1
+            if not waiting[child]:
+                ordered.append(child)
+    if len(ordered) < len(tasks):
+        stuck = next(place for place, count in enumerate(waiting) if count)
+        told = tasks[stuck].get("name") or tasks[stuck].get("_id")
+        raise BanyanError("invalid", f"the edges of the list make a cycle, at task {told}")
+    return ordered
+
+
+def _places(tasks: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    places: dict[str, int] = {}
+    for place, task in enumerate(tasks):
+        if task.get("_id") in places:
+            raise BanyanError("invalid", f"two tasks of the list have the _id {task['_id']}")
+        if "_id" in task:
+            places[task["_id"]] = place
+    return places
+
+
+def _move_edges(
+    parent: dict[str, Any], tasks: Sequence[dict[str, Any]], places: Mapping[str, int]
+) -> None:
+    for parents_name, childs_name in CHILD_SIDE.items():
+        for child in parent.get(parents_name, ()):
+            if child in places:
+                its_parents = tasks[places[child]].get(childs_name, ())
+                tasks[places[child]][childs_name] = [*its_parents, parent["_id"]]
+        if parents_name in parent:
+            elsewhere = [child for child in parent[parents_name] if child not in places]
+            parent[parents_name] = elsewhere
+
+
+def _parents_of(task: Mapping[str, Any], places: Mapping[str, int]) -> set[int]:
+    named = (parent for side in CHILD_SIDE.values() for parent in task.get(side, ()))
+    return {places[parent] for parent in named if parent in places}

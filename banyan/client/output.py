@@ -1,0 +1,85 @@
+"""The output of one task: read at once, or as it comes.
+
+Called by `Client.log` and `Client.follow`. Positions are those of the server: bytes of the
+attempt's whole output, also where only one stream is asked for.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from banyan.client.holding import Held
+from banyan.client.transport import Answer, Transport
+
+_ENDED = {"terminated", "cancelled"}
+
+
+class Output:
+    """What one task writes; `stream` is "stdout", "stderr", or None for both."""
+
+    def __init__(self, transport: Transport, task: str, stream: str | None) -> None:
+        self._transport = transport
+        self._task = f"/tasks/{task}"
+        self._stream = stream
+
+    def of_attempt(self, attempt: int | None) -> bytes:
+        """What an attempt (left out: the last) has written so far."""
+        parts = []
+        offset = 0
+        while True:
+            params = self._params(attempt, offset)
+            answer = self._transport.request("GET", f"{self._task}/log", params=params, raw=True)
+            parts.append(answer.body)
+            attempt = _attempt_of(answer) or attempt
+            reached = _next_offset(answer, offset)
+            if reached == offset:
+                return b"".join(parts)
+            offset = reached
+
+    def follow(self, attempt: int | None) -> Iterator[bytes]:
+        """What an attempt writes, until it is complete; left out: of every attempt to come."""
+        if attempt is not None:
+            yield from self._until_complete(attempt)
+            return
+        shown = 0
+        for task in self._task_changes():
+            newest = int(task.get("attempt_count") or 0)
+            if newest > shown:
+                yield from self._until_complete(newest)
+                shown = newest
+            elif task["state"] in _ENDED:
+                return
+
+    def _task_changes(self) -> Iterator[dict[str, Any]]:
+        held = Held(self._transport, self._task)
+        while True:
+            answer = held.next()
+            if answer is not None:
+                yield answer.body
+
+    def _until_complete(self, attempt: int) -> Iterator[bytes]:
+        held = Held(self._transport, f"{self._task}/log")
+        offset = 0
+        complete = False
+        while not complete:
+            answer = held.next(self._params(attempt, offset), raw=True)
+            if answer is None:
+                continue
+            if answer.body:
+                yield answer.body
+            reached = _next_offset(answer, offset)
+            complete = answer.headers.get("Banyan-Log-Complete") == "true" and reached == offset
+            offset = reached
+
+    def _params(self, attempt: int | None, offset: int) -> dict[str, Any]:
+        params = {"attempt": attempt, "offset": offset, "stream": self._stream}
+        return {name: value for name, value in params.items() if value is not None}
+
+
+def _next_offset(answer: Answer, offset: int) -> int:
+    told = answer.headers.get("Banyan-Log-Next-Offset")
+    return int(told) if told else offset + len(answer.body)
+
+
+def _attempt_of(answer: Answer) -> int | None:
+    told = answer.headers.get("Banyan-Log-Attempt")
+    return int(told) if told and int(told) > 0 else None

@@ -1,0 +1,220 @@
+"""Which server, and with which token: flags > `BANYAN_URL`, `BANYAN_TOKEN` > a profile.
+
+Profiles are tables of one TOML file (`BANYAN_CONFIG`, else the XDG place), written by
+`banyan up` and `banyan login`, read by every command. A profile's token must never go to
+another server than the profile's own.
+"""
+
+import json
+import os
+import re
+import stat
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from banyan.errors import BanyanError
+
+LOCAL = "local"  # the profile that `banyan up` writes
+ROLES = ("provider", "worker", "operator", "admin")
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NEXT_STEP = "start one here with 'banyan up', or name one with 'banyan login URL'"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One server as its user knows it. `credentials` is a file; `token` stands by itself."""
+
+    url: str
+    credentials: str = ""
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Profiles:
+    """The whole file."""
+
+    profiles: Mapping[str, Profile]
+    default: str = ""
+
+    def with_profile(self, name: str, profile: Profile, *, default: bool) -> "Profiles":
+        """The same with one profile set, and made the default where that is wanted."""
+        chosen = name if default or self.default not in self.profiles else self.default
+        return replace(self, profiles={**self.profiles, name: profile}, default=chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a Transport needs."""
+
+    url: str
+    token: str
+
+
+def path() -> Path:
+    """The file of the profiles, whether it is there or not."""
+    named = os.environ.get("BANYAN_CONFIG")
+    if named:
+        return Path(named)
+    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(home) / "banyan" / "config.toml"
+
+
+def find_access(
+    role: str = "provider",
+    url: str | None = None,
+    token: str | None = None,
+    profile: str | None = None,
+) -> Access:
+    """The server and the token for a command that needs `role`.
+
+    url, token, profile: what was said on the command line or to `Client(...)`.
+    Errors: `usage` when there is no server to be found, `unauthenticated` when there is no
+    token for it; both name the next step.
+    """
+    if profile is None:
+        url = url or os.environ.get("BANYAN_URL")
+        token = token or os.environ.get("BANYAN_TOKEN")
+    if url and token:
+        return Access(url, token.strip())
+    chosen = _chosen(load(), url, profile or os.environ.get("BANYAN_PROFILE"))
+    if chosen is None:
+        if url:
+            message = f"no token for {url}: set BANYAN_TOKEN, or log in with 'banyan login {url}'"
+            raise BanyanError("unauthenticated", message)
+        raise BanyanError("usage", f"no server is known: {_NEXT_STEP}")
+    return Access(chosen.url, (token or _token(chosen, role)).strip())
+
+
+def find_credentials(
+    url: str | None = None, file: Path | None = None, profile: str | None = None
+) -> tuple[str, Path]:
+    """The server, and a file with a token for it: what a worker is started with.
+
+    Errors: `usage` where the one or the other is not to be found.
+    """
+    url = url or (None if profile else os.environ.get("BANYAN_URL"))
+    if url and file:
+        return url, file
+    chosen = _chosen(load(), url, profile or os.environ.get("BANYAN_PROFILE"))
+    if chosen is None:
+        raise BanyanError("usage", f"a worker needs --url and --token-file, or: {_NEXT_STEP}")
+    if file is None and not chosen.credentials:
+        raise BanyanError("usage", f"give the worker's token for {chosen.url} with --token-file")
+    return chosen.url, file or Path(chosen.credentials)
+
+
+def load() -> Profiles:
+    """The file as it is; empty when there is none. Errors: `usage` when it cannot be read."""
+    try:
+        with path().open("rb") as file:
+            content = tomllib.load(file)
+        tables = content.get("profile", {})
+        profiles = {name: _profile(name, table) for name, table in tables.items()}
+        return Profiles(profiles, str(content.get("default_profile", "")))
+    except FileNotFoundError:
+        return Profiles({})
+    except (OSError, ValueError, AttributeError) as problem:
+        raise BanyanError("usage", f"{path()} cannot be read: {problem}") from None
+
+
+def save(profiles: Profiles) -> None:
+    """Replaces the file, mode 0600, as a whole or not at all; an equal one is left alone."""
+    target = path().resolve()  # a link into somebody's dotfiles stays one
+    if target.exists() and load() == profiles and stat.S_IMODE(target.stat().st_mode) == 0o600:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(_toml(profiles))
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def remember_local(url: str, credentials: Path) -> None:
+    """What `banyan up` keeps of the server it started; a default that the user chose stays."""
+    profile = Profile(url, credentials=str(credentials.absolute()))
+    save(load().with_profile(LOCAL, profile, default=False))
+
+
+def remember_login(name: str, profile: Profile) -> None:
+    """What `banyan login` keeps; it becomes the default."""
+    if not _NAME.fullmatch(name):
+        raise BanyanError("usage", "the name of a profile is made of letters, digits, _ and -")
+    save(load().with_profile(name, profile, default=True))
+
+
+def read_token(text: str, role: str, origin: str) -> str:
+    """The token in the text of a file: it alone, or that of `role` in a credentials file.
+
+    origin: what to call the file in an error.
+    """
+    if not text.lstrip().startswith("{"):
+        return text.strip()
+    try:
+        tokens = json.loads(text)
+    except ValueError:
+        raise BanyanError("unauthenticated", f"{origin} is neither a token nor JSON") from None
+    found = tokens.get(role)
+    if not isinstance(found, str):
+        known = ", ".join(sorted(tokens)) or "none"
+        message = f"{origin} has no token for the role {role} (it has: {known})"
+        raise BanyanError("unauthenticated", f"{message}; give one with BANYAN_TOKEN")
+    return found
+
+
+def _chosen(stored: Profiles, url: str | None, name: str | None) -> Profile | None:
+    if name and name not in stored.profiles:
+        known = ", ".join(sorted(stored.profiles)) or "none"
+        raise BanyanError("usage", f"there is no profile {name!r} in {path()} (known: {known})")
+    first = stored.profiles.get(name or stored.default)
+    if url is None:
+        return first
+    candidates = [first] if name else [first, *stored.profiles.values()]
+    return next((one for one in candidates if one and _same_server(one.url, url)), None)
+
+
+def _same_server(one: str, other: str) -> bool:
+    return one.rstrip("/") == other.rstrip("/")
+
+
+def _token(profile: Profile, role: str) -> str:
+    if profile.token:
+        return profile.token
+    try:
+        text = Path(profile.credentials).read_text()
+    except OSError as problem:
+        message = f"no token for {profile.url}: {profile.credentials}: {problem.strerror}"
+        raise BanyanError("unauthenticated", f"{message}; {_NEXT_STEP}") from None
+    return read_token(text, role, profile.credentials)
+
+
+def _profile(name: str, table: Mapping[str, object]) -> Profile:
+    if not isinstance(table.get("url"), str):
+        raise ValueError(f"profile {name} has no url")
+    unknown = table.keys() - {"url", "credentials", "token"}
+    if unknown:
+        raise ValueError(f"profile {name}: {sorted(unknown)[0]} is no setting of a profile")
+    return Profile(**{key: str(value) for key, value in table.items()})
+
+
+def _toml(profiles: Profiles) -> str:
+    lines = [f"default_profile = {_quoted(profiles.default)}"] if profiles.default else []
+    for name, profile in profiles.profiles.items():
+        lines += ["", f"[profile.{_quoted(name)}]", f"url = {_quoted(profile.url)}"]
+        if profile.credentials:
+            lines.append(f"credentials = {_quoted(profile.credentials)}")
+        if profile.token:
+            lines.append(f"token = {_quoted(profile.token)}")
+    return "\n".join([*lines, ""])
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
