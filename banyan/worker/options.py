@@ -22,7 +22,7 @@ class Options:
                      `$XDG_STATE_HOME/banyan/workers/`.
     cores, memory_bytes, gpu_count: less than the machine has (more is allowed, and
                      believed).
-    disk_bytes, custom: counted things that cannot be found by looking; none by default.
+    disk_bytes, custom: counted things that cannot be found by looking; disk None: no limit.
     queues:          names of the queues it serves.
     labels:          what it offers to tasks that ask for labels.
     host:            the name under which it registers; None: the machine's own.
@@ -35,7 +35,7 @@ class Options:
     cores: float | None = None
     memory_bytes: int | None = None
     gpu_count: int | None = None
-    disk_bytes: int = 0
+    disk_bytes: int | None = None
     custom: Mapping[str, float] = field(default_factory=dict)
     queues: tuple[str, ...] = ("default",)
     labels: Mapping[str, str] = field(default_factory=dict)

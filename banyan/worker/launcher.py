@@ -1,0 +1,202 @@
+"""The long-lived process beside the agent: it starts tasks, and ends them.
+
+`python -m banyan.worker.launcher LISTENER STATE_DIRECTORY`, started by `launching.py`. It
+outlives its agent: tasks go on when the agent is killed, and the next agent takes them
+over. It ends them by itself when their time is up, and when nobody renews the leases. One
+thread, standard library only, no network: so it stays small, and starting a task cheap.
+It must never forget a process that it has started.
+
+What it is told: start, stop, trust, shipped, forget, goodbye. What it tells: hello (to each
+new agent: all attempts that it holds), started, output, ended, cleared, trusted.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from banyan.worker import wire
+from banyan.worker.supervision import Supervision
+from banyan.worker.timers import Timers, now
+
+SOCKET = "launcher.socket"
+OUTPUT = "output"
+
+_SLEEP_SECONDS_MAX = 5.0  # epoll's clock stands still while a machine sleeps, leases do not
+_LEASE_GRACE = 0.7  # of the time between the last trusted moment and the end of the lease
+_PR_SET_CHILD_SUBREAPER = 36
+_LEASE = "lease"
+
+
+class Launcher:
+    """The loop, and the conversation with the agent."""
+
+    def __init__(self, listener: socket.socket, state_directory: Path) -> None:
+        self._listener = listener
+        self._epoll = select.epoll()
+        self._timers = Timers()
+        self._attempts = Supervision(
+            state_directory / OUTPUT, self._epoll, self._timers, self._tell
+        )
+        self._agent: wire.Line | None = None
+        self._agent_is_slow = False
+        self._goodbye = False
+        self._lease_end: float | None = None
+        self._child_ended = _wake_on_child()
+        self._epoll.register(self._child_ended, select.EPOLLIN)
+        listener.setblocking(False)
+        self._epoll.register(listener, select.EPOLLIN)
+
+    def serve(self) -> None:
+        """Works until there is nothing to do and nobody who might bring more."""
+        self._accept()  # the agent has connected before it started this process
+        while not self._finished():
+            self._turn()
+        for attempt in list(self._attempts.ended):
+            self._attempts.forget(attempt)
+
+    def _finished(self) -> bool:
+        if self._attempts.running:
+            return False
+        if self._agent:
+            return self._goodbye and not self._agent.unsent
+        if self._goodbye or not self._attempts.ended:
+            return True
+        return self._lease_end is None or now() >= self._lease_end
+
+    def _turn(self) -> None:
+        child_ended = False
+        for file, _ in self._epoll.poll(self._sleep_seconds()):
+            if file in self._attempts.pipes:
+                self._attempts.read(file)
+            elif file == self._child_ended:
+                os.read(file, 4096)
+                child_ended = True
+            elif file == self._listener.fileno():
+                self._accept()
+            elif self._agent and file == self._agent.fileno():
+                self._hear(self._agent)
+        if child_ended:
+            self._attempts.reap()
+        for key in self._timers.due(now()):
+            if key == _LEASE:
+                self._lease_over()
+            else:
+                self._attempts.due(key)
+        self._flush_agent()
+
+    def _sleep_seconds(self) -> float | None:
+        first = self._timers.next()
+        if first is None:
+            return _SLEEP_SECONDS_MAX if self._attempts.ended else None
+        return min(max(first - now(), 0), _SLEEP_SECONDS_MAX)
+
+    def _lease_over(self) -> None:
+        """Nobody has renewed the leases: end all, so early that it is done when they end."""
+        grace_seconds = max((self._lease_end or 0) - now(), 0) * _LEASE_GRACE
+        for attempt in list(self._attempts.running):
+            self._attempts.stop(attempt, "lease", grace_seconds)
+
+    # --- the agent -------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        try:
+            end, _ = self._listener.accept()
+        except OSError:  # it has gone again
+            return
+        self._drop_agent()  # frozen or gone: the directory's lock lets in one at a time
+        self._agent = wire.Line(end)
+        self._goodbye = False
+        self._epoll.register(end, select.EPOLLIN)
+        self._tell({"is": "hello", "pid": os.getpid(), **self._attempts.held()})
+
+    def _drop_agent(self) -> None:
+        if self._agent:
+            self._epoll.unregister(self._agent)
+            self._agent.close()
+        self._agent = None
+        self._agent_is_slow = False
+
+    def _tell(self, message: wire.Message) -> None:
+        if self._agent:
+            self._agent.say(message)
+
+    def _flush_agent(self) -> None:
+        if not self._agent:
+            return
+        try:
+            self._agent.flush()
+        except wire.Gone:
+            self._drop_agent()
+            return
+        if self._agent.unsent != self._agent_is_slow:
+            self._agent_is_slow = self._agent.unsent
+            events = select.EPOLLIN | (select.EPOLLOUT if self._agent_is_slow else 0)
+            self._epoll.modify(self._agent, events)
+
+    def _hear(self, agent: wire.Line) -> None:
+        try:
+            messages = agent.hear()
+        except wire.Gone:
+            self._drop_agent()
+            return
+        for message in messages:
+            self._obey(message)
+        self._attempts.started_all()
+
+    def _obey(self, message: wire.Message) -> None:
+        match message["do"]:
+            case "start":
+                self._attempts.start(message)
+            case "stop":
+                self._attempts.stop(message["attempt"], message["why"], message["grace_seconds"])
+            case "forget":
+                for attempt in message["attempts"]:
+                    self._attempts.forget(attempt)
+            case "shipped":
+                self._attempts.shipped(message["attempt"], message["position"], message["offset"])
+            case "trust":
+                self._lease_end = message["lease_end"]
+                self._timers.set(_LEASE, message["until"])
+                self._tell({"is": "trusted", "until": message["until"]})
+            case "goodbye":
+                self._goodbye = True
+
+
+def _wake_on_child() -> int:
+    """A file that becomes readable when a child has ended.
+
+    What a signal to the worker means is the agent's to decide; one to the launcher, sent
+    to everything in a unit or on a machine that goes down, means nothing.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    return reading
+
+
+def _become_subreaper() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def main() -> None:
+    """Serves on the inherited listening socket until there is nothing more to do."""
+    state_directory = Path(sys.argv[2])
+    _become_subreaper()
+    os.chdir("/")
+    with socket.socket(fileno=int(sys.argv[1])) as listener:
+        Launcher(listener, state_directory).serve()
+    with contextlib.suppress(OSError):
+        (state_directory / SOCKET).unlink()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""One attempt as its launcher sees it: a leader, two pipes, a spool, and how it is to end.
+
+Used by the launcher only; standard library only. It must never signal a process by a number
+that may have become another's: the leader and its group only until the leader is reaped.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from banyan.worker import tree
+from banyan.worker.spawning import Spawned
+from banyan.worker.spool import STDERR, STDOUT, Spool
+
+_READ_BYTES = 1 << 16
+_DRAIN_READS = 64  # more than a pipe holds; those who would write on are dead by then
+
+
+class Running:
+    """An attempt from its start until the agent forgets it."""
+
+    def __init__(self, attempt: str, keep: Any, process: Spawned, spool: Spool) -> None:
+        """`keep` is what the agent wants to be told again, should it be a new one."""
+        self.attempt = attempt
+        self.keep = keep
+        self.pid = process.pid
+        self.pipes = {process.stdout: STDOUT, process.stderr: STDERR}
+        self.spool = spool
+        self.why: str | None = None  # what stopped it, where it did not end by itself
+        self.kill_at: float | None = None  # from then on SIGKILL
+        self.status: int | None = None  # of the leader, as `wait` says it
+        self.grace_seconds = 0.0  # between SIGTERM and SIGKILL, where its own time is up
+        self.give_up_at: float | None = None  # from then on reported with what is left
+        self.told_ended = False
+        self.shipped = (0, 0)  # position in the spool and offset in the output, delivered
+        self.cpu_seconds = 0.0
+        self.peak_kibibytes = 0
+        self.time_ended = 0.0
+
+    @property
+    def leader_ended(self) -> bool:
+        """True once the leader is reaped."""
+        return self.status is not None
+
+    def read(self, pipe: int) -> bool:
+        """Takes what a readable pipe holds; False when it has ended (it is closed then)."""
+        data = os.read(pipe, _READ_BYTES)
+        if data:
+            self.spool.add(self.pipes[pipe], data)
+            return True
+        del self.pipes[pipe]
+        os.close(pipe)
+        return False
+
+    def drain(self) -> list[int]:
+        """Takes what is left in the pipes and closes them; the pipes that were open."""
+        pipes = list(self.pipes)
+        for pipe in pipes:
+            os.set_blocking(pipe, False)
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(_DRAIN_READS):
+                    if not self.read(pipe):
+                        break
+            if self.pipes.pop(pipe, None):
+                os.close(pipe)
+        return pipes
+
+    def terminate(self, orphans: Iterable[int]) -> None:
+        """SIGTERM, once, to every process of the tree; SIGCONT so that stopped ones hear it."""
+        roots = list(orphans)
+        if not self.leader_ended:
+            send_to_group(self.pid, signal.SIGTERM)
+            roots.append(self.pid)
+        others = [pid for pid in tree.descendants(roots) if not self._in_group(pid)]
+        send(others, signal.SIGTERM)
+        if not self.leader_ended:
+            send_to_group(self.pid, signal.SIGCONT)
+        send(others, signal.SIGCONT)
+
+    def kill(self, orphans: Iterable[int]) -> None:
+        """SIGKILL to every process of the tree; held still first, so that none forks away."""
+        roots = list(orphans)
+        if not self.leader_ended:
+            send_to_group(self.pid, signal.SIGSTOP)
+            roots.append(self.pid)
+        kill_trees(roots)
+        if not self.leader_ended:
+            send_to_group(self.pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Reaps the ended leader."""
+        if self.why is None:
+            send_to_group(self.pid, signal.SIGKILL)  # the last moment that the number is ours
+        _, self.status, usage = os.wait4(self.pid, 0)
+        self.time_ended = time.time()
+        self.count(usage)
+
+    def count(self, usage: Any) -> None:
+        """Adds what a process of this attempt has used."""
+        self.cpu_seconds += usage.ru_utime + usage.ru_stime
+        self.peak_kibibytes = max(self.peak_kibibytes, usage.ru_maxrss)
+
+    def ended(self, left: list[int], own_peak_kibibytes: int) -> dict[str, Any]:
+        """What the agent is told of the end.
+
+        A process starts with the launcher's own peak as its peak (the kernel hands it on
+        through `vfork`): a peak that is not above that is unknown, and left out.
+        """
+        code = os.waitstatus_to_exitcode(self.status or 0)  # a signal is a negative code
+        told: dict[str, Any] = {
+            "code": code if code >= 0 else None,
+            "signal": -code if code < 0 else None,
+            "why": self.why,
+            "time_ended": self.time_ended,
+            "cpu_seconds": round(self.cpu_seconds, 6),
+        }
+        if self.peak_kibibytes > own_peak_kibibytes:
+            told["peak_memory_bytes"] = self.peak_kibibytes * 1024
+        if self.spool.trouble:
+            told["reason"] = self.spool.trouble
+        if left:
+            told["left"] = left
+        return told
+
+    def _in_group(self, pid: int) -> bool:
+        return not self.leader_ended and tree.group_and_session(pid)[0] == self.pid
+
+
+def kill_trees(roots: list[int]) -> None:
+    """SIGKILL to these processes and all below them, found again while they are held still."""
+    seen: set[int] = set()
+    while new := [pid for pid in tree.descendants(roots) if pid not in seen]:
+        send(new, signal.SIGSTOP)
+        seen.update(new)
+    send(seen, signal.SIGKILL)
+
+
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """One signal to each of these; those that are gone are passed over."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def send_to_group(group: int, number: signal.Signals) -> None:
+    """One signal to a process group, if it is still there."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

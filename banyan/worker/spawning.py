@@ -1,0 +1,151 @@
+"""One process from a command: its program found, its pipes tied, its session its own.
+
+Called by the launcher, which has one thread (the working directory is the process's).
+Standard library only. It must not fork: `posix_spawn` shares memory until the program is
+there, so that starting a task costs the same however large the launcher is.
+"""
+
+import errno
+import os
+import resource
+import signal
+from collections.abc import Mapping
+from typing import NamedTuple
+
+NOT_FOUND, NOT_EXECUTABLE = 127, 126
+
+# What Python or `nohup` set to be ignored would stay ignored in the task.
+_SIGNALS_RESET = [
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGCHLD,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+]
+# The machine is short of something: no fault of the task, it may run elsewhere.
+_SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+
+
+class Spawned(NamedTuple):
+    """A started process and the reading ends of its pipes."""
+
+    pid: int
+    stdout: int
+    stderr: int
+
+
+class NotStarted(Exception):
+    """Why a command was not started.
+
+    exit_code: as a shell would say it: 127 not found, 126 not executable; None where the
+    machine is to blame (out of processes, memory or files), so that nothing is held
+    against the task.
+    """
+
+    def __init__(self, exit_code: int | None, reason: str) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+        self.reason = reason
+
+
+class Spawner:
+    """Starts processes; knows the limits that tasks are to inherit."""
+
+    def __init__(self) -> None:
+        """Raises the launcher's own limit of open files: it holds three for each task."""
+        self._null = os.open(os.devnull, os.O_RDWR)
+        self._home = os.getcwd()
+        self._directory = self._home
+        self._task_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+        hard = self._task_files[1]
+        self._own_files = (hard, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._own_files)
+
+    def spawn(self, argv: list[str], env: Mapping[str, str], cwd: str) -> Spawned:
+        """Starts `argv` in a session of its own, its input empty. Errors: NotStarted."""
+        self._enter(cwd)
+        name = argv[0] if argv else ""
+        program = _find(name, env.get("PATH", os.defpath))
+        pipes: list[int] = []
+        try:
+            pipes += os.pipe()
+            pipes += os.pipe()
+            pid = self._spawn(program, argv, env, pipes[1], pipes[3])
+        except (OSError, ValueError) as error:
+            _close(pipes)
+            raise _not_started(name, error) from error
+        _close([pipes[1], pipes[3]])
+        return Spawned(pid, pipes[0], pipes[2])
+
+    def go_home(self) -> None:
+        """Leaves the last task's directory, so that it can be removed or unmounted."""
+        if self._directory != self._home:
+            os.chdir(self._home)
+            self._directory = self._home
+
+    def _spawn(
+        self, program: str, argv: list[str], env: Mapping[str, str], stdout: int, stderr: int
+    ) -> int:
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._task_files)
+        try:
+            return os.posix_spawn(
+                program,
+                argv,
+                env,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, self._null, 0),
+                    (os.POSIX_SPAWN_DUP2, stdout, 1),
+                    (os.POSIX_SPAWN_DUP2, stderr, 2),
+                ],
+                setsid=True,
+                setsigmask=[],
+                setsigdef=_SIGNALS_RESET,
+            )
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._own_files)
+
+    def _enter(self, cwd: str) -> None:
+        if cwd == self._directory:
+            return
+        try:
+            os.chdir(cwd)
+        except (OSError, ValueError) as error:
+            raise NotStarted(NOT_EXECUTABLE, f"cwd {cwd!r}: {_told(error)}") from error
+        self._directory = cwd
+
+
+def _find(name: str, path: str) -> str:
+    """The program's file, looked for as the task itself would, with the task's own PATH."""
+    if "/" in name:
+        return name
+    there = None
+    for directory in path.split(os.pathsep):
+        candidate = os.path.join(directory or ".", name)
+        if os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
+            return candidate
+        if os.path.exists(candidate):
+            there = candidate
+    if there:
+        raise NotStarted(NOT_EXECUTABLE, f"{there!r} is not executable")
+    raise NotStarted(NOT_FOUND, f"no program {name!r} in PATH ({path})")
+
+
+def _not_started(name: str, error: OSError | ValueError) -> NotStarted:
+    code = getattr(error, "errno", None)
+    if code in _SHORTAGES:
+        return NotStarted(None, f"the worker cannot start a process: {_told(error)}")
+    exit_code = NOT_FOUND if code in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
+    return NotStarted(exit_code, f"{name!r}: {_told(error)}")
+
+
+def _told(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _close(files: list[int]) -> None:
+    for file in files:
+        os.close(file)

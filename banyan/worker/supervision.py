@@ -1,0 +1,247 @@
+"""The attempts that a launcher holds: started, read, stopped, reaped, and nothing left of them.
+
+Owned by the launcher's loop, which calls it when a pipe is readable, a child has ended or a
+deadline has come. Standard library only. It must never report an end while a process of the
+attempt lives that it can kill.
+"""
+
+import base64
+import contextlib
+import os
+import resource
+import select
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from banyan.worker.orphans import Orphans
+from banyan.worker.running import Running, kill_trees
+from banyan.worker.spawning import NotStarted, Spawner
+from banyan.worker.spool import Spool
+from banyan.worker.timers import Timers, now
+from banyan.worker.wire import Message
+
+_FLUSH_SECONDS = 0.1  # so long output may be in memory only
+_FLUSH_BYTES = 1 << 20  # or so much of it
+_LOOK_AGAIN_SECONDS = 0.05
+_GIVE_UP_SECONDS = 10.0  # what SIGKILL has not ended by then is reported as left
+_AGAIN = "again"
+
+
+class Supervision:
+    """Attempts by id, and what is to happen to them when."""
+
+    def __init__(
+        self, outputs: Path, epoll: select.epoll, timers: Timers, tell: Callable[[Message], None]
+    ) -> None:
+        """`tell` hands a message to the agent, if there is one."""
+        self._outputs = outputs
+        self._epoll = epoll
+        self._timers = timers
+        self._tell = tell
+        self._spawner = Spawner()
+        self._orphans = Orphans()
+        self._leaders: dict[int, str] = {}
+        self.pipes: dict[int, Running] = {}
+        self.running: dict[str, Running] = {}
+        self.ended: dict[str, Message] = {}  # until the agent says that they are reported
+
+    def held(self) -> Message:
+        """All attempts, for a new agent."""
+        return {
+            "running": [
+                {
+                    "attempt": each.attempt,
+                    "keep": each.keep,
+                    "size": each.spool.flush(),
+                    "shipped": each.shipped,
+                }
+                for each in self.running.values()
+            ],
+            "ended": list(self.ended.values()),
+        }
+
+    # --- what the agent asks for -----------------------------------------------------
+
+    def start(self, message: Message) -> None:
+        """Starts a command, unless its attempt is known or `before` has passed."""
+        attempt = message["attempt"]
+        if attempt in self.running or attempt in self.ended:
+            return
+        try:
+            if now() >= message["before"]:
+                raise NotStarted(None, "the worker came to it too late")
+            process = self._spawner.spawn(message["argv"], message["env"], message["cwd"])
+        except NotStarted as error:
+            self._not_started(message, error)
+            return
+        spool = Spool(self._outputs / attempt, message["log_bytes_max"])
+        running = Running(attempt, message["keep"], process, spool)
+        self.running[attempt] = running
+        self._leaders[running.pid] = attempt
+        for pipe in running.pipes:
+            self.pipes[pipe] = running
+            self._epoll.register(pipe, select.EPOLLIN)
+        running.grace_seconds = message["grace_seconds"]
+        if message["timeout_seconds"] is not None:
+            self._timers.set((attempt, "timeout"), now() + message["timeout_seconds"])
+        self._tell({"is": "started", "attempt": attempt, "pid": running.pid})
+
+    def started_all(self) -> None:
+        """To be called after a number of starts."""
+        self._spawner.go_home()
+
+    def stop(self, attempt: str, why: str, grace_seconds: float) -> None:
+        """SIGTERM now, SIGKILL after the grace; a second call can only shorten the grace."""
+        running = self.running.get(attempt)
+        if running is None or (running.leader_ended and running.why is None):
+            return  # it was over already: what is left of it is being killed
+        kill_at = now() + grace_seconds
+        if running.why is None:
+            running.why = why
+            running.kill_at = kill_at
+            if grace_seconds > 0:
+                self._look()
+                running.terminate(self._orphans_of(running))
+        running.kill_at = min(running.kill_at or kill_at, kill_at)
+        self._timers.set((attempt, "kill"), running.kill_at)
+
+    def shipped(self, attempt: str, position: int, offset: int) -> None:
+        """Keeps how much of the output is delivered, for an agent to come."""
+        if running := self.running.get(attempt):
+            running.shipped = (position, offset)
+        if ended := self.ended.get(attempt):
+            ended["shipped"] = (position, offset)
+
+    def forget(self, attempt: str) -> None:
+        """Drops an ended attempt and its output."""
+        if self.ended.pop(attempt, None) is not None:
+            with contextlib.suppress(OSError):
+                (self._outputs / attempt).unlink()
+
+    # --- what the loop notices -------------------------------------------------------
+
+    def read(self, pipe: int) -> None:
+        """A pipe is readable."""
+        running = self.pipes[pipe]
+        if not running.read(pipe):
+            del self.pipes[pipe]
+        elif running.spool.pending > _FLUSH_BYTES:
+            self._tell_output(running)
+        else:
+            self._timers.set_earlier((running.attempt, "flush"), now() + _FLUSH_SECONDS)
+
+    def due(self, key: Any) -> None:
+        """A deadline has come."""
+        if key == _AGAIN:
+            self._settle()
+        elif running := self.running.get(key[0]):
+            if key[1] == "timeout":
+                self.stop(running.attempt, "timeout", running.grace_seconds)
+            elif key[1] == "flush":
+                self._tell_output(running)
+            elif running.leader_ended:
+                self._settle()
+            else:
+                self._look()
+                running.kill(self._orphans_of(running))
+                self._timers.set(key, now() + _LOOK_AGAIN_SECONDS)
+
+    def reap(self) -> None:
+        """Children have ended."""
+        while ended := _ended_child():
+            running = self.running.get(self._leaders.get(ended, ""))
+            if running and not running.leader_ended:
+                running.reap()
+                self._timers.drop((running.attempt, "timeout"))
+                continue
+            _, _, usage = os.wait4(ended, 0)
+            owner = self.running.get(self._orphans.reaped(ended) or "")
+            if owner:
+                owner.count(usage)
+        self._settle()
+
+    # --- ends ------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Finishes the attempts of which nothing is left, and goes on killing the others."""
+        closing = [each for each in self.running.values() if each.leader_ended]
+        if not closing:
+            return
+        self._look()
+        for running in closing:
+            left = self._orphans_of(running)
+            if not left:
+                self._finish(running)
+            elif running.kill_at is None or running.kill_at <= now():
+                self._kill_rest(running, left)
+
+    def _kill_rest(self, running: Running, left: list[int]) -> None:
+        running.kill(left)
+        if running.give_up_at is None:
+            running.give_up_at = now() + _GIVE_UP_SECONDS
+        elif now() >= running.give_up_at and not running.told_ended:
+            self._tell_ended(running, left)
+        self._timers.set(_AGAIN, now() + _LOOK_AGAIN_SECONDS)
+
+    def _finish(self, running: Running) -> None:
+        if running.told_ended:
+            self._tell({"is": "cleared", "attempt": running.attempt})
+        else:
+            self._tell_ended(running, [])
+        for what in ("timeout", "kill", "flush"):
+            self._timers.drop((running.attempt, what))
+        del self.running[running.attempt]
+        if self._leaders.get(running.pid) == running.attempt:
+            del self._leaders[running.pid]
+
+    def _tell_ended(self, running: Running, left: list[int]) -> None:
+        for pipe in running.drain():
+            del self.pipes[pipe]
+        inline = running.spool.finish()
+        told = running.ended(left, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        told["inline"] = None if inline is None else base64.b64encode(inline).decode()
+        running.told_ended = True
+        told["shipped"] = running.shipped
+        self._tell_end(running.attempt, running.keep, told)
+
+    def _not_started(self, message: Message, error: NotStarted) -> None:
+        told = {
+            "code": error.exit_code,
+            "signal": None,
+            "why": None if error.exit_code else "not_started",
+            "time_ended": time.time(),
+            "cpu_seconds": 0.0,
+            "reason": error.reason,
+            "inline": "",
+            "shipped": (0, 0),
+        }
+        self._tell_end(message["attempt"], message["keep"], told)
+
+    def _tell_end(self, attempt: str, keep: Any, told: Message) -> None:
+        self.ended[attempt] = {"is": "ended", "attempt": attempt, "keep": keep, **told}
+        self._tell(self.ended[attempt])
+
+    def _tell_output(self, running: Running) -> None:
+        size = running.spool.flush()
+        self._tell({"is": "output", "attempt": running.attempt, "size": size})
+
+    def _look(self) -> None:
+        self._orphans.look(self._leaders, self.running)
+        kill_trees(self._orphans.of_nobody(self.running))
+
+    def _orphans_of(self, running: Running) -> list[int]:
+        if not self._orphans:
+            return []
+        over = [each.attempt for each in self.running.values() if each.leader_ended]
+        return self._orphans.of(running.attempt, [*over, running.attempt], self.running)
+
+
+def _ended_child() -> int | None:
+    """A child that has ended and still keeps its number."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return ended.si_pid if ended else None

@@ -1,0 +1,89 @@
+"""Who descends from whom, read from /proc.
+
+Used by the launcher and, when a launcher has died, by the agent. Standard library only.
+What it reads may be out of date when it returns: callers look again until nothing is left.
+"""
+
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+MARKER = "BANYAN_ATTEMPT"
+
+_HAS_CHILDREN_FILE = os.path.exists(f"/proc/self/task/{threading.get_native_id()}/children")
+
+
+def children(pid: int) -> list[int]:
+    """The processes whose parent is `pid` (a subreaper's adopted ones too), zombies included."""
+    return _children_listed(pid) if _HAS_CHILDREN_FILE else _children_by_scan(pid)
+
+
+def descendants(roots: Iterable[int]) -> list[int]:
+    """The given processes and everything below them, parents first."""
+    found = list(dict.fromkeys(roots))
+    seen = set(found)
+    for pid in found:  # grows while it is walked
+        for child in children(pid):
+            if child not in seen:
+                seen.add(child)
+                found.append(child)
+    return found
+
+
+def group_and_session(pid: int) -> tuple[int, int]:
+    """Its process group and session; zeros where it is gone."""
+    fields = _stat(pid)
+    return (int(fields[2]), int(fields[3])) if fields else (0, 0)
+
+
+def attempt_of(pid: int) -> str | None:
+    """The attempt whose marker the process carries in its first environment, if any."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    prefix = f"{MARKER}=".encode()
+    for entry in environment.split(b"\0"):
+        if entry.startswith(prefix):
+            return entry[len(prefix) :].decode(errors="replace")
+    return None
+
+
+def marked(attempts: set[str]) -> list[int]:
+    """Every process on this machine that carries one of these markers, and their descendants."""
+    return descendants(pid for pid in _all() if attempt_of(pid) in attempts)
+
+
+def _children_listed(pid: int) -> list[int]:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+    found: list[int] = []
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as listed:
+                found += map(int, listed.readall().split())
+        except OSError:
+            continue
+    return found
+
+
+def _children_by_scan(pid: int) -> list[int]:
+    """The same for a kernel that keeps no list."""
+    wanted = str(pid).encode()
+    return [other for other in _all() if (fields := _stat(other)) and fields[1] == wanted]
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/<pid>/stat after the name: state, parent, group, session, ..."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
+            return stat.readall().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def _all() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
