@@ -29,6 +29,7 @@ SECTIONS = {
         "log": ("log", "What a task has written."),
         "wait": ("ending", "Wait until tasks have ended."),
         "cancel": ("ending", "Cancel tasks."),
+        "release": ("ending", "Let held tasks go."),
         "retry": ("ending", "Give ended tasks one more attempt."),
     },
     "Access": {

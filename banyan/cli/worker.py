@@ -84,9 +84,7 @@ def worker_command(
             memory_bytes=None if memory is None else size_bytes(memory, "--memory"),
             gpu_count=gpus,
             disk_bytes=0 if disk is None else size_bytes(disk, "--disk"),
-            custom={
-                name: _number(name, value) for name, value in pairs(custom, "--custom").items()
-            },
+            custom=_numbers(pairs(custom, "--custom")),
             queues=queue or ("default",),
             labels=pairs(label, "--label"),
             host=host,

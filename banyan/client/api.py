@@ -113,6 +113,16 @@ class Client:
                 return
             page, left = page + 1, left and left - len(items)
 
+    def release(self, ids: Iterable[str]) -> None:
+        """Lets held (inactive) tasks go. Errors: of the first that could not be released."""
+        items = [{"_id": id, "state": "available"} for id in ids]
+        for start in range(0, len(items), BULK_ITEMS):
+            piece = items[start : start + BULK_ITEMS]
+            answer = self.transport.request("PATCH", "/tasks", json=piece, repeatable=True)
+            for item in answer.body["_items"]:
+                if item["_status"] != "OK":
+                    raise error_of(422, item)
+
     def cancel(self, ids: Iterable[str]) -> None:
         """Cancels tasks; those that have ended stay as they are."""
         self._on_targets("cancel", ids, {})

@@ -68,11 +68,16 @@ class Transport:
             raise BanyanError("usage", "the token holds characters that no token has")
         self.url = url.rstrip("/")
         self.retry_seconds = retry_seconds
+        self._token = token
         self._session = requests.Session()
         # Proxies and .netrc are for the outside; to look them up costs more than the request.
         self._session.trust_env = parts.hostname not in _LOOPBACK
         self._session.auth = _Bearer(token)
         self._session.headers["User-Agent"] = f"banyan/{__version__}"
+
+    def clone(self) -> "Transport":
+        """One more of the same, for another thread."""
+        return Transport(self.url, self._token, self.retry_seconds)
 
     def close(self) -> None:
         """Closes the connections that are not in use."""

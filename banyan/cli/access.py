@@ -1,0 +1,125 @@
+"""`banyan login` and `banyan account`: which server, and who may use it."""
+
+import re
+
+import click
+
+from banyan import profiles
+from banyan.cli.connection import read_token_file, with_client
+from banyan.cli.output import age, as_json, column, print_json, print_table, quiet, say
+from banyan.client.api import Client
+from banyan.errors import BanyanError
+
+
+@click.command("login")
+@click.argument("url")
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    help="The token's file, or a credentials file; -: standard input. [default: it is asked for]",
+)
+@click.option("--name", default="", help="Of the profile. [default: the server's host name]")
+def login_command(url: str, token_file: str | None, name: str) -> None:
+    """Remember a server and a token as the profile that other commands use.
+
+    The token is tried first. It is kept in ~/.config/banyan/config.toml, readable by you
+    alone; of a credentials file (as 'banyan up' writes it) only the place is kept.
+
+    \b
+    Example:
+      banyan login http://head:5100 --token-file my.token
+    """
+    if token_file is None:
+        token: str = click.prompt("Token", hide_input=True, err=True).strip()
+    else:
+        token = read_token_file(token_file, "provider")
+    with Client(url, token, retry_seconds=3.0) as client:
+        client.transport.request("GET", "/tasks", params={"max_results": 1})
+    name = name or re.sub(r"[^A-Za-z0-9_-]", "-", url.split("//")[-1].split(":")[0].strip("/"))
+    profiles.remember_login(name, _profile(url, token, token_file))
+    say(f"{url} is the default now, as profile {name}")
+
+
+def _profile(url: str, token: str, token_file: str | None) -> profiles.Profile:
+    from pathlib import Path
+
+    if token_file not in (None, "-") and Path(str(token_file)).read_text().lstrip()[:1] == "{":
+        return profiles.Profile(url, credentials=str(Path(str(token_file)).absolute()))
+    return profiles.Profile(url, token=token)
+
+
+@click.group("account")
+def account_command() -> None:
+    """Create, list and revoke accounts; needs the token of an admin."""
+
+
+@account_command.command("create")
+@with_client("admin")
+@click.argument("name")
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    required=True,
+    type=click.Choice(list(profiles.ROLES)),
+    help="What it may do; repeatable.",
+)
+@as_json
+def create_command(client: Client, name: str, roles: tuple[str, ...], as_json: bool) -> None:
+    """Create an account and print its token, which is shown this once.
+
+    \b
+    Example:
+      banyan account create rack7 --role worker > worker.token
+    """
+    created = client.create_account(name, roles)
+    if as_json:
+        print_json(created)
+        return
+    click.echo(created["token"])
+    say(f"account {created['_id']} ({name}); its token is not shown again")
+
+
+@account_command.command("list")
+@with_client("admin")
+@as_json
+@quiet
+def list_command(client: Client, as_json: bool, quiet: bool) -> None:
+    """List the accounts.
+
+    \b
+    Example:
+      banyan account list
+    """
+    accounts = client.accounts()
+    if as_json:
+        print_json(accounts)
+    elif quiet:
+        for account in accounts:
+            click.echo(account["_id"])
+    else:
+        rows = [
+            (account["_id"], column(account, "name"), column(account, "roles", ", ".join),
+             age(account.get("_created")))
+            for account in accounts
+        ]  # fmt: skip
+        print_table(("ID", "NAME", "ROLES", "AGE"), rows)
+
+
+@account_command.command("revoke")
+@with_client("admin")
+@click.argument("account")
+def revoke_command(client: Client, account: str) -> None:
+    """Make all tokens of an account (its id or its name) worthless.
+
+    \b
+    Example:
+      banyan account revoke rack7
+    """
+    known = client.accounts()
+    found = [one for one in known if account in (one["_id"], one.get("name"))]
+    if not found:
+        raise BanyanError("not_found", f"there is no account {account!r}")
+    if len(found) > 1:
+        raise BanyanError("usage", f"several accounts are named {account!r}: give the id")
+    client.revoke_account(found[0]["_id"])
