@@ -107,7 +107,8 @@ class Client:
                 "max_results": size, "page": page,
             }  # fmt: skip
             given = {name: value for name, value in params.items() if value is not None}
-            items: list[Document] = self._body("GET", f"/{resource}", params=given)["_items"]
+            answer = self._body("GET", f"/{resource}", params=given, prefer="return=minimal")
+            items: list[Document] = answer["_items"]
             yield from items
             if len(items) < size:
                 return

@@ -22,6 +22,7 @@ class Held:
     def __init__(self, transport: Transport, path: str) -> None:
         self._transport = transport
         self._path = path
+        self._params: Mapping[str, Any] | None = None
         self._etag: str | None = None
 
     def next(
@@ -32,13 +33,15 @@ class Held:
     ) -> Answer | None:
         """The next answer that differs; None when there is none after so many seconds (<= 30)."""
         hold = max(0.0, min(seconds, HOLD_SECONDS))
+        if params != self._params:
+            self._params, self._etag = params, None  # another question: its answer is new
         begun = time.monotonic()
         answer = self._transport.request(
             "GET",
             self._path,
             params=params,
             headers={"If-None-Match": self._etag} if self._etag else None,
-            prefer=f"wait={math.ceil(hold)}",
+            prefer=f"wait={math.ceil(hold)}, return=minimal",
             raw=raw,
             retry_seconds=max(RETRY_SECONDS, self._transport.retry_seconds),
         )

@@ -55,7 +55,9 @@ class _Waiting:
     def look(self, piece: Sequence[str]) -> None:
         """Learns how each task of a piece is; all of them must exist."""
         params = _query({"_id": {"$in": list(piece)}}, len(piece))
-        items = self._transport.request("GET", "/tasks", params=params).body["_items"]
+        items = self._transport.request(
+            "GET", "/tasks", params=params, prefer="return=minimal"
+        ).body["_items"]
         found = {task["_id"]: task for task in items}
         missing = [id for id in piece if id not in found]
         if missing:

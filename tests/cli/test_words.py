@@ -1,0 +1,47 @@
+"""What people write on a command line, read; errors name the option."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from banyan.cli import words
+from banyan.errors import BanyanError
+
+
+def test_sizes_and_durations() -> None:
+    assert words.size_bytes("1 GiB", "--memory") == 2**30
+    assert words.size_bytes("1024", "--memory") == 1024
+    assert words.duration_milliseconds("90", "--timeout") == 90_000
+    assert words.duration_milliseconds("1.5", "--timeout") == 1_500
+    assert words.duration_milliseconds("10 minutes", "--timeout") == 600_000
+    assert words.duration_seconds("1:30:00", "--timeout") == 5_400
+
+
+def test_cores() -> None:
+    assert words.cores("2") == {"cores": 2}
+    assert words.cores("0.5") == {"cores": 0.5}
+    assert words.cores("50%") == {"cpu_cores": {"percent": 50}}
+
+
+def test_pairs_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HERE", "value")
+    assert words.pairs(["a=1", "b=x=y", "c="], "--tag") == {"a": "1", "b": "x=y", "c": ""}
+    assert words.environment(["HERE", "X=2"]) == {"HERE": "value", "X": "2"}
+
+
+@pytest.mark.parametrize(
+    ("read", "option"),
+    [
+        (lambda: words.size_bytes("many", "--memory"), "--memory"),
+        (lambda: words.duration_milliseconds("soon", "--timeout"), "--timeout"),
+        (lambda: words.cores("two"), "--cores"),
+        (lambda: words.cores("%"), "--cores"),
+        (lambda: words.pairs(["novalue"], "--tag"), "--tag"),
+        (lambda: words.environment(["NOT_SET_HERE"]), "--env"),
+    ],
+)
+def test_errors_name_the_option(read: Callable[[], Any], option: str) -> None:
+    with pytest.raises(BanyanError, match=option) as caught:
+        read()
+    assert caught.value.word == "usage"

@@ -1,0 +1,92 @@
+"""A list of tasks made ready to send: ids, states, edges on the child's side, parents first."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from banyan.client.graph import parents_first, prepared
+from banyan.client.ids import in_pieces, new_id
+from banyan.errors import BanyanError
+
+
+def test_ids_are_object_ids_that_rise_and_never_meet() -> None:
+    ids = [new_id() for _ in range(5000)]
+    assert all(len(id) == 24 and int(id, 16) for id in ids)
+    assert len(set(ids)) == len(ids)
+    assert sum(one > other for one, other in pairwise(ids)) <= 1  # the counter wraps once at most
+
+
+def test_pieces_hold_every_id_once() -> None:
+    ids = [new_id() for _ in range(450)]
+    pieces = list(in_pieces(ids))
+    assert [len(piece) for piece in pieces] == [200, 200, 50]
+    assert [id for piece in pieces for id in piece] == ids
+
+
+def test_tasks_get_ids_and_states_and_the_callers_list_stays_as_it_was() -> None:
+    mine: list[dict[str, Any]] = [{"command": "a"}, {"command": "b", "state": "inactive"}]
+    ready = prepared(mine, hold=False)
+    assert [task["state"] for task in ready] == ["available", "inactive"]
+    assert all("_id" in task for task in ready)
+    assert mine == [{"command": "a"}, {"command": "b", "state": "inactive"}]
+    assert prepared(mine, hold=True)[0]["state"] == "inactive"
+
+
+def test_a_dedupe_key_is_enough_of_an_identity() -> None:
+    assert "_id" not in prepared([{"command": "a", "dedupe_key": "k"}], hold=False)[0]
+
+
+@pytest.mark.parametrize(
+    ("parents", "childs"),
+    [
+        ("continuations", "after"),
+        ("failure_continuations", "after_failure"),
+        ("final_continuations", "after_any"),
+    ],
+)
+def test_edges_inside_the_list_move_to_the_child(parents: str, childs: str) -> None:
+    child, elsewhere, other = new_id(), new_id(), new_id()
+    ready = prepared(
+        [{"name": "p", parents: [child, elsewhere]}, {"_id": child, childs: [other]}], hold=False
+    )
+    assert ready[0][parents] == [elsewhere]
+    assert ready[1][childs] == [other, ready[0]["_id"]]
+
+
+def test_an_id_used_twice_is_told() -> None:
+    id = new_id()
+    with pytest.raises(BanyanError, match=id):
+        prepared([{"_id": id}, {"_id": id}], hold=False)
+
+
+def test_a_cycle_is_told() -> None:
+    one, two = new_id(), new_id()
+    ready = prepared([{"_id": one, "after": [two]}, {"_id": two, "after": [one]}], hold=False)
+    with pytest.raises(BanyanError, match="cycle"):
+        parents_first(ready)
+
+
+@given(st.lists(st.lists(st.integers(0, 30), max_size=4), max_size=30), st.randoms())
+def test_parents_come_first_whatever_the_graph(edges: list[list[int]], chance: Any) -> None:
+    """Task i may wait for smaller numbers only, so there is no cycle; then the list is shuffled."""
+    ids = [new_id() for _ in edges]
+    tasks = [
+        {"_id": id, "after": [ids[parent] for parent in set(parents) if parent < place]}
+        for place, (id, parents) in enumerate(zip(ids, edges, strict=True))
+    ]
+    chance.shuffle(tasks)
+    order = parents_first(prepared(tasks, hold=False))
+    assert sorted(order) == list(range(len(tasks)))
+    when = {tasks[place]["_id"]: turn for turn, place in enumerate(order)}
+    for task in tasks:
+        assert all(when[parent] < when[task["_id"]] for parent in task["after"])
+
+
+def test_a_deep_graph_needs_no_recursion() -> None:
+    ids = [new_id() for _ in range(20_000)]
+    chain = [{"_id": id, "continuations": ids[n + 1 : n + 2]} for n, id in enumerate(ids)]
+    ready = prepared(reversed(chain), hold=False)
+    assert parents_first(ready) == list(reversed(range(len(ids))))
