@@ -2,7 +2,7 @@
 
 `submit.py` makes a task of each call below; `whole` does the same in one process, for
 comparison. Every result is written whole or not at all, so that a task may be done again.
-As a program: stdlib_report.py parse NAME OUT | merge OUT IN... | report OUT IN...
+As a program: stdlib_report.py parse OUT NAME | merge OUT IN... | report OUT IN...
 """
 
 import ast
@@ -131,17 +131,14 @@ def _write(path: str, text: str) -> None:
     temporary.replace(path)
 
 
-def main(verb: str, *arguments: str) -> None:
-    """One step, as a task runs it."""
+def main(verb: str, out: str, *inputs: str) -> None:
+    """One step, as a task takes it."""
     if verb == "parse":
-        name, out = arguments
-        _write(out, json.dumps(parse(name)))
+        _write(out, json.dumps(parse(*inputs)))
     elif verb == "merge":
-        out, *parts = arguments
-        _write(out, json.dumps(merge(_read(parts))))
+        _write(out, json.dumps(merge(_read(inputs))))
     elif verb == "report":
-        out, *parts = arguments
-        text = report(_read(parts))
+        text = report(_read(inputs))
         _write(out, text)
         sys.stdout.write(text)
 

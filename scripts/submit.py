@@ -1,8 +1,9 @@
 """A task graph over the source of Python's standard library: parse, merge by letter, report.
 
-submit.py [DIRECTORY]        results go to DIRECTORY (default: ./stdlib-report)
+submit.py [DIRECTORY]: results go to DIRECTORY (default: ./stdlib-report).
 """
 
+import signal
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -14,42 +15,49 @@ from rich.progress import Progress
 from banyan.client.api import Client
 from banyan.client.ids import new_id
 
-PROGRAM = [sys.executable, "-I", stdlib_report.__file__]
+Task = dict[str, Any]
 
 
-def graph(directory: Path) -> list[dict[str, Any]]:
-    """Three layers; the report is the last task."""
+def task(directory: Path, verb: str, out: str, *inputs: str, after: list[Task]) -> Task:
+    """One step; what it reads besides `inputs` is what the tasks before it have written."""
+    step = [sys.executable, "-I", stdlib_report.__file__, verb, out, *inputs]
+    return {
+        "_id": new_id(),
+        "name": out,
+        "command": [*step, *(parent["name"] for parent in after)],
+        "cwd": str(directory),
+        "after": [parent["_id"] for parent in after],
+    }
 
-    def task(verb: str, name: str, *inputs: str, after: list[dict[str, Any]]) -> dict[str, Any]:
-        ids = [parent["_id"] for parent in after]
-        command = [*PROGRAM, verb, *inputs, *(parent["name"] for parent in after)]
-        return {"_id": new_id(), "name": name, "command": command, "cwd": str(directory),
-                "after": ids, "tags": {"graph": "stdlib"}}  # fmt: skip
 
+def graph(directory: Path) -> list[Task]:
+    """Three layers; the last task writes and prints the report."""
     names = sorted(stdlib_report.names(), key=stdlib_report.letter)
-    parsed = [task("parse", f"{name}.json", name, f"{name}.json", after=[]) for name in names]
+    parsed = [task(directory, "parse", f"{name}.json", name, after=[]) for name in names]
     merged = []
     for letter, group in groupby(parsed, key=lambda parse: stdlib_report.letter(parse["name"])):
-        out = f"letter-{letter}.json"
-        merged.append(task("merge", out, out, after=list(group)))
-    return [*parsed, *merged, task("report", "report.txt", "report.txt", after=merged)]
+        merged.append(task(directory, "merge", f"letter-{letter}.json", after=list(group)))
+    return [*parsed, *merged, task(directory, "report", "report.txt", after=merged)]
 
 
 def main() -> None:
+    """Submits the graph, shows how far it is, prints the report."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     directory = Path(sys.argv[1] if len(sys.argv) > 1 else "stdlib-report").absolute()
     directory.mkdir(parents=True, exist_ok=True)
     client = Client()
-    tasks = client.submit(graph(directory))
-    with Progress() as progress:
-        bar = progress.add_task(f"{len(tasks)} tasks", total=len(tasks))
-        ended = client.wait(
-            [task["_id"] for task in tasks],
-            on_change=lambda count, total: progress.update(bar, completed=count),
-        )
-    failed = [task["_id"] for task in ended if task.get("outcome") != "success"]
+    ids = [created["_id"] for created in client.submit(graph(directory))]
+    try:
+        with Progress() as progress:
+            bar = progress.add_task(f"{len(ids)} tasks", total=len(ids))
+            ended = client.wait(ids, on_change=lambda n, total: progress.update(bar, completed=n))
+    except (KeyboardInterrupt, SystemExit):
+        client.cancel(ids)
+        raise
+    failed = [end["_id"] for end in ended if end.get("outcome") != "success"]
     if failed:
         sys.exit(f"{len(failed)} tasks did not succeed; see: banyan log {failed[0]}")
-    sys.stdout.write(client.log(ended[-1]["_id"]).decode())
+    sys.stdout.write(client.log(ids[-1]).decode())
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def login_command(url: str, token_file: str | None, name: str) -> None:
     else:
         token = read_token_file(token_file, "provider")
     with Client(url, token, retry_seconds=3.0) as client:
-        client.transport.request("GET", "/tasks", params={"max_results": 1})
+        client.transport.request("GET", "/")
     name = name or re.sub(r"[^A-Za-z0-9_-]", "-", url.split("//")[-1].split(":")[0].strip("/"))
     profiles.remember_login(name, _profile(url, token, token_file))
     say(f"{url} is the default now, as profile {name}")

@@ -40,7 +40,7 @@ def wait_command(client: Client, ids: tuple[str, ...], timeout: str | None, as_j
     for task in failed:
         status = standing(task)
         if status == "failure":
-            status = exit_status(client, client.get(task["_id"]))
+            status = exit_status(client, task["_id"])
         say(f"banyan: task {task['_id']}: {status}")
     return EXIT_TASK_FAILED if failed else EXIT_OK
 

@@ -19,6 +19,9 @@ from banyan.errors import BanyanError
 
 Command = Callable[..., Any]
 
+# Of the command line's context: what follows the first word of COMMAND belongs to COMMAND.
+OWN_WORDS_LAST = {"allow_interspersed_args": False}
+
 _OPTIONS = (
     click.option("--cores", metavar="N", help='Cores, or a share of the machine\'s: "50%".'),
     click.option("--memory", metavar="SIZE", help='"1 GiB". [default: 128 MiB]'),

@@ -21,7 +21,7 @@ def exit_code_of(client: Client, task: dict[str, Any]) -> int:
     """The task's own code; 128 + n for signal n; 1 where it ended in another way, which is told."""
     if task.get("outcome") == "success":
         return EXIT_OK
-    status = exit_status(client, task)
+    status = exit_status(client, task["_id"])
     code = _code(status)
     if code is None:
         reason = f" ({task['reason']})" if task.get("reason") else ""
@@ -29,12 +29,10 @@ def exit_code_of(client: Client, task: dict[str, Any]) -> int:
     return EXIT_TASK_FAILED if code is None else code
 
 
-def exit_status(client: Client, task: dict[str, Any]) -> str:
+def exit_status(client: Client, id: str) -> str:
     """`exit_status` of the task's last attempt; empty where there was none."""
-    if not task.get("attempt_id"):
-        return ""
-    attempt = client.transport.request("GET", f"/attempts/{task['attempt_id']}").body
-    return str(attempt.get("exit_status") or "")
+    body = client.transport.request("GET", f"/tasks/{id}/exit_status").body
+    return str(body.get("exit_status") or "")
 
 
 def _code(status: str) -> int | None:

@@ -68,13 +68,13 @@ def worker_command(
     if importlib.util.find_spec("psutil") is None:
         message = "the worker's parts are not installed: pip install 'banyan[worker]'"
         raise BanyanError("usage", message)
-    from banyan.worker import agent
-    from banyan.worker.options import Options
-
     if url is None or token_file is None:
         url, token_file = profiles.find_credentials(url, token_file, profile)
     if not token_file.is_file():
         raise BanyanError("usage", f"there is no file {token_file}: give one with --token-file")
+    from banyan.worker import agent
+    from banyan.worker.options import Options
+
     return agent.main(
         Options(
             url=url,
