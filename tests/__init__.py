@@ -1,0 +1,1 @@
+"""The tests. Shared parts (servers, processes, waiting) live in `tests.harness`."""

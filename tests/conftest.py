@@ -1,0 +1,87 @@
+"""What every test may ask for: a MongoDB, a fresh database, processes, a running server."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Processes, Server, marked_processes, start_server
+from tests.harness.mongo import database, session_mongo
+from tests.harness.processes import MARK
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees the user's settings, profiles or data, and none outlives the session."""
+    patch = pytest.MonkeyPatch()
+    for name in [name for name in os.environ if name.startswith("BANYAN_")]:
+        if not name.startswith("BANYAN_TEST_"):
+            patch.delenv(name)
+    home = tmp_path_factory.mktemp("home")
+    for name in ("CONFIG", "DATA", "STATE", "CACHE", "RUNTIME"):
+        directory = home / name.lower()
+        directory.mkdir(mode=0o700)
+        patch.setenv(f"XDG_{name}_{'DIR' if name == 'RUNTIME' else 'HOME'}", str(directory))
+    patch.setenv("HOME", str(home))
+    mark = os.urandom(8).hex()
+    patch.setenv(MARK, mark)
+    yield
+    patch.undo()
+    left = marked_processes(mark)
+    assert not left, f"processes were left behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def mongo(own_surroundings: None) -> Iterator[str]:
+    """The address of a MongoDB for the whole session."""
+    directory = Path(tempfile.mkdtemp(prefix="banyan-test-"))
+    try:
+        with session_mongo(directory) as uri:
+            yield uri
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)  # 300 MB, which pytest would keep
+
+
+@pytest.fixture
+def fresh_database(mongo: str) -> Iterator[str]:
+    """The address of an empty database, this test's own."""
+    with database(mongo) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def module_database(mongo: str) -> Iterator[str]:
+    """The address of an empty database, shared by the tests of one file."""
+    with database(mongo) as uri:
+        yield uri
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts processes; at the end of the test they are ended, and none may be left."""
+    own = Processes(tmp_path)
+    yield own
+    own.end()
+
+
+@pytest.fixture
+def serve(processes: Processes, tmp_path: Path, fresh_database: str) -> Callable[..., Server]:
+    """`serve(server_processes=2, LEASE_SECONDS=2)`: a server of this test's own."""
+
+    def start(data: str = "data", **knobs: Any) -> Server:
+        return start_server(processes, tmp_path / data, fresh_database, **knobs)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def server(module_database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the default knobs, shared by the tests of one file."""
+    directory = tmp_path_factory.mktemp("server")
+    own = Processes(directory)
+    yield start_server(own, directory / "data", module_database)
+    own.end()
