@@ -5,70 +5,20 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from banyan.client.transport import Transport
 from banyan.errors import BanyanError
-
-Reply = tuple[int, dict[str, str], bytes] | None  # None: the connection is cut
-
-
-class Scripted:
-    """A server that gives the replies of a list in turn, and keeps what it was asked."""
-
-    def __init__(self) -> None:
-        self.replies: list[Reply] = []
-        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
-        scripted = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def _serve(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                scripted.asked.append((self.command, self.path, dict(self.headers), body))
-                reply = scripted.replies.pop(0)
-                if reply is None:
-                    self.close_connection = True
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                    return
-                status, headers, content = reply
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST = do_PATCH = do_DELETE = _serve
-
-            def log_message(self, *arguments: Any) -> None:
-                """Says nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-
-
-def ok(body: Any, **headers: str) -> Reply:
-    return 200, headers, json.dumps(body).encode()
-
-
-def error(status: int, word: str, **more: Any) -> Reply:
-    told = {"code": status, "word": word, "message": f"about {word}"}
-    return status, {}, json.dumps({"_status": "ERR", "_error": told, **more}).encode()
+from tests.client.scripted import Reply, Scripted, error, ok, scripted_server
 
 
 @pytest.fixture
 def server() -> Iterator[Scripted]:
-    scripted = Scripted()
-    thread = threading.Thread(target=scripted.server.serve_forever, args=(0.02,))
-    thread.start()
-    yield scripted
-    scripted.server.shutdown()
-    thread.join()
-    scripted.server.server_close()
+    with scripted_server() as scripted:
+        yield scripted
 
 
 @pytest.fixture
