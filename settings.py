@@ -25,3 +25,239 @@ BULK_ITEMS_MAX = 1000
 PAGE_ITEMS_MAX = 1000
 PAGE_ITEMS_DEFAULT = 25
 LOG_BYTES_MAX = 16 * 1024 * 1024  # of output kept for one attempt
+
+# --- The API: resources ------------------------------------------------------------------
+# Who may do what to a collection and to an item. GET is served by Eve; the other methods
+# name their function. Fields are in banyan/server/schemas/, one file a resource.
+PROVIDERS = ["provider", "operator"]
+WORKERS = ["worker"]
+TASK_USERS = [*PROVIDERS, *WORKERS]
+VERBS = "banyan.server.verbs"
+
+DOMAIN = {
+    "tasks": {
+        "schema": "banyan.server.schemas.tasks",
+        "collection": {
+            "GET": {"roles": TASK_USERS},
+            "POST": {"roles": PROVIDERS, "function": f"{VERBS}.submit:submit"},
+            "PATCH": {"roles": TASK_USERS, "function": f"{VERBS}.edit:edit_many"},
+        },
+        "item": {
+            "GET": {"roles": TASK_USERS},
+            "PATCH": {"roles": TASK_USERS, "function": f"{VERBS}.edit:edit_one"},
+        },
+        "related": {"attempts": 'attempts?where={{"task":"{_id}"}}'},
+    },
+    "attempts": {
+        "schema": "banyan.server.schemas.attempts",
+        "collection": {"GET": {"roles": TASK_USERS}},
+        "item": {"GET": {"roles": TASK_USERS}},
+        "related": {"task": "tasks/{task}", "worker": "workers/{worker}"},
+    },
+    "workers": {
+        "schema": "banyan.server.schemas.workers",
+        "collection": {
+            "GET": {"roles": TASK_USERS},
+            "POST": {"roles": WORKERS, "function": f"{VERBS}.workers:register"},
+        },
+        "item": {
+            "GET": {"roles": TASK_USERS},
+            "DELETE": {"roles": ["operator", "worker"], "function": f"{VERBS}.workers:remove"},
+        },
+        "related": {"attempts": 'attempts?where={{"worker":"{_id}"}}'},
+    },
+    "accounts": {
+        "schema": "banyan.server.schemas.accounts",
+        "collection": {
+            "GET": {"roles": ["admin"]},
+            "POST": {"roles": ["admin"], "function": f"{VERBS}.accounts:create"},
+        },
+        "item": {"GET": {"roles": ["admin"]}},
+    },
+}
+
+# --- The API: virtual subresources -------------------------------------------------------
+# kind     alias | append | remove | action | view
+# target   the field behind it; `attempt.<field>` is a field of the current attempt
+# roles    who may read (view, readonly alias) or write (the others)
+# writers  of an alias that its readers can't write
+# states   in which it applies: the links of an item show it there
+# levels   item, collection, or both
+_CONTINUATIONS = {
+    f"{verb}_{field}": {
+        "kind": kind,
+        "target": field,
+        "roles": PROVIDERS,
+        "states": ["inactive"],
+        "title": f"{title} {field.replace('_', ' ')}",
+    }
+    for field in ("continuations", "failure_continuations", "final_continuations")
+    for verb, kind, title in (("add", "append", "Add"), ("remove", "remove", "Remove"))
+}
+
+_REPORTS = {
+    name: {
+        "kind": "append",
+        "target": f"attempt.{field}",
+        "roles": WORKERS,
+        "states": ["running", "pending_cancellation"],
+        "title": f"Report {field.replace('_', ' ')} of the attempt",
+    }
+    for name, field in {
+        "report_memory_usage": "memory_usage",
+        "report_cpu_utilization": "cpu_utilization",
+        "report_gpu_usage": "gpu_usage",
+        "messages": "messages",
+    }.items()
+}
+
+_ALIASES = {
+    name: {
+        "kind": "alias",
+        "target": f"attempt.{name}",
+        "readonly": True,
+        "roles": TASK_USERS,
+        "title": f"The current attempt's {name.replace('_', ' ')}",
+    }
+    for name in (
+        "worker",
+        "exit_status",
+        "time_started",
+        "time_terminated",
+        "memory_usage",
+        "cpu_utilization",
+        "gpu_usage",
+    )
+}
+
+VIRTUAL_RESOURCES = {
+    "tasks": {
+        **_CONTINUATIONS,
+        **_REPORTS,
+        **_ALIASES,
+        "current_attempt": {
+            "kind": "alias",
+            "target": "attempt",
+            "readonly": True,
+            "roles": TASK_USERS,
+            "title": "The current attempt",
+        },
+        "progress": {
+            "kind": "alias",
+            "target": "progress",
+            "roles": TASK_USERS,
+            "writers": WORKERS,
+            "states": ["running", "pending_cancellation"],
+            "title": "How far the attempt is",
+        },
+        "result": {
+            "kind": "alias",
+            "target": "result",
+            "roles": TASK_USERS,
+            "writers": WORKERS,
+            "states": ["running", "pending_cancellation"],
+            "title": "What the task gives back",
+        },
+        "claim": {
+            "kind": "action",
+            "levels": ["item", "collection"],
+            "function": f"{VERBS}.claim:claim",
+            "roles": WORKERS,
+            "states": ["available"],
+            "title": "Claim tasks that fit",
+        },
+        "steal": {
+            "kind": "action",
+            "levels": ["collection"],
+            "function": f"{VERBS}.steal:steal",
+            "roles": WORKERS,
+            "title": "Take tasks that another worker has claimed and not started",
+        },
+        "release": {
+            "kind": "action",
+            "levels": ["item", "collection"],
+            "function": f"{VERBS}.release:release",
+            "roles": WORKERS,
+            "states": ["running", "pending_cancellation"],
+            "title": "Give a claimed task back",
+        },
+        "cancel": {
+            "kind": "action",
+            "levels": ["item", "collection"],
+            "function": f"{VERBS}.cancel:cancel",
+            "roles": PROVIDERS,
+            "states": ["inactive", "available", "running"],
+            "title": "Cancel",
+        },
+        "retry": {
+            "kind": "action",
+            "levels": ["item", "collection"],
+            "function": f"{VERBS}.retry:retry",
+            "roles": PROVIDERS,
+            "states": ["terminated", "cancelled"],
+            "title": "One more attempt",
+        },
+        "update_execution_data": {
+            "kind": "action",
+            "levels": ["item"],
+            "methods": ["POST", "PATCH"],
+            "function": f"{VERBS}.report:update_execution_data",
+            "roles": WORKERS,
+            "states": ["running", "pending_cancellation"],
+            "title": "Report on the attempt",
+        },
+        "history": {
+            "kind": "view",
+            "levels": ["item"],
+            "function": f"{VERBS}.history:history",
+            "roles": TASK_USERS,
+            "title": "All attempts",
+        },
+        "log": {
+            "kind": "view",
+            "levels": ["item"],
+            "function": f"{VERBS}.log:log",
+            "roles": TASK_USERS,
+            "title": "The output of an attempt",
+        },
+    },
+    "workers": {
+        "beat": {
+            "kind": "action",
+            "levels": ["item"],
+            "function": f"{VERBS}.beat:beat",
+            "roles": WORKERS,
+            "title": "Renew the lease; hear what is to be done",
+        },
+        "drain": {
+            "kind": "action",
+            "levels": ["item"],
+            "function": f"{VERBS}.workers:drain",
+            "roles": ["operator", "worker"],
+            "title": "Finish what runs and take nothing new",
+        },
+        "running": {
+            "kind": "view",
+            "levels": ["item"],
+            "function": f"{VERBS}.workers:running",
+            "roles": TASK_USERS,
+            "title": "The tasks that it holds",
+        },
+    },
+    "accounts": {
+        "revoke": {
+            "kind": "action",
+            "levels": ["item"],
+            "function": f"{VERBS}.accounts:revoke",
+            "roles": ["admin"],
+            "title": "Take all its tokens away",
+        },
+        "issue": {
+            "kind": "action",
+            "levels": ["item"],
+            "function": f"{VERBS}.accounts:issue",
+            "roles": ["admin"],
+            "title": "Give it one more token",
+        },
+    },
+}

@@ -1,0 +1,60 @@
+"""Virtual fields in answers: aliases of nested fields and of the current attempt.
+
+Asked for by name in a projection, or one by one as `/tasks/<id>/<name>`. Whatever lies
+in the attempt's record is fetched for a whole page at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flask import current_app
+
+from banyan.server.store import attempts
+from banyan.server.store.mongo import Document, Store
+
+
+def rows(resource: str) -> Mapping[str, Mapping[str, Any]]:
+    """The alias rows of a resource, by name."""
+    table = current_app.config["VIRTUAL_RESOURCES"].get(resource, {})
+    return {name: row for name, row in table.items() if row["kind"] == "alias"}
+
+
+def names(resource: str) -> set[str]:
+    """The names of the aliases of a resource."""
+    return set(rows(resource))
+
+
+def stored_fields(resource: str, fields: Sequence[str]) -> list[str]:
+    """The stored fields that are needed to answer with these, aliases among them."""
+    known = rows(resource)
+    needed = dict.fromkeys(_stored(known[name]["target"]) if name in known else name
+                           for name in fields)  # fmt: skip
+    # MongoDB refuses a field together with a part of it; the whole holds the part.
+    return [path for path in needed if not any(path.startswith(f"{other}.") for other in needed)]
+
+
+def _stored(target: str) -> str:
+    return "attempt_id" if target.split(".")[0] == "attempt" else target
+
+
+def fill(store: Store, resource: str, items: Sequence[Document], fields: Sequence[str]) -> None:
+    """Put the values of the aliases among `fields` into the items."""
+    known = rows(resource)
+    wanted = {name: known[name]["target"] for name in fields if name in known}
+    if not wanted:
+        return
+    records: dict[Any, Document] = {}
+    if any(_stored(target) == "attempt_id" for target in wanted.values()):
+        records = attempts.find(store, [i["attempt_id"] for i in items if i.get("attempt_id")])
+    for item in items:
+        around = {**item, "attempt": records.get(item.get("attempt_id"))}
+        item.update({name: value_at(around, target) for name, target in wanted.items()})
+        for name in {_stored(target) for target in wanted.values()} - {*fields, *wanted}:
+            item.pop(name, None)
+
+
+def value_at(document: Any, path: str) -> Any:
+    """The value at a dotted path; None where there is none."""
+    for part in path.split("."):
+        document = document.get(part) if isinstance(document, dict) else None
+    return document

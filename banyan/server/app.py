@@ -1,0 +1,247 @@
+"""create_app(): the only wiring. Eve serves the reads; the tables make all other routes."""
+
+from pathlib import Path
+from typing import Any
+
+import eve
+from bson import ObjectId
+from flask import Response, g, request
+
+from banyan.config import settings
+from banyan.errors import BanyanError
+from banyan.server import edge, links, render, table, virtual
+from banyan.server.auth import Authenticator
+from banyan.server.calls import Answer, Call, Context, Signals
+from banyan.server.data import KNOWN_ARGUMENTS, BanyanMongo
+from banyan.server.store import accounts, indexes
+from banyan.server.store.mongo import Store
+from banyan.server.validation import BanyanValidator
+
+_EVE_SETTINGS: dict[str, Any] = {
+    "IF_MATCH": True,
+    "ENFORCE_IF_MATCH": False,
+    "HATEOAS": False,
+    "XML": False,
+    "RENDERERS": ["banyan.server.render.JSON"],
+    "ALLOW_OVERRIDE_HTTP_METHOD": False,
+    "OPTIMIZE_PAGINATION_FOR_SPEED": False,
+    "VALIDATE_FILTERS": False,
+    "BANDWIDTH_SAVER": False,
+    "X_HEADERS": None,
+    "JSONP_ARGUMENT": None,
+    "SCHEMA_ENDPOINT": None,
+    "MONGO_QUERY_BLACKLIST": ["$where", "$expr", "$regex"],
+}
+_PUBLIC = {"healthz", "readyz"}
+
+
+class Silent:
+    """Signals that nobody waits for: a server without the waiting layer."""
+
+    def signal(self, topic: str) -> None:
+        """Nobody listens in this process."""
+
+
+def prepare_database(mongo_uri: str) -> None:
+    """Collections, indexes and the secret of attempt tokens; safe to call again."""
+    store = Store(mongo_uri)
+    try:
+        indexes.ensure(store)
+        accounts.attempt_secret(store)
+    finally:
+        store.close()
+
+
+def create_app(
+    mongo_uri: str, hub: Signals | None = None, page: dict[str, Any] | None = None
+) -> eve.Eve:
+    """The WSGI application over a prepared database.
+
+    hub:  who is told when something changed, so that waiting requests go on.
+    page: a settings page other than the one in force.
+    """
+    declared = dict(page or settings())
+    domain = table.domain(declared["DOMAIN"])
+    schemas = {name: entry["schema"] for name, entry in domain.items()}
+    app = eve.Eve(
+        import_name="banyan",
+        root_path=str(Path(__file__).parent),
+        settings={
+            **_EVE_SETTINGS,
+            "DOMAIN": domain,
+            "VIRTUAL_RESOURCES": table.virtual(declared["VIRTUAL_RESOURCES"], schemas),
+        },
+        data=BanyanMongo,
+        validator=BanyanValidator,
+    )
+    store = Store(mongo_uri)
+    context = Context(store, hub or Silent(), accounts.attempt_secret(store))
+    Wiring(app, context).install()
+    return app
+
+
+class Wiring:
+    """The routes of one application, and what happens around each request."""
+
+    def __init__(self, app: eve.Eve, context: Context) -> None:
+        self.app = app
+        self.context = context
+        self.authenticator = Authenticator(context.store, context.attempt_secret)
+        self.roles: dict[tuple[str, str], list[str]] = {}  # (endpoint, method) -> who may
+
+    def install(self) -> None:
+        """Add everything to the application."""
+        self.app.extensions["banyan"] = self
+        self.app.before_request(self._before)
+        self.app.after_request(self._after)
+        for kind in (Exception, BanyanError):
+            self.app.register_error_handler(kind, self._on_error)
+        for code in list(self.app.error_handler_spec[None]):
+            if code is not None:
+                self.app.error_handler_spec[None][code].clear()
+        self.app.view_functions.pop("home", None)
+        self.app.view_functions["home"] = self._home
+        self.app.add_url_rule("/healthz", "healthz", self._healthz)
+        self.app.add_url_rule("/readyz", "readyz", self._readyz)
+        self.app.on_fetched_item += self._link_item
+        self.app.on_fetched_resource += self._link_list
+        for resource, entry in self.app.config["DOMAIN"].items():
+            self._resource_routes(resource, entry)
+            self._virtual_routes(resource)
+
+    def _resource_routes(self, resource: str, entry: dict[str, Any]) -> None:
+        endpoints = {"collection": f"{resource}|resource", "item": f"{resource}|item_lookup"}
+        for level, endpoint in endpoints.items():
+            for method, rule in entry.get(level, {}).items():
+                if method == "GET":
+                    self.roles[endpoint, "GET"] = rule["roles"]
+                    continue
+                path = rule.get("function") or f"banyan.server.verbs.plain:{_PLAIN[level, method]}"
+                self._route(resource, level, "", [method], rule["roles"], {"function": path})
+
+    def _virtual_routes(self, resource: str) -> None:
+        for name, row in self.app.config["VIRTUAL_RESOURCES"].get(resource, {}).items():
+            for level in ("item", "collection"):
+                for method in table.methods(row, level):
+                    writes = method != "GET" and row["kind"] == "alias"
+                    roles = row["writers"] if writes else row["roles"]
+                    self._route(resource, level, name, [method], roles, row)
+
+    def _route(
+        self, resource: str, level: str, name: str, methods: list[str], roles: list[str],
+        row: dict[str, Any],
+    ) -> None:  # fmt: skip
+        path = f"/{resource}" + ("/<item_id:_id>" if level == "item" else "")
+        path += f"/{name}" if name else ""
+        endpoint = f"{resource}|{level}|{name}|{','.join(methods)}"
+        for method in methods:
+            self.roles[endpoint, method] = roles
+        serve = virtual.serve if "kind" in row else table.function(row["function"])
+
+        def view(_id: str | None = None) -> Response:
+            return self._respond(serve(self._call(resource, name, _id, row)))
+
+        self.app.add_url_rule(
+            path.replace("<item_id:_id>", '<regex("[a-fA-F0-9]{24}"):_id>'),
+            endpoint,
+            view,
+            methods=methods,
+        )
+
+    def _call(self, resource: str, name: str, item_id: str | None, row: dict[str, Any]) -> Call:
+        headers = {**dict(request.headers), "Method": request.method}
+        return Call(
+            context=self.context,
+            caller=g.caller,
+            resource=resource,
+            item_id=ObjectId(item_id) if item_id else None,
+            body=edge.body_of(request),
+            args=request.args.to_dict(),
+            headers=headers,
+            name=name,
+            row=row,
+        )
+
+    def _respond(self, answer: Answer) -> Response:
+        if isinstance(answer.body, bytes):
+            response = Response(answer.body, answer.status, mimetype="text/plain")
+        else:
+            response = Response(
+                render.dumps(answer.body) if answer.body is not None else b"",
+                answer.status,
+                mimetype="application/json",
+            )
+        response.headers.update(answer.headers)
+        g.wait_for = list(answer.wait_for)
+        if request.method not in ("GET", "HEAD"):
+            edge.hold(request, response, g.wait_for)
+        return response
+
+    def _after(self, response: Response) -> Response:
+        return edge.finish(request, response, g.get("wait_for", ()))
+
+    def _before(self) -> None:
+        g.context = self.context
+        g.wait_for = []
+        endpoint = request.endpoint
+        if endpoint is None or endpoint in _PUBLIC:
+            return
+        edge.check_request(request)
+        g.caller = self.authenticator.authenticate(request.headers.get("Authorization"))
+        if endpoint == "home" or request.method == "OPTIONS":
+            return
+        method = "GET" if request.method == "HEAD" else request.method
+        if not g.caller.has(*self.roles.get((endpoint, method), ())):
+            raise BanyanError("forbidden", f"your roles may not {method} {request.path}")
+        if endpoint.endswith(("|resource", "|item_lookup")):
+            self._before_read(endpoint)
+
+    def _before_read(self, endpoint: str) -> None:
+        unknown = set(request.args) - KNOWN_ARGUMENTS
+        if unknown:
+            known = ", ".join(sorted(KNOWN_ARGUMENTS))
+            raise BanyanError("bad_request", f"unknown argument {min(unknown)!r}; known: {known}")
+        resource = endpoint.split("|")[0]
+        item_id = (request.view_args or {}).get("_id")
+        g.wait_for = [f"task:{item_id}" if item_id else resource] if resource == "tasks" else []
+
+    def _on_error(self, error: Exception) -> Response:
+        return edge.error_response(edge.translate(error))
+
+    def _link_item(self, resource: str, item: dict[str, Any]) -> None:
+        if not _minimal():
+            item["_links"] = links.of_item(self.app.config, resource, item, g.caller)
+
+    def _link_list(self, resource: str, answer: dict[str, Any]) -> None:
+        if _minimal():
+            return
+        items = answer["_items"]
+        meta = answer["_meta"]
+        full = len(items) >= meta["max_results"]
+        page = {"number": meta["page"], "full": full}
+        query = request.args.to_dict()
+        answer["_links"] = links.of_collection(self.app.config, resource, g.caller, page, query)
+        for item in items:
+            item["_links"] = links.of_item(self.app.config, resource, item, g.caller)
+
+    def _home(self) -> Response:
+        body = {"_links": links.of_home(self.app.config, g.caller)}
+        return Response(render.dumps(body), mimetype="application/json")
+
+    def _healthz(self) -> Response:
+        return Response(b'{"_status":"OK"}', mimetype="application/json")
+
+    def _readyz(self) -> Response:
+        self.context.store.ping()
+        return Response(b'{"_status":"OK"}', mimetype="application/json")
+
+
+_PLAIN = {
+    ("collection", "POST"): "create",
+    ("item", "PATCH"): "edit_one",
+    ("item", "DELETE"): "remove",
+}
+
+
+def _minimal() -> bool:
+    return "return=minimal" in request.headers.get("Prefer", "").replace(" ", "")

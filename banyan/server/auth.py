@@ -1,0 +1,123 @@
+"""Who is calling, and what they may see: the one place for roles and owner filters.
+
+Every request passes `authenticate`, and every read and write of another's item passes
+`scope`: what is outside of it does not exist for the caller (404, never 403).
+"""
+
+import base64
+import binascii
+import hmac
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from bson import ObjectId
+from bson.errors import InvalidId
+
+from banyan.errors import BanyanError
+from banyan.server.calls import Caller
+from banyan.server.store import accounts
+from banyan.server.store.mongo import Store
+
+# A revoked token may live on for so long in the other server processes.
+CACHE_SECONDS = 1.0
+CACHE_TOKENS_MAX = 10_000
+NOBODY: Mapping[str, Any] = {"_id": {"$in": []}}
+
+
+class Authenticator:
+    """Turns the Authorization header into a Caller; remembers tokens for a second."""
+
+    def __init__(self, store: Store, attempt_secret: bytes) -> None:
+        self._store = store
+        self._attempt_secret = attempt_secret
+        self._seen: dict[str, tuple[float, Caller]] = {}
+        self._lock = threading.Lock()
+
+    def authenticate(self, header: str | None) -> Caller:
+        """Errors: `unauthenticated`, the same for no token and for a wrong one."""
+        token = _token_in(header or "")
+        if token:
+            caller = self._remembered(token) or self._look_up(token)
+            if caller:
+                return caller
+        raise BanyanError("unauthenticated", "send a valid token: `Authorization: Bearer <token>`")
+
+    def forget(self) -> None:
+        """A token was revoked: look all of them up again."""
+        with self._lock:
+            self._seen.clear()
+
+    def _remembered(self, token: str) -> Caller | None:
+        until, caller = self._seen.get(token, (0.0, None))
+        return caller if until > time.monotonic() else None
+
+    def _look_up(self, token: str) -> Caller | None:
+        found = accounts.find_token(self._store, token)
+        if not found:
+            return None
+        caller = Caller(found["account"], frozenset(found["roles"]))
+        with self._lock:
+            if len(self._seen) >= CACHE_TOKENS_MAX:
+                self._seen.clear()
+            self._seen[token] = (time.monotonic() + CACHE_SECONDS, caller)
+        return caller
+
+
+def _token_in(header: str) -> str | None:
+    """The token of a Bearer header, or the user name of a Basic one."""
+    scheme, _, value = header.strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(value, validate=True).decode().partition(":")[0]
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+def attempt_token(secret: bytes, attempt_id: ObjectId) -> str:
+    """The token of an attempt: its id and a seal that only this database's servers make."""
+    seal = hmac.digest(secret, attempt_id.binary, "sha256").hex()
+    return f"att_{attempt_id}_{seal}"
+
+
+def attempt_of(secret: bytes, token: object) -> ObjectId | None:
+    """The attempt that a token speaks for; None where it was not made here."""
+    try:
+        attempt_id = ObjectId(str(token).split("_")[1])
+    except (IndexError, InvalidId):
+        return None
+    given = str(token).encode("utf-8", "surrogatepass")
+    return (
+        attempt_id
+        if hmac.compare_digest(attempt_token(secret, attempt_id).encode(), given)
+        else None
+    )
+
+
+def scope(caller: Caller, resource: str) -> dict[str, Any]:
+    """The filter within which this caller sees and changes items of a resource."""
+    if resource == "accounts":
+        return {} if caller.has("admin") else dict(NOBODY)
+    if resource == "workers":
+        return {} if caller.has("operator", "provider") else {"account": caller.account}
+    if caller.has("operator"):
+        return {}
+    visible: list[dict[str, Any]] = []
+    if caller.has("provider"):
+        visible.append({"owner": caller.account})
+    if caller.has("worker"):
+        visible += _of_worker(caller.account, resource)
+    if not visible:
+        return dict(NOBODY)
+    return visible[0] if len(visible) == 1 else {"$or": visible}
+
+
+def _of_worker(account: str, resource: str) -> list[dict[str, Any]]:
+    """What a worker holds, and what it may claim."""
+    if resource == "tasks":
+        return [{"holder.account": account}, {"state": "available"}]
+    return [{"account": account}]

@@ -1,0 +1,87 @@
+"""What a verb is given and what it gives back: a Call and an Answer, no Flask in sight."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bson import ObjectId
+
+from banyan.server.store.mongo import Store
+
+
+class Signals(Protocol):
+    """Whoever wakes waiting requests."""
+
+    def signal(self, topic: str) -> None:
+        """Something happened that concerns this topic. Callable from any thread."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: the account and its roles, or a running task with its attempt's token."""
+
+    account: str
+    roles: frozenset[str]
+    attempt: ObjectId | None = None
+
+    def has(self, *roles: str) -> bool:
+        """Whether the caller has one of these roles."""
+        return not self.roles.isdisjoint(roles)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every verb works with; made once by `create_app`."""
+
+    store: Store
+    signals: Signals
+    attempt_secret: bytes
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, read and authorised.
+
+    item_id: the item's id, None for the collection.
+    body:    the parsed JSON; None where there was none.
+    row:     the row of VIRTUAL_RESOURCES that led here, if one did.
+    """
+
+    context: Context
+    caller: Caller
+    resource: str
+    item_id: ObjectId | None
+    body: Any
+    args: Mapping[str, str]
+    headers: Mapping[str, str]
+    name: str = ""
+    row: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def store(self) -> Store:
+        """The database."""
+        return self.context.store
+
+    @property
+    def minimal(self) -> bool:
+        """`Prefer: return=minimal`: no links and no echoes, please."""
+        return "return=minimal" in self.headers.get("Prefer", "").replace(" ", "").lower()
+
+    @property
+    def if_match(self) -> str | None:
+        """The version that the caller means to change, if it says."""
+        given = self.headers.get("If-Match")
+        return given.strip().removeprefix("W/").strip('"') if given else None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back. `wait_for`: nothing new yet; the topics that would bring it."""
+
+    body: Any
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    wait_for: Sequence[str] = ()
+
+
+OK: Mapping[str, Any] = {"_status": "OK"}

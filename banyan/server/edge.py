@@ -1,0 +1,121 @@
+"""The edge: what comes in is JSON of a known kind, what goes out has one error shape.
+
+Called around every request by `app.py`. It never decides anything about a task.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from flask import Request, Response
+from pymongo import errors as mongo_errors
+from werkzeug.exceptions import HTTPException
+
+from banyan.errors import WORDS, BanyanError
+from banyan.server import render
+
+logger = logging.getLogger(__name__)
+
+WAIT_HEADER = "Banyan-Wait"
+_WORD_OF_STATUS = {
+    400: "bad_request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    412: "precondition_failed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    422: "invalid",
+    429: "too_many_requests",
+}
+# Codes with which MongoDB refuses a query that it can't run: the caller's, not ours.
+_BAD_QUERY_CODES = {2, 9, 14, 16, 31249, 31254, 40352}
+_AWAY = (
+    mongo_errors.ConnectionFailure,
+    mongo_errors.ExecutionTimeout,
+    mongo_errors.WTimeoutError,
+    mongo_errors.WaitQueueTimeoutError,
+)
+
+
+def check_request(request: Request) -> None:
+    """Refuse what is not JSON, and who accepts no JSON. Errors: 406, 415."""
+    accepted = request.accept_mimetypes
+    if accepted and not accepted.best_match(["application/json", "text/plain"]):
+        raise BanyanError("not_acceptable", "answers are application/json (logs: text/plain)")
+    if request.method in ("POST", "PATCH", "PUT") and (request.content_length or 0) > 0:
+        if not request.is_json:
+            raise BanyanError("unsupported_media_type", "send `Content-Type: application/json`")
+        encoding = request.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise BanyanError("unsupported_media_type", f"no {encoding} bodies, please")
+
+
+def body_of(request: Request) -> Any:
+    """The request's JSON; None where there is none. Errors: `bad_request`."""
+    data = request.get_data(cache=True)
+    return render.loads(data) if data else None
+
+
+def error_response(error: BanyanError) -> Response:
+    """The one shape of all errors."""
+    response = Response(render.dumps(error.body()), error.status, mimetype="application/json")
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="banyan"'
+    if error.status in (429, 503):
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+def translate(error: Exception) -> BanyanError:
+    """Any exception as an error of the closed list; what is unexpected is logged."""
+    if isinstance(error, BanyanError):
+        return error
+    if isinstance(error, HTTPException):
+        word = _WORD_OF_STATUS.get(error.code or 500, "internal")
+        return BanyanError(word, error.description or WORDS[word].meaning)
+    if isinstance(error, mongo_errors.PyMongoError):
+        return _of_mongo(error)
+    logger.exception("unexpected", exc_info=error)
+    return BanyanError("internal", "a bug in Banyan; the server's log has the details")
+
+
+def _of_mongo(error: mongo_errors.PyMongoError) -> BanyanError:
+    retryable = error.has_error_label("RetryableWriteError") or error.has_error_label(
+        "TransientTransactionError"
+    )
+    if isinstance(error, _AWAY) or retryable or getattr(error, "timeout", False):
+        logger.warning("database away: %s", error)
+        return BanyanError("unavailable", "the database does not answer; try again soon")
+    if isinstance(error, mongo_errors.DuplicateKeyError):
+        return BanyanError("already_exists", "there is one with the same identifier already")
+    if isinstance(error, mongo_errors.OperationFailure) and error.code in _BAD_QUERY_CODES:
+        return BanyanError("bad_request", "the database could not run this query")
+    logger.exception("unexpected", exc_info=error)
+    return BanyanError("internal", "a bug in Banyan; the server's log has the details")
+
+
+def finish(request: Request, response: Response, wait_for: Sequence[str]) -> Response:
+    """ETags for every GET, 304 where the caller has it already, and safe headers.
+
+    wait_for: the topics that would change a 304; the layer in front holds it if asked to.
+    """
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Cache-Control"] = "no-cache" if request.method == "GET" else "no-store"
+    if request.method in ("GET", "HEAD") and response.status_code == 200:
+        if not response.get_etag()[0]:
+            digest = hashlib.sha1(response.get_data(), usedforsecurity=False)
+            response.set_etag(digest.hexdigest())
+        response.make_conditional(request)
+    if response.status_code == 304:
+        hold(request, response, wait_for)
+    return response
+
+
+def hold(request: Request, response: Response, wait_for: Sequence[str]) -> None:
+    """Nothing new yet: name the topics that the layer in front may wait for."""
+    if wait_for and "wait" in request.headers.get("Prefer", ""):
+        response.headers[WAIT_HEADER] = ",".join(wait_for)

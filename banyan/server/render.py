@@ -1,0 +1,66 @@
+"""Documents -> JSON, and JSON -> Python with the limits that MongoDB has anyway."""
+
+import base64
+from datetime import datetime
+from typing import Any
+
+import orjson
+from bson import Binary, ObjectId
+
+from banyan.config import knobs
+from banyan.domain.units import format_time
+from banyan.errors import BanyanError
+
+_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
+_INT64 = 2**63
+
+
+class JSON:
+    """Eve's renderer: the only media type that Banyan speaks."""
+
+    mime = ("application/json",)
+
+    def render(self, data: Any) -> bytes:
+        """A document, a list of them, or nothing, as bytes."""
+        return dumps({} if data is None else data)
+
+
+def dumps(value: Any) -> bytes:
+    """JSON with ids as 24 hex digits and times as ISO 8601 in UTC."""
+    return orjson.dumps(value, default=_plain, option=_OPTIONS)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ObjectId):
+        return str(value)
+    if isinstance(value, datetime):
+        return format_time(value)
+    if isinstance(value, bytes | Binary):
+        return base64.b64encode(value).decode()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def loads(body: bytes) -> Any:
+    """Parse a request's body. Errors: `bad_request`, `invalid` where MongoDB could not hold it."""
+    try:
+        value = orjson.loads(body)
+    except (orjson.JSONDecodeError, RecursionError) as error:
+        raise BanyanError("bad_request", f"the body is not valid JSON: {error}") from None
+    check_storable(value)
+    return value
+
+
+def check_storable(value: Any, depth: int = 0) -> None:
+    """Errors: `bad_request` for what is nested too deep, too large a number, or a NUL key."""
+    if isinstance(value, dict | list):
+        if depth >= knobs().BODY_DEPTH_MAX:
+            raise BanyanError("bad_request", f"nested deeper than {knobs().BODY_DEPTH_MAX} levels")
+        if isinstance(value, dict):
+            if any("\0" in key for key in value):
+                raise BanyanError("bad_request", "a name contains a NUL character")
+            value = value.values()
+        for part in value:
+            if not isinstance(part, str):
+                check_storable(part, depth + 1)
+    elif isinstance(value, int) and not -_INT64 <= value < _INT64:
+        raise BanyanError("bad_request", "a number is beyond 64 bits")

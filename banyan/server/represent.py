@@ -1,0 +1,59 @@
+"""A stored task as callers see it, and who is told when tasks have changed."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flask import current_app
+
+from banyan.server import links
+from banyan.server.calls import Call, Context
+from banyan.server.schemas.accounts import SCHEMA as ACCOUNT
+from banyan.server.schemas.tasks import SCHEMA
+from banyan.server.schemas.workers import SCHEMA as WORKER
+from banyan.server.store.mongo import Document
+
+_AUTOMATIC = ("_id", "_created", "_updated", "_etag")
+_SHOWN = (*_AUTOMATIC, *SCHEMA)
+_MINIMAL = ("_id", "_etag", "state")
+
+
+def task(call: Call, stored: Mapping[str, Any]) -> Document:
+    """The fields of the schema and the links; with `return=minimal` id, version and state."""
+    if call.minimal:
+        return {name: stored[name] for name in _MINIMAL if name in stored}
+    shown = {name: stored[name] for name in _SHOWN if name in stored}
+    shown["_links"] = links.of_item(current_app.config, "tasks", shown, call.caller)
+    return shown
+
+
+def worker(call: Call, stored: Mapping[str, Any]) -> Document:
+    """A worker as callers see it."""
+    return _plain(call, "workers", stored, WORKER)
+
+
+def account(call: Call, stored: Mapping[str, Any]) -> Document:
+    """An account as admins see it."""
+    return _plain(call, "accounts", stored, ACCOUNT)
+
+
+def _plain(
+    call: Call, resource: str, stored: Mapping[str, Any], schema: Mapping[str, Any]
+) -> Document:
+    shown = {name: stored[name] for name in (*_AUTOMATIC, *schema) if name in stored}
+    if not call.minimal:
+        shown["_links"] = links.of_item(current_app.config, resource, shown, call.caller)
+    return shown
+
+
+def announce(context: Context, changed: Iterable[Mapping[str, Any]]) -> None:
+    """Wake whoever waits for these tasks, or for work, in this very process.
+
+    The other processes hear it from the database; this way is quicker.
+    """
+    available = False
+    for stored in changed:
+        context.signals.signal(f"task:{stored['_id']}")
+        available = available or stored.get("state") == "available"
+    context.signals.signal("tasks")
+    if available:
+        context.signals.signal("available")

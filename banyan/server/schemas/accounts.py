@@ -1,0 +1,17 @@
+"""An account: a name and its roles. Its tokens are elsewhere and never served."""
+
+from typing import Any
+
+ROLES = ["provider", "worker", "operator", "admin"]
+
+SCHEMA: dict[str, Any] = {
+    "name": {"type": "string", "regex": r"[A-Za-z0-9_.@-]{1,128}", "required": True},
+    "roles": {
+        "type": "list",
+        "minlength": 1,
+        "allows_duplicates": False,
+        "schema": {"type": "string", "allowed": ROLES},
+        "required": True,
+    },
+    "revoked": {"type": "boolean", "readonly": True},
+}

@@ -1,0 +1,72 @@
+"""A worker: one process on one machine that claims tasks for it."""
+
+from typing import Any
+
+from banyan.server.schemas.tasks import NAME
+
+_QUEUES = {
+    "type": "list",
+    "minlength": 1,
+    "maxlength": 64,
+    "allows_duplicates": False,
+    "schema": {"type": "string", "regex": r"[A-Za-z0-9_.-]{1,128}"},
+}
+_LABELS = {
+    "type": "dict",
+    "keysrules": {"type": "string", "regex": NAME},
+    "valuesrules": {"type": "string", "maxlength": 256},
+    "maxlength": 64,
+}
+_USED = {
+    "type": "dict",
+    "schema": {
+        "cores": {"type": "number", "min": 0, "max": 1e6},
+        "memory_bytes": {"type": "integer", "min": 0, "max": 2**53},
+    },
+}
+
+SCHEMA: dict[str, Any] = {
+    "host": {"type": "string", "minlength": 1, "maxlength": 256, "required": True},
+    "resources": {
+        "type": "dict",
+        "coerce": "capacity",
+        "required": True,
+        "schema": {
+            "cores": {"type": "number"},
+            "memory": {"type": "integer"},
+            "gpus": {"type": "list", "schema": {"type": "dict", "allow_unknown": True}},
+            "disk": {"type": "integer", "nullable": True},
+            "custom": {"type": "dict", "valuesrules": {"type": "number"}},
+        },
+    },
+    "queues": _QUEUES,
+    "labels": _LABELS,
+    "account": {"type": "string", "readonly": True},
+    "mode": {
+        "type": "string",
+        "allowed": ["active", "draining", "lost", "off"],
+        "readonly": True,
+    },
+    "last_beat": {"type": "datetime", "readonly": True},
+    "used": {**_USED, "readonly": True},
+    "reserved": {**_USED, "readonly": True},
+}
+
+CLAIM: dict[str, Any] = {
+    "worker": {"type": "objectid", "coerce": "object_id", "required": True},
+    "claim_id": {"type": "string", "minlength": 1, "maxlength": 128},
+    "max": {"type": "integer", "min": 1, "max": 1000},
+    "fits": {"type": "dict"},
+    "queues": _QUEUES,
+    "labels": _LABELS,
+    "start": {"type": "boolean"},
+}
+
+BEAT: dict[str, Any] = {
+    "attempts": {
+        "type": "list",
+        "maxlength": 100_000,
+        "schema": {"type": "objectid", "coerce": "object_id"},
+    },
+    "used": _USED,
+}

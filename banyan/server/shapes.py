@@ -1,0 +1,62 @@
+"""The kinds of request that tasks have: each is described once and then only named.
+
+A claim asks which shapes have tasks waiting and looks at those that fit, so it never
+reads the tasks that do not. A shape never changes, so processes may remember them.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from pymongo import UpdateOne
+
+from banyan.domain.resources import shape_key
+from banyan.server.store.mongo import Document, Store
+
+REMEMBERED_MAX = 50_000
+
+
+def of_task(task: Mapping[str, Any]) -> str:
+    """The key of a task's shape."""
+    return shape_key(task["requested_resources"], task["queue"], task["labels"])
+
+
+class Shapes:
+    """The shapes that this process has seen; the collection `shapes` has them all."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], Document] = {}
+
+    def describe(self, store: Store, tasks: Sequence[Mapping[str, Any]]) -> None:
+        """See to it that the shapes of these tasks are stored, before the tasks are."""
+        new = {
+            task["shape"]: task
+            for task in tasks
+            if (store.database_name, task["shape"]) not in self._known
+        }
+        if not new:
+            return
+        fields = ("requested_resources", "queue", "labels")
+        shapes = {key: {name: task[name] for name in fields} for key, task in new.items()}
+        store["shapes"].bulk_write(
+            [UpdateOne({"_id": k}, {"$setOnInsert": s}, upsert=True) for k, s in shapes.items()],
+            ordered=False,
+        )
+        self._remember(store, shapes)
+
+    def look_up(self, store: Store, keys: Collection[str]) -> dict[str, Document]:
+        """What these keys stand for: request, queue and labels."""
+        known = {key: self._known.get((store.database_name, key)) for key in keys}
+        missing = [key for key, shape in known.items() if shape is None]
+        if missing:
+            found = store["shapes"].find({"_id": {"$in": missing}})
+            self._remember(store, {shape["_id"]: shape for shape in found})
+        remembered = {key: self._known.get((store.database_name, key)) for key in keys}
+        return {key: shape for key, shape in remembered.items() if shape is not None}
+
+    def _remember(self, store: Store, shapes: Mapping[str, Document]) -> None:
+        if len(self._known) > REMEMBERED_MAX:
+            self._known.clear()
+        self._known.update({(store.database_name, key): shape for key, shape in shapes.items()})
+
+
+SHAPES = Shapes()

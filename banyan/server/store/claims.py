@@ -1,0 +1,46 @@
+"""Which tasks a worker could take: the hot query.
+
+Available tasks are grouped by shape (equal request, queue and labels), so that what a
+claim costs depends on how many *kinds* of task wait, not on how many tasks.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.server.store.mongo import Document, Store, now
+
+ORDER = [("priority", -1), ("seq", 1)]
+FIELDS = ["shape", "priority", "seq", "available_since", "requested_resources", "state", "owner",
+          "attempt_count"]  # fmt: skip
+# MongoDB merges sorted index ranges only up to a limit of scans; beyond it would sort.
+SHAPES_AT_ONCE = 100
+
+
+def waiting_shapes(store: Store) -> list[str]:
+    """The shapes that available tasks have now: one index seek each."""
+    return list(store["tasks"].distinct("shape", {"state": "available", "shape": {"$gt": ""}}))
+
+
+def describe_shapes(store: Store, keys: Collection[str]) -> list[Document]:
+    """The request, queue and labels that each of these shapes stands for."""
+    return list(store["shapes"].find({"_id": {"$in": list(keys)}}))
+
+
+def candidates(store: Store, shapes: list[str], limit: int) -> list[Document]:
+    """The first available tasks of these shapes, in the order of claiming."""
+    found: list[Document] = []
+    for start in range(0, len(shapes), SHAPES_AT_ONCE):
+        query: dict[str, Any] = {
+            "state": "available",
+            "shape": {"$in": shapes[start : start + SHAPES_AT_ONCE]},
+            "wake_at": {"$not": {"$gt": now()}},
+        }
+        found += store["tasks"].find(query, FIELDS).sort(ORDER).limit(limit)
+    return sorted(found, key=lambda task: (-task["priority"], task["seq"]))[:limit]
+
+
+def claimable(store: Store, task_id: ObjectId) -> Document | None:
+    """One task by name, as the claim of one needs it."""
+    return store["tasks"].find_one({"_id": task_id})

@@ -1,0 +1,22 @@
+"""Who does a periodic duty now: a lease in the database, so that many processes share them."""
+
+from pymongo.errors import DuplicateKeyError
+
+from banyan.server.store.mongo import Store
+
+
+def take(store: Store, duty: str, holder: str, seconds: float) -> bool:
+    """Whether `holder` has the duty for the next `seconds`; it keeps it by asking again."""
+    until = {"$add": ["$$NOW", int(seconds * 1000)]}
+    free = {
+        "$or": [{"holder": holder}, {"$expr": {"$lt": ["$until", "$$NOW"]}}],
+    }
+    try:
+        found = store["duties"].update_one(
+            {"_id": duty, **free},
+            [{"$set": {"holder": {"$literal": holder}, "until": until}}],
+            upsert=True,
+        )
+    except DuplicateKeyError:
+        return False  # somebody else has it: the upsert found the document taken
+    return bool(found.matched_count or found.upserted_id)

@@ -1,0 +1,84 @@
+"""Every index, and the rule that a task document is never made by halves.
+
+Called once before servers start, and safe to call again: what exists is left alone.
+"""
+
+from pymongo import ASCENDING, DESCENDING, IndexModel
+from pymongo.errors import CollectionInvalid
+
+from banyan.server.store.mongo import Store
+
+HELD_STATES = ["running", "pending_cancellation"]
+
+INDEXES = {
+    "tasks": [
+        # The claim: one range for each kind of request, in the order of claiming.
+        IndexModel(
+            [("shape", ASCENDING), ("priority", DESCENDING), ("seq", ASCENDING)],
+            name="claim",
+            partialFilterExpression={"state": "available"},
+        ),
+        # What a worker holds; upkeep asks which workers hold anything.
+        IndexModel(
+            [("holder.worker", ASCENDING)],
+            name="held",
+            partialFilterExpression={"state": {"$in": HELD_STATES}},
+        ),
+        IndexModel([("open_parents", ASCENDING)], name="open_parents", sparse=True),
+        IndexModel(
+            [("unsettled", ASCENDING)],
+            name="unsettled",
+            partialFilterExpression={"unsettled": True},
+        ),
+        IndexModel(
+            [("wake_at", ASCENDING)],
+            name="wake",
+            partialFilterExpression={"wake_at": {"$type": "date"}},
+        ),
+        # A repeated claim finds what it took, also when some of it has ended since.
+        IndexModel([("holder.claim_id", ASCENDING)], name="claim_id", sparse=True),
+        IndexModel(
+            [("cancelled_because", ASCENDING)],
+            name="cancelled_because",
+            partialFilterExpression={"cancelled_because": {"$type": "objectId"}},
+        ),
+        IndexModel(
+            [("owner", ASCENDING), ("dedupe_key", ASCENDING)],
+            name="dedupe",
+            unique=True,
+            partialFilterExpression={"dedupe_key": {"$type": "string"}},
+        ),
+        # What people list: their own, by state, newest first.
+        IndexModel([("owner", ASCENDING), ("_created", DESCENDING)], name="owner_created"),
+        IndexModel([("owner", ASCENDING), ("state", ASCENDING)], name="owner_state"),
+        IndexModel([("name", ASCENDING)], name="name"),
+    ],
+    "attempts": [
+        IndexModel([("task", ASCENDING), ("attempt_count", ASCENDING)], name="task_count"),
+        IndexModel([("worker", ASCENDING)], name="worker"),
+        IndexModel([("owner", ASCENDING)], name="owner"),
+    ],
+    "log_chunks": [
+        IndexModel(
+            [("attempt", ASCENDING), ("offset", ASCENDING)], name="attempt_offset", unique=True
+        ),
+    ],
+    "workers": [IndexModel([("account", ASCENDING)], name="account")],
+    "accounts": [IndexModel([("name", ASCENDING)], name="name", unique=True)],
+    "tokens": [IndexModel([("account", ASCENDING)], name="account")],
+}
+
+# The bulk write of guarded changes relies on this: where its guard does not match, the
+# upsert must fail, also where the task itself is gone (see store/tasks.py).
+VALIDATORS = {"tasks": {"owner": {"$type": "string"}}}
+
+
+def ensure(store: Store) -> None:
+    """Make the collections, their validators and indexes where they are missing."""
+    for name, indexes in INDEXES.items():
+        options = {"validator": VALIDATORS[name]} if name in VALIDATORS else {}
+        try:
+            store.database.create_collection(name, **options)
+        except CollectionInvalid:
+            pass  # it is there
+        store[name].create_indexes(indexes)

@@ -1,0 +1,87 @@
+"""The connection: one client a process, and what every write promises.
+
+Writes are acknowledged by a majority and journaled; decisions are read from the
+primary. `Store` is what verbs and upkeep are given; the other files of this folder
+are functions over it, one file a collection.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, TypeVar
+
+from bson import ObjectId
+from bson.codec_options import CodecOptions
+from pymongo import MongoClient, ReadPreference
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import parse_uri
+from pymongo.write_concern import WriteConcern
+
+from banyan.config import knobs
+
+Document = dict[str, Any]
+T = TypeVar("T")
+
+MAJORITY = WriteConcern("majority", j=True, wtimeout=10_000)
+_TIMEOUTS = {
+    "serverSelectionTimeoutMS": 4_000,
+    "connectTimeoutMS": 4_000,
+    "socketTimeoutMS": 30_000,
+}
+
+
+class Store:
+    """A database of Banyan's. Connects at its first use, so that it may be made anywhere."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.database_name = parse_uri(uri)["database"] or knobs().DATABASE
+
+    @cached_property
+    def client(self) -> MongoClient[Document]:
+        """The process's one client; pymongo keeps its pool of connections."""
+        return MongoClient(self.uri, tz_aware=True, retryWrites=True, **_TIMEOUTS)
+
+    @cached_property
+    def database(self) -> Database[Document]:
+        """The database, with the read and write concerns that the promises need."""
+        return self.client.get_database(
+            self.database_name,
+            codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
+            read_preference=ReadPreference.PRIMARY,
+            read_concern=ReadConcern("local"),
+            write_concern=MAJORITY,
+        )
+
+    def __getitem__(self, collection: str) -> Collection[Document]:
+        return self.database[collection]
+
+    def transaction(self, work: Callable[[ClientSession], T]) -> T:
+        """Run `work` in one transaction; it is run again where another write came between."""
+        with self.client.start_session() as session:
+            return session.with_transaction(
+                work, read_concern=ReadConcern("snapshot"), write_concern=MAJORITY
+            )
+
+    def ping(self) -> None:
+        """Errors: a PyMongoError where no primary answers."""
+        self.client.admin.command("ping")
+
+    def close(self) -> None:
+        """Give the connections back."""
+        if "client" in self.__dict__:
+            self.client.close()
+
+
+def now() -> datetime:
+    """The time, cut to the milliseconds that MongoDB keeps."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def new_etag() -> str:
+    """A value that no earlier version of any document had."""
+    return str(ObjectId())

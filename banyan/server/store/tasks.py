@@ -1,0 +1,96 @@
+"""Tasks: the guarded write, and the reads that decisions are made from.
+
+`apply` builds each filter from the Change itself, so that no caller can forget the
+guard. It is the only way in which the state of a task is written; settling and linking
+(`edges.py`) are its only company.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from bson import ObjectId
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
+
+from banyan.domain.lifecycle import Change
+from banyan.server.store.mongo import Document, Store, new_etag, now
+
+_DUPLICATE_KEY = 11000
+_VALIDATION_FAILED = 121
+_LIST_OPERATORS = ("$addToSet", "$push", "$pull")
+
+
+def find(
+    store: Store,
+    task_ids: Collection[ObjectId],
+    scope: Mapping[str, Any] | None = None,
+    fields: Sequence[str] | None = None,
+) -> dict[ObjectId, Document]:
+    """The tasks with these ids that are within the caller's scope, by id, in one query."""
+    query = {"_id": {"$in": list(task_ids)}, **(scope or {})}
+    return {task["_id"]: task for task in store["tasks"].find(query, fields)}
+
+
+def apply(store: Store, changes: Sequence[Change]) -> set[int]:
+    """Write each change where the task still is as the change expects.
+
+    One command, however many changes. Returns the indexes of those that lost a race.
+    A plain bulk write tells only how many matched. As upserts, those whose guard does
+    not match try to insert a task that exists, and are named one by one as duplicates.
+    """
+    if not changes:
+        return set()
+    try:
+        store["tasks"].bulk_write([_guarded(change) for change in changes], ordered=False)
+    except BulkWriteError as error:
+        lost = error.details["writeErrors"]
+        if any(one["code"] not in (_DUPLICATE_KEY, _VALIDATION_FAILED) for one in lost):
+            raise
+        return {one["index"] for one in lost}
+    return set()
+
+
+def _guarded(change: Change) -> UpdateOne:
+    fields = {**change.set, "_etag": new_etag(), "_updated": now()}
+    update: dict[str, Any] = {"$set": fields}
+    if change.unset:
+        update["$unset"] = dict.fromkeys(change.unset, "")
+    return UpdateOne({"_id": change.task_id, **change.expected}, update, upsert=True)
+
+
+def states(store: Store, task_ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
+    """What state these tasks are in now: what a loser is told."""
+    found = store["tasks"].find({"_id": {"$in": list(task_ids)}}, {"state": 1})
+    return {task["_id"]: task["state"] for task in found}
+
+
+def held_by(store: Store, workers: Collection[ObjectId]) -> list[Document]:
+    """All tasks that these workers hold."""
+    query = {"holder.worker": {"$in": list(workers)}, "state": {"$in": list(_HELD)}}
+    return list(store["tasks"].find(query))
+
+
+def held(store: Store, query: Mapping[str, Any]) -> list[Document]:
+    """Tasks that some worker holds and that match."""
+    return list(store["tasks"].find({"state": {"$in": list(_HELD)}, **query}))
+
+
+def workers_that_hold(store: Store) -> list[ObjectId]:
+    """The workers that hold at least one task, from the index alone."""
+    return list(store["tasks"].distinct("holder.worker", {"state": {"$in": list(_HELD)}}))
+
+
+def claimed_with(store: Store, worker: ObjectId, claim_id: str) -> list[Document]:
+    """What an earlier request of this worker with the same claim_id has claimed."""
+    query = {"holder.claim_id": claim_id, "holder.worker": worker}
+    return list(store["tasks"].find(query).sort("_id", 1))
+
+
+def wake_due(store: Store) -> int:
+    """Take the mark off tasks whose delay is over, which wakes whoever waits for work."""
+    query = {"wake_at": {"$lte": now()}, "state": "available"}
+    update = {"$set": {"wake_at": None, "_etag": new_etag(), "_updated": now()}}
+    return store["tasks"].update_many(query, update).modified_count
+
+
+_HELD = ("running", "pending_cancellation")

@@ -1,0 +1,94 @@
+"""Workers and their leases, by the database's own clock.
+
+A worker's lease is the lease of all its attempts: one small write renews them all. It
+has lapsed when it is over and the margin too; from then on nothing renews it any more,
+so that who finds it lapsed may give its tasks out again.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ReturnDocument
+
+from banyan.config import knobs
+from banyan.server.store.mongo import Document, Store, new_etag, now
+
+GONE = ["lost", "off"]
+
+
+def insert(store: Store, worker: Document) -> None:
+    """Store a new worker and start its lease."""
+    store["workers"].insert_one(worker)
+    renew(store, worker["_id"], worker["account"], {})
+
+
+def renew(
+    store: Store, worker_id: ObjectId, account: str, fields: Mapping[str, Any]
+) -> Document | None:
+    """Renew the lease from now on, unless it has lapsed; None where it has, or is not there."""
+    lease = int(knobs().LEASE_SECONDS * 1000)
+    literal = {name: {"$literal": value} for name, value in fields.items()}
+    return store["workers"].find_one_and_update(
+        {"_id": worker_id, "account": account, "mode": {"$nin": GONE}, **_alive()},
+        [
+            {
+                "$set": {
+                    **literal,
+                    "last_beat": "$$NOW",
+                    "lease_until": {"$add": ["$$NOW", lease]},
+                    "_updated": "$$NOW",
+                    "_etag": new_etag(),
+                }
+            }
+        ],
+        return_document=ReturnDocument.AFTER,
+    )
+
+
+def _alive() -> Document:
+    margin = int(knobs().LEASE_MARGIN_SECONDS * 1000)
+    over = {"$add": [{"$ifNull": ["$lease_until", "$$NOW"]}, margin]}
+    return {"$expr": {"$gte": [over, "$$NOW"]}}
+
+
+def live_among(store: Store, worker_ids: Collection[ObjectId]) -> set[ObjectId]:
+    """Which of these workers still have their lease, or are within the margin."""
+    query = {"_id": {"$in": list(worker_ids)}, "mode": {"$nin": GONE}, **_alive()}
+    return {worker["_id"] for worker in store["workers"].find(query, ["_id"])}
+
+
+def mark_lost(store: Store) -> int:
+    """Workers whose lease has lapsed are shown as lost."""
+    lapsed = {"$nor": [_alive()], "mode": {"$nin": GONE}}
+    update = {"$set": {"mode": "lost", "_etag": new_etag(), "_updated": now()}}
+    return store["workers"].update_many(lapsed, update).modified_count
+
+
+def set_mode(store: Store, worker_id: ObjectId, mode: str) -> Document | None:
+    """Change the mode, and wake the worker's held beat."""
+    fields = {"mode": mode, "signal": new_etag(), "_etag": new_etag(), "_updated": now()}
+    return store["workers"].find_one_and_update(
+        {"_id": worker_id}, {"$set": fields}, return_document=ReturnDocument.AFTER
+    )
+
+
+def signal(store: Store, worker_ids: Collection[ObjectId]) -> None:
+    """Wake the held beats of these workers: there is something to tell them."""
+    update = {"$set": {"signal": new_etag()}}
+    store["workers"].update_many({"_id": {"$in": list(worker_ids)}}, update)
+
+
+def delete(store: Store, worker_id: ObjectId) -> None:
+    """The worker is gone: its next beat will not find it."""
+    store["workers"].delete_one({"_id": worker_id})
+
+
+def find(store: Store, worker_id: ObjectId) -> Document | None:
+    """One worker."""
+    return store["workers"].find_one({"_id": worker_id})
+
+
+def live(store: Store) -> list[Document]:
+    """All workers that have their lease."""
+    return list(store["workers"].find({"mode": {"$nin": GONE}, **_alive()}))

@@ -1,0 +1,62 @@
+"""The thread that does the duties, one in each server process.
+
+A process does a duty only while it has that duty's lease in the database; when it is
+killed, another takes over as soon as the lease is over.
+"""
+
+import logging
+import random
+import secrets
+import threading
+
+from pymongo.errors import PyMongoError
+
+from banyan.config import knobs
+from banyan.server.calls import Context, Signals
+from banyan.server.store import accounts, duties
+from banyan.server.store.mongo import Store
+from banyan.server.upkeep.duties import DUTIES
+
+logger = logging.getLogger(__name__)
+
+# A duty's holder keeps it for this many periods; so long is the gap when it is killed.
+PERIODS_HELD = 3
+
+
+class Upkeep:
+    """`start()` and `stop()` the duties of this process."""
+
+    def __init__(self, mongo_uri: str, signals: Signals) -> None:
+        self._store = Store(mongo_uri)
+        self._signals = signals
+        self._name = secrets.token_hex(8)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="upkeep", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first round is done at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the duty that is being done."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+        self._store.close()
+
+    def _loop(self) -> None:
+        period = knobs().UPKEEP_SECONDS
+        while not self._stop.is_set():
+            self._round(period)
+            # A little off the beat, so that processes do not all ask at one moment.
+            self._stop.wait(period * random.uniform(0.9, 1.1))  # noqa: S311 - not a secret
+
+    def _round(self, period: float) -> None:
+        try:
+            context = Context(self._store, self._signals, accounts.attempt_secret(self._store))
+            for name, duty in DUTIES.items():
+                if duties.take(self._store, name, self._name, PERIODS_HELD * period):
+                    duty(context)
+        except PyMongoError as error:
+            logger.warning("upkeep waits for the database: %s", error)
+        except Exception:
+            logger.exception("upkeep: a duty failed; it is tried again")

@@ -1,0 +1,39 @@
+"""Accounts and their tokens; a token is shown once, in the answer that makes it."""
+
+from flask import current_app
+from pymongo.errors import DuplicateKeyError
+
+from banyan.errors import BanyanError
+from banyan.server import represent, scoped, validation
+from banyan.server.calls import Answer, Call
+from banyan.server.schemas.accounts import SCHEMA
+from banyan.server.store import accounts
+
+
+def create(call: Call) -> Answer:
+    """POST /accounts {"name", "roles"}: 201 with `token`."""
+    body = validation.demand(SCHEMA, call.body)
+    try:
+        account = accounts.insert(call.store, body["name"], body["roles"])
+    except DuplicateKeyError:
+        message = f"there is an account {body['name']!r} already; use its action `issue`"
+        raise BanyanError("already_exists", message) from None
+    token = accounts.issue(call.store, account)
+    return Answer({**represent.account(call, account), "token": token, "_status": "OK"}, 201)
+
+
+def issue(call: Call) -> Answer:
+    """POST /accounts/<id>/issue: one more token, and the account is in use again."""
+    account = scoped.item(call)
+    accounts.set_revoked(call.store, account["_id"], revoked=False)
+    token = accounts.issue(call.store, account)
+    return Answer({"name": account["name"], "token": token, "_status": "OK"}, 201)
+
+
+def revoke(call: Call) -> Answer:
+    """POST /accounts/<id>/revoke: all its tokens are worth nothing from now on."""
+    account = scoped.item(call)
+    accounts.revoke_tokens(call.store, account["name"])
+    revoked = accounts.set_revoked(call.store, account["_id"], revoked=True)
+    current_app.extensions["banyan"].authenticator.forget()
+    return Answer({**represent.account(call, revoked or account), "_status": "OK"})

@@ -1,0 +1,61 @@
+"""Beat: one call that renews the lease of all of a worker's attempts.
+
+The answer carries what the worker must do: cancel, give up, drain. With `Prefer: wait`
+it is held until there is something to say, so that a cancellation is there at once.
+"""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.config import knobs
+from banyan.domain.states import State
+from banyan.server import validation
+from banyan.server.calls import Answer, Call
+from banyan.server.schemas import workers as schemas
+from banyan.server.store import tasks
+from banyan.server.store.mongo import Document, now
+from banyan.server.verbs.leases import renewed
+from banyan.server.verbs.release import give_back
+
+# The worker hears of what it claimed after the claim was written: so long it may not
+# know yet. What it still does not know of then, it will never start.
+UNHEARD_OF = timedelta(seconds=10)
+
+
+def beat(call: Call) -> Answer:
+    """POST /workers/<id>/beat {"attempts": [...], "used": {...}}."""
+    assert call.item_id is not None  # noqa: S101 - the row has the level `item` only
+    body = validation.demand(schemas.BEAT, {} if call.body is None else call.body)
+    fields = {"used": body["used"]} if "used" in body else {}
+    worker = renewed(call, call.item_id, fields)
+    held = tasks.held_by(call.store, [call.item_id])
+    answer = {
+        "lease_seconds": knobs().LEASE_SECONDS,
+        "mode": worker["mode"],
+        "cancel": [
+            {"task": task["_id"], "attempt": task["holder"]["attempt"]}
+            for task in held
+            if task["state"] == State.PENDING_CANCELLATION
+        ],
+        "lost": _reconcile(call, held, body["attempts"]) if "attempts" in body else [],
+    }
+    quiet = not answer["cancel"] and not answer["lost"] and worker["mode"] == "active"
+    return Answer(answer, wait_for=[f"worker:{call.item_id}"] if quiet else ())
+
+
+def _reconcile(call: Call, held: Iterable[Document], known: list[ObjectId]) -> list[Any]:
+    """What the worker thinks it holds and does not; and the other way round, give it back."""
+    by_attempt = {task["holder"]["attempt"]: task for task in held}
+    unknown = by_attempt.keys() - set(known)
+    time = now()
+    stale = [
+        by_attempt[one]
+        for one in unknown
+        if time - by_attempt[one]["holder"]["claimed"] > UNHEARD_OF
+    ]
+    if stale:
+        give_back(call.context, stale, "its worker does not know of it")
+    return [one for one in known if one not in by_attempt]

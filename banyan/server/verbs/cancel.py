@@ -1,0 +1,37 @@
+"""Cancel: legal whatever a task does, so a lost race is decided anew, not refused."""
+
+from bson import ObjectId
+
+from banyan.domain import lifecycle
+from banyan.domain.lifecycle import Change
+from banyan.errors import BanyanError
+from banyan.server import aftermath, represent
+from banyan.server.calls import OK, Answer, Call
+from banyan.server.store import tasks
+from banyan.server.store.mongo import Document
+from banyan.server.verbs import targets
+
+_ROUNDS = 10
+
+
+def cancel(call: Call) -> Answer:
+    """POST /tasks/<id>/cancel, POST /tasks/cancel {"targets": [...]}."""
+    ids, _ = targets.read(call)
+    current = cancel_all(call, ids)
+    if call.item_id:
+        return Answer({**represent.task(call, current[call.item_id]), **OK})
+    return Answer(OK)
+
+
+def cancel_all(call: Call, ids: list[ObjectId]) -> dict[ObjectId, Document]:
+    """Cancel these tasks; returns them as they are afterwards."""
+    for _ in range(_ROUNDS):
+        found = targets.find(call, ids)
+        decisions = [lifecycle.cancel(task) for task in found.values()]
+        changes = [one for one in decisions if isinstance(one, Change)]
+        lost = tasks.apply(call.store, changes)
+        won = [change for index, change in enumerate(changes) if index not in lost]
+        aftermath.follow(call.context, won, found)
+        if not lost:
+            return targets.find(call, ids)
+    raise BanyanError("conflict", "the tasks keep changing; cancel again")

@@ -1,0 +1,225 @@
+"""Claiming: one task by its name, or as many as fit together.
+
+The truth is one compare-and-set on each task; of any number of claims one wins. What
+was chosen and lost to another worker is chosen anew, a few times, then left.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.config import knobs
+from banyan.domain import lifecycle
+from banyan.domain.resources import Capacity, Grant, capacity_from, fits, free_from, grant_for
+from banyan.domain.scheduling import Candidate, choose
+from banyan.domain.states import HELD, State
+from banyan.errors import BanyanError
+from banyan.server import represent, validation
+from banyan.server.auth import attempt_token
+from banyan.server.calls import Answer, Call
+from banyan.server.schemas import workers as schemas
+from banyan.server.shapes import SHAPES
+from banyan.server.store import attempts, claims, tasks
+from banyan.server.store.mongo import Document, now
+from banyan.server.verbs.leases import renewed
+
+TASKS_DEFAULT = 1
+_ROUNDS = 4
+# Read more than is asked for: some will not fit beside the others, some will be lost.
+_READ_AHEAD = 4
+_SHOWN = (
+    "_id", "name", "command", "env", "cwd", "queue", "labels", "priority", "tags",
+    "requested_resources", "timeout_milliseconds", "max_shutdown_time_milliseconds",
+    "estimated_runtime_milliseconds", "attempt_count", "attempt_id", "state", "_etag",
+)  # fmt: skip
+
+
+def claim(call: Call) -> Answer:
+    """POST /tasks/<id>/claim and POST /tasks/claim."""
+    body = validation.demand(schemas.CLAIM, call.body)
+    if call.item_id:
+        return Answer(claim_one(call, call.item_id, body["worker"]))
+    worker = renewed(call, body["worker"])
+    items = [shown(call, task) for task in _claim_many(call, worker, body)]
+    answer = {"_items": items, "lease_seconds": knobs().LEASE_SECONDS}
+    return Answer(answer, wait_for=() if items else ("available", f"worker:{worker['_id']}"))
+
+
+def claim_one(call: Call, task_id: ObjectId, worker_id: ObjectId) -> Document:
+    """The claimed task with its token. Errors: `conflict`, `illegal_transition`, `invalid`."""
+    worker = renewed(call, worker_id)
+    if worker["mode"] != "active":
+        raise BanyanError("conflict", f"the worker is {worker['mode']}: it takes nothing new")
+    task = tasks.find(call.store, [task_id]).get(task_id)
+    if task is None:
+        raise BanyanError("not_found", f"there is no task {task_id}")
+    _check_named(task, worker)
+    grant = grant_for(task["requested_resources"], capacity_from(worker["resources"]))
+    decision = decide(task, worker, grant, None, start=False)
+    if isinstance(decision, lifecycle.Refusal):
+        raise BanyanError(decision.word, decision.message, extra={"state": task["state"]})
+    won = _take(call, [decision], [task])
+    if not won:
+        state = tasks.states(call.store, [task_id]).get(task_id)
+        raise BanyanError("conflict", "another worker was faster", extra={"state": state})
+    return {**represent.task(call, won[0]), **_secret(call, won[0]), "_status": "OK"}
+
+
+def _check_named(task: Document, worker: Document) -> None:
+    if not has_labels(task["labels"], worker["labels"]):
+        issues = {"worker": "it lacks labels that the task asks for"}
+        raise BanyanError("invalid", "this worker may not claim this task", issues)
+    if task["state"] == State.AVAILABLE and task.get("wake_at") and task["wake_at"] > now():
+        raise BanyanError("illegal_transition", f"not before {task['wake_at'].isoformat()}")
+
+
+def has_labels(wanted: Mapping[str, str], has: Mapping[str, str]) -> bool:
+    return all(has.get(name) == value for name, value in wanted.items())
+
+
+def decide(
+    task: Document, worker: Document, grant: Grant, claim_id: str | None, start: bool
+) -> lifecycle.Decision:
+    time, attempt_id = now(), ObjectId()
+    granted = grant.to_json()
+    holder = {
+        "attempt": attempt_id,
+        "worker": worker["_id"],
+        "account": worker["account"],
+        "granted": granted,
+        "claimed": time,
+        "started": start,
+    }
+    record = {
+        "worker": worker["_id"],
+        "account": worker["account"],
+        "granted_resources": granted,
+        "time_claimed": time,
+        "time_started": time if start else None,
+        "time_terminated": None,
+        "log_size_bytes": 0,
+    }
+    return lifecycle.claim(task, holder | ({"claim_id": claim_id} if claim_id else {}), record)
+
+
+def _take(
+    call: Call, decisions: Sequence[lifecycle.Decision], chosen: Sequence[Document]
+) -> list[Document]:
+    """Write the claims; returns the tasks that were won, as they are now."""
+    changes = [one for one in decisions if isinstance(one, lifecycle.Change)]
+    lost = tasks.apply(call.store, changes)
+    won = [change for index, change in enumerate(changes) if index not in lost]
+    attempts.record(call.store, won)
+    by_id = {task["_id"]: task for task in chosen}
+    taken = [{**by_id[change.task_id], **change.set} for change in won]
+    represent.announce(call.context, taken)
+    return taken
+
+
+def _claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Document]:
+    claim_id = body.get("claim_id")
+    if claim_id and (before := tasks.claimed_with(call.store, worker["_id"], claim_id)):
+        return [task for task in before if State(task["state"]) in HELD]
+    if worker["mode"] != "active":
+        return []
+    total = capacity_from(worker["resources"])
+    free = free_of(call, worker, body.get("fits"), total)
+    most = body.get("max", TASKS_DEFAULT)
+    won: list[Document] = []
+    for _ in range(_ROUNDS):
+        chosen = _choose(call, worker, body, free, total, most - len(won))
+        if not chosen:
+            break
+        decisions = [
+            decide(task, worker, grant, claim_id, bool(body.get("start")))
+            for task, grant in chosen
+        ]
+        taken = _take(call, decisions, [task for task, _ in chosen])
+        won += taken
+        if len(taken) == len(chosen) or len(won) >= most:
+            break
+        for task in taken:
+            free = free.minus(Grant.from_json(task["holder"]["granted"]))
+    return _whole(call, won)
+
+
+def free_of(call: Call, worker: Document, given: Any, total: Capacity) -> Capacity:
+    """What the worker says is free; where it does not say, what it does not hold."""
+    if given is not None:
+        try:
+            return free_from(given, total)
+        except ValueError as error:
+            raise BanyanError("invalid", "see _issues", {"fits": str(error)}) from None
+    free = total
+    for task in tasks.held_by(call.store, [worker["_id"]]):
+        free = free.minus(Grant.from_json(task["holder"]["granted"]))
+    return free
+
+
+def _choose(
+    call: Call, worker: Document, body: Mapping[str, Any], free: Capacity, total: Capacity, most: int
+) -> list[tuple[Document, Grant]]:  # fmt: skip
+    """The tasks to try for, in order; they fit together into what is free."""
+    waiting = claims.waiting_shapes(call.store)
+    queues = set(body.get("queues", worker["queues"]))
+    labels = body.get("labels", worker["labels"])
+    now_fit, later_fit = [], []
+    for key, shape in SHAPES.look_up(call.store, waiting).items():
+        if shape["queue"] not in queues or not has_labels(shape["labels"], labels):
+            continue
+        grant = grant_for(shape["requested_resources"], total)
+        if fits(grant, free):
+            now_fit.append(key)
+        elif fits(grant, total):
+            later_fit.append(key)
+    if not now_fit:
+        return []
+    found = claims.candidates(call.store, now_fit, most * _READ_AHEAD)
+    found += claims.candidates(call.store, later_fit, 1) if later_fit else []
+    by_id = {str(task["_id"]): task for task in found}
+    chosen = choose(
+        [_candidate(task) for task in found],
+        free,
+        total,
+        most,
+        int(knobs().STARVATION_SECONDS * 1000),
+    )
+    return [(by_id[candidate.task_id], grant) for candidate, grant in chosen]
+
+
+def _candidate(task: Document) -> Candidate:
+    waited = now() - task["available_since"]
+    return Candidate(
+        str(task["_id"]),
+        task["requested_resources"],
+        task["priority"],
+        task["seq"],
+        int(waited.total_seconds() * 1000),
+    )
+
+
+def _whole(call: Call, won: Sequence[Document]) -> list[Document]:
+    """The won tasks with all that their worker needs to run them, in the order of claiming."""
+    found = tasks.find(call.store, [task["_id"] for task in won]) if won else {}
+    return [
+        found[task["_id"]]
+        for task in won
+        if task["_id"] in found
+        and found[task["_id"]].get("holder", {}).get("attempt") == task["attempt_id"]
+    ]
+
+
+def shown(call: Call, task: Document) -> Document:
+    if call.minimal:
+        shown = {name: task.get(name) for name in _SHOWN}
+    else:
+        shown = represent.task(call, task)
+    return {**shown, **_secret(call, task)}
+
+
+def _secret(call: Call, task: Document) -> Document:
+    return {
+        "granted_resources": task["holder"]["granted"],
+        "token": attempt_token(call.context.attempt_secret, task["holder"]["attempt"]),
+    }

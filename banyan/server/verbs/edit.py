@@ -1,0 +1,224 @@
+"""PATCH of tasks: one, many (each for itself), or several as a whole.
+
+A request is sorted by what it asks: a claim, a worker's report, or an edit by a
+provider. An edit is one guarded write of plain fields, edges and the new state
+together; edges go through `link.py`, which writes both ends.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bson import ObjectId
+from flask import current_app
+
+from banyan.config import knobs
+from banyan.domain.lifecycle import Change, Same
+from banyan.domain.states import State
+from banyan.errors import BanyanError
+from banyan.server import aftermath, represent
+from banyan.server.auth import scope
+from banyan.server.calls import Answer, Call
+from banyan.server.scoped import missing
+from banyan.server.shapes import SHAPES
+from banyan.server.store import tasks
+from banyan.server.store.mongo import Document
+from banyan.server.verbs import claim, link, report
+from banyan.server.verbs.edits import Edit, decide, read_edit
+
+Result = Document | BanyanError
+
+
+def edit_one(call: Call) -> Answer:
+    """PATCH /tasks/<id>, and every virtual write to one task."""
+    assert call.item_id is not None  # noqa: S101 - an item's route
+    result = _edit(call, [(call.item_id, call.body)])[0]
+    if isinstance(result, BanyanError):
+        raise result
+    return Answer(result)
+
+
+def edit_many(call: Call) -> Answer:
+    """PATCH /tasks: each item for itself; 200 where all were applied, else 207."""
+    bodies = call.body
+    if not isinstance(bodies, list) or not bodies:
+        raise BanyanError("invalid", 'a list of {"_id": ..., ...updates}, please')
+    if len(bodies) > knobs().BULK_ITEMS_MAX:
+        raise BanyanError("too_large", f"at most {knobs().BULK_ITEMS_MAX} items in a request")
+    results: list[Result | None] = [_malformed(body) for body in bodies]
+    good = [index for index, problem in enumerate(results) if problem is None]
+    pairs = [(ObjectId(bodies[i]["_id"]), _without_id(bodies[i])) for i in good]
+    for index, result in zip(good, _edit(call, pairs), strict=True):
+        results[index] = result
+    items = [
+        _told(body, result)
+        for body, result in zip(bodies, results, strict=True)
+        if result is not None
+    ]
+    failed = any(item["_status"] == "ERR" for item in items)
+    answer = {"_status": "ERR" if failed else "OK", "_items": items}
+    return Answer(answer, 207 if failed else 200)
+
+
+def _malformed(body: Any) -> BanyanError | None:
+    if (
+        isinstance(body, dict)
+        and isinstance(body.get("_id"), str)
+        and ObjectId.is_valid(body["_id"])
+    ):
+        return None
+    return BanyanError("invalid", "see _issues", {"_id": "an id of 24 hex digits, please"})
+
+
+def _without_id(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name != "_id"}
+
+
+def _told(body: Any, result: Result) -> Document:
+    if not isinstance(result, BanyanError):
+        return result
+    item = result.body()
+    if isinstance(body, dict) and "_id" in body:
+        item["_id"] = body["_id"]
+    return item
+
+
+def edit_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> None:
+    """Several edits as a whole: nothing is written unless all may be. Errors: the first refusal."""
+    parsed = [read_edit(call, task_id, body) for task_id, body in edits.items()]
+    if call.caller.has("worker") and not call.caller.has("provider", "operator"):
+        _reports_together(call, edits)
+        return
+    found = _readable(call, edits)
+    issues: dict[str, Any] = {}
+    for edit in parsed:
+        if edit.task_id not in found:
+            issues[str(edit.task_id)] = "there is no such task for you"
+    if issues:
+        raise BanyanError("invalid", "some targets are not there; nothing was written", issues)
+    link.write_together(call, parsed, found)
+
+
+def _reports_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> None:
+    reports = [report.read_report(task_id, body, call) for task_id, body in edits.items()]
+    for result in report.report_many(call, reports):
+        if isinstance(result, BanyanError):
+            raise result
+
+
+def _edit(call: Call, pairs: Sequence[tuple[ObjectId, Any]]) -> list[Result]:
+    """Sort the items by what they ask, and do each kind in as few commands as it takes."""
+    results: dict[int, Result] = {}
+    reports: dict[int, report.Report] = {}
+    edits: dict[int, Edit] = {}
+    for index, (task_id, body) in enumerate(pairs):
+        try:
+            if not isinstance(body, dict):
+                raise BanyanError("invalid", "a JSON object of fields to change, please")
+            if body.get("state") == State.RUNNING:
+                results[index] = _claim(call, task_id, body)
+            elif _is_report(call, body):
+                reports[index] = _read_report(call, task_id, body)
+            else:
+                edits[index] = _read_edit(call, task_id, body)
+        except BanyanError as error:
+            results[index] = error
+    if reports:
+        results.update(zip(reports, report.report_many(call, list(reports.values())), strict=True))
+    if edits:
+        results.update(zip(edits, _apply(call, list(edits.values())), strict=True))
+    return [results[index] for index in range(len(pairs))]
+
+
+def _claim(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Document:
+    if not call.caller.has("worker"):
+        raise BanyanError("forbidden", "only a worker claims tasks")
+    data = body.get("update_execution_data")
+    worker = data.get("worker") if isinstance(data, dict) else None
+    if not isinstance(worker, str) or not ObjectId.is_valid(worker):
+        issues = {"update_execution_data": {"worker": "the id of your registered worker"}}
+        raise BanyanError("invalid", "a claim names its worker", issues)
+    return claim.claim_one(call, task_id, ObjectId(worker))
+
+
+def _is_report(call: Call, body: Mapping[str, Any]) -> bool:
+    """Whether a worker speaks: what it may send is about the attempt that it holds."""
+    if "update_execution_data" in body or body.get("state") == State.TERMINATED:
+        if not call.caller.has("worker") and "update_execution_data" in body:
+            raise BanyanError("forbidden", "only the worker that holds the attempt reports on it")
+        return call.caller.has("worker")
+    return call.caller.has("worker") and not call.caller.has("provider", "operator")
+
+
+def _read_report(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> report.Report:
+    rows = current_app.config["VIRTUAL_RESOURCES"]["tasks"]
+    data = dict(body.get("update_execution_data") or {})
+    for name in body.keys() - {"state", "update_execution_data", "progress", "result"}:
+        row = rows.get(name)
+        if row is None or not str(row.get("target", "")).startswith("attempt.") or row["readonly"]:
+            raise BanyanError("forbidden", f"a worker may not change {name!r}")
+        data[row["field"]] = body[name]
+    if isinstance(body.get("update_execution_data"), dict) or data:
+        body = {**body, "update_execution_data": data}
+    return report.read_report(task_id, body, call)
+
+
+def _read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
+    if not call.caller.has("provider", "operator"):
+        raise BanyanError("forbidden", "only the owner or an operator edits tasks")
+    return replace(read_edit(call, task_id, body), if_match=call.if_match)
+
+
+def _readable(call: Call, task_ids: Any) -> dict[ObjectId, Document]:
+    return tasks.find(call.store, list(task_ids), scope(call.caller, "tasks"))
+
+
+def _apply(call: Call, edits: Sequence[Edit]) -> list[Result]:
+    found = _readable(call, {edit.task_id for edit in edits})
+    results: dict[int, Result] = {}
+    changes: dict[int, Change] = {}
+    for index, edit in enumerate(edits):
+        task = found.get(edit.task_id)
+        try:
+            if task is None:
+                raise missing("tasks", edit.task_id)
+            if edit.has_links:
+                results[index] = link.write_one(call, edit, task)
+                continue
+            decision = decide(edit, task)
+            if isinstance(decision, Same):
+                results[index] = _shown(call, task)
+            else:
+                changes[index] = decision
+        except BanyanError as error:
+            results[index] = error
+    results.update(_write(call, edits, changes, found))
+    return [results[index] for index in range(len(edits))]
+
+
+def _write(
+    call: Call, edits: Sequence[Edit], changes: Mapping[int, Change], found: Mapping[ObjectId, Document]
+) -> dict[int, Result]:  # fmt: skip
+    """Apply the changes, settle what ended, and tell winners and losers what is there now."""
+    order = list(changes)
+    new_shapes = [{**found[changes[i].task_id], **changes[i].set} for i in order]
+    SHAPES.describe(call.store, [task for task in new_shapes if "shape" in task])
+    lost = {order[i] for i in tasks.apply(call.store, [changes[i] for i in order])}
+    won = [index for index in order if index not in lost]
+    aftermath.follow(call.context, [changes[index] for index in won], found)
+    current = tasks.find(call.store, [changes[i].task_id for i in order]) if order else {}
+    results: dict[int, Result] = {}
+    for index in order:
+        task = current.get(changes[index].task_id)
+        if task is None:
+            results[index] = missing("tasks", changes[index].task_id)
+        elif index in lost:
+            message = f"another request was faster: the task is {task['state']}"
+            results[index] = BanyanError("conflict", message, extra={"state": task["state"]})
+        else:
+            results[index] = _shown(call, task)
+    return results
+
+
+def _shown(call: Call, task: Document) -> Document:
+    return {**represent.task(call, task), "_status": "OK"}

@@ -1,0 +1,107 @@
+"""The body of a provider's PATCH, read and validated: fields, edges, the new state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bson import ObjectId
+from flask import current_app
+
+from banyan.domain import lifecycle
+from banyan.domain.continuations import CHILD_LISTS
+from banyan.domain.lifecycle import Change, Refusal, Same
+from banyan.domain.states import State
+from banyan.errors import BanyanError
+from banyan.server import validation
+from banyan.server.calls import Call
+from banyan.server.schemas.tasks import SCHEMA
+from banyan.server.shapes import of_task
+from banyan.server.store.mongo import Document, now
+
+_WHEN = {
+    "inactive": ("inactive",),
+    "claim": ("inactive", "available"),
+    "always": tuple(State),
+    "create": (),
+}
+
+
+_SHAPE_FIELDS = {"requested_resources", "queue", "labels"}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a provider wants changed about one task.
+
+    added, removed: by the parent's list, the children to add to it and to take off it.
+    """
+
+    task_id: ObjectId
+    fields: Mapping[str, Any]
+    state: State | None = None
+    added: Mapping[str, list[ObjectId]] = field(default_factory=dict)
+    removed: Mapping[str, list[ObjectId]] = field(default_factory=dict)
+    if_match: str | None = None
+
+    @property
+    def has_links(self) -> bool:
+        """Whether it adds or removes edges."""
+        return bool(self.added or self.removed)
+
+    def changed_fields(self, task: Document) -> dict[str, Any]:
+        """The fields whose value changes. Errors: `invalid` where the state forbids it."""
+        changed = {name: v for name, v in self.fields.items() if task.get(name) != v}
+        issues = {
+            name: f"can't be changed while the task is {task['state']}"
+            for name in changed
+            if task["state"] not in _WHEN[SCHEMA[name].get("meta", {}).get("change", "inactive")]
+        }
+        if issues:
+            raise BanyanError("invalid", "see _issues", issues, {"state": task["state"]})
+        return changed
+
+
+def read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
+    """Validate a PATCH's body against the schema and the table. Errors: `invalid`."""
+    rows = current_app.config["VIRTUAL_RESOURCES"]["tasks"]
+    plain: dict[str, Any] = {}
+    links: dict[str, dict[str, list[ObjectId]]] = {"append": {}, "remove": {}}
+    issues: dict[str, Any] = {}
+    for name, value in body.items():
+        row = rows.get(name)
+        if row is None or (row["kind"] == "alias" and row["target"] == name and name in SCHEMA):
+            plain[name] = value
+        elif row["kind"] in links and row["target"] in CHILD_LISTS:
+            values, wrong = validation.check_value(row["schema"], row["field"], value)
+            links[row["kind"]][row["target"]] = values
+            issues.update({name: wrong} if wrong else {})
+        else:
+            issues[name] = "read-only"
+    checked, wrong = validation.check(SCHEMA, plain, update=True)
+    issues.update(wrong)
+    if issues:
+        raise BanyanError("invalid", "some fields are invalid: see _issues", issues)
+    state = State(checked.pop("state")) if "state" in checked else None
+    return Edit(task_id, checked, state, links["append"], links["remove"])
+
+
+def decide(edit: Edit, task: Document) -> Change | Same:
+    """The one guarded write of an edit without edges. Errors: its refusal."""
+    if edit.if_match and edit.if_match != task["_etag"]:
+        raise BanyanError("precondition_failed", "the task has changed since; read it again")
+    fields = edit.changed_fields(task)
+    moved = lifecycle.move({**task, **fields}, edit.state, now()) if edit.state else Same()
+    if isinstance(moved, Refusal):
+        raise BanyanError(moved.word, moved.message, extra={"state": task["state"]})
+    if fields.keys() & _SHAPE_FIELDS:
+        fields["shape"] = of_task({**task, **fields})
+    if isinstance(moved, Same):
+        if not fields:
+            return moved
+        expected: dict[str, Any] = {"state": task["state"]}
+        moved = Change(task["_id"], expected, fields)
+    else:
+        moved = replace(moved, set={**fields, **moved.set})
+    if edit.if_match:
+        moved = replace(moved, expected={**moved.expected, "_etag": task["_etag"]})
+    return moved

@@ -1,0 +1,192 @@
+"""What the worker that holds an attempt reports: start, samples, output, and the end.
+
+Many reports go one way with one: one read, pure decisions, one write to the tasks, one
+to the attempts, one to the logs, and the settling of what ended.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain import lifecycle
+from banyan.domain.lifecycle import Change, Refusal, Same
+from banyan.domain.states import HELD, State
+from banyan.errors import BanyanError
+from banyan.server import aftermath, represent, validation
+from banyan.server.calls import Answer, Call
+from banyan.server.schemas.attempts import EXECUTION_DATA
+from banyan.server.scoped import missing
+from banyan.server.store import attempts, logs, tasks
+from banyan.server.store.mongo import Document, now
+from banyan.server.verbs.leases import check_token
+
+_ROUNDS = 5
+_LISTS = ("memory_usage", "cpu_utilization", "gpu_usage", "messages")
+_PEAKS = ("peak_memory_bytes",)
+_END_FIELDS = ("exit_status", "time_terminated", "time_started", "reason", "cpu_seconds")
+
+
+@dataclass(frozen=True)
+class Report:
+    """One item of a request: the state that the worker asks for, if any, and its data.
+
+    fields: of the task itself, which only its attempt may write (progress, result).
+    """
+
+    task_id: ObjectId
+    target: State | None
+    data: Mapping[str, Any]
+    fields: Mapping[str, Any]
+
+
+Result = Document | BanyanError
+
+
+def update_execution_data(call: Call) -> Answer:
+    """POST|PATCH /tasks/<id>/update_execution_data."""
+    assert call.item_id is not None  # noqa: S101 - the row has the level `item` only
+    report = read_report(call.item_id, {"update_execution_data": call.body}, call)
+    result = report_many(call, [report])[0]
+    if isinstance(result, BanyanError):
+        raise result
+    return Answer(result)
+
+
+def read_report(task_id: ObjectId, body: Mapping[str, Any], call: Call) -> Report:
+    """A report from a PATCH's body. Errors: `token_missing` before `invalid`."""
+    given = body.get("update_execution_data")
+    given = {} if given is None else given
+    if isinstance(given, dict) and "token" not in given:
+        token = call.headers.get("Banyan-Attempt-Token")
+        if not token:
+            check_token(call, {}, None)
+        given = {**given, "token": token}
+    data = validation.demand(EXECUTION_DATA, given, update=True)
+    target = State(body["state"]) if "state" in body else None
+    fields = {name: body[name] for name in ("progress", "result") if name in body}
+    return Report(task_id, target, data, fields)
+
+
+def report_many(call: Call, reports: Sequence[Report]) -> list[Result]:
+    """One result for each report: the task as it is now, or why not."""
+    results: dict[int, Result] = {}
+    open_ones = dict(enumerate(reports))
+    written: list[Change] = []
+    for _ in range(_ROUNDS):
+        if not open_ones:
+            break
+        found = tasks.find(call.store, {report.task_id for report in open_ones.values()})
+        decided = {
+            index: _decide(call, report, found.get(report.task_id))
+            for index, report in open_ones.items()
+        }
+        results.update({i: one for i, one in decided.items() if isinstance(one, BanyanError)})
+        going = {i: one for i, one in decided.items() if not isinstance(one, BanyanError)}
+        won = _write(call, {i: (open_ones[i], one) for i, one in going.items()})
+        for index in won:
+            task = {**found[reports[index].task_id], **going[index].set}
+            results[index] = {**represent.task(call, task), "_status": "OK"}
+        written += [going[index] for index in won if going[index].set]
+        open_ones = {i: report for i, report in open_ones.items() if i not in results}
+    for index in open_ones:
+        results[index] = BanyanError("conflict", "the task keeps changing; report again")
+    aftermath.follow(call.context, written, {})
+    return [results[index] for index in range(len(reports))]
+
+
+def _decide(call: Call, report: Report, task: Document | None) -> Change | BanyanError:
+    """The change that a report makes; an empty one where it has been made before."""
+    if task is None:
+        return missing("tasks", report.task_id)
+    try:
+        attempt_id = check_token(call, task, report.data.get("token"))
+        if report.target is None:
+            return _touch(task, attempt_id, report)
+        decision = _decide_end(task, report)
+    except BanyanError as error:
+        return error
+    if isinstance(decision, Refusal):
+        return BanyanError(decision.word, decision.message, extra={"state": task["state"]})
+    if isinstance(decision, Same):
+        return Change(task["_id"], {}, {})
+    return Change(
+        decision.task_id,
+        decision.expected,
+        {**decision.set, **report.fields},
+        decision.unset,
+        attempt_id,
+        decision.attempt,
+    )
+
+
+def _decide_end(task: Document, report: Report) -> lifecycle.Decision:
+    issues = {
+        name: "required when an attempt ends"
+        for name in ("exit_status", "time_terminated")
+        if report.data.get(name) is None
+    }
+    if issues:
+        message = "an attempt's end needs exit_status and time_terminated"
+        raise BanyanError("invalid", message, {"update_execution_data": issues})
+    end = {name: report.data[name] for name in _END_FIELDS if name in report.data}
+    assert report.target is not None  # noqa: S101 - the caller has looked
+    return lifecycle.finish(task, report.target, end, now())
+
+
+def _touch(task: Document, attempt_id: ObjectId, report: Report) -> Change:
+    """A report that ends nothing; an attempt that has ended takes nothing more but output."""
+    unexpected = {"exit_status", "time_terminated"} & report.data.keys()
+    if unexpected:
+        issues = {name: "only together with the new state" for name in unexpected}
+        raise BanyanError("invalid", "see _issues", {"update_execution_data": issues})
+    if State(task["state"]) not in HELD:
+        if report.data.keys() - {"token", "log"} or report.fields:
+            state = {"state": task["state"]}
+            raise BanyanError("lease_lost", "the attempt has ended", extra=state)
+        return Change(task["_id"], {}, {}, (), attempt_id)
+    changed = dict(report.fields)
+    if report.data.get("time_started"):
+        changed["holder.started"] = True
+    expected = {"holder.attempt": attempt_id, "state": task["state"]} if changed else {}
+    fields = {"time_started": report.data["time_started"]} if "time_started" in report.data else {}
+    for name in ("reason", "cpu_seconds"):
+        if name in report.data:
+            fields[name] = report.data[name]
+    return Change(task["_id"], expected, changed, (), attempt_id, fields)
+
+
+def _write(call: Call, decided: Mapping[int, tuple[Report, Change]]) -> set[int]:
+    """Output first, then the tasks, then the attempts' records; returns who won."""
+    chunks = [chunk for report, change in decided.values() for chunk in _chunks(report, change)]
+    logs.append(call.store, chunks)
+    writing = {i: change for i, (_, change) in decided.items() if change.set}
+    order = list(writing)
+    lost = {order[i] for i in tasks.apply(call.store, [writing[i] for i in order])}
+    won = {index: pair for index, pair in decided.items() if index not in lost}
+    attempts.report(call.store, [_record(report, change) for report, change in won.values()])
+    for report, _ in won.values():
+        if report.data.get("log"):
+            call.context.signals.signal(f"log:{report.task_id}")
+    return set(won)
+
+
+def _chunks(report: Report, change: Change) -> list[logs.Chunk]:
+    if not change.attempt_id:
+        return []
+    return [
+        logs.Chunk(report.task_id, change.attempt_id, one["offset"], one["stream"], one["data"])
+        for one in report.data.get("log", ())
+    ]
+
+
+def _record(report: Report, change: Change) -> attempts.Addition:
+    log_end = max(
+        (one["offset"] + len(one["data"]) for one in report.data.get("log", ())), default=0
+    )
+    peaks = {name: report.data[name] for name in _PEAKS if name in report.data}
+    if log_end:
+        peaks["log_size_bytes"] = log_end
+    lists = {name: report.data[name] for name in _LISTS if report.data.get(name)}
+    return attempts.Addition(change.attempt_id, change.task_id, change.attempt, lists, peaks)

@@ -1,0 +1,292 @@
+"""POST /tasks: one task or a list, a whole graph at once, all of it or nothing.
+
+parse -> link -> store -> settle. Edges may name tasks of the same list and tasks that
+exist; what is read of those is checked again by the transaction that writes.
+"""
+
+from collections.abc import Mapping, Sequence
+from time import time_ns
+from typing import Any
+
+from bson import ObjectId
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure
+
+from banyan.config import knobs
+from banyan.domain import continuations, lifecycle
+from banyan.domain.continuations import CHILD_LISTS, EDGES, PARENT_LISTS
+from banyan.domain.resources import normalise_request
+from banyan.domain.states import ENDED, Actor, Ending, State
+from banyan.errors import BanyanError
+from banyan.server import represent, validation
+from banyan.server.auth import scope
+from banyan.server.calls import Answer, Call
+from banyan.server.schemas.tasks import DEFAULTS, SCHEMA
+from banyan.server.settle import settle_ended
+from banyan.server.shapes import SHAPES, of_task
+from banyan.server.store import dedupe, edges, tasks
+from banyan.server.store.mongo import Document, new_etag, now
+
+_ATTEMPTS = 8  # at writing while others change what the new tasks hang on
+_CREATE_SCHEMA = {
+    **SCHEMA,
+    "_id": {"type": "objectid", "coerce": "object_id"},
+    "state": {"type": "string", "allowed": [State.INACTIVE.value, State.AVAILABLE.value]},
+}
+
+
+def submit(call: Call) -> Answer:
+    """201 with what was stored; 200 where all of it was there by its dedupe_key."""
+    bodies = call.body if isinstance(call.body, list) else [call.body]
+    if len(bodies) > knobs().BULK_ITEMS_MAX:
+        raise BanyanError("too_large", f"at most {knobs().BULK_ITEMS_MAX} tasks in a request")
+    if not bodies:
+        raise BanyanError("invalid", "an empty list: send at least one task")
+    stored, created = _store_new(call, _parse(bodies))
+    if created:
+        ended = [task["_id"] for task in stored if task.get("unsettled")]
+        if ended:
+            settle_ended(call.store, ended)
+            fresh = tasks.find(call.store, [task["_id"] for task in stored])
+            stored = [fresh.get(task["_id"], task) for task in stored]
+        represent.announce(call.context, stored)
+    items = [{**represent.task(call, task), "_status": "OK"} for task in stored]
+    status = 201 if created else 200
+    if isinstance(call.body, list):
+        return Answer({"_status": "OK", "_items": items}, status)
+    return Answer(items[0], status)
+
+
+def _parse(bodies: Sequence[Any]) -> list[Document]:
+    """Normalised tasks as the client means them. Errors: `invalid`, naming item and field."""
+    checked = [validation.check(_CREATE_SCHEMA, body) for body in bodies]
+    if any(issues for _, issues in checked):
+        raise _invalid(len(bodies), [issues for _, issues in checked])
+    given = [task for task, _ in checked]
+    seen: set[ObjectId] = set()
+    issues: list[dict[str, Any]] = []
+    for task in given:
+        repeated = task.get("_id") in seen
+        seen.add(task["_id"]) if "_id" in task else None
+        issues.append({"_id": "stands in the list twice"} if repeated else {})
+    if any(issues):
+        raise _invalid(len(bodies), issues)
+    return given
+
+
+def _invalid(count: int, issues: Sequence[dict[str, Any]]) -> BanyanError:
+    """Of one task its fields' issues; of a list, those of each item by its index."""
+    told = validation.item_issues(issues) if count > 1 else dict(issues[0])
+    return BanyanError("invalid", "nothing was stored: see _issues", told)
+
+
+def _store_new(call: Call, given: list[Document]) -> tuple[list[Document], bool]:
+    """Store what is not there by its dedupe_key; returns all of it, in order."""
+    for _ in range(_ATTEMPTS):
+        found = dedupe.find(call.store, call.caller.account, given)
+        fresh = _first_of_each_key([t for t in given if t.get("dedupe_key") not in found])
+        try:
+            built = _Graph(call, fresh).store() if fresh else []
+        except edges.GraphChangedError:
+            continue
+        except (DuplicateKeyError, BulkWriteError, OperationFailure) as error:
+            if _is_duplicate(error) and _dedupe_race(error):
+                continue
+            raise _translate(error) from error
+        by_key = {**found, **{task["dedupe_key"]: task for task in built if task["dedupe_key"]}}
+        rest = iter([task for task in built if not task["dedupe_key"]])
+        keys = [task.get("dedupe_key") for task in given]
+        return [by_key[key] if key else next(rest) for key in keys], bool(built)
+    raise BanyanError("conflict", "the graph around these tasks keeps changing; try again")
+
+
+def _first_of_each_key(given: Sequence[Document]) -> list[Document]:
+    """Equal items of one list with the same dedupe_key are one task too."""
+    seen: set[str] = set()
+    kept = []
+    for task in given:
+        key = task.get("dedupe_key")
+        if key not in seen:
+            kept.append(task)
+        if key:
+            seen.add(key)
+    return kept
+
+
+def _is_duplicate(error: Exception) -> bool:
+    codes = [getattr(error, "code", None)]
+    codes += [
+        one.get("code") for one in (getattr(error, "details", None) or {}).get("writeErrors", [])
+    ]
+    return 11000 in codes
+
+
+def _dedupe_race(error: Exception) -> bool:
+    return "dedupe" in str(getattr(error, "details", error))
+
+
+def _translate(error: Exception) -> Exception:
+    if not _is_duplicate(error):
+        return error
+    return BanyanError(
+        "already_exists", "a task with one of these _id's exists; nothing was stored"
+    )
+
+
+class _Graph:
+    """New tasks with their edges, ready to be stored."""
+
+    def __init__(self, call: Call, given: Sequence[Document]) -> None:
+        self.store_of = call.store
+        self.now = now()
+        self.seq = time_ns() // 1000
+        self.tasks = [self._complete(task, index, call) for index, task in enumerate(given)]
+        self.by_id = {task["_id"]: task for task in self.tasks}
+        self.asked = [task.get("state", State.INACTIVE) for task in given]
+        self.to_children: list[edges.Edge] = []
+        self.to_parents: list[edges.Edge] = []
+        self._link(call)
+        self._place()
+
+    def _complete(self, given: Mapping[str, Any], index: int, call: Call) -> Document:
+        task: Document = {
+            "_id": ObjectId(),
+            **{name: list(v) if isinstance(v, list) else v for name, v in DEFAULTS.items()},
+            "requested_resources": DEFAULT_REQUEST,
+            **given,
+            "state": State.INACTIVE,
+            "owner": call.caller.account,
+            "open_parents": [],
+            "pending_dependency_count": 0,
+            "seq": self.seq + index,
+            "unsettled": False,
+            "_created": self.now,
+            "_updated": self.now,
+            "_etag": new_etag(),
+        }
+        if given.get("dedupe_key"):
+            task["dedupe_hash"] = dedupe.digest(given)
+        task["shape"] = of_task(task)
+        return task
+
+    def _link(self, call: Call) -> None:
+        """Write each edge on both ends, and sort out which ends are stored already."""
+        named = {
+            other
+            for task in self.tasks
+            for name in (*CHILD_LISTS, *PARENT_LISTS)
+            for other in task[name]
+        }
+        self.outside = tasks.find(
+            call.store,
+            named - self.by_id.keys(),
+            scope(call.caller, "tasks"),
+            ["state", "ended_as", *CHILD_LISTS],
+        )
+        issues = [self._issues_of(task) for task in self.tasks]
+        if any(issues):
+            raise _invalid(len(self.tasks), issues)
+        for task in self.tasks:
+            for child_list, parent_list in EDGES.items():
+                for child in list(task[child_list]):
+                    self._edge(child_list, task["_id"], child)
+                for parent in list(task[parent_list]):
+                    self._edge(child_list, parent, task["_id"])
+        self._refuse_cycles()
+
+    def _issues_of(self, task: Document) -> dict[str, Any]:
+        issues: dict[str, Any] = {}
+        for name in (*CHILD_LISTS, *PARENT_LISTS):
+            for other in task[name]:
+                if other == task["_id"]:
+                    issues[name] = "a task can't continue itself"
+                elif other not in self.by_id and other not in self.outside:
+                    issues[name] = f"there is no task {other} for you"
+                elif name in CHILD_LISTS and other in self.outside:
+                    state = self.outside[other]["state"]
+                    if state != State.INACTIVE:
+                        issues[name] = f"the child {other} is {state}, not inactive"
+        return issues
+
+    def _edge(self, child_list: str, parent: ObjectId, child: ObjectId) -> None:
+        parent_list = EDGES[child_list]
+        if parent in self.by_id and child not in self.by_id[parent][child_list]:
+            self.by_id[parent][child_list].append(child)
+        if child in self.by_id and parent not in self.by_id[child][parent_list]:
+            self.by_id[child][parent_list].append(parent)
+        edge = (child_list, parent, child)
+        if child not in self.by_id and edge not in self.to_children:
+            self.to_children.append(edge)
+        if parent not in self.by_id and edge not in self.to_parents:
+            self.to_parents.append(edge)
+
+    def _refuse_cycles(self) -> None:
+        pairs = {
+            (task["_id"], child) for task in self.tasks for child in continuations.children_of(task)
+        }
+        bad = continuations.on_a_cycle(pairs)
+        issues = [
+            {"continuations": "these edges make a cycle"} if task["_id"] in bad else {}
+            for task in self.tasks
+        ]
+        if any(issues):
+            raise _invalid(len(self.tasks), issues)
+
+    def _place(self) -> None:
+        """The state that each task starts in."""
+        endings = {
+            other_id: Ending(other["ended_as"])
+            for other_id, other in self.outside.items()
+            if State(other["state"]) in ENDED
+        }
+        for task, asked in zip(self.tasks, self.asked, strict=True):
+            parents = continuations.parents_of(task)
+            wrong = [
+                parent
+                for parent in parents
+                if parent in endings and not continuations.satisfied(task, parent, endings[parent])
+            ]
+            task["open_parents"] = [parent for parent in parents if parent not in endings]
+            task["pending_dependency_count"] = len(task["open_parents"])
+            if wrong:
+                self._cancel(task, wrong[0])
+            elif asked == State.AVAILABLE and not task["open_parents"]:
+                task.update(lifecycle.activated(task, self.now))
+
+    def _cancel(self, task: Document, parent: ObjectId) -> None:
+        reason = f"parent {parent} ended the wrong way before"
+        change = lifecycle.cancelled(task, Actor.SERVER, reason, parent)
+        if isinstance(change, lifecycle.Change):
+            task.update(change.set)
+
+    def store(self) -> list[Document]:
+        """Errors: GraphChangedError where a task that the new ones hang on has changed."""
+        SHAPES.describe(self.store_of, self.tasks)
+        if len(self.tasks) == 1 and not self.to_children and not self.to_parents:
+            edges.insert(self.store_of, self.tasks, (), (), None)
+        elif self.to_children and self.to_parents:
+            edges.serialised(self.store_of, self._write_checked)
+        else:
+            self.store_of.transaction(self._write)
+        return self.tasks
+
+    def _write(self, session: Any) -> None:
+        edges.insert(self.store_of, self.tasks, self.to_children, self.to_parents, session)
+
+    def _write_checked(self, session: Any) -> None:
+        """Between existing parents and existing children the new tasks might close a cycle."""
+        below = edges.descendants(
+            self.store_of, [child for _, _, child in self.to_children], session
+        )
+        pairs = {
+            (task["_id"], child)
+            for task in (*self.tasks, *below.values())
+            for child in continuations.children_of(task)
+        } | {(parent, child) for _, parent, child in self.to_parents}
+        if continuations.on_a_cycle(pairs):
+            raise BanyanError(
+                "invalid", "nothing was stored", {"continuations": "these edges make a cycle"}
+            )
+        self._write(session)
+
+
+DEFAULT_REQUEST: Mapping[str, Any] = normalise_request(None)

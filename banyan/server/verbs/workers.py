@@ -1,0 +1,75 @@
+"""Workers come, drain and go."""
+
+from bson import ObjectId
+
+from banyan.config import knobs
+from banyan.errors import BanyanError
+from banyan.server import aftermath, represent, scoped, validation
+from banyan.server.auth import scope
+from banyan.server.calls import Answer, Call
+from banyan.server.schemas.workers import SCHEMA
+from banyan.server.store import tasks, workers
+from banyan.server.store.mongo import Document, new_etag, now
+from banyan.server.verbs.release import give_back
+
+
+def register(call: Call) -> Answer:
+    """POST /workers: 201 with the worker and the lease that it must keep."""
+    body = validation.demand(SCHEMA, call.body)
+    time = now()
+    worker: Document = {
+        "_id": ObjectId(),
+        "queues": ["default"],
+        "labels": {},
+        **body,
+        "account": call.caller.account,
+        "mode": "active",
+        "last_beat": time,
+        "used": {},
+        "_created": time,
+        "_updated": time,
+        "_etag": new_etag(),
+    }
+    workers.insert(call.store, worker)
+    lease = {
+        "lease_seconds": knobs().LEASE_SECONDS,
+        "lease_margin_seconds": knobs().LEASE_MARGIN_SECONDS,
+    }
+    return Answer({**represent.worker(call, worker), **lease, "_status": "OK"}, 201)
+
+
+def drain(call: Call) -> Answer:
+    """POST /workers/<id>/drain: it finishes what runs and takes nothing new."""
+    worker = _own(call)
+    if worker["mode"] == "active":
+        worker = workers.set_mode(call.store, worker["_id"], "draining") or worker
+        aftermath.tell_workers(call.context, {worker["_id"]})
+    return Answer({**represent.worker(call, worker), "_status": "OK"})
+
+
+def remove(call: Call) -> Answer:
+    """DELETE /workers/<id>: 204. What it holds is given back; its next beat gets 404."""
+    worker = _own(call)
+    workers.set_mode(call.store, worker["_id"], "off")  # from here on it renews nothing
+    give_back(call.context, tasks.held_by(call.store, [worker["_id"]]), "its worker was removed")
+    workers.delete(call.store, worker["_id"])
+    call.context.signals.signal(f"worker:{worker['_id']}")
+    return Answer(None, 204)
+
+
+def running(call: Call) -> Answer:
+    """GET /workers/<id>/running: the tasks that it holds, as far as the caller may see them."""
+    worker = scoped.item(call, ["_id"])
+    query = {"$and": [{"holder.worker": worker["_id"]}, scope(call.caller, "tasks")]}
+    items = [represent.task(call, task) for task in tasks.held(call.store, query)]
+    return Answer({"_items": items})
+
+
+def _own(call: Call) -> Document:
+    """The worker, for an operator or for its own account. Errors: `not_found`."""
+    worker = workers.find(call.store, call.item_id) if call.item_id else None
+    if not worker:
+        raise scoped.missing("workers", call.item_id)
+    if not call.caller.has("operator") and worker["account"] != call.caller.account:
+        raise BanyanError("not_found", scoped.missing("workers", call.item_id).message)
+    return worker

@@ -1,0 +1,111 @@
+"""VIRTUAL_RESOURCES -> routes. The three forms of a virtual write become one.
+
+`POST /tasks/<id>/add_continuations [..]`, the same as a field of `PATCH /tasks/<id>`, and
+`POST /tasks/add_continuations [{targets, values}]` all end in the resource's own editing
+function with the same mapping of names to values, so they validate and answer alike.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bson import ObjectId
+from flask import current_app
+
+from banyan.errors import BanyanError
+from banyan.server import aliases, scoped, table
+from banyan.server.calls import OK, Answer, Call
+
+ENTRIES_MAX = 128
+TARGETS_MAX = 1024
+
+
+def serve(call: Call) -> Answer:
+    """What a route of a virtual subresource does, by its kind."""
+    row = call.row
+    if row["kind"] in ("action", "view"):
+        return table.function(row["function"])(call)
+    if call.headers["Method"] in ("GET", "HEAD"):
+        return _read(call)
+    return _write_item(call) if call.item_id else _write_collection(call)
+
+
+def _read(call: Call) -> Answer:
+    """GET of an alias: {"<name>": value}."""
+    item = scoped.item(call, aliases.stored_fields(call.resource, ["_etag", call.name]))
+    aliases.fill(call.store, call.resource, [item], [call.name])
+    return Answer({call.name: item.get(call.name)}, wait_for=[f"task:{call.item_id}"])
+
+
+def _write_item(call: Call) -> Answer:
+    return editor(call.resource).one(replace(call, body={call.name: call.body}))
+
+
+def _write_collection(call: Call) -> Answer:
+    """The collection form: checked as a whole before anything is written."""
+    entries = _entries(call)
+    edits: dict[ObjectId, dict[str, Any]] = {}
+    for index, entry in enumerate(entries):
+        for target in _ids(entry.get("targets"), index):
+            _merge(edits.setdefault(target, {}), call, entry["values"])
+    editor(call.resource).together(call, edits)
+    return Answer(OK)
+
+
+def _entries(call: Call) -> list[dict[str, Any]]:
+    if not isinstance(call.body, list) or not call.body:
+        raise BanyanError("invalid", 'a list of {"targets": [ids], "values": [...]}, please')
+    if len(call.body) > ENTRIES_MAX:
+        raise BanyanError("too_large", f"at most {ENTRIES_MAX} entries")
+    issues: dict[str, Any] = {}
+    for index, entry in enumerate(call.body):
+        if not isinstance(entry, dict) or entry.keys() != {"targets", "values"}:
+            issues[str(index)] = {"": "an object with `targets` and `values`"}
+        elif not isinstance(entry["targets"], list) or len(entry["targets"]) > TARGETS_MAX:
+            issues[str(index)] = {"targets": f"a list of at most {TARGETS_MAX} ids"}
+        else:
+            try:
+                _checked(call, entry["values"])
+            except BanyanError as error:
+                issues[str(index)] = {"values": error.issues.get(call.name, error.message)}
+    if issues:
+        raise BanyanError("invalid", "some entries are invalid; nothing was written", issues)
+    return call.body
+
+
+def _checked(call: Call, values: Any) -> Any:
+    from banyan.server.validation import demand_value
+
+    return demand_value(call.row["schema"], call.row["field"], values, call.name)
+
+
+def _ids(targets: Any, index: int) -> list[ObjectId]:
+    if not all(isinstance(target, str) and ObjectId.is_valid(target) for target in targets):
+        issues = {str(index): {"targets": "each is an id of 24 hex digits"}}
+        raise BanyanError("invalid", "some entries are invalid; nothing was written", issues)
+    return [ObjectId(target) for target in targets]
+
+
+def _merge(edit: dict[str, Any], call: Call, values: Any) -> None:
+    """Two entries with one target: their lists are added up; of two values the last stands."""
+    if call.row["kind"] == "alias":
+        edit[call.name] = values
+        return
+    held = edit.setdefault(call.name, [])
+    held += [value for value in values if value not in held]
+
+
+class Editor:
+    """How a resource's items are changed: one, and several as a whole."""
+
+    def __init__(self, one: table.Function, together: Any) -> None:
+        self.one = one
+        self.together = together
+
+
+def editor(resource: str) -> Editor:
+    """The editing functions of a resource: its own where it declares PATCH, else the plain ones."""
+    declared: Mapping[str, Any] = current_app.config["DOMAIN"][resource].get("item", {})
+    path = declared.get("PATCH", {}).get("function", "banyan.server.verbs.plain:edit_one")
+    module = path.partition(":")[0]
+    return Editor(table.function(path), table.function(f"{module}:edit_together"))
