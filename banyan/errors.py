@@ -58,6 +58,7 @@ class BanyanError(Exception):
 
     issues: field (or item index) -> what is wrong with it.
     extra:  further top-level members of the JSON answer, e.g. the state that won.
+    allowed_methods: of a 405, for its header `Allow`.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class BanyanError(Exception):
         message: str,
         issues: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
+        allowed_methods: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.word = word
         self.message = message
         self.issues = dict(issues or {})
         self.extra = dict(extra or {})
+        self.allowed_methods = allowed_methods
 
     @property
     def status(self) -> int:

@@ -13,9 +13,7 @@ from banyan.server.store import workers
 from banyan.server.store.mongo import Document
 
 
-def follow(
-    context: Context, changes: Sequence[Change], found: Mapping[ObjectId, Document]
-) -> None:
+def follow(context: Context, changes: Sequence[Change], found: Mapping[ObjectId, Document]) -> None:
     """After these changes were written. found: the tasks as they were before, by id."""
     ended = [change.task_id for change in changes if change.ends and change.set.get("unsettled")]
     if ended:

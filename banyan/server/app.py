@@ -21,7 +21,6 @@ _EVE_SETTINGS: dict[str, Any] = {
     "IF_MATCH": True,
     "ENFORCE_IF_MATCH": False,
     "HATEOAS": False,
-    "XML": False,
     "RENDERERS": ["banyan.server.render.JSON"],
     "ALLOW_OVERRIDE_HTTP_METHOD": False,
     "OPTIMIZE_PAGINATION_FOR_SPEED": False,

@@ -31,6 +31,10 @@ _WORD_OF_STATUS = {
     422: "invalid",
     429: "too_many_requests",
 }
+_HINTS = {
+    "not_found": "there is nothing at this address, or not for you; start from GET /",
+    "method_not_allowed": "this address does not have that method; see the header Allow",
+}
 # Codes with which MongoDB refuses a query that it can't run: the caller's, not ours.
 _BAD_QUERY_CODES = {2, 9, 14, 16, 31249, 31254, 40352}
 _AWAY = (
@@ -63,6 +67,8 @@ def body_of(request: Request) -> Any:
 def error_response(error: BanyanError) -> Response:
     """The one shape of all errors."""
     response = Response(render.dumps(error.body()), error.status, mimetype="application/json")
+    if error.allowed_methods:
+        response.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="banyan"'
     if error.status in (429, 503):
@@ -76,7 +82,9 @@ def translate(error: Exception) -> BanyanError:
         return error
     if isinstance(error, HTTPException):
         word = _WORD_OF_STATUS.get(error.code or 500, "internal")
-        return BanyanError(word, error.description or WORDS[word].meaning)
+        hint = _HINTS.get(word, error.description or WORDS[word].meaning)
+        methods = getattr(error, "valid_methods", None) or ()
+        return BanyanError(word, hint, allowed_methods=tuple(methods))
     if isinstance(error, mongo_errors.PyMongoError):
         return _of_mongo(error)
     logger.exception("unexpected", exc_info=error)

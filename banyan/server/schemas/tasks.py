@@ -133,6 +133,7 @@ DEFAULTS: dict[str, Any] = {
     "timeout_milliseconds": None,
     "max_shutdown_time_milliseconds": 600_000,
     "estimated_runtime_milliseconds": None,
+    "dedupe_key": None,
     "continuations": [],
     "failure_continuations": [],
     "final_continuations": [],

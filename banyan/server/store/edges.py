@@ -21,7 +21,7 @@ from banyan.domain.continuations import (
     parents_of,
 )
 from banyan.domain.lifecycle import activated, ended
-from banyan.domain.states import ENDED, Ending, Outcome, State
+from banyan.domain.states import ENDED, Ending, State
 from banyan.server.store.mongo import Document, Store, new_etag, now
 
 T = TypeVar("T")

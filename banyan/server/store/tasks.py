@@ -31,27 +31,31 @@ def find(
     return {task["_id"]: task for task in store["tasks"].find(query, fields)}
 
 
-def apply(store: Store, changes: Sequence[Change]) -> set[int]:
+def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:
     """Write each change where the task still is as the change expects.
 
-    One command, however many changes. Returns the indexes of those that lost a race.
-    A plain bulk write tells only how many matched. As upserts, those whose guard does
+    One command, however many changes. Returns for each the fields that were written, with
+    the task's new version, or None where it lost a race. A plain bulk write tells only how many matched. As upserts, those whose guard does
     not match try to insert a task that exists, and are named one by one as duplicates.
     """
     if not changes:
-        return set()
+        return []
+    written: list[Document | None] = [
+        {**change.set, "_etag": new_etag(), "_updated": now()} for change in changes
+    ]
+    updates = [_guarded(one, fields or {}) for one, fields in zip(changes, written, strict=True)]
     try:
-        store["tasks"].bulk_write([_guarded(change) for change in changes], ordered=False)
+        store["tasks"].bulk_write(updates, ordered=False)
     except BulkWriteError as error:
         lost = error.details["writeErrors"]
         if any(one["code"] not in (_DUPLICATE_KEY, _VALIDATION_FAILED) for one in lost):
             raise
-        return {one["index"] for one in lost}
-    return set()
+        for one in lost:
+            written[one["index"]] = None
+    return written
 
 
-def _guarded(change: Change) -> UpdateOne:
-    fields = {**change.set, "_etag": new_etag(), "_updated": now()}
+def _guarded(change: Change, fields: Document) -> UpdateOne:
     update: dict[str, Any] = {"$set": fields}
     if change.unset:
         update["$unset"] = dict.fromkeys(change.unset, "")

@@ -29,9 +29,9 @@ def cancel_all(call: Call, ids: list[ObjectId]) -> dict[ObjectId, Document]:
         found = targets.find(call, ids)
         decisions = [lifecycle.cancel(task) for task in found.values()]
         changes = [one for one in decisions if isinstance(one, Change)]
-        lost = tasks.apply(call.store, changes)
-        won = [change for index, change in enumerate(changes) if index not in lost]
+        written = tasks.apply(call.store, changes)
+        won = [change for change, fields in zip(changes, written, strict=True) if fields]
         aftermath.follow(call.context, won, found)
-        if not lost:
+        if len(won) == len(changes):
             return targets.find(call, ids)
     raise BanyanError("conflict", "the tasks keep changing; cancel again")

@@ -108,11 +108,10 @@ def _take(
 ) -> list[Document]:
     """Write the claims; returns the tasks that were won, as they are now."""
     changes = [one for one in decisions if isinstance(one, lifecycle.Change)]
-    lost = tasks.apply(call.store, changes)
-    won = [change for index, change in enumerate(changes) if index not in lost]
-    attempts.record(call.store, won)
+    written = tasks.apply(call.store, changes)
+    attempts.record(call.store, [c for c, w in zip(changes, written, strict=True) if w])
     by_id = {task["_id"]: task for task in chosen}
-    taken = [{**by_id[change.task_id], **change.set} for change in won]
+    taken = [{**by_id[c.task_id], **w} for c, w in zip(changes, written, strict=True) if w]
     represent.announce(call.context, taken)
     return taken
 
@@ -132,8 +131,7 @@ def _claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[D
         if not chosen:
             break
         decisions = [
-            decide(task, worker, grant, claim_id, bool(body.get("start")))
-            for task, grant in chosen
+            decide(task, worker, grant, claim_id, bool(body.get("start"))) for task, grant in chosen
         ]
         taken = _take(call, decisions, [task for task, _ in chosen])
         won += taken

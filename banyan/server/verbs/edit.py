@@ -203,8 +203,8 @@ def _write(
     order = list(changes)
     new_shapes = [{**found[changes[i].task_id], **changes[i].set} for i in order]
     SHAPES.describe(call.store, [task for task in new_shapes if "shape" in task])
-    lost = {order[i] for i in tasks.apply(call.store, [changes[i] for i in order])}
-    won = [index for index in order if index not in lost]
+    written = tasks.apply(call.store, [changes[i] for i in order])
+    won = [index for index, fields in zip(order, written, strict=True) if fields]
     aftermath.follow(call.context, [changes[index] for index in won], found)
     current = tasks.find(call.store, [changes[i].task_id for i in order]) if order else {}
     results: dict[int, Result] = {}
@@ -212,7 +212,7 @@ def _write(
         task = current.get(changes[index].task_id)
         if task is None:
             results[index] = missing("tasks", changes[index].task_id)
-        elif index in lost:
+        elif index not in won:
             message = f"another request was faster: the task is {task['state']}"
             results[index] = BanyanError("conflict", message, extra={"state": task["state"]})
         else:

@@ -52,8 +52,8 @@ def give_back(context: Context, held: Sequence[Document], reason: str, lost: boo
     decide = lifecycle.lost if lost else lifecycle.given_back
     decisions = [decide(task, reason, now()) for task in held]
     changes = [one for one in decisions if isinstance(one, Change)]
-    failed = tasks.apply(context.store, changes)
-    won = [change for index, change in enumerate(changes) if index not in failed]
+    written = tasks.apply(context.store, changes)
+    won = [change for change, fields in zip(changes, written, strict=True) if fields]
     attempts.record(context.store, won)
     aftermath.follow(context, won, {})
     return len(won)

@@ -85,8 +85,8 @@ def report_many(call: Call, reports: Sequence[Report]) -> list[Result]:
         results.update({i: one for i, one in decided.items() if isinstance(one, BanyanError)})
         going = {i: one for i, one in decided.items() if not isinstance(one, BanyanError)}
         won = _write(call, {i: (open_ones[i], one) for i, one in going.items()})
-        for index in won:
-            task = {**found[reports[index].task_id], **going[index].set}
+        for index, fields in won.items():
+            task = {**found[reports[index].task_id], **fields}
             results[index] = {**represent.task(call, task), "_status": "OK"}
         written += [going[index] for index in won if going[index].set]
         open_ones = {i: report for i, report in open_ones.items() if i not in results}
@@ -139,7 +139,7 @@ def _touch(task: Document, attempt_id: ObjectId, report: Report) -> Change:
     """A report that ends nothing; an attempt that has ended takes nothing more but output."""
     unexpected = {"exit_status", "time_terminated"} & report.data.keys()
     if unexpected:
-        issues = {name: "only together with the new state" for name in unexpected}
+        issues = dict.fromkeys(unexpected, "only together with the new state")
         raise BanyanError("invalid", "see _issues", {"update_execution_data": issues})
     if State(task["state"]) not in HELD:
         if report.data.keys() - {"token", "log"} or report.fields:
@@ -157,19 +157,18 @@ def _touch(task: Document, attempt_id: ObjectId, report: Report) -> Change:
     return Change(task["_id"], expected, changed, (), attempt_id, fields)
 
 
-def _write(call: Call, decided: Mapping[int, tuple[Report, Change]]) -> set[int]:
-    """Output first, then the tasks, then the attempts' records; returns who won."""
+def _write(call: Call, decided: Mapping[int, tuple[Report, Change]]) -> dict[int, Document]:
+    """Output first, then the tasks, then the attempts' records; what was written, of who won."""
     chunks = [chunk for report, change in decided.values() for chunk in _chunks(report, change)]
     logs.append(call.store, chunks)
     writing = {i: change for i, (_, change) in decided.items() if change.set}
-    order = list(writing)
-    lost = {order[i] for i in tasks.apply(call.store, [writing[i] for i in order])}
-    won = {index: pair for index, pair in decided.items() if index not in lost}
-    attempts.report(call.store, [_record(report, change) for report, change in won.values()])
-    for report, _ in won.values():
-        if report.data.get("log"):
-            call.context.signals.signal(f"log:{report.task_id}")
-    return set(won)
+    written = dict(zip(writing, tasks.apply(call.store, list(writing.values())), strict=True))
+    won = {i: fields for i in decided if (fields := written.get(i, {})) is not None}
+    attempts.report(call.store, [_record(*decided[index]) for index in won])
+    for index in won:
+        if decided[index][0].data.get("log"):
+            call.context.signals.signal(f"log:{decided[index][0].task_id}")
+    return won
 
 
 def _chunks(report: Report, change: Change) -> list[logs.Chunk]:

@@ -76,7 +76,9 @@ class _Retrying:
     def write(self) -> list[Change]:
         """Decide and write all of it. Errors: `illegal_transition`, GraphChangedError."""
         everyone = {**self.restored, **self.retried}
-        parents = self._find({p for task in everyone.values() for p in continuations.parents_of(task)})
+        parents = self._find(
+            {p for task in everyone.values() for p in continuations.parents_of(task)}
+        )
         coming = self._satisfiable(everyone, parents)
         changes = [
             change
@@ -84,7 +86,9 @@ class _Retrying:
             if task["_id"] in coming and (change := self._change(task, coming, parents))
         ]
         writes = [_write(change) for change in changes]
-        writes += self._list_again({c.task_id: everyone[c.task_id] for c in changes}, coming, parents)
+        writes += self._list_again(
+            {c.task_id: everyone[c.task_id] for c in changes}, coming, parents
+        )
         if writes:
             result = self.store["tasks"].bulk_write(writes, session=self.session)
             if result.matched_count != len(writes):

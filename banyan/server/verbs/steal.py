@@ -11,7 +11,6 @@ from typing import Any
 
 from bson import ObjectId
 
-
 from banyan.domain.lifecycle import Change
 from banyan.domain.resources import Capacity, capacity_from, fits, grant_for
 from banyan.server import aftermath, validation
@@ -65,8 +64,8 @@ def _take_away(
                 "holder.started": False,
             }
             claims.append(Change(**{**vars(decision), "expected": expected}))
-    lost = tasks.apply(call.store, claims)
-    won = [change for index, change in enumerate(claims) if index not in lost]
+    written = tasks.apply(call.store, claims)
+    won = [change for change, fields in zip(claims, written, strict=True) if fields]
     by_id = {task["_id"]: task for task, _ in chosen}
     attempts.report(call.store, [_ended(by_id[change.task_id]) for change in won])
     attempts.record(call.store, won)
@@ -93,5 +92,3 @@ def _ended(task: Document) -> attempts.Addition:
     """The victim's attempt never started; it ends without fault."""
     fields = {"exit_status": "lost", "reason": "stolen before it started", "time_terminated": now()}
     return attempts.Addition(task["holder"]["attempt"], task["_id"], fields)
-
-

@@ -14,7 +14,9 @@ from banyan.server.store.mongo import Document
 TARGETS_MAX = 1024
 
 
-def read(call: Call, allowed: frozenset[str] = frozenset()) -> tuple[list[ObjectId], dict[str, Any]]:
+def read(
+    call: Call, allowed: frozenset[str] = frozenset()
+) -> tuple[list[ObjectId], dict[str, Any]]:
     """(the ids that the action is for, the body's other members). Errors: `invalid`."""
     body = {} if call.body is None else call.body
     if not isinstance(body, dict):

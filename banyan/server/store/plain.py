@@ -1,0 +1,62 @@
+"""Items of resources without a life of their own: inserts, and one atomic update each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bson import ObjectId
+from pymongo import UpdateOne
+
+from banyan.server.store.mongo import Document, Store, new_etag, now
+
+
+def insert(
+    store: Store, resource: str, items: Sequence[Mapping[str, Any]], owner: str
+) -> list[Document]:
+    """Store new items, all or none; returns them as stored."""
+    time = now()
+    stored = [
+        {
+            "_id": ObjectId(),
+            **item,
+            "owner": owner,
+            "_created": time,
+            "_updated": time,
+            "_etag": new_etag(),
+        }
+        for item in items
+    ]
+    store.transaction(lambda session: store[resource].insert_many(stored, session=session))
+    return stored
+
+
+def update(
+    item_id: ObjectId,
+    values: Mapping[str, Any],
+    lists: Mapping[str, tuple[list[Any], list[Any], bool]],
+) -> UpdateOne:
+    """One write: values set, then for each list what is added, then what is removed.
+
+    lists: field -> (added, removed, whether it may hold a value twice).
+    A pipeline, because MongoDB's own operators can't add to and take from one field.
+    """
+    fields: Document = {name: {"$literal": value} for name, value in values.items()}
+    for name, (added, removed, repeats) in lists.items():
+        held: Any = {"$ifNull": [f"${name}", []]}
+        new: Any = {"$literal": added}
+        if not repeats:
+            new = {"$filter": {"input": new, "cond": {"$not": {"$in": ["$$this", held]}}}}
+        all_of_it = {"$concatArrays": [held, new]}
+        kept = {"$not": {"$in": ["$$this", {"$literal": removed}]}}
+        fields[name] = {"$filter": {"input": all_of_it, "cond": kept}}
+    stamp = {"_etag": new_etag(), "_updated": now()}
+    return UpdateOne({"_id": item_id}, [{"$set": {**fields, **stamp}}])
+
+
+def write(store: Store, resource: str, updates: Sequence[UpdateOne]) -> None:
+    """All updates in one command."""
+    store[resource].bulk_write(updates)
+
+
+def delete(store: Store, resource: str, item_id: ObjectId) -> None:
+    """Remove an item."""
+    store[resource].delete_one({"_id": item_id})

@@ -1,0 +1,106 @@
+"""Create, edit and remove for resources without a life of their own.
+
+A resource that DOMAIN declares without functions is served by these: its schema says
+what is valid, its rows of VIRTUAL_RESOURCES what may be appended, removed and set. Each
+edit is one write: plain values, additions and removals together, additions first.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bson import ObjectId
+from flask import current_app
+from pymongo import UpdateOne
+
+from banyan.errors import BanyanError
+from banyan.server import links, scoped, validation
+from banyan.server.auth import scope
+from banyan.server.calls import Answer, Call
+from banyan.server.store import plain
+from banyan.server.store.mongo import Document
+
+
+def create(call: Call) -> Answer:
+    """POST of one item or a list: 201 with what was stored."""
+    bodies = call.body if isinstance(call.body, list) else [call.body]
+    checked = [validation.check(_schema(call), body) for body in bodies]
+    if any(issues for _, issues in checked):
+        found = [issues for _, issues in checked]
+        told = validation.item_issues(found) if isinstance(call.body, list) else found[0]
+        raise BanyanError("invalid", "nothing was stored: see _issues", told)
+    stored = plain.insert(
+        call.store, call.resource, [item for item, _ in checked], call.caller.account
+    )
+    items = [{**_shown(call, item), "_status": "OK"} for item in stored]
+    if isinstance(call.body, list):
+        return Answer({"_status": "OK", "_items": items}, 201)
+    return Answer(items[0], 201)
+
+
+def edit_one(call: Call) -> Answer:
+    """PATCH of an item, and every virtual write to it."""
+    assert call.item_id is not None  # noqa: S101 - an item's route
+    item = scoped.item(call)
+    if call.if_match and call.if_match != item["_etag"]:
+        raise BanyanError("precondition_failed", "it has changed since; read it again")
+    plain.write(call.store, call.resource, [_update(call, item, call.body)])
+    return Answer({**_shown(call, scoped.item(call)), "_status": "OK"})
+
+
+def edit_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> None:
+    """Several edits, all checked before the first is written."""
+    query = {"$and": [{"_id": {"$in": list(edits)}}, scope(call.caller, call.resource)]}
+    found = {item["_id"]: item for item in call.store[call.resource].find(query)}
+    absent = {str(one): "there is no such item for you" for one in edits if one not in found}
+    if absent:
+        raise BanyanError("invalid", "nothing was written: see _issues", absent)
+    updates = [_update(call, found[one], body) for one, body in edits.items()]
+    plain.write(call.store, call.resource, updates)
+
+
+def remove(call: Call) -> Answer:
+    """DELETE of an item: 204."""
+    plain.delete(call.store, call.resource, scoped.item(call, ["_id"])["_id"])
+    return Answer(None, 204)
+
+
+def _schema(call: Call) -> Mapping[str, Any]:
+    schema: Mapping[str, Any] = current_app.config["DOMAIN"][call.resource]["schema"]
+    return schema
+
+
+def _update(call: Call, item: Document, body: Any) -> UpdateOne:
+    if not isinstance(body, dict):
+        raise BanyanError("invalid", "a JSON object of fields to change, please")
+    rows = current_app.config["VIRTUAL_RESOURCES"].get(call.resource, {})
+    values: dict[str, Any] = {}
+    lists: dict[str, tuple[list[Any], list[Any], bool]] = {}
+    issues: dict[str, Any] = {}
+    ordinary = {name: value for name, value in body.items() if name not in rows}
+    for name in body.keys() - ordinary.keys():
+        row = rows[name]
+        if row["kind"] not in ("append", "remove", "alias") or row["readonly"]:
+            issues[name] = "read-only"
+            continue
+        checked, wrong = validation.check_value(row["schema"], row["field"], body[name])
+        issues.update({name: wrong} if wrong else {})
+        if row["kind"] == "alias":
+            values[row["target"]] = checked
+        else:
+            added, removed, _ = lists.setdefault(row["target"], ([], [], False))
+            (added if row["kind"] == "append" else removed).extend(checked or ())
+            repeats = row["schema"][row["field"]].get("allows_duplicates", False)
+            lists[row["target"]] = (added, removed, repeats)
+    checked, wrong = validation.check(_schema(call), ordinary, update=True)
+    issues.update(wrong)
+    if issues:
+        raise BanyanError("invalid", "some fields are invalid: see _issues", issues)
+    return plain.update(item["_id"], {**checked, **values}, lists)
+
+
+def _shown(call: Call, item: Document) -> Document:
+    shown = {name: item[name] for name in ("_id", "_created", "_updated", "_etag", *_schema(call))
+             if name in item}  # fmt: skip
+    if not call.minimal:
+        shown["_links"] = links.of_item(current_app.config, call.resource, shown, call.caller)
+    return shown
