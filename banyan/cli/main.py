@@ -24,8 +24,8 @@ SECTIONS = {
     "Tasks": {
         "submit": ("submit", "Put a task into the queue."),
         "run": ("run", "Submit a task, follow its output, end as it ends."),
-        "ls": ("tasks", "List tasks."),
-        "show": ("tasks", "All about one task."),
+        "ls": ("ls", "List tasks."),
+        "show": ("show", "All about one task."),
         "log": ("log", "What a task has written."),
         "wait": ("ending", "Wait until tasks have ended."),
         "cancel": ("ending", "Cancel tasks."),

@@ -19,7 +19,7 @@ OUTCOMES = ("success", "failure", "timeout", "oom", "lost")
 def find_id(client: Client, text: str) -> str:
     """The id that is meant. Errors: `not_found`, `usage` where it is not unique."""
     if text == "last":
-        newest = next(client.find(sort="-_created", limit=1, projection={"name": 1}), None)
+        newest = next(client.find(sort="-_created,-_id", limit=1, projection={"name": 1}), None)
         if newest is None:
             raise BanyanError("not_found", "there is no task yet")
         return str(newest["_id"])

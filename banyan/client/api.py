@@ -6,11 +6,12 @@ repeated request is recognised.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
 
 from banyan.client.failures import error_of
-from banyan.client.graph import parents_first, prepared
+from banyan.client.graph import BULK_ITEMS, in_requests, parents_first, prepared
 from banyan.client.ids import in_pieces
 from banyan.client.output import Output
 from banyan.client.transport import Options, Transport
@@ -19,7 +20,6 @@ from banyan.profiles import find_access
 
 Document = dict[str, Any]  # one resource as the server tells it
 
-BULK_ITEMS = 1000  # as many as the server takes in one list
 PAGE_ITEMS = 1000
 
 
@@ -76,8 +76,7 @@ class Client:
         ready = prepared(tasks, hold)
         created: dict[int, Document] = {}
         order = parents_first(ready)
-        for start in range(0, len(order), BULK_ITEMS):
-            places = order[start : start + BULK_ITEMS]
+        for places in in_requests(ready, order):
             documents = self._create([ready[place] for place in places])
             created.update(zip(places, documents, strict=True))
         return [created[place] for place in range(len(ready))]
@@ -99,20 +98,19 @@ class Client:
 
         sort: field names, a minus before one for descending: "-_created,name".
         """
-        page, left = 1, limit
-        while left is None or left > 0:
-            size = min(PAGE_ITEMS, left or PAGE_ITEMS)
-            params = {
-                "where": where, "projection": projection, "sort": sort,
-                "max_results": size, "page": page,
-            }  # fmt: skip
-            given = {name: value for name, value in params.items() if value is not None}
-            answer = self._body("GET", f"/{resource}", params=given, prefer="return=minimal")
-            items: list[Document] = answer["_items"]
-            yield from items
-            if len(items) < size:
+        size = PAGE_ITEMS if limit is None else min(PAGE_ITEMS, limit)
+        asked = {"where": where, "projection": projection, "sort": sort, "max_results": size}
+        params = {name: value for name, value in asked.items() if value is not None}
+        left = limit
+        for page in count(1):
+            body = self._body(
+                "GET", f"/{resource}", params={**params, "page": page}, prefer="return=minimal"
+            )
+            items: list[Document] = body["_items"]
+            yield from items[:left]
+            left = None if left is None else left - len(items)
+            if len(items) < size or (left is not None and left <= 0):
                 return
-            page, left = page + 1, left and left - len(items)
 
     def release(self, ids: Iterable[str]) -> None:
         """Lets held (inactive) tasks go. Errors: of the first that could not be released."""
@@ -126,14 +124,17 @@ class Client:
 
     def cancel(self, ids: Iterable[str]) -> None:
         """Cancels tasks; those that have ended stay as they are."""
-        self._on_targets("cancel", ids, {})
+        for path, body in _targets("cancel", ids):
+            self.transport.request("POST", path, json=body, repeatable=True)
 
     def retry(self, ids: Iterable[str], *, downstream: bool = False) -> None:
         """Gives ended tasks one more attempt.
 
         downstream: what was cancelled because of them waits for them again.
         """
-        self._on_targets("retry", ids, {"downstream": downstream})
+        # Not repeatable: the attempt that a lost answer told of may have failed meanwhile.
+        for path, body in _targets("retry", ids):
+            self.transport.request("POST", path, json={**body, "downstream": downstream})
 
     def wait(
         self,
@@ -214,8 +215,12 @@ class Client:
         body = self.transport.request(method, path, **options).body
         return cast(Document, body)
 
-    def _on_targets(self, action: str, ids: Iterable[str], more: Document) -> None:
-        targets = list(ids)
-        for start in range(0, len(targets), BULK_ITEMS):
-            body = {"targets": targets[start : start + BULK_ITEMS], **more}
-            self.transport.request("POST", f"/tasks/{action}", json=body, repeatable=True)
+
+def _targets(action: str, ids: Iterable[str]) -> Iterator[tuple[str, Document]]:
+    """The requests for an action on tasks: path and body."""
+    targets = list(ids)
+    if len(targets) == 1:
+        yield f"/tasks/{targets[0]}/{action}", {}
+        return
+    for start in range(0, len(targets), BULK_ITEMS):
+        yield f"/tasks/{action}", {"targets": targets[start : start + BULK_ITEMS]}

@@ -3,11 +3,16 @@
 Called by `Client.submit`. It never changes what its caller gave it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from banyan.client.ids import new_id
 from banyan.errors import BanyanError
+
+# As much as the server takes in one request; of the bytes, with room to spare.
+BULK_ITEMS = 1000
+BODY_BYTES = 8 * 1024 * 1024
 
 # How an edge is named by the parent -> how the same edge is named by the child.
 CHILD_SIDE = {
@@ -63,6 +68,21 @@ def parents_first(tasks: Sequence[Mapping[str, Any]]) -> list[int]:
         told = tasks[stuck].get("name") or tasks[stuck].get("_id")
         raise BanyanError("invalid", f"the edges of the list make a cycle, at task {told}")
     return ordered
+
+
+def in_requests(tasks: Sequence[Mapping[str, Any]], order: Sequence[int]) -> Iterator[list[int]]:
+    """The places in this order, as many at a time as one request may hold."""
+    places: list[int] = []
+    room = BODY_BYTES
+    for place in order:
+        size = len(json.dumps(tasks[place]))
+        if places and (len(places) == BULK_ITEMS or size > room):
+            yield places
+            places, room = [], BODY_BYTES
+        places.append(place)
+        room -= size
+    if places:
+        yield places
 
 
 def _places(tasks: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -17,11 +17,16 @@ _QUICK_SECONDS = 0.2
 
 
 class Held:
-    """GET of one address again and again, each answer other than the last one."""
+    """GET of one address again and again, each answer other than the last one.
 
-    def __init__(self, transport: Transport, path: str) -> None:
+    growing: what is there only grows, and its ETag names all of it, whatever part is asked
+             for: another offset is still the same question.
+    """
+
+    def __init__(self, transport: Transport, path: str, *, growing: bool = False) -> None:
         self._transport = transport
         self._path = path
+        self._growing = growing
         self._params: Mapping[str, Any] | None = None
         self._etag: str | None = None
 
@@ -33,7 +38,7 @@ class Held:
     ) -> Answer | None:
         """The next answer that differs; None when there is none after so many seconds (<= 30)."""
         hold = max(0.0, min(seconds, HOLD_SECONDS))
-        if params != self._params:
+        if params != self._params and not self._growing:
             self._params, self._etag = params, None  # another question: its answer is new
         begun = time.monotonic()
         answer = self._transport.request(

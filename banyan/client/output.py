@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from banyan.client.holding import Held
-from banyan.client.transport import Answer, Transport
+from banyan.client.transport import Transport
 
 _ENDED = {"terminated", "cancelled"}
 
@@ -23,17 +23,9 @@ class Output:
 
     def of_attempt(self, attempt: int | None) -> bytes:
         """What an attempt (left out: the last) has written so far."""
-        parts = []
-        offset = 0
-        while True:
-            params = self._params(attempt, offset)
-            answer = self._transport.request("GET", f"{self._task}/log", params=params, raw=True)
-            parts.append(answer.body)
-            attempt = _attempt_of(answer) or attempt
-            reached = _next_offset(answer, offset)
-            if reached == offset:
-                return b"".join(parts)
-            offset = reached
+        params = self._params(attempt, 0)
+        answer = self._transport.request("GET", f"{self._task}/log", params=params, raw=True)
+        return bytes(answer.body)
 
     def follow(self, attempt: int | None) -> Iterator[bytes]:
         """What an attempt writes, until it is complete; left out: of every attempt to come."""
@@ -57,29 +49,18 @@ class Output:
                 yield answer.body
 
     def _until_complete(self, attempt: int) -> Iterator[bytes]:
-        held = Held(self._transport, f"{self._task}/log")
+        held = Held(self._transport, f"{self._task}/log", growing=True)
         offset = 0
-        complete = False
-        while not complete:
+        while True:
             answer = held.next(self._params(attempt, offset), raw=True)
             if answer is None:
                 continue
             if answer.body:
                 yield answer.body
-            reached = _next_offset(answer, offset)
-            complete = answer.headers.get("Banyan-Log-Complete") == "true" and reached == offset
-            offset = reached
+            if answer.headers["Banyan-Log-Complete"] == "true":
+                return
+            offset = int(answer.headers["Banyan-Log-Next-Offset"])
 
     def _params(self, attempt: int | None, offset: int) -> dict[str, Any]:
         params = {"attempt": attempt, "offset": offset, "stream": self._stream}
         return {name: value for name, value in params.items() if value is not None}
-
-
-def _next_offset(answer: Answer, offset: int) -> int:
-    told = answer.headers.get("Banyan-Log-Next-Offset")
-    return int(told) if told else offset + len(answer.body)
-
-
-def _attempt_of(answer: Answer) -> int | None:
-    told = answer.headers.get("Banyan-Log-Attempt")
-    return int(told) if told and int(told) > 0 else None

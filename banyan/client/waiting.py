@@ -50,7 +50,7 @@ class _Waiting:
         self._total = total
         self._deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         self._on_change = on_change
-        self._told = -1
+        self._told = -1  # how many have ended, as far as was told
 
     def look(self, piece: Sequence[str]) -> None:
         """Learns how each task of a piece is; all of them must exist."""
@@ -78,17 +78,17 @@ class _Waiting:
         ended_before = len(self.ended)
         still_open = len(ids)
         while still_open:
-            answer = held.next(params, self._seconds_left(len(ids)))
+            answer = held.next(params, self._seconds_left())
             if answer is not None:
                 still_open = len(answer.body["_items"])
                 self._tell(ended_before + len(ids) - still_open)
 
-    def _seconds_left(self, open_count: int) -> float:
+    def _seconds_left(self) -> float:
         if self._deadline is None:
             return HOLD_SECONDS
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"{open_count} tasks have not ended in time")
+            raise TimeoutError(f"{self._told} of {self._total} tasks have ended in time")
         return left
 
     def _tell(self, ended: int) -> None:

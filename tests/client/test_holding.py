@@ -48,6 +48,14 @@ def test_another_question_forgets_the_answer_to_the_first(server: Scripted, held
     assert "If-None-Match" not in server.asked[1].headers
 
 
+def test_what_grows_is_the_same_question_at_every_offset(server: Scripted) -> None:
+    server.replies = [ok({}, ETag='"1"')]
+    held = Held(Transport(server.url), "/tasks/1/log", growing=True)
+    held.next({"offset": 0})
+    held.next({"offset": 5})
+    assert server.asked[1].headers["If-None-Match"] == '"1"'
+
+
 @pytest.mark.parametrize("reply", [UNCHANGED, ok({}), ok({}, ETag='"1"')])
 def test_a_server_that_does_not_hold_is_not_besieged(
     server: Scripted, held: Held, reply: object

@@ -1,0 +1,110 @@
+"""`banyan ls`: the tasks that there are."""
+
+import json
+import shlex
+from typing import Any
+
+import click
+
+from banyan.cli.connection import with_client
+from banyan.cli.output import age, as_json, column, print_json, print_table, quiet
+from banyan.cli.selecting import in_state
+from banyan.cli.verdict import standing
+from banyan.cli.words import pairs
+from banyan.client.api import Client
+from banyan.domain.units import format_bytes
+from banyan.errors import BanyanError
+
+_LISTED = (
+    "name", "command", "state", "outcome", "reason", "queue", "priority", "requested_resources",
+    "attempt_count", "pending_dependency_count", "_created", "tags",
+)  # fmt: skip
+_TITLES = ("ID", "NAME", "STATE", "QUEUE", "CORES", "MEMORY", "ATTEMPTS", "AGE", "COMMAND")
+
+
+@click.command("ls")
+@with_client()
+@click.option("--state", help="A state or an outcome; also: failed, open.")
+@click.option("--name", help="Only of this name.")
+@click.option("--queue", help="Only of this queue.")
+@click.option("--tag", multiple=True, metavar="KEY=VALUE", help="Only with this tag.")
+@click.option("--where", metavar="JSON", help="Any filter that the API knows.")
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=25, show_default=True)
+@click.option("-a", "--all", "everything", is_flag=True, help="Without a limit.")
+@as_json
+@quiet
+def ls_command(
+    client: Client,
+    state: str | None,
+    name: str | None,
+    queue: str | None,
+    tag: tuple[str, ...],
+    where: str | None,
+    limit: int,
+    everything: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """List tasks, the newest first.
+
+    \b
+    Example:
+      banyan ls --state failed --tag experiment=7
+    """
+    wanted: dict[str, Any] = {**_filter(where), **(in_state(state) if state else {})}
+    wanted.update({key: value for key, value in (("name", name), ("queue", queue)) if value})
+    wanted.update({f"tags.{key}": value for key, value in pairs(tag, "--tag").items()})
+    projection = {"state": 1} if quiet else dict.fromkeys(_LISTED, 1)
+    found = client.find(
+        wanted or None,
+        sort="-_created,-_id",
+        limit=None if everything else limit,
+        projection=None if as_json else projection,
+    )
+    if as_json:
+        print_json(list(found))
+    elif quiet:
+        for task in found:
+            click.echo(task["_id"])
+    else:
+        print_table(_TITLES, [_row(task) for task in found])
+
+
+def _filter(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError as problem:
+        raise BanyanError("usage", f"--where is no JSON: {problem}") from None
+    if not isinstance(found, dict):
+        raise BanyanError("usage", "--where must be a JSON object")
+    return found
+
+
+def _row(task: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        task["_id"],
+        column(task, "name"),
+        standing(task),
+        column(task, "queue"),
+        cores(task),
+        column(task, "requested_resources.cpu_memory_bytes", format_bytes),
+        column(task, "attempt_count"),
+        age(task.get("_created")),
+        command(task),
+    )
+
+
+def cores(task: dict[str, Any]) -> str:
+    """The cores that a task asks for, as `--cores` takes them."""
+    wanted = (task.get("requested_resources") or {}).get("cpu_cores") or {}
+    if wanted.get("percent"):
+        return f"{wanted['percent']:g}%"
+    return f"{wanted['count']:g}" if "count" in wanted else ""
+
+
+def command(task: dict[str, Any]) -> str:
+    """The command as one would type it."""
+    given = task.get("command")
+    if given is None:
+        return "(group)"
+    return given if isinstance(given, str) else shlex.join(given)

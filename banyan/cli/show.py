@@ -1,0 +1,113 @@
+"""`banyan show`: all about one task, what goes without saying left out."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from banyan.cli.connection import with_client
+from banyan.cli.ls import command, cores
+from banyan.cli.output import age, as_json, column, harmless, print_json, print_table
+from banyan.cli.selecting import find_id
+from banyan.client.api import Client
+from banyan.domain.units import format_bytes, format_duration, parse_time
+
+_LISTS = (
+    "after", "after_failure", "after_any",
+    "continuations", "failure_continuations", "final_continuations",
+)  # fmt: skip
+
+
+@click.command("show")
+@with_client()
+@click.argument("id")
+@as_json
+def show_command(client: Client, id: str, as_json: bool) -> None:
+    """All about one task and its attempts.
+
+    \b
+    Example:
+      banyan show last
+    """
+    task = client.get(find_id(client, id))
+    where = {"task": task["_id"]}
+    attempts = list(client.find(where, sort="attempt_count", resource="attempts"))
+    if as_json:
+        print_json({**task, "attempts": attempts})
+        return
+    facts = {name: value for name, value in _facts(task).items() if value}
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        click.echo(f"{name.ljust(width)}  {harmless(value)}")
+    if attempts:
+        click.echo()
+        titles = ("ATTEMPT", "EXIT STATUS", "WORKER", "CLAIMED", "TOOK", "PEAK MEMORY", "REASON")
+        print_table(titles, [_attempt_row(attempt) for attempt in attempts])
+
+
+def _facts(task: dict[str, Any]) -> dict[str, str]:
+    created = column(task, "_created")
+    return {
+        "id": task["_id"],
+        "name": column(task, "name"),
+        "state": column(task, "state"),
+        "outcome": column(task, "outcome"),
+        "reason": column(task, "reason"),
+        "command": command(task),
+        "cwd": column(task, "cwd"),
+        "env": _pairs(task.get("env")),
+        "queue": column(task, "queue"),
+        "priority": column(task, "priority"),
+        "cores": cores(task),
+        "memory": column(task, "requested_resources.cpu_memory_bytes", format_bytes),
+        "gpus": column(task, "requested_resources.gpu_count", _some),
+        "disk": column(task, "requested_resources.disk_bytes", _format_some_bytes),
+        "custom": _pairs((task.get("requested_resources") or {}).get("custom")),
+        "labels": _pairs(task.get("labels")),
+        "tags": _pairs(task.get("tags")),
+        "timeout": column(task, "timeout_milliseconds", format_duration),
+        "not before": column(task, "not_before"),
+        "attempts": f"{column(task, 'attempt_count')} of {column(task, 'max_attempt_count')}",
+        **{name.replace("_", " "): " ".join(task.get(name) or ()) for name in _LISTS},
+        "open parents": column(task, "pending_dependency_count", _some),
+        "progress": _json(task.get("progress")),
+        "result": _json(task.get("result")),
+        "owner": column(task, "owner"),
+        "created": f"{created} ({age(created)} ago)",
+    }
+
+
+def _attempt_row(attempt: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        column(attempt, "attempt_count"),
+        column(attempt, "exit_status") or "(not ended)",
+        column(attempt, "worker"),
+        column(attempt, "time_claimed"),
+        _took(attempt),
+        column(attempt, "peak_memory_bytes", format_bytes),
+        column(attempt, "reason"),
+    )
+
+
+def _took(attempt: dict[str, Any]) -> str:
+    start, end = attempt.get("time_started"), attempt.get("time_terminated")
+    if not start or not end:
+        return ""
+    return format_duration(round((parse_time(end) - parse_time(start)).total_seconds() * 1000))
+
+
+def _some(count: int) -> str:
+    return str(count) if count else ""
+
+
+def _format_some_bytes(size: int) -> str:
+    return format_bytes(size) if size else ""
+
+
+def _pairs(mapping: Mapping[str, Any] | None) -> str:
+    return " ".join(f"{name}={value}" for name, value in (mapping or {}).items())
+
+
+def _json(value: Any) -> str:
+    return "" if value is None else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,83 @@
+"""A whole stack (`banyan up`) and the command line beside it, as at somebody's terminal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.harness import Processes, Started
+from tests.harness.processes import ROOT
+
+Done = subprocess.CompletedProcess[bytes]
+
+
+class Stack:
+    """`banyan up` on a data directory of its own, with a profile of its own."""
+
+    def __init__(self, processes: Processes, directory: Path, *options: str) -> None:
+        self.data = directory / "data"
+        self.processes = processes
+        self.environment = {
+            **processes.environment(),
+            "BANYAN_CONFIG": str(directory / "config.toml"),
+        }
+        self._options = ("--json", "--port", "0", "--data", str(self.data), *options)
+        self.started = self.start()
+
+    def start(self) -> Started:
+        """Starts it, the first time or again; returns once it is ready."""
+        self.started = self.processes.banyan("up", *self._options, environment=self.environment)
+        ready = json.loads(self.started.line(60))
+        self.url: str = ready["url"]
+        self.credentials = Path(ready["credentials"])
+        return self.started
+
+    def call(
+        self,
+        *arguments: str,
+        code: int = 0,
+        environment: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> Done:
+        """`banyan ARGUMENTS...`; fails when it ends with another code than `code`."""
+        given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        done: Done = subprocess.run(
+            [sys.executable, "-m", "banyan", *arguments],
+            env={**os.environ, **self.environment, **(environment or {})},
+            timeout=60,
+            check=False,
+            **given,
+        )
+        told = (done.stdout, done.stderr)
+        assert done.returncode == code, f"banyan {arguments} ended with {done.returncode}: {told}"
+        return done
+
+    def text(self, *arguments: str, **more: Any) -> str:
+        """What it prints, without the newline at the end."""
+        output: bytes = self.call(*arguments, **more).stdout
+        return output.decode().removesuffix("\n")
+
+    def json(self, *arguments: str, **more: Any) -> Any:
+        """What it prints, read as JSON."""
+        return json.loads(self.text(*arguments, **more))
+
+    def begin(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """`banyan ARGUMENTS...`, still going."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "banyan", *arguments],
+            env={**os.environ, **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+        )
+
+
+def interrupt(process: "subprocess.Popen[bytes]") -> tuple[int, str]:
+    """Ctrl-C; the exit code and what it said."""
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    return process.returncode, said.decode()
