@@ -14,13 +14,13 @@ from flask import current_app, g, request
 from banyan.config import knobs
 from banyan.server import aliases, queries
 from banyan.server.auth import scope
-from banyan.server.store.mongo import Document
+from banyan.server.store.mongo import Document, Store
 
 _ALWAYS = ("_id", "_created", "_updated", "_etag")
 KNOWN_ARGUMENTS = {"where", "projection", "sort", "max_results", "page"}
 
 
-class BanyanMongo(Mongo):
+class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
     """What Eve calls for GET on a collection and on an item."""
 
     def init_app(self, app: Any) -> None:
@@ -55,9 +55,10 @@ class BanyanMongo(Mongo):
         """One item that the caller may see; None makes Eve answer 404."""
         fields = self._fields(resource)
         query = {"$and": [{"_id": ObjectId(lookup["_id"])}, scope(g.caller, resource)]}
-        item = g.context.store[resource].find_one(query, aliases.stored_fields(resource, fields))
+        store: Store = g.context.store
+        item = store[resource].find_one(query, aliases.stored_fields(resource, fields))
         if item:
-            aliases.fill(g.context.store, resource, [item], fields)
+            aliases.fill(store, resource, [item], fields)
         return item
 
     def _fields(self, resource: str) -> list[str]:

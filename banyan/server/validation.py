@@ -23,7 +23,7 @@ PRIORITIES = {"backfill": -100, "low": -10, "normal": 0, "high": 10}
 _ENV_BYTES_MAX = 64 * 1024
 
 
-class BanyanValidator(Validator):
+class BanyanValidator(Validator):  # type: ignore[misc]  # Eve has no types
     """Rules and coercions that the schemas name. Their docstrings are rules' own schemas."""
 
     def _normalize_coerce_object_id(self, value: Any) -> ObjectId:

@@ -95,7 +95,7 @@ def attempt_secret(store: Store) -> bytes:
         upsert=True,
         return_document=ReturnDocument.AFTER,
     )
-    return bytes(found["key"])
+    return bytes(found["key"]) if found else attempt_secret(store)
 
 
 def _hash(secret: str) -> str:

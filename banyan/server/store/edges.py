@@ -70,9 +70,12 @@ def descendants(
 
 
 def insert(
-    store: Store, tasks: Sequence[Document], to_children: Iterable[Edge], to_parents: Iterable[Edge],
+    store: Store,
+    tasks: Sequence[Document],
+    to_children: Iterable[Edge],
+    to_parents: Iterable[Edge],
     session: ClientSession | None,
-) -> None:  # fmt: skip
+) -> None:
     """Store new tasks, and the other ends of their edges to tasks that exist.
 
     to_children: edges from new parents to existing children, which must be inactive.

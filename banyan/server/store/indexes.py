@@ -3,6 +3,8 @@
 Called once before servers start, and safe to call again: what exists is left alone.
 """
 
+import contextlib
+
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import CollectionInvalid
 
@@ -76,9 +78,6 @@ VALIDATORS = {"tasks": {"owner": {"$type": "string"}}}
 def ensure(store: Store) -> None:
     """Make the collections, their validators and indexes where they are missing."""
     for name, indexes in INDEXES.items():
-        options = {"validator": VALIDATORS[name]} if name in VALIDATORS else {}
-        try:
-            store.database.create_collection(name, **options)
-        except CollectionInvalid:
-            pass  # it is there
+        with contextlib.suppress(CollectionInvalid):  # it is there
+            store.database.create_collection(name, validator=VALIDATORS.get(name, {}))
         store[name].create_indexes(indexes)

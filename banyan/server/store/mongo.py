@@ -26,11 +26,9 @@ Document = dict[str, Any]
 T = TypeVar("T")
 
 MAJORITY = WriteConcern("majority", j=True, wtimeout=10_000)
-_TIMEOUTS = {
-    "serverSelectionTimeoutMS": 4_000,
-    "connectTimeoutMS": 4_000,
-    "socketTimeoutMS": 30_000,
-}
+# A server that has lost its database says so with 503 before its callers give up.
+_SELECTION_TIMEOUT_MILLISECONDS = 4_000
+_SOCKET_TIMEOUT_MILLISECONDS = 30_000
 
 
 class Store:
@@ -43,7 +41,14 @@ class Store:
     @cached_property
     def client(self) -> MongoClient[Document]:
         """The process's one client; pymongo keeps its pool of connections."""
-        return MongoClient(self.uri, tz_aware=True, retryWrites=True, **_TIMEOUTS)
+        return MongoClient(
+            self.uri,
+            tz_aware=True,
+            retryWrites=True,
+            serverSelectionTimeoutMS=_SELECTION_TIMEOUT_MILLISECONDS,
+            connectTimeoutMS=_SELECTION_TIMEOUT_MILLISECONDS,
+            socketTimeoutMS=_SOCKET_TIMEOUT_MILLISECONDS,
+        )
 
     @cached_property
     def database(self) -> Database[Document]:

@@ -35,8 +35,9 @@ def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:
     """Write each change where the task still is as the change expects.
 
     One command, however many changes. Returns for each the fields that were written, with
-    the task's new version, or None where it lost a race. A plain bulk write tells only how many matched. As upserts, those whose guard does
-    not match try to insert a task that exists, and are named one by one as duplicates.
+    the task's new version, or None where it lost a race.
+    A plain bulk write tells only how many matched. As upserts, those whose guard does not
+    match try to insert a task that exists, and are named one by one as duplicates.
     """
     if not changes:
         return []

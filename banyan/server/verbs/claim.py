@@ -156,8 +156,13 @@ def free_of(call: Call, worker: Document, given: Any, total: Capacity) -> Capaci
 
 
 def _choose(
-    call: Call, worker: Document, body: Mapping[str, Any], free: Capacity, total: Capacity, most: int
-) -> list[tuple[Document, Grant]]:  # fmt: skip
+    call: Call,
+    worker: Document,
+    body: Mapping[str, Any],
+    free: Capacity,
+    total: Capacity,
+    most: int,
+) -> list[tuple[Document, Grant]]:
     """The tasks to try for, in order; they fit together into what is free."""
     waiting = claims.waiting_shapes(call.store)
     queues = set(body.get("queues", worker["queues"]))

@@ -197,8 +197,11 @@ def _apply(call: Call, edits: Sequence[Edit]) -> list[Result]:
 
 
 def _write(
-    call: Call, edits: Sequence[Edit], changes: Mapping[int, Change], found: Mapping[ObjectId, Document]
-) -> dict[int, Result]:  # fmt: skip
+    call: Call,
+    edits: Sequence[Edit],
+    changes: Mapping[int, Change],
+    found: Mapping[ObjectId, Document],
+) -> dict[int, Result]:
     """Apply the changes, settle what ended, and tell winners and losers what is there now."""
     order = list(changes)
     new_shapes = [{**found[changes[i].task_id], **changes[i].set} for i in order]
