@@ -91,9 +91,9 @@ class Launcher:
 
     def _sleep_seconds(self) -> float | None:
         first = self._timers.next()
-        if first is None:
-            return _SLEEP_SECONDS_MAX if self._attempts.ended else None
-        return min(max(first - now(), 0), _SLEEP_SECONDS_MAX)
+        if self._attempts.ended and not self._agent and self._lease_end is not None:
+            first = min(first or self._lease_end, self._lease_end)
+        return None if first is None else min(max(first - now(), 0), _SLEEP_SECONDS_MAX)
 
     def _lease_over(self) -> None:
         """Nobody has renewed the leases: end all, so early that it is done when they end."""
@@ -113,6 +113,7 @@ class Launcher:
         self._goodbye = False
         self._epoll.register(end, select.EPOLLIN)
         self._tell({"is": "hello", "pid": os.getpid(), **self._attempts.held()})
+        self._flush_agent()
 
     def _drop_agent(self) -> None:
         if self._agent:
@@ -190,6 +191,7 @@ def _become_subreaper() -> None:
 def main() -> None:
     """Serves on the inherited listening socket until there is nothing more to do."""
     state_directory = Path(sys.argv[2])
+    os.set_inheritable(int(sys.argv[1]), False)  # a task that held it would seem to be a launcher
     _become_subreaper()
     os.chdir("/")
     with socket.socket(fileno=int(sys.argv[1])) as listener:

@@ -14,6 +14,7 @@ from banyan.worker import wire
 from banyan.worker.launcher import OUTPUT, SOCKET
 
 _STDERR = "launcher.stderr"
+_NOT_HANDED_ON = {"BANYAN_ATTEMPT", "BANYAN_TASK_TOKEN", "BANYAN_TOKEN"}
 
 
 def find(state_directory: Path) -> wire.Line | None:
@@ -52,6 +53,6 @@ def _python() -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing that is the agent's own: no token, and no marker of a task that it may be in."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    """The agent's, less what a task is known by (the agent may itself run in one)."""
+    kept = {name: value for name, value in os.environ.items() if name not in _NOT_HANDED_ON}
     return {**kept, "PYTHONPATH": str(Path(banyan.__file__).parents[1])}

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from banyan.worker import tree
@@ -16,6 +17,8 @@ from banyan.worker.spawning import Spawned
 from banyan.worker.spool import STDERR, STDOUT, Spool
 
 _READ_BYTES = 1 << 16
+_OWN_PEAK_SECONDS = 1.0
+_OWN_PEAK_SLACK_KIBIBYTES = 1024
 _DRAIN_READS = 64  # more than a pipe holds; those who would write on are dead by then
 
 
@@ -127,6 +130,22 @@ class Running:
 
     def _in_group(self, pid: int) -> bool:
         return not self.leader_ended and tree.group_and_session(pid)[0] == self.pid
+
+
+class OwnPeak:
+    """The most memory that this process has held; read now and then, as reading it costs."""
+
+    def __init__(self) -> None:
+        self._kibibytes = 0
+        self._read_at = 0.0
+
+    def kibibytes(self) -> int:
+        """Resident memory at its highest so far, and a little more for what was since."""
+        if time.monotonic() - self._read_at > _OWN_PEAK_SECONDS:
+            self._read_at = time.monotonic()
+            status = Path("/proc/self/status").read_text()
+            self._kibibytes = int(status.partition("VmHWM:")[2].split()[0])
+        return self._kibibytes + _OWN_PEAK_SLACK_KIBIBYTES
 
 
 def kill_trees(roots: list[int]) -> None:

@@ -8,7 +8,6 @@ attempt lives that it can kill.
 import base64
 import contextlib
 import os
-import resource
 import select
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from banyan.worker.orphans import Orphans
-from banyan.worker.running import Running, kill_trees
+from banyan.worker.running import OwnPeak, Running, kill_trees
 from banyan.worker.spawning import NotStarted, Spawner
 from banyan.worker.spool import Spool
 from banyan.worker.timers import Timers, now
@@ -42,6 +41,7 @@ class Supervision:
         self._tell = tell
         self._spawner = Spawner()
         self._orphans = Orphans()
+        self._own_peak = OwnPeak()
         self._leaders: dict[int, str] = {}
         self.pipes: dict[int, Running] = {}
         self.running: dict[str, Running] = {}
@@ -200,7 +200,7 @@ class Supervision:
         for pipe in running.drain():
             del self.pipes[pipe]
         inline = running.spool.finish()
-        told = running.ended(left, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        told = running.ended(left, self._own_peak.kibibytes())
         told["inline"] = None if inline is None else base64.b64encode(inline).decode()
         running.told_ended = True
         told["shipped"] = running.shipped

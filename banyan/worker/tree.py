@@ -37,6 +37,12 @@ def group_and_session(pid: int) -> tuple[int, int]:
     return (int(fields[2]), int(fields[3])) if fields else (0, 0)
 
 
+def ended(pid: int) -> bool:
+    """True where it is gone, or a zombie that only waits for its parent."""
+    fields = _stat(pid)
+    return not fields or fields[0] in (b"Z", b"X")
+
+
 def attempt_of(pid: int) -> str | None:
     """The attempt whose marker the process carries in its first environment, if any."""
     try:

@@ -1,0 +1,102 @@
+"""What happens to the output of a task on its way into the spool."""
+
+import hashlib
+import os
+import resource
+from pathlib import Path
+
+from tests.worker.launched import Launched
+
+
+def test_both_streams_are_kept_apart_and_in_order(launcher: Launched, tmp_path: Path):
+    # Each word waits for the launcher to have taken the one before: then order is exact.
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    attempt = launcher.shell(
+        f"echo one; read x < {fifo}; echo two >&2; read x < {fifo}; echo three"
+    )
+    for word in (b"one\n", b"two\n"):
+        launcher.says(attempt, word)
+        fifo.write_text("on\n")
+    launcher.ended(attempt)
+    assert launcher.frames(attempt) == [
+        ("stdout", b"one\n"),
+        ("stderr", b"two\n"),
+        ("stdout", b"three\n"),
+    ]
+
+
+def test_bytes_that_are_no_text_are_kept_as_they_are(launcher: Launched):
+    script = "import os, sys; sys.stdout.buffer.write(bytes(range(256)) * 3)"
+    attempt = launcher.start(["python3", "-c", script])
+    launcher.ended(attempt)
+    assert launcher.output(attempt) == bytes(range(256)) * 3
+
+
+def test_small_output_of_a_short_task_comes_with_its_end_and_needs_no_file(launcher: Launched):
+    attempt = launcher.shell("echo hello")
+    assert launcher.ended(attempt)["inline"]
+    assert launcher.output(attempt) == b"hello\n"
+    assert not launcher.spool(attempt).exists()
+
+
+def test_output_can_be_read_while_the_task_runs(launcher: Launched):
+    attempt = launcher.shell("echo hello; exec sleep 100")
+    launcher.says(attempt, b"hello\n", seconds=5)
+    assert not any(message["is"] == "ended" for message in launcher.heard)
+
+
+def test_much_output_is_kept_whole(launcher: Launched):
+    script = "import sys; [sys.stdout.write(f'{n:09}\\n') for n in range(3_000_000)]"
+    attempt = launcher.start(["python3", "-c", script], log_bytes_max=1 << 26)
+    launcher.ended(attempt, seconds=60)
+    expected = hashlib.sha256(b"".join(b"%09d\n" % n for n in range(3_000_000))).hexdigest()
+    assert hashlib.sha256(launcher.output(attempt)).hexdigest() == expected
+
+
+def test_output_beyond_the_bound_is_dropped_and_the_bound_stated(launcher: Launched):
+    bound = 10_000
+    ended, output = launcher.run("yes | head -c 1000000; echo last >&2", log_bytes_max=bound)
+    assert ended["code"] == 0, "a task that says much is not stopped"
+    assert len(output) == bound
+    assert output.endswith(b"[banyan: output is kept up to 10000 bytes; the rest is not]\n")
+    assert output.startswith(b"y\n" * 1000)
+
+
+def test_output_of_exactly_the_bound_less_the_statement_is_kept_without_it(launcher: Launched):
+    _, output = launcher.run("printf %0500d 0", log_bytes_max=10_000)
+    assert output == b"0" * 500
+
+
+def test_a_gigabyte_on_one_line_neither_fills_the_disk_nor_the_memory(launcher: Launched):
+    attempt = launcher.shell("head -c 1000000000 /dev/zero", log_bytes_max=1 << 20)
+    assert launcher.ended(attempt, seconds=60)["code"] == 0
+    assert launcher.spool(attempt).stat().st_size < 1.1 * (1 << 20)
+    with open(f"/proc/{launcher.process.pid}/status") as status:
+        peak = next(line for line in status if line.startswith("VmHWM"))
+    assert int(peak.split()[1]) < 50_000
+
+
+def test_output_of_background_children_that_outlive_the_leader_is_kept_up_to_its_end(
+    launcher: Launched,
+):
+    ended, output = launcher.run("(echo child; exec sleep 100) & sleep 0.2; echo leader")
+    assert (ended["code"], output) == (0, b"child\nleader\n")
+
+
+def test_forgetting_an_attempt_removes_its_output(launcher: Launched):
+    attempt = launcher.shell("head -c 100000 /dev/zero")
+    launcher.ended(attempt)
+    assert launcher.spool(attempt).exists()
+    launcher.say({"do": "forget", "attempts": [attempt]})
+    launcher.run("true")
+    assert not launcher.spool(attempt).exists()
+
+
+def test_a_disk_that_takes_no_more_ends_the_log_and_not_the_task(launcher: Launched):
+    # A limit on the size of the launcher's files stands for the full disk.
+    resource.prlimit(launcher.process.pid, resource.RLIMIT_FSIZE, (50_000, 50_000))
+    attempt = launcher.shell("head -c 40000 /dev/zero; sleep 0.3; head -c 40000 /dev/zero; exit 5")
+    ended = launcher.ended(attempt)
+    assert (ended["code"], ended["reason"]) == (5, "output lost: File too large")
+    assert launcher.output(attempt) == b"\0" * 40_000, "whole frames only"
