@@ -7,8 +7,9 @@ schema. Called by verbs; writes nothing.
 
 import base64
 import binascii
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bson import ObjectId
@@ -17,72 +18,32 @@ from eve.io.mongo import Validator
 from banyan.domain.resources import ResourceError, normalise_capacity, normalise_request
 from banyan.domain.units import parse_duration_milliseconds, parse_time
 from banyan.errors import BanyanError
+from banyan.server import quick
 from banyan.server.schemas.tasks import COMMAND_CHARACTERS_MAX
 
 PRIORITIES = {"backfill": -100, "low": -10, "normal": 0, "high": 10}
 _ENV_BYTES_MAX = 64 * 1024
 
 
-class BanyanValidator(Validator):  # type: ignore[misc]  # Eve has no types
-    """Rules and coercions that the schemas name. Their docstrings are rules' own schemas."""
+def _object_id(value: Any) -> ObjectId:
+    if not isinstance(value, str) or not ObjectId.is_valid(value):
+        raise ValueError("an id is 24 hex digits")
+    return ObjectId(value)
 
-    def _normalize_coerce_object_id(self, value: Any) -> ObjectId:
-        if not isinstance(value, str) or not ObjectId.is_valid(value):
-            raise ValueError("an id is 24 hex digits")
-        return ObjectId(value)
 
-    def _normalize_coerce_time(self, value: Any) -> Any:
-        return None if value is None else parse_time(value)
-
-    def _normalize_coerce_duration(self, value: Any) -> Any:
-        return None if value is None else parse_duration_milliseconds(value)
-
-    def _normalize_coerce_priority(self, value: Any) -> Any:
-        if isinstance(value, str):
-            if value not in PRIORITIES:
-                raise ValueError(f"a whole number or one of {', '.join(PRIORITIES)}")
-            return PRIORITIES[value]
+def _priority(value: Any) -> Any:
+    if not isinstance(value, str):
         return value
+    if value not in PRIORITIES:
+        raise ValueError(f"a whole number or one of {', '.join(PRIORITIES)}")
+    return PRIORITIES[value]
 
-    def _normalize_coerce_requested_resources(self, value: Any) -> Any:
-        return normalise_request(_mapping(value))
 
-    def _normalize_coerce_capacity(self, value: Any) -> Any:
-        return normalise_capacity(_mapping(value))
-
-    def _normalize_coerce_base64(self, value: Any) -> bytes:
-        try:
-            return base64.b64decode(value, validate=True)
-        except (binascii.Error, TypeError, ValueError):
-            raise ValueError("base64, please") from None
-
-    def _validate_allows_duplicates(self, allowed: bool, field: str, value: Any) -> None:
-        """{'type': 'boolean'}"""
-        if not allowed and isinstance(value, list) and len({str(v) for v in value}) != len(value):
-            self._error(field, "a value stands in the list twice")
-
-    def _check_with_command(self, field: str, value: Any) -> None:
-        parts = [value] if isinstance(value, str) else value
-        if parts is None:
-            return
-        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-            self._error(field, "a string, or a list of strings")
-        elif not parts or not parts[0]:
-            self._error(field, "must not be empty; leave it out for a group")
-        elif sum(map(len, parts)) > COMMAND_CHARACTERS_MAX:
-            self._error(field, f"longer than {COMMAND_CHARACTERS_MAX} characters")
-        elif any("\0" in part for part in parts):
-            self._error(field, "contains a NUL character")
-
-    def _check_with_no_nul(self, field: str, value: Any) -> None:
-        if isinstance(value, str) and "\0" in value:
-            self._error(field, "contains a NUL character")
-
-    def _check_with_env_size(self, field: str, value: Any) -> None:
-        if isinstance(value, dict):
-            texts = [text for pair in value.items() for text in pair if isinstance(text, str)]
-            if sum(len(text.encode()) for text in texts) > _ENV_BYTES_MAX:
-                self._error(field, "larger than 64 KiB")
+def _base64(value: Any) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        raise ValueError("base64, please") from None
 
 
 def _mapping(value: Any) -> Mapping[str, object]:
@@ -91,11 +52,87 @@ def _mapping(value: Any) -> Mapping[str, object]:
     return value
 
 
+COERCIONS: Mapping[str, Callable[[Any], Any]] = {
+    "object_id": _object_id,
+    "time": lambda value: None if value is None else parse_time(value),
+    "duration": lambda value: None if value is None else parse_duration_milliseconds(value),
+    "priority": _priority,
+    "requested_resources": lambda value: normalise_request(_mapping(value)),
+    "capacity": lambda value: normalise_capacity(_mapping(value)),
+    "base64": _base64,
+}
+
+
+def _wrong_with_command(value: Any) -> str | None:
+    parts = [value] if isinstance(value, str) else value
+    if parts is None:
+        return None
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        return "a string, or a list of strings"
+    if not parts or not parts[0]:
+        return "must not be empty; leave it out for a group"
+    if sum(map(len, parts)) > COMMAND_CHARACTERS_MAX:
+        return f"longer than {COMMAND_CHARACTERS_MAX} characters"
+    return "contains a NUL character" if any("\0" in part for part in parts) else None
+
+
+def _nul_in(value: Any) -> str | None:
+    return "contains a NUL character" if isinstance(value, str) and "\0" in value else None
+
+
+def _too_large_env(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return None
+    texts = [text for pair in value.items() for text in pair if isinstance(text, str)]
+    return "larger than 64 KiB" if sum(len(t.encode()) for t in texts) > _ENV_BYTES_MAX else None
+
+
+CHECKS: Mapping[str, Callable[[Any], str | None]] = {
+    "command": _wrong_with_command,
+    "no_nul": _nul_in,
+    "env_size": _too_large_env,
+}
+
+
+class BanyanValidator(Validator):  # type: ignore[misc]  # Eve has no types
+    """Rules that the schemas name. The docstrings of rules are the rules' own schemas."""
+
+    def _validate_allows_duplicates(self, allowed: bool, field: str, value: Any) -> None:
+        """{'type': 'boolean'}"""
+        if not allowed and isinstance(value, list) and len({str(v) for v in value}) != len(value):
+            self._error(field, "a value stands in the list twice")
+
+    def _validate_regex(self, pattern: str, field: str, value: Any) -> None:
+        """{'type': 'string'}"""
+        # Cerberus's own takes "name\n" for "name".
+        if isinstance(value, str) and not re.fullmatch(pattern, value):
+            self._error(field, f"does not match {pattern}")
+
+
+def _install() -> None:
+    """Cerberus finds coercions and checks by the names of methods."""
+
+    def checking(wrong_with: Callable[[Any], str | None]) -> Callable[..., None]:
+        def method(self: Any, field: str, value: Any) -> None:
+            wrong = wrong_with(value)
+            if wrong:
+                self._error(field, wrong)
+
+        return method
+
+    for name, coerce in COERCIONS.items():
+        setattr(BanyanValidator, f"_normalize_coerce_{name}", staticmethod(coerce))
+    for name, wrong_with in CHECKS.items():
+        setattr(BanyanValidator, f"_check_with_{name}", checking(wrong_with))
+
+
+_install()
 _validators = threading.local()
+_quick: dict[int, tuple[Mapping[str, Any], quick.Check]] = {}
 
 
 def _validator(schema: Mapping[str, Any], field: str | None = None) -> BanyanValidator:
-    """One validator a thread and schema (or field of it): building one costs more than using it."""
+    """One validator a thread and schema (or field): building one costs more than using it."""
     cache: dict[tuple[int, str | None], tuple[Mapping[str, Any], BanyanValidator]]
     cache = _validators.__dict__.setdefault("cache", {})
     key = (id(schema), field)
@@ -105,6 +142,12 @@ def _validator(schema: Mapping[str, Any], field: str | None = None) -> BanyanVal
     return cache[key][1]
 
 
+def _quick_check(schema: Mapping[str, Any]) -> quick.Check:
+    if id(schema) not in _quick:
+        _quick[id(schema)] = (schema, quick.compile_document(schema, COERCIONS, CHECKS))
+    return _quick[id(schema)][1]
+
+
 def check(
     schema: Mapping[str, Any], document: Any, update: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -112,6 +155,16 @@ def check(
 
     update: fields that are required may be left out.
     """
+    try:
+        return _quick_check(schema)(document), {}
+    except quick.Unsure:
+        return check_thoroughly(schema, document, update)
+
+
+def check_thoroughly(
+    schema: Mapping[str, Any], document: Any, update: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As `check`, by Cerberus alone: it can say what is wrong."""
     if not isinstance(document, dict):
         return {}, {"": "an object, please"}
     return _run(_validator(schema), document, update)
