@@ -13,12 +13,15 @@ from banyan.client.output import Output
 from banyan.client.transport import Transport
 
 
-def follow_to_here(transport: Transport, task: str, raw: bool) -> None:
-    """Brings both streams until the task has ended, each to its own; in order if they are one."""
+def follow_to_here(transport: Transport, task: str, raw: bool, first: int | None = None) -> None:
+    """Brings both streams until the task has ended, each to its own; in order if they are one.
+
+    first: the attempt to begin with; left out: the newest.
+    """
     if _one_place():
-        write(Output(transport, task, None).follow(None), 1, raw)
+        write(Output(transport, task, None).follow_from(first), 1, raw)
         return
-    pumps = [_Pump(transport, task, stream, raw) for stream in ("stdout", "stderr")]
+    pumps = [_Pump(transport, task, stream, raw, first) for stream in ("stdout", "stderr")]
     for pump in pumps:
         pump.start()
     for pump in pumps:
@@ -40,16 +43,18 @@ def write(pieces: Iterable[bytes], descriptor: int, raw: bool) -> None:
 class _Pump(threading.Thread):
     """One stream; a Transport is for one thread, so each has its own."""
 
-    def __init__(self, transport: Transport, task: str, stream: str, raw: bool) -> None:
+    def __init__(
+        self, transport: Transport, task: str, stream: str, raw: bool, first: int | None
+    ) -> None:
         super().__init__(daemon=True)  # Ctrl-C does not wait for what may still come
         self.trouble: Exception | None = None
-        self._output = Output(transport.clone(), task, stream)
+        self._pieces = Output(transport.clone(), task, stream).follow_from(first)
         self._descriptor = 1 if stream == "stdout" else 2
         self._raw = raw
 
     def run(self) -> None:
         try:
-            write(self._output.follow(None), self._descriptor, self._raw)
+            write(self._pieces, self._descriptor, self._raw)
         except BrokenPipeError:
             pass  # nobody reads it any more; the task goes on
         except Exception as trouble:

@@ -32,7 +32,7 @@ def run_command(client: Client, task: dict[str, Any], raw: bool) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     id = client.submit(task)["_id"]
     try:
-        follow_to_here(client.transport, id, raw)
+        follow_to_here(client.transport, id, raw, first=1)
         return exit_code_of(client, client.get(id))
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the second one ends this at once

@@ -162,8 +162,7 @@ class Client:
     ) -> Iterator[bytes]:
         """The output as it comes, until it is complete.
 
-        attempt: left out: the one that runs or will run, and every later one, until the
-                 task has ended.
+        attempt: left out: the newest and every later one, until the task has ended.
         """
         return Output(self.transport, id, stream).follow(attempt)
 

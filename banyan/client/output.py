@@ -28,17 +28,21 @@ class Output:
         return bytes(answer.body)
 
     def follow(self, attempt: int | None) -> Iterator[bytes]:
-        """What an attempt writes, until it is complete; left out: of every attempt to come."""
-        if attempt is not None:
-            yield from self._until_complete(attempt)
-            return
-        shown = 0
+        """What an attempt writes, until it is complete; left out: the newest and all to come."""
+        if attempt is None:
+            return self.follow_from(None)
+        return self._until_complete(attempt)
+
+    def follow_from(self, first: int | None) -> Iterator[bytes]:
+        """What each attempt from `first` on (None: the newest) writes, until the task ends."""
+        wanted = first
         for task in self._task_changes():
             newest = int(task.get("attempt_count") or 0)
-            if newest > shown:
-                yield from self._until_complete(newest)
-                shown = newest
-            elif task["state"] in _ENDED:
+            wanted = max(newest, 1) if wanted is None else wanted
+            while wanted <= newest:
+                yield from self._until_complete(wanted)
+                wanted += 1
+            if task["state"] in _ENDED:
                 return
 
     def _task_changes(self) -> Iterator[dict[str, Any]]:
