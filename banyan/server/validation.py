@@ -94,7 +94,26 @@ CHECKS: Mapping[str, Callable[[Any], str | None]] = {
 }
 
 
-class BanyanValidator(Validator):  # type: ignore[misc]  # Eve has no types
+def _by_name() -> type:
+    """Coercions and checks as methods, where Cerberus looks for them.
+
+    It makes its lists of their names when a class is made, so they must be in a base.
+    """
+
+    def checking(wrong_with: Callable[[Any], str | None]) -> Callable[..., None]:
+        def method(self: Any, field: str, value: Any) -> None:
+            wrong = wrong_with(value)
+            if wrong:
+                self._error(field, wrong)
+
+        return method
+
+    coercions = {f"_normalize_coerce_{name}": staticmethod(one) for name, one in COERCIONS.items()}
+    checks = {f"_check_with_{name}": checking(one) for name, one in CHECKS.items()}
+    return type("ByName", (), {**coercions, **checks})
+
+
+class BanyanValidator(_by_name(), Validator):  # type: ignore[misc]  # Eve has no types
     """Rules that the schemas name. The docstrings of rules are the rules' own schemas."""
 
     def _validate_allows_duplicates(self, allowed: bool, field: str, value: Any) -> None:
@@ -109,24 +128,6 @@ class BanyanValidator(Validator):  # type: ignore[misc]  # Eve has no types
             self._error(field, f"does not match {pattern}")
 
 
-def _install() -> None:
-    """Cerberus finds coercions and checks by the names of methods."""
-
-    def checking(wrong_with: Callable[[Any], str | None]) -> Callable[..., None]:
-        def method(self: Any, field: str, value: Any) -> None:
-            wrong = wrong_with(value)
-            if wrong:
-                self._error(field, wrong)
-
-        return method
-
-    for name, coerce in COERCIONS.items():
-        setattr(BanyanValidator, f"_normalize_coerce_{name}", staticmethod(coerce))
-    for name, wrong_with in CHECKS.items():
-        setattr(BanyanValidator, f"_check_with_{name}", checking(wrong_with))
-
-
-_install()
 _validators = threading.local()
 _quick: dict[int, tuple[Mapping[str, Any], quick.Check]] = {}
 
