@@ -220,6 +220,41 @@ VIRTUAL_RESOURCES = {
             "roles": TASK_USERS,
             "title": "The output of an attempt",
         },
+        "explain": {
+            "kind": "view",
+            "levels": ["item"],
+            "function": f"{VERBS}.explain:explain",
+            "roles": TASK_USERS,
+            "title": "Why it does not run, or where its time went",
+        },
+        "estimate": {
+            "kind": "view",
+            "levels": ["item"],
+            "function": f"{VERBS}.graph:estimate",
+            "roles": TASK_USERS,
+            "title": "The time that it and what comes before it still need",
+        },
+        "graph": {
+            "kind": "view",
+            "levels": ["item"],
+            "function": f"{VERBS}.graph:graph",
+            "roles": TASK_USERS,
+            "title": "The tasks that hang together with it",
+        },
+        "script": {
+            "kind": "view",
+            "levels": ["item"],
+            "function": f"{VERBS}.script:script",
+            "roles": TASK_USERS,
+            "title": "A shell script that runs it by hand",
+        },
+        "statistics": {
+            "kind": "view",
+            "levels": ["item", "collection"],
+            "function": f"{VERBS}.statistics:of_tasks",
+            "roles": TASK_USERS,
+            "title": "Statistics",
+        },
     },
     "workers": {
         "beat": {
@@ -242,6 +277,13 @@ VIRTUAL_RESOURCES = {
             "function": f"{VERBS}.workers:running",
             "roles": TASK_USERS,
             "title": "The tasks that it holds",
+        },
+        "statistics": {
+            "kind": "view",
+            "levels": ["item", "collection"],
+            "function": f"{VERBS}.statistics:of_workers",
+            "roles": TASK_USERS,
+            "title": "Capacity, reserved and used",
         },
     },
     "accounts": {

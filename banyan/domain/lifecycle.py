@@ -244,10 +244,24 @@ def _release_attempt(
         return Refusal("lease_lost", "the attempt has ended; forget it")
     attempt_id = task["holder"]["attempt"]
     exit_code, signal = exit_code_and_signal(end["exit_status"])
-    record = {**end, "exit_code": exit_code, "signal": signal}
+    record = {**_of_holder(task), **end, "exit_code": exit_code, "signal": signal}
     expected = {"state": task["state"], "holder.attempt": attempt_id}
     change = Change(task["_id"], expected, fields, unset, attempt_id, record)
     return _spare_settling(task, change)
+
+
+def _of_holder(task: Task) -> dict[str, Any]:
+    """What the attempt's record says since the claim; said again in case it was never written."""
+    holder = task["holder"]
+    return {
+        "task": task["_id"],
+        "owner": task["owner"],
+        "attempt_count": task["attempt_count"],
+        "worker": holder["worker"],
+        "account": holder["account"],
+        "granted_resources": holder["granted"],
+        "time_claimed": holder["claimed"],
+    }
 
 
 def retry(task: Task, open_parents: list[Any], now: datetime) -> Decision:

@@ -12,7 +12,7 @@ from eve.io.mongo import Mongo
 from flask import current_app, g, request
 
 from banyan.config import knobs
-from banyan.server import aliases, queries
+from banyan.server import aliases, queries, reserved
 from banyan.server.auth import scope
 from banyan.server.store.mongo import Document, Store
 
@@ -43,6 +43,7 @@ class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
         cursor.sort(queries.parse_sort(request.args.get("sort"), schema) or [("_id", 1)])
         items = list(cursor.skip((page - 1) * size).limit(size))
         aliases.fill(g.context.store, resource, items, fields)
+        reserved.fill(g.context.store, resource, items, fields)
         total = (
             (page - 1) * size + len(items) if len(items) < size and (items or page == 1) else None
         )
@@ -59,6 +60,7 @@ class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
         item = store[resource].find_one(query, aliases.stored_fields(resource, fields))
         if item:
             aliases.fill(store, resource, [item], fields)
+            reserved.fill(store, resource, [item], fields)
         return item
 
     def _fields(self, resource: str) -> list[str]:

@@ -49,7 +49,15 @@ SCHEMA: dict[str, Any] = {
     },
     "last_beat": {"type": "datetime", "readonly": True},
     "used": {**_USED, "readonly": True},
-    "reserved": {**_USED, "readonly": True},
+    "reserved": {
+        "type": "dict",
+        "readonly": True,
+        "schema": {
+            "cores": {"type": "number"},
+            "memory_bytes": {"type": "integer"},
+            "gpu_count": {"type": "integer"},
+        },
+    },
 }
 
 CLAIM: dict[str, Any] = {

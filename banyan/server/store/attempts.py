@@ -10,12 +10,14 @@ from typing import Any
 
 from bson import ObjectId
 from pymongo import UpdateOne
+from pymongo.write_concern import WriteConcern
 
 from banyan.domain.lifecycle import Change
-from banyan.server.store.mongo import Document, Store, new_etag, now
+from banyan.server.store.mongo import FORGETTABLE, MAJORITY, Document, Store, new_etag, now
 
 # Samples of usage kept for one attempt; the oldest go first, the peaks stay.
 SAMPLES_MAX = 500
+_MEASURED_MAX = 1000
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,31 @@ class Addition:
     peaks: Mapping[str, float] = field(default_factory=dict)
 
 
+def begin(store: Store, changes: Sequence[Change]) -> None:
+    """Make the records of attempts that were just claimed.
+
+    One that is forgotten in a crash is made again at the attempt's end: the task knows all
+    that stands in it.
+    """
+    _write(store, [_addition(one) for one in changes], FORGETTABLE)
+
+
 def record(store: Store, changes: Sequence[Change]) -> None:
     """Write what these changes say of their attempts."""
-    report(store, [Addition(one.attempt_id, one.task_id, one.attempt) for one in changes])
+    report(store, [_addition(one) for one in changes])
+
+
+def _addition(change: Change) -> Addition:
+    return Addition(change.attempt_id, change.task_id, change.attempt)
 
 
 def report(store: Store, additions: Sequence[Addition]) -> None:
-    """Write all additions in one command.
+    """Write all additions in one command."""
+    _write(store, additions, MAJORITY)
+
+
+def _write(store: Store, additions: Sequence[Addition], concern: WriteConcern) -> None:
+    """One command for all of them.
 
     As upserts: a record is made here too if a server was killed after the claim.
     """
@@ -48,7 +68,8 @@ def report(store: Store, additions: Sequence[Addition]) -> None:
         if one.attempt_id and (one.fields or one.lists or one.peaks)
     ]
     if updates:
-        store["attempts"].bulk_write(updates, ordered=False)
+        collection = store["attempts"].with_options(write_concern=concern)
+        collection.bulk_write(updates, ordered=False)
 
 
 def _update(one: Addition) -> UpdateOne:
@@ -79,3 +100,20 @@ def find(
 def of_task(store: Store, task_id: ObjectId) -> list[Document]:
     """All attempts of a task, the first first."""
     return list(store["attempts"].find({"task": task_id}).sort("attempt_count", 1))
+
+
+def mean_milliseconds(store: Store, names: Collection[str], owner: str) -> dict[str, int]:
+    """How long the successful attempts of the owner's tasks with these names took, by name."""
+    if not names:
+        return {}
+    found = store["tasks"].find(
+        {"name": {"$in": list(names)}, "owner": owner, "outcome": "success"}, ["name", "attempt_id"]
+    )
+    name_of = {one["attempt_id"]: one["name"] for one in found.limit(_MEASURED_MAX)}
+    took: dict[str, list[int]] = {}
+    for attempt in find(store, name_of, ["time_started", "time_terminated"]).values():
+        if attempt.get("time_started") and attempt.get("time_terminated"):
+            spent = attempt["time_terminated"] - attempt["time_started"]
+            milliseconds = max(0, int(spent.total_seconds() * 1000))
+            took.setdefault(name_of[attempt["_id"]], []).append(milliseconds)
+    return {name: sum(times) // len(times) for name, times in took.items()}

@@ -7,8 +7,6 @@ claim costs depends on how many *kinds* of task wait, not on how many tasks.
 from collections.abc import Collection
 from typing import Any
 
-from bson import ObjectId
-
 from banyan.server.store.mongo import Document, Store, now
 
 ORDER = [("priority", -1), ("seq", 1)]
@@ -41,6 +39,11 @@ def candidates(store: Store, shapes: list[str], limit: int) -> list[Document]:
     return sorted(found, key=lambda task: (-task["priority"], task["seq"]))[:limit]
 
 
-def claimable(store: Store, task_id: ObjectId) -> Document | None:
-    """One task by name, as the claim of one needs it."""
-    return store["tasks"].find_one({"_id": task_id})
+def count_ahead(store: Store, task: Document) -> int:
+    """How many available tasks of the same shape are claimed before this one."""
+    earlier: list[dict[str, Any]] = [
+        {"priority": {"$gt": task["priority"]}},
+        {"priority": task["priority"], "seq": {"$lt": task["seq"]}},
+    ]
+    query = {"state": "available", "shape": task["shape"], "$or": earlier}
+    return store["tasks"].count_documents(query)

@@ -14,9 +14,15 @@ HELD_STATES = ["running", "pending_cancellation"]
 
 INDEXES = {
     "tasks": [
-        # The claim: one range for each kind of request, in the order of claiming.
+        # The claim: one range for each kind of request, in the order of claiming. The state
+        # is the same in all of it, but in the index it spares `distinct` the documents.
         IndexModel(
-            [("shape", ASCENDING), ("priority", DESCENDING), ("seq", ASCENDING)],
+            [
+                ("state", ASCENDING),
+                ("shape", ASCENDING),
+                ("priority", DESCENDING),
+                ("seq", ASCENDING),
+            ],
             name="claim",
             partialFilterExpression={"state": "available"},
         ),

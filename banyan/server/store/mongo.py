@@ -26,6 +26,8 @@ Document = dict[str, Any]
 T = TypeVar("T")
 
 MAJORITY = WriteConcern("majority", j=True, wtimeout=10_000)
+# For what may be forgotten in a crash without harm; each use says why it may.
+FORGETTABLE = WriteConcern(1)
 # A server that has lost its database says so with 503 before its callers give up.
 _SELECTION_TIMEOUT_MILLISECONDS = 4_000
 _SOCKET_TIMEOUT_MILLISECONDS = 30_000

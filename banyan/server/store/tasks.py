@@ -69,10 +69,12 @@ def states(store: Store, task_ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
     return {task["_id"]: task["state"] for task in found}
 
 
-def held_by(store: Store, workers: Collection[ObjectId]) -> list[Document]:
+def held_by(
+    store: Store, workers: Collection[ObjectId], fields: Sequence[str] | None = None
+) -> list[Document]:
     """All tasks that these workers hold."""
     query = {"holder.worker": {"$in": list(workers)}, "state": {"$in": list(_HELD)}}
-    return list(store["tasks"].find(query))
+    return list(store["tasks"].find(query, fields))
 
 
 def held(store: Store, query: Mapping[str, Any]) -> list[Document]:

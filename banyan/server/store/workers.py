@@ -12,7 +12,7 @@ from bson import ObjectId
 from pymongo import ReturnDocument
 
 from banyan.config import knobs
-from banyan.server.store.mongo import Document, Store, new_etag, now
+from banyan.server.store.mongo import FORGETTABLE, Document, Store, new_etag, now
 
 GONE = ["lost", "off"]
 
@@ -28,8 +28,10 @@ def renew(
 ) -> Document | None:
     """Renew the lease from now on, unless it has lapsed; None where it has, or is not there."""
     lease = int(knobs().LEASE_SECONDS * 1000)
+    # A renewal forgotten in a crash leaves the lease of one beat ago, within the margin.
+    collection = store["workers"].with_options(write_concern=FORGETTABLE)
     literal = {name: {"$literal": value} for name, value in fields.items()}
-    return store["workers"].find_one_and_update(
+    return collection.find_one_and_update(
         {"_id": worker_id, "account": account, "mode": {"$nin": GONE}, **_alive()},
         [
             {

@@ -1,8 +1,11 @@
 """Beat: one call that renews the lease of all of a worker's attempts.
 
 The answer carries what the worker must do: cancel, give up, drain. With `Prefer: wait`
-it is held until there is something to say, so that a cancellation is there at once.
+it is held until there is something new to say, so that a cancellation is there at once.
+What the worker has heard already it names by `If-None-Match`, the ETag of that answer.
 """
+
+import hashlib
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -14,6 +17,7 @@ from banyan.config import knobs
 from banyan.domain.states import State
 from banyan.server import validation
 from banyan.server.calls import Answer, Call
+from banyan.server.render import dumps
 from banyan.server.schemas import workers as schemas
 from banyan.server.store import tasks
 from banyan.server.store.mongo import Document, now
@@ -32,8 +36,7 @@ def beat(call: Call) -> Answer:
     fields = {"used": body["used"]} if "used" in body else {}
     worker = renewed(call, call.item_id, fields)
     held = tasks.held_by(call.store, [call.item_id])
-    answer = {
-        "lease_seconds": knobs().LEASE_SECONDS,
+    orders = {
         "mode": worker["mode"],
         "cancel": [
             {"task": task["_id"], "attempt": task["holder"]["attempt"]}
@@ -42,8 +45,14 @@ def beat(call: Call) -> Answer:
         ],
         "lost": _reconcile(call, held, body["attempts"]) if "attempts" in body else [],
     }
-    quiet = not answer["cancel"] and not answer["lost"] and worker["mode"] == "active"
-    return Answer(answer, wait_for=[f"worker:{call.item_id}"] if quiet else ())
+    etag = hashlib.sha1(dumps(orders), usedforsecurity=False).hexdigest()
+    nothing = not orders["cancel"] and not orders["lost"] and worker["mode"] == "active"
+    heard = call.headers.get("If-None-Match", "").strip('"') == etag
+    return Answer(
+        {"lease_seconds": knobs().LEASE_SECONDS, **orders},
+        headers={"ETag": f'"{etag}"'},
+        wait_for=[f"worker:{call.item_id}"] if nothing or heard else (),
+    )
 
 
 def _reconcile(call: Call, held: Iterable[Document], known: list[ObjectId]) -> list[Any]:

@@ -109,7 +109,7 @@ def _take(
     """Write the claims; returns the tasks that were won, as they are now."""
     changes = [one for one in decisions if isinstance(one, lifecycle.Change)]
     written = tasks.apply(call.store, changes)
-    attempts.record(call.store, [c for c, w in zip(changes, written, strict=True) if w])
+    attempts.begin(call.store, [c for c, w in zip(changes, written, strict=True) if w])
     by_id = {task["_id"]: task for task in chosen}
     taken = [{**by_id[c.task_id], **w} for c, w in zip(changes, written, strict=True) if w]
     represent.announce(call.context, taken)
@@ -150,7 +150,7 @@ def free_of(call: Call, worker: Document, given: Any, total: Capacity) -> Capaci
         except ValueError as error:
             raise BanyanError("invalid", "see _issues", {"fits": str(error)}) from None
     free = total
-    for task in tasks.held_by(call.store, [worker["_id"]]):
+    for task in tasks.held_by(call.store, [worker["_id"]], ["holder"]):
         free = free.minus(Grant.from_json(task["holder"]["granted"]))
     return free
 

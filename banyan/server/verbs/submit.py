@@ -4,7 +4,7 @@ parse -> link -> store -> settle. Edges may name tasks of the same list and task
 exist; what is read of those is checked again by the transaction that writes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from time import time_ns
 from typing import Any
 
@@ -41,7 +41,7 @@ def submit(call: Call) -> Answer:
         raise BanyanError("too_large", f"at most {knobs().BULK_ITEMS_MAX} tasks in a request")
     if not bodies:
         raise BanyanError("invalid", "an empty list: send at least one task")
-    stored, created = _store_new(call, _parse(bodies))
+    stored, created = _store_new(call, _parse(call, bodies))
     if created:
         ended = [task["_id"] for task in stored if task.get("unsettled")]
         if ended:
@@ -56,11 +56,11 @@ def submit(call: Call) -> Answer:
     return Answer(items[0], status)
 
 
-def _parse(bodies: Sequence[Any]) -> list[Document]:
+def _parse(call: Call, bodies: Sequence[Any]) -> list[Document]:
     """Normalised tasks as the client means them. Errors: `invalid`, naming item and field."""
     checked = [validation.check(_CREATE_SCHEMA, body) for body in bodies]
     if any(issues for _, issues in checked):
-        raise _invalid(len(bodies), [issues for _, issues in checked])
+        raise _invalid(call, dict(enumerate(issues for _, issues in checked)))
     given = [task for task, _ in checked]
     seen: set[ObjectId] = set()
     issues: list[dict[str, Any]] = []
@@ -69,13 +69,14 @@ def _parse(bodies: Sequence[Any]) -> list[Document]:
         seen.add(task["_id"]) if "_id" in task else None
         issues.append({"_id": "stands in the list twice"} if repeated else {})
     if any(issues):
-        raise _invalid(len(bodies), issues)
+        raise _invalid(call, dict(enumerate(issues)))
     return given
 
 
-def _invalid(count: int, issues: Sequence[dict[str, Any]]) -> BanyanError:
+def _invalid(call: Call, issues: Mapping[int, dict[str, Any]]) -> BanyanError:
     """Of one task its fields' issues; of a list, those of each item by its index."""
-    told = validation.item_issues(issues) if count > 1 else dict(issues[0])
+    by_index = {str(index): found for index, found in issues.items() if found}
+    told = by_index if isinstance(call.body, list) else issues[0]
     return BanyanError("invalid", "nothing was stored: see _issues", told)
 
 
@@ -83,7 +84,7 @@ def _store_new(call: Call, given: list[Document]) -> tuple[list[Document], bool]
     """Store what is not there by its dedupe_key; returns all of it, in order."""
     for _ in range(_ATTEMPTS):
         found = dedupe.find(call.store, call.caller.account, given)
-        fresh = _first_of_each_key([t for t in given if t.get("dedupe_key") not in found])
+        fresh = _first_of_each_key(given, found)
         try:
             built = _Graph(call, fresh).store() if fresh else []
         except edges.GraphChangedError:
@@ -99,14 +100,14 @@ def _store_new(call: Call, given: list[Document]) -> tuple[list[Document], bool]
     raise BanyanError("conflict", "the graph around these tasks keeps changing; try again")
 
 
-def _first_of_each_key(given: Sequence[Document]) -> list[Document]:
-    """Equal items of one list with the same dedupe_key are one task too."""
-    seen: set[str] = set()
-    kept = []
-    for task in given:
+def _first_of_each_key(given: Sequence[Document], found: Collection[str]) -> dict[int, Document]:
+    """What is to be stored, by its index; equal items with the same dedupe_key are one task too."""
+    seen = set(found)
+    kept = {}
+    for index, task in enumerate(given):
         key = task.get("dedupe_key")
         if key not in seen:
-            kept.append(task)
+            kept[index] = task
         if key:
             seen.add(key)
     return kept
@@ -121,7 +122,9 @@ def _is_duplicate(error: Exception) -> bool:
 
 
 def _dedupe_race(error: Exception) -> bool:
-    return "dedupe" in str(getattr(error, "details", error))
+    details = getattr(error, "details", None) or {}
+    refused = details.get("writeErrors") or [details]
+    return any("dedupe_key" in one.get("keyPattern", {}) for one in refused)
 
 
 def _translate(error: Exception) -> Exception:
@@ -135,7 +138,9 @@ def _translate(error: Exception) -> Exception:
 class _Graph:
     """New tasks with their edges, ready to be stored."""
 
-    def __init__(self, call: Call, given: Sequence[Document]) -> None:
+    def __init__(self, call: Call, indexed: Mapping[int, Document]) -> None:
+        given = list(indexed.values())
+        self.indexes = list(indexed)  # of the tasks in the request
         self.store_of = call.store
         self.now = now()
         self.seq = time_ns() // 1000
@@ -184,14 +189,14 @@ class _Graph:
         )
         issues = [self._issues_of(task) for task in self.tasks]
         if any(issues):
-            raise _invalid(len(self.tasks), issues)
+            raise _invalid(call, dict(zip(self.indexes, issues, strict=True)))
         for task in self.tasks:
             for child_list, parent_list in EDGES.items():
                 for child in list(task[child_list]):
                     self._edge(child_list, task["_id"], child)
                 for parent in list(task[parent_list]):
                     self._edge(child_list, parent, task["_id"])
-        self._refuse_cycles()
+        self._refuse_cycles(call)
 
     def _issues_of(self, task: Document) -> dict[str, Any]:
         issues: dict[str, Any] = {}
@@ -219,7 +224,7 @@ class _Graph:
         if parent not in self.by_id and edge not in self.to_parents:
             self.to_parents.append(edge)
 
-    def _refuse_cycles(self) -> None:
+    def _refuse_cycles(self, call: Call) -> None:
         pairs = {
             (task["_id"], child) for task in self.tasks for child in continuations.children_of(task)
         }
@@ -229,7 +234,7 @@ class _Graph:
             for task in self.tasks
         ]
         if any(issues):
-            raise _invalid(len(self.tasks), issues)
+            raise _invalid(call, dict(zip(self.indexes, issues, strict=True)))
 
     def _place(self) -> None:
         """The state that each task starts in."""
