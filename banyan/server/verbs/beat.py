@@ -6,7 +6,6 @@ What the worker has heard already it names by `If-None-Match`, the ETag of that 
 """
 
 import hashlib
-
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any

@@ -85,10 +85,10 @@ def _told(body: Any, result: Result) -> Document:
 
 def edit_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> None:
     """Several edits as a whole: nothing is written unless all may be. Errors: the first refusal."""
-    parsed = [read_edit(call, task_id, body) for task_id, body in edits.items()]
     if call.caller.has("worker") and not call.caller.has("provider", "operator"):
         _reports_together(call, edits)
         return
+    parsed = [read_edit(call, task_id, body) for task_id, body in edits.items()]
     found = _readable(call, edits)
     issues: dict[str, Any] = {}
     for edit in parsed:
@@ -100,7 +100,7 @@ def edit_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> No
 
 
 def _reports_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> None:
-    reports = [report.read_report(task_id, body, call) for task_id, body in edits.items()]
+    reports = [_read_report(call, task_id, body) for task_id, body in edits.items()]
     for result in report.report_many(call, reports):
         if isinstance(result, BanyanError):
             raise result
@@ -151,16 +151,20 @@ def _is_report(call: Call, body: Mapping[str, Any]) -> bool:
 
 
 def _read_report(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> report.Report:
+    """Appends to the attempt are members of `update_execution_data` under another name."""
     rows = current_app.config["VIRTUAL_RESOURCES"]["tasks"]
-    data = dict(body.get("update_execution_data") or {})
-    for name in body.keys() - {"state", "update_execution_data", "progress", "result"}:
+    own = {"state", "update_execution_data", *report.OWN_FIELDS}
+    appended: dict[str, Any] = {}
+    for name in body.keys() - own:
         row = rows.get(name)
         if row is None or not str(row.get("target", "")).startswith("attempt.") or row["readonly"]:
             raise BanyanError("forbidden", f"a worker may not change {name!r}")
-        data[row["field"]] = body[name]
-    if isinstance(body.get("update_execution_data"), dict) or data:
-        body = {**body, "update_execution_data": data}
-    return report.read_report(task_id, body, call)
+        appended[row["field"]] = body[name]
+    data = body.get("update_execution_data")
+    if isinstance(data, dict | None) and appended:
+        data = {**(data or {}), **appended}
+    kept = {name: body[name] for name in body.keys() & own}
+    return report.read_report(task_id, {**kept, "update_execution_data": data}, call)
 
 
 def _read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:

@@ -17,12 +17,19 @@ from banyan.errors import BanyanError
 from banyan.server import aftermath, represent, validation
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas.attempts import EXECUTION_DATA
+from banyan.server.schemas.tasks import SCHEMA
 from banyan.server.scoped import missing
 from banyan.server.store import attempts, logs, tasks
 from banyan.server.store.mongo import Document, now
 from banyan.server.verbs.leases import check_token
 
 _ROUNDS = 5
+# What a worker may send besides `update_execution_data`; read-only to everybody else.
+OWN_FIELDS = {
+    "state": {"type": "string", "allowed": ["terminated", "cancelled"]},
+    "progress": {**SCHEMA["progress"], "readonly": False},
+    "result": {**SCHEMA["result"], "readonly": False},
+}
 _LISTS = ("memory_usage", "cpu_utilization", "gpu_usage", "messages")
 _PEAKS = ("peak_memory_bytes",)
 _END_FIELDS = ("exit_status", "time_terminated", "time_started", "reason", "cpu_seconds")
@@ -64,9 +71,10 @@ def read_report(task_id: ObjectId, body: Mapping[str, Any], call: Call) -> Repor
             check_token(call, {}, None)
         given = {**given, "token": token}
     data = validation.demand(EXECUTION_DATA, given, update=True)
-    target = State(body["state"]) if "state" in body else None
-    fields = {name: body[name] for name in ("progress", "result") if name in body}
-    return Report(task_id, target, data, fields)
+    own = {name: body[name] for name in body.keys() - {"update_execution_data"}}
+    fields = validation.demand(OWN_FIELDS, own, update=True)
+    state = fields.pop("state", None)
+    return Report(task_id, State(state) if state else None, data, fields)
 
 
 def report_many(call: Call, reports: Sequence[Report]) -> list[Result]:
