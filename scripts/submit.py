@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import stdlib_report
+from rich.console import Console
 from rich.progress import Progress
 
 from banyan.client.api import Client
@@ -48,7 +49,7 @@ def main() -> None:
     client = Client()
     ids = [created["_id"] for created in client.submit(graph(directory))]
     try:
-        with Progress() as progress:
+        with Progress(console=Console(stderr=True)) as progress:
             bar = progress.add_task(f"{len(ids)} tasks", total=len(ids))
             ended = client.wait(ids, on_change=lambda n, total: progress.update(bar, completed=n))
     except (KeyboardInterrupt, SystemExit):

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.harness import Processes, Started
 from tests.harness.processes import ROOT
+from tests.harness.server import as_environment
 
 Done = subprocess.CompletedProcess[bytes]
 
@@ -18,12 +19,15 @@ Done = subprocess.CompletedProcess[bytes]
 class Stack:
     """`banyan up` on a data directory of its own, with a profile of its own."""
 
-    def __init__(self, processes: Processes, directory: Path, *options: str) -> None:
+    def __init__(
+        self, processes: Processes, directory: Path, *options: str, **knobs: object
+    ) -> None:
         self.data = directory / "data"
         self.processes = processes
         self.environment = {
             **processes.environment(),
             "BANYAN_CONFIG": str(directory / "config.toml"),
+            **as_environment(knobs),
         }
         self._options = ("--json", "--port", "0", "--data", str(self.data), *options)
         self.started = self.start()
