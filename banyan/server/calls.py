@@ -69,9 +69,9 @@ class Call:
 
     @property
     def if_match(self) -> str | None:
-        """The version that the caller means to change, if it says."""
-        given = self.headers.get("If-Match")
-        return given.strip().removeprefix("W/").strip('"') if given else None
+        """The version that the caller means to change, if it says; `*` is any."""
+        given = self.headers.get("If-Match", "*").strip()
+        return None if given == "*" else given.removeprefix("W/").strip('"')
 
 
 @dataclass(frozen=True)

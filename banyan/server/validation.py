@@ -10,8 +10,9 @@ import binascii
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
+import cerberus
 from bson import ObjectId
 from eve.io.mongo import Validator
 
@@ -115,6 +116,13 @@ def _by_name() -> type:
 
 class BanyanValidator(_by_name(), Validator):  # type: ignore[misc]  # Eve has no types
     """Rules that the schemas name. The docstrings of rules are the rules' own schemas."""
+
+    # Cerberus takes true for the integer 1; Eve lets null through where nothing is stored.
+    types_mapping: ClassVar = {
+        **Validator.types_mapping,
+        "integer": cerberus.TypeDefinition("integer", (int,), (bool,)),
+    }
+    _validate_readonly = cerberus.Validator._validate_readonly
 
     def _validate_allows_duplicates(self, allowed: bool, field: str, value: Any) -> None:
         """{'type': 'boolean'}"""

@@ -4,7 +4,7 @@ parse -> link -> store -> settle. Edges may name tasks of the same list and task
 exist; what is read of those is checked again by the transaction that writes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from time import time_ns
 from typing import Any
 
@@ -141,6 +141,7 @@ class _Graph:
     def __init__(self, call: Call, indexed: Mapping[int, Document]) -> None:
         given = list(indexed.values())
         self.indexes = list(indexed)  # of the tasks in the request
+        self.call = call
         self.store_of = call.store
         self.now = now()
         self.seq = time_ns() // 1000
@@ -196,7 +197,7 @@ class _Graph:
                     self._edge(child_list, task["_id"], child)
                 for parent in list(task[parent_list]):
                     self._edge(child_list, parent, task["_id"])
-        self._refuse_cycles(call)
+        self._refuse_cycles(())
 
     def _issues_of(self, task: Document) -> dict[str, Any]:
         issues: dict[str, Any] = {}
@@ -224,17 +225,18 @@ class _Graph:
         if parent not in self.by_id and edge not in self.to_parents:
             self.to_parents.append(edge)
 
-    def _refuse_cycles(self, call: Call) -> None:
+    def _refuse_cycles(self, others: Iterable[tuple[Any, Any]]) -> None:
+        """others: edges, parent first, of tasks that exist."""
         pairs = {
             (task["_id"], child) for task in self.tasks for child in continuations.children_of(task)
         }
-        bad = continuations.on_a_cycle(pairs)
+        bad = continuations.on_a_cycle(pairs | set(others))
         issues = [
             {"continuations": "these edges make a cycle"} if task["_id"] in bad else {}
             for task in self.tasks
         ]
         if any(issues):
-            raise _invalid(call, dict(zip(self.indexes, issues, strict=True)))
+            raise _invalid(self.call, dict(zip(self.indexes, issues, strict=True)))
 
     def _place(self) -> None:
         """The state that each task starts in."""
@@ -282,15 +284,12 @@ class _Graph:
         below = edges.descendants(
             self.store_of, [child for _, _, child in self.to_children], session
         )
-        pairs = {
+        others = {
             (task["_id"], child)
-            for task in (*self.tasks, *below.values())
+            for task in below.values()
             for child in continuations.children_of(task)
-        } | {(parent, child) for _, parent, child in self.to_parents}
-        if continuations.on_a_cycle(pairs):
-            raise BanyanError(
-                "invalid", "nothing was stored", {"continuations": "these edges make a cycle"}
-            )
+        }
+        self._refuse_cycles(others | {(parent, child) for _, parent, child in self.to_parents})
         self._write(session)
 
 
