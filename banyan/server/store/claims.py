@@ -47,3 +47,14 @@ def count_ahead(store: Store, task: Document) -> int:
     ]
     query = {"state": "available", "shape": task["shape"], "$or": earlier}
     return store["tasks"].count_documents(query)
+
+
+def not_started(store: Store, thief: ObjectId, queues: Collection[str]) -> list[Document]:
+    """What other workers hold of these queues and have not started, without its payload."""
+    query = {
+        "state": "running",
+        "holder.worker": {"$ne": thief},
+        "holder.started": False,
+        "queue": {"$in": list(queues)},
+    }
+    return list(store["tasks"].find(query, [*FIELDS, "queue", "labels", "holder"]))

@@ -6,6 +6,7 @@ so that who finds it lapsed may give its tasks out again.
 """
 
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from typing import Any
 
 from bson import ObjectId
@@ -18,9 +19,9 @@ GONE = ["lost", "off"]
 
 
 def insert(store: Store, worker: Document) -> None:
-    """Store a new worker and start its lease."""
-    store["workers"].insert_one(worker)
-    renew(store, worker["_id"], worker["account"], {})
+    """Store a new worker with its first lease; each renewal goes by the database's clock."""
+    lease = timedelta(seconds=knobs().LEASE_SECONDS)
+    store["workers"].insert_one({**worker, "lease_until": now() + lease})
 
 
 def renew(
@@ -50,8 +51,7 @@ def renew(
 
 def _alive() -> Document:
     margin = int(knobs().LEASE_MARGIN_SECONDS * 1000)
-    over = {"$add": [{"$ifNull": ["$lease_until", "$$NOW"]}, margin]}
-    return {"$expr": {"$gte": [over, "$$NOW"]}}
+    return {"$expr": {"$gte": [{"$add": ["$lease_until", margin]}, "$$NOW"]}}
 
 
 def live_among(store: Store, worker_ids: Collection[ObjectId]) -> set[ObjectId]:

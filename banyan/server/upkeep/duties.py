@@ -35,4 +35,4 @@ def delays(context: Context) -> None:
         context.signals.signal("available")
 
 
-DUTIES = {"leases": leases, "releases": releases, "delays": delays}
+DUTIES = (leases, releases, delays)

@@ -1,6 +1,6 @@
 """The thread that does the duties, one in each server process.
 
-A process does a duty only while it has that duty's lease in the database; when it is
+A process does the duties only while it has their lease in the database; when it is
 killed, another takes over as soon as the lease is over.
 """
 
@@ -8,6 +8,7 @@ import logging
 import random
 import secrets
 import threading
+from functools import cached_property
 
 from pymongo.errors import PyMongoError
 
@@ -19,7 +20,7 @@ from banyan.server.upkeep.duties import DUTIES
 
 logger = logging.getLogger(__name__)
 
-# A duty's holder keeps it for this many periods; so long is the gap when it is killed.
+# Their holder keeps them for so many periods; so long is the gap when it is killed.
 PERIODS_HELD = 3
 
 
@@ -32,6 +33,10 @@ class Upkeep:
         self._name = secrets.token_hex(8)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="upkeep", daemon=True)
+
+    @cached_property
+    def _context(self) -> Context:
+        return Context(self._store, self._signals, accounts.attempt_secret(self._store))
 
     def start(self) -> None:
         """Begin; the first round is done at once."""
@@ -52,10 +57,9 @@ class Upkeep:
 
     def _round(self, period: float) -> None:
         try:
-            context = Context(self._store, self._signals, accounts.attempt_secret(self._store))
-            for name, duty in DUTIES.items():
-                if duties.take(self._store, name, self._name, PERIODS_HELD * period):
-                    duty(context)
+            if duties.take(self._store, "upkeep", self._name, PERIODS_HELD * period):
+                for duty in DUTIES:
+                    duty(self._context)
         except PyMongoError as error:
             logger.warning("upkeep waits for the database: %s", error)
         except Exception:

@@ -101,7 +101,7 @@ def edit_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> No
 
 def _reports_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> None:
     reports = [_read_report(call, task_id, body) for task_id, body in edits.items()]
-    for result in report.report_many(call, reports):
+    for result in report.report_many(call, reports, as_a_whole=True):
         if isinstance(result, BanyanError):
             raise result
 

@@ -77,8 +77,11 @@ def read_report(task_id: ObjectId, body: Mapping[str, Any], call: Call) -> Repor
     return Report(task_id, State(state) if state else None, data, fields)
 
 
-def report_many(call: Call, reports: Sequence[Report]) -> list[Result]:
-    """One result for each report: the task as it is now, or why not."""
+def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False) -> list[Result]:
+    """One result for each report: the task as it is now, or why not.
+
+    as_a_whole: nothing is written unless all may be; the first refusal is raised.
+    """
     results: dict[int, Result] = {}
     open_ones = dict(enumerate(reports))
     written: list[Change] = []
@@ -91,6 +94,9 @@ def report_many(call: Call, reports: Sequence[Report]) -> list[Result]:
             for index, report in open_ones.items()
         }
         results.update({i: one for i, one in decided.items() if isinstance(one, BanyanError)})
+        refused = [one for one in decided.values() if isinstance(one, BanyanError)]
+        if refused and as_a_whole:
+            raise refused[0]
         going = {i: one for i, one in decided.items() if not isinstance(one, BanyanError)}
         won = _write(call, {i: (open_ones[i], one) for i, one in going.items()})
         for index, fields in won.items():
