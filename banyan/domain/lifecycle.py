@@ -165,6 +165,8 @@ def finish(task: Task, target: State, end: Mapping[str, Any], now: datetime) -> 
     end: `exit_status`, `time_terminated`, and what else belongs in the attempt's record.
     """
     state = State(task["state"])
+    if target not in ENDED:
+        return _illegal(state, target)
     if state not in HELD:
         return Same()  # the report came before; the caller has checked whose it is
     outcome = outcome_of(end["exit_status"])

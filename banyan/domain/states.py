@@ -66,6 +66,7 @@ TRANSITIONS: Mapping[tuple[State, State], frozenset[Actor]] = {
     (State.CANCELLED, State.AVAILABLE): frozenset({_R}),
     (State.CANCELLED, State.INACTIVE): frozenset({_R}),
     (State.TERMINATED, State.AVAILABLE): frozenset({_R}),
+    (State.TERMINATED, State.INACTIVE): frozenset({_R}),  # retried, but its parents are open
 }
 
 
