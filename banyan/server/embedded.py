@@ -71,7 +71,7 @@ class PrivateMongo:
             f"?authSource=admin&replicaSet={SET}&directConnection=true"
         )
 
-    def start(self) -> None:
+    def start(self) -> Child:
         """Start it and return once it takes writes; started again, it keeps its port.
 
         Errors: `no_mongod`; `data_directory_in_use` where another mongod has the files;
@@ -84,14 +84,15 @@ class PrivateMongo:
         while True:
             if not self._port or not _is_free(self._port):
                 self._port = _free_port()
-            self.child = spawn("mongod", self._arguments(program), quiet=True)
-            code = self._wait_until_it_listens(self.child, deadline)
+            child = self.child = spawn("mongod", self._arguments(program), quiet=True)
+            code = self._wait_until_it_listens(child, deadline)
             if code is None:
                 break
             self._judge_early_end(code, deadline)
         if not make_primary(self._port, self._key, self._password(), deadline):
             self._check_deadline(deadline)
         (self._home / "port").write_text(str(self._port))
+        return child
 
     def stop(self) -> None:
         """End it in order; killed where that takes longer than 20 seconds."""

@@ -61,6 +61,7 @@ def spawn(
     Its own session: Ctrl-C at the terminal reaches this process alone, which then ends
     the children in their order. What a child prints goes to this process's stderr, so
     that stdout stays free for the one line that a program reads.
+    environment: all of the child's; None: this process's own.
     inherited: file descriptors that stay open in the child, under the same numbers.
     quiet:     what it prints to its stdout is thrown away.
     """
@@ -68,7 +69,7 @@ def spawn(
         raise RuntimeError("a child would end with the thread that started it")
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(_LAST_WILL), str(os.getpid()), *arguments],
-        env=None if environment is None else {**os.environ, **environment},
+        env=None if environment is None else dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL if quiet else 2,
         pass_fds=inherited,

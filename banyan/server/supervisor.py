@@ -1,35 +1,89 @@
 """The process that `banyan up` and `banyan server` are: it starts the rest and ends it.
 
 The command line calls `run(options)` and ends with what it returns. Everything that it
-starts (mongod, server processes, a worker) ends with it, even when it is killed.
+starts (mongod, server processes, a worker) ends with it, even when it is killed. It keeps
+no state of its own: whatever counts is in the database.
 """
 
-from dataclasses import dataclass, field
-from pathlib import Path
+import json
+import logging
+import signal
+import sys
+import threading
+from types import FrameType
+
+from banyan import profiles
+from banyan.errors import EXIT_OK, BanyanError
+from banyan.server.directory import DirectoryLock
+from banyan.server.options import Options
+from banyan.server.stack import Stack
+
+__all__ = ["Options", "run"]
+
+logger = logging.getLogger(__name__)
+
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-@dataclass(frozen=True)
-class Options:
-    """What `banyan up` and `banyan server` were asked for.
-
-    data:           the data directory (database, credentials, lock).
-    mongo_uri:      an existing MongoDB; None or empty: a private one in `data`.
-    port:           0 takes any free port.
-    with_worker:    also start one worker on this machine (`banyan up` without `--no-worker`).
-    json_line:      print `{"url", "credentials"}` when ready, and nothing else.
-    worker_options: further arguments for `banyan worker`, e.g. `["--cores", "2"]`.
-    """
-
-    data: Path
-    mongo_uri: str | None = None
-    host: str = "127.0.0.1"
-    port: int = 5100
-    processes: int = 1
-    with_worker: bool = False
-    json_line: bool = False
-    worker_options: list[str] = field(default_factory=list)
+class _Ended(BaseException):
+    """A signal came. Not an Exception: nothing may take it for a failure and go on."""
 
 
 def run(options: Options) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Errors: `data_directory_in_use`, `no_mongod`."""
-    raise NotImplementedError(options)
+    """Serve until SIGTERM, SIGINT or SIGHUP; the exit code.
+
+    Errors: `data_directory_in_use`, `no_mongod`; `usage` where the port is taken;
+    `unavailable` where something does not come up or keeps dying.
+    """
+    logging.basicConfig(level=logging.WARNING, format="banyan: %(message)s")
+    woken = threading.Event()
+    stack = Stack(options, woken)
+    _heed_signals(woken)
+    try:
+        with DirectoryLock(options.data):
+            try:
+                stack.start()
+                _announce(stack, options.json_line)
+                stack.watch()
+            finally:
+                _ignore_signals()
+                stack.stop()
+    except _Ended:
+        pass
+    return EXIT_OK
+
+
+def _heed_signals(woken: threading.Event) -> None:
+    """From now on a signal ends what goes on, and a child's end wakes who watches."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise _Ended
+
+    for number in _ENDING:
+        signal.signal(number, end)
+    signal.signal(signal.SIGCHLD, lambda number, frame: woken.set())
+
+
+def _ignore_signals() -> None:
+    """The end is on its way: a second Ctrl-C must not leave half of it behind."""
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _announce(stack: Stack, json_line: bool) -> None:
+    """Tell whoever started this that it is ready, and where."""
+    try:
+        profiles.remember_local(stack.url, stack.credentials)
+    except (OSError, BanyanError) as error:
+        logger.warning("the command line's profile was not written: %s", error)
+    if json_line:
+        text = json.dumps({"url": stack.url, "credentials": str(stack.credentials)})
+    else:
+        text = (
+            f"Banyan is ready at {stack.url}\n"
+            f"  tokens   {stack.credentials}\n"
+            "  try      banyan run -- echo hello\n"
+            "  end      Ctrl-C; the next start goes on from here"
+        )
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

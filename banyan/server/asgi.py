@@ -1,0 +1,157 @@
+"""The ASGI application: reads a request, asks the WSGI application, holds who may wait.
+
+Run by `banyan.server.serve`. A request with `Prefer: wait=N` whose answer names topics
+(`Banyan-Wait`) is held here, as a coroutine without a thread, and the WSGI application is
+asked again when one of them is signalled. It never asks again for a caller that has gone:
+a claim must not be made for nobody.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from banyan.config import knobs
+from banyan.errors import BanyanError
+from banyan.server.bridge import (
+    Answer,
+    Environ,
+    WSGIApplication,
+    call,
+    environ_of,
+    error_answer,
+)
+from banyan.server.intake import Disconnected, read_body
+from banyan.server.waiting import TURN_TOPICS, Hub, Waiter
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_TOPICS_HEADER = b"banyan-wait"
+_PREFER_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,3})?)"?\s*(?=$|[,;])')
+_COALESCE_SECONDS = 0.1  # a collection may change a thousand times a second
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that was read to its end and may be asked more than once."""
+
+    environ: Environ
+    body: bytes
+    wait_seconds: float
+
+
+class Application:
+    """One WSGI application behind ASGI; `threads` requests are in work at one time."""
+
+    def __init__(self, wsgi: WSGIApplication, hub: Hub, threads: int) -> None:
+        self._wsgi = wsgi
+        self._hub = hub
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
+        # Who was woken shares half of the threads, so that a change that wakes hundreds
+        # does not stand before everybody else's requests.
+        self._again = asyncio.Semaphore(max(1, threads // 2))
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request."""
+        if scope["type"] != "http":
+            raise ValueError(f"no {scope['type']} here")
+        try:
+            body = await read_body(scope, receive, knobs().BODY_BYTES_MAX)
+        except Disconnected:
+            return
+        except BanyanError as error:
+            await _send(send, scope, error_answer(error), close=True)
+            return
+        environ = environ_of(scope, body)
+        request = Request(environ, body, wait_seconds(environ.get("HTTP_PREFER", "")))
+        answer = await self._answer(request, receive)
+        if answer:
+            await _send(send, scope, answer, close=self._hub.ended)
+
+    async def _answer(self, request: Request, receive: Receive) -> Answer | None:
+        """The answer, after the wait if one was asked for; None: the caller has gone."""
+        asked = self._hub.now()
+        answer = await self._ask(request)
+        topics = _topics(answer)
+        if not topics or not request.wait_seconds:
+            return answer
+        with self._hub.subscribe(topics, asked) as waiter:
+            watching = asyncio.create_task(_until_gone(receive, waiter))
+            try:
+                answer = await self._hold(request, answer, waiter)
+                return None if watching.done() else answer
+            finally:
+                watching.cancel()
+
+    async def _hold(self, request: Request, answer: Answer, waiter: Waiter) -> Answer:
+        """Wait and ask again, until there is an answer that names no topics, or time is up."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + request.wait_seconds
+        pause = 0.0 if all(map(_is_narrow, waiter.topics)) else _COALESCE_SECONDS
+        rested = loop.time()
+        while await waiter.wait(deadline - loop.time()):
+            await asyncio.sleep(min(rested, deadline) - loop.time())
+            async with self._again:
+                if waiter.cancelled:
+                    break
+                waiter.look()
+                answer = await self._ask(request)
+            if not _topics(answer):
+                waiter.found()
+                return answer
+            waiter.found_nothing()
+            rested = loop.time() + pause
+        return answer
+
+    async def _ask(self, request: Request) -> Answer:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._pool, call, self._wsgi, request.environ, request.body
+        )
+
+
+def wait_seconds(prefer: str) -> float:
+    """The seconds of `wait=` in a Prefer header (RFC 7240), not more than are allowed."""
+    found = _PREFER_WAIT.search(prefer)
+    return min(float(found[1]), knobs().WAIT_SECONDS_MAX) if found else 0.0
+
+
+def _topics(answer: Answer) -> list[str]:
+    """What the answer says may be waited for; none: it is the final one."""
+    for name, value in answer.headers:
+        if name == _TOPICS_HEADER:
+            return [topic for topic in value.decode("latin-1").replace(" ", "").split(",") if topic]
+    return []
+
+
+def _is_narrow(topic: str) -> bool:
+    """Whether a signal for it most likely means an answer, and so needs no pause."""
+    return ":" in topic or topic in TURN_TOPICS
+
+
+async def _until_gone(receive: Receive, waiter: Waiter) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    waiter.cancel()
+
+
+async def _send(send: Send, scope: Message, answer: Answer, close: bool) -> None:
+    """Send a whole answer; `close`: and no further request on this connection."""
+    bodiless = answer.status in (204, 304)
+    headers = [
+        header
+        for header in answer.headers
+        if header[0] not in (_TOPICS_HEADER, b"connection", b"date")
+        and not (header[0] == b"content-length" and (bodiless or scope["method"] != "HEAD"))
+    ]
+    body = b"" if bodiless or scope["method"] == "HEAD" else answer.body
+    if not bodiless and scope["method"] != "HEAD":
+        headers.append((b"content-length", str(len(body)).encode()))
+    if close:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

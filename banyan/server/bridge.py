@@ -1,0 +1,122 @@
+"""From an ASGI request with a whole body to a WSGI call (PEP 3333), and back.
+
+Called by `banyan.server.asgi` in its thread pool. Bodies are whole in both directions:
+that spares the queues between threads that a streaming bridge needs for each request.
+"""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from pymongo.errors import PyMongoError
+
+from banyan.errors import BanyanError
+
+Environ = dict[str, Any]
+WSGIApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+Header = tuple[bytes, bytes]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A whole response; header names are in lower case."""
+
+    status: int
+    headers: list[Header]
+    body: bytes
+
+
+def environ_of(scope: Mapping[str, Any], body: bytes) -> Environ:
+    """The WSGI environment of an ASGI request, all but its input, which is made per call."""
+    server = scope.get("server") or ("localhost", 80)
+    environ: Environ = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        # Bytes as they came, in the latin-1 that PEP 3333 asks for.
+        "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": str(server[0]),
+        "SERVER_PORT": str(server[1] or 80),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": (scope.get("client") or ("", 0))[0],
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+    }
+    for name, value in scope["headers"]:
+        _add_header(environ, name, value.decode("latin-1"))
+    if body or "CONTENT_LENGTH" in environ:
+        environ["CONTENT_LENGTH"] = str(len(body))
+    return environ
+
+
+def _add_header(environ: Environ, name: bytes, value: str) -> None:
+    # `X_Y` and `X-Y` would be one name in the environment: whoever has checked the one
+    # would take the other for it. The body's framing was undone before.
+    if b"_" in name or name in (b"transfer-encoding", b"expect"):
+        return
+    key = name.decode("latin-1").upper().replace("-", "_")
+    if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        key = f"HTTP_{key}"
+        if key in environ:
+            separator = "; " if key == "HTTP_COOKIE" else ","
+            value = f"{environ[key]}{separator}{value}"
+    environ[key] = value
+
+
+def call(application: WSGIApplication, environ: Environ, body: bytes) -> Answer:
+    """Ask the application; whatever it raises becomes an answer. Runs in a thread.
+
+    The environment is copied: applications write into it, and may be asked again.
+    """
+    try:
+        return _call(application, {**environ, "wsgi.input": io.BytesIO(body)})
+    except BanyanError as error:
+        return error_answer(error)
+    except PyMongoError:
+        logger.warning("the database is away", exc_info=True)
+        return error_answer(BanyanError("unavailable", "the database is away: try again soon"))
+    except Exception:
+        logger.exception("%s %s failed", environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        return error_answer(BanyanError("internal", "a bug in Banyan; its log has the details"))
+
+
+def _call(application: WSGIApplication, environ: Environ) -> Answer:
+    started: list[tuple[str, list[tuple[str, str]]]] = []
+    written: list[bytes] = []
+
+    def start_response(
+        status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        started.append((status, headers))  # after an error once more: the last one counts
+        return written.append
+
+    chunks = application(environ, start_response)
+    try:
+        body = b"".join([*written, *chunks])
+    finally:
+        close = getattr(chunks, "close", None)
+        if close:
+            close()
+    status, headers = started[-1]
+    encoded = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in headers]
+    return Answer(int(status[:3]), encoded, body)
+
+
+def error_answer(error: BanyanError) -> Answer:
+    """An error in the one shape that all have."""
+    headers = [(b"content-type", b"application/json")]
+    if error.status == 503:
+        headers.append((b"retry-after", b"1"))
+    return Answer(error.status, headers, json.dumps(error.body()).encode())

@@ -1,0 +1,26 @@
+"""What `banyan up` and `banyan server` were asked for, as the supervisor gets it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line, read.
+
+    data:           the data directory (database, credentials, lock).
+    mongo_uri:      an existing MongoDB; None or empty: a private one in `data`.
+    port:           0 takes any free port.
+    with_worker:    also start one worker on this machine (`banyan up` without `--no-worker`).
+    json_line:      print `{"url", "credentials"}` when ready, and nothing else.
+    worker_options: further arguments for `banyan worker`, e.g. `["--cores", "2"]`.
+    """
+
+    data: Path
+    mongo_uri: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 5100
+    processes: int = 1
+    with_worker: bool = False
+    json_line: bool = False
+    worker_options: list[str] = field(default_factory=list)

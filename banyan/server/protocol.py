@@ -1,0 +1,81 @@
+"""HTTP as uvicorn parses it, with what it lacks: bounds on headers, and errors as JSON.
+
+Handed to uvicorn by `banyan.server.serve`.
+"""
+
+import asyncio
+import json
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from banyan.errors import BanyanError
+
+HEADER_SECONDS_MAX = 20.0
+HEADER_BYTES_MAX = 64 * 1024
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. A request line and headers must come soon, and be of decent length."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _header_bytes = 0
+    _in_headers = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A connection that never says anything is closed too."""
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer with the connection."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what comes before the headers are complete."""
+        if self._in_headers:
+            self._header_bytes += len(data)
+        super().data_received(data)
+        if self._in_headers and self._header_bytes > HEADER_BYTES_MAX:
+            self.send_400_response(f"headers may have {HEADER_BYTES_MAX} bytes in all")
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        if not self._in_headers:
+            self._header_bytes = 0
+            self._expect_headers()
+
+    def on_headers_complete(self) -> None:
+        """The body, if any, has its own bounds: `banyan.server.intake`."""
+        self._in_headers = False
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What can't be parsed as HTTP gets the one error shape too."""
+        if self.transport.is_closing():
+            return
+        body = json.dumps(BanyanError("bad_request", msg).body()).encode()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    def _expect_headers(self) -> None:
+        self._in_headers = True
+        self._stop_timer()
+        self._timer = self.loop.call_later(HEADER_SECONDS_MAX, self._give_up)
+
+    def _stop_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        if self._header_bytes:
+            self.send_400_response(f"no whole request within {HEADER_SECONDS_MAX:g} seconds")
+        else:
+            self.transport.close()  # nothing was asked: an answer could be taken for another's

@@ -1,0 +1,108 @@
+"""One server process: `python -m banyan.server.serve --fd N`, started by the supervisor.
+
+It accepts on a listening socket that it inherits, so that several processes share one
+port and none of the connections is lost while one of them is started anew. The database
+is named by BANYAN_MONGO_URI: it may hold a password, and arguments are everybody's to
+read. Ends by SIGTERM within some 5 seconds: who waits is answered at once.
+"""
+
+import argparse
+import gc
+import logging
+import os
+import socket
+import sys
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from banyan.config import knobs
+from banyan.server.app import create_app
+from banyan.server.asgi import Application
+from banyan.server.protocol import Protocol
+from banyan.server.upkeep.loop import Upkeep
+from banyan.server.waiting import Hub
+from banyan.server.watcher import Watcher
+
+logger = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 4
+_KEEP_ALIVE_SECONDS = 75  # longer than clients keep an idle connection, so that they end it
+_SWITCH_SECONDS = 0.001
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which answers those who wait before it waits for their connections."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal ends it in order, and a second one changes nothing."""
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let go of who waits, then finish what is in work."""
+        self._hub.end()
+        await super().shutdown(sockets)
+
+
+def serve(listener: socket.socket, mongo_uri: str) -> None:
+    """Serve on this socket until SIGTERM."""
+    hub = Hub()
+    application = create_app(mongo_uri, hub)
+    _warm_up(application)
+    upkeep = Upkeep(mongo_uri, hub)
+    watcher = Watcher(mongo_uri, hub)
+    upkeep.start()
+    watcher.start()
+    # Threads that calculate give way to the event loop five times sooner than usual.
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.freeze()  # what is loaded by now stays: no use in looking through it again
+    asgi = Application(application, hub, knobs().SERVER_THREADS)
+    Server(_config(asgi), hub).run([listener])
+    upkeep.stop()
+    watcher.stop()
+
+
+def _config(application: Application) -> uvicorn.Config:
+    return uvicorn.Config(
+        application,
+        http=Protocol,
+        loop="uvloop",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+def _warm_up(application: Any) -> None:
+    """Make the Mongo client and the first routes now: threads that race for it make several."""
+    client = application.test_client()
+    for path in ("/readyz", "/"):
+        client.get(path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the arguments and serve."""
+    parser = argparse.ArgumentParser(prog="python -m banyan.server.serve", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True, help="an inherited listening socket")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    serve(socket.socket(fileno=options.fd), os.environ["BANYAN_MONGO_URI"])
+    # A thread that still waits for the database would hold up the end for half a minute.
+    logging.shutdown()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""What the supervisor keeps alive: each a process that is started anew when it dies.
+
+Called by `banyan.server.supervisor` alone. A program that dies at once, again and again,
+is given up with a clear error rather than started for ever.
+"""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+
+from banyan.errors import BanyanError
+from banyan.server.processes import Child
+
+logger = logging.getLogger(__name__)
+
+_QUICK_SECONDS = 10.0  # a process that lived for less has died quickly
+_QUICK_DEATHS_MAX = 5
+_BACKOFF_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0)
+
+
+class Service:
+    """One process, over all its lives.
+
+    start: starts it and returns the child; called in the main thread only.
+    """
+
+    def __init__(self, name: str, start: Callable[[], Child]) -> None:
+        self.name = name
+        self.child: Child | None = None
+        self._start = start
+        self._began = 0.0
+        self._due = 0.0
+        self._quick_deaths = 0
+
+    def begin(self) -> None:
+        """Start it for the first time."""
+        self._began = time.monotonic()
+        self.child = self._start()
+
+    def tend(self) -> None:
+        """Start it again if it has died, after a pause that grows. Errors: `unavailable`."""
+        now = time.monotonic()
+        code = self.child.ended() if self.child else None
+        if self.child and code is not None:
+            self._mourn(self.child, code, now)
+        if self.child is None and now >= self._due:
+            self.begin()
+
+    def stop(self, seconds: float) -> None:
+        """SIGTERM, and SIGKILL after so many seconds."""
+        if self.child:
+            self.child.stop(seconds)
+
+    def _mourn(self, child: Child, code: int, now: float) -> None:
+        quick = now - self._began < _QUICK_SECONDS
+        self._quick_deaths = self._quick_deaths + 1 if quick else 1
+        if self._quick_deaths >= _QUICK_DEATHS_MAX:
+            raise BanyanError(
+                "unavailable",
+                f"the {self.name} has ended {_QUICK_DEATHS_MAX} times right after its start, "
+                f"at last with {code}; the lines above say why",
+            )
+        self._due = now + _BACKOFF_SECONDS[self._quick_deaths - 1]
+        self.child = None
+        logger.warning("the %s (process %d) ended with %d: again", self.name, child.pid, code)
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command for one of our own modules, found where this process has found it.
+
+    A directory that happens to be the current one is searched only if it was for us.
+    """
+    found_in_current = sys.path[0] in ("", os.getcwd())
+    return [sys.executable, *([] if found_in_current else ["-P"]), "-m", module, *arguments]
+
+
+def environment(**changes: str | None) -> Mapping[str, str]:
+    """This process's environment with changes; None takes a name out."""
+    merged = {**os.environ, **changes}
+    return {name: value for name, value in merged.items() if value is not None}

@@ -1,0 +1,165 @@
+"""The processes of one data directory: started in the order of their needs, ended backwards.
+
+Used by `banyan.server.supervisor`. mongod comes first, then the server processes on one
+listening socket, then the worker.
+"""
+
+import contextlib
+import functools
+import json
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from banyan.errors import BanyanError
+from banyan.server import probe
+from banyan.server.app import prepare_database
+from banyan.server.bootstrap import ensure_credentials
+from banyan.server.embedded import PrivateMongo
+from banyan.server.options import Options
+from banyan.server.processes import Child, spawn
+from banyan.server.services import Service, environment, python
+
+_READY_SECONDS = 60.0
+_SERVER_STOP_SECONDS = 8.0
+_WORKER_STOP_SECONDS = 30.0
+_WORKER_HINT_SECONDS = 1.0
+_BACKLOG = 2048  # a thousand workers may come back at one moment
+_POLL_SECONDS = 0.05
+_TICK_SECONDS = 1.0
+
+
+class Stack:
+    """Everything that runs for one data directory.
+
+    woken: set when a child ends; then it is looked after at once.
+    """
+
+    def __init__(self, options: Options, woken: threading.Event) -> None:
+        self._options = options
+        self._woken = woken
+        self._services: list[Service] = []
+        self._ends = ExitStack()  # what was started last ends first
+        self.url = ""
+        self.credentials = options.data / "credentials"
+
+    def start(self) -> None:
+        """Start everything, and return when it is ready."""
+        listener = self._ends.enter_context(_listen(self._options.host, self._options.port))
+        self.url = _url(self._options.host, listener.getsockname()[1])
+        uri = self._options.mongo_uri or self._start_mongo()
+        prepare_database(uri)
+        ensure_credentials(uri, self.credentials)
+        self._start_servers(listener, uri)
+        if self._options.with_worker:
+            self._start_worker()
+
+    def watch(self) -> None:
+        """Start anew what dies, until an exception ends this."""
+        while True:
+            self._woken.clear()
+            self._tend()
+            self._woken.wait(_TICK_SECONDS)
+
+    def stop(self) -> None:
+        """End what was started: the worker first, so that it can give its tasks back."""
+        self._ends.close()
+
+    def _start_mongo(self) -> str:
+        mongo = PrivateMongo(self._options.data)
+        self._ends.callback(mongo.stop)
+        self._begin(Service("database", mongo.start))
+        return mongo.uri
+
+    def _start_servers(self, listener: socket.socket, uri: str) -> None:
+        servers = []
+        for number in range(1, self._options.processes + 1):
+            name = f"server process {number}"
+            servers.append(Service(name, functools.partial(_spawn_server, name, listener, uri)))
+        self._ends.callback(_stop_together, servers)
+        for server in servers:
+            self._begin(server)
+        self._wait_until(lambda: probe.is_ready(self.url), "server")
+
+    def _start_worker(self) -> None:
+        token = json.loads(self.credentials.read_text())["provider"]
+        before = probe.newest_worker(self.url, token)
+        worker = Service("worker", self._spawn_worker)
+        self._ends.callback(_stop_worker, worker)
+        self._begin(worker)
+        self._wait_until(
+            lambda: probe.newest_worker(self.url, token) not in (None, before), "worker"
+        )
+
+    def _spawn_worker(self) -> Child:
+        """A worker gets its token by file; the database's password is none of its business."""
+        own = ["--url", self.url, "--token-file", str(self.credentials)]
+        state = ["--state-directory", str(self._options.data / "worker")]
+        arguments = python("banyan", "worker", *own, *state, *self._options.worker_options)
+        return spawn("worker", arguments, environment(BANYAN_MONGO_URI=None))
+
+    def _begin(self, service: Service) -> None:
+        service.begin()
+        self._services.append(service)
+
+    def _tend(self) -> None:
+        for service in self._services:
+            service.tend()
+
+    def _wait_until(self, ready: Callable[[], bool], name: str) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while not ready():
+            self._tend()
+            if time.monotonic() > deadline:
+                raise BanyanError(
+                    "unavailable", f"the {name} is not ready after {_READY_SECONDS:g} seconds"
+                )
+            self._woken.wait(_POLL_SECONDS)
+            self._woken.clear()
+
+
+def _spawn_server(name: str, listener: socket.socket, uri: str) -> Child:
+    arguments = python("banyan.server.serve", "--fd", str(listener.fileno()))
+    variables = environment(BANYAN_MONGO_URI=uri)
+    return spawn(name, arguments, variables, inherited=[listener.fileno()])
+
+
+def _stop_together(services: list[Service]) -> None:
+    """All get the signal before any is waited for."""
+    children = [service.child for service in services if service.child]
+    for child in children:
+        child.signal(signal.SIGTERM)
+    for child in children:
+        child.wait_or_kill(_SERVER_STOP_SECONDS)
+
+
+def _stop_worker(service: Service) -> None:
+    """The first SIGTERM drains a worker, the second makes it end its tasks and give them back."""
+    if service.child is None:
+        return
+    service.child.signal(signal.SIGTERM)
+    # Two signals at one moment would count as one.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        service.child.process.wait(_WORKER_HINT_SECONDS)
+    service.child.stop(_WORKER_STOP_SECONDS)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The one listening socket, which all server processes inherit. Errors: `usage`."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise BanyanError(
+            "usage", f"can't listen on {host}:{port} ({error.strerror}): try another --port"
+        ) from None
+
+
+def _url(host: str, port: int) -> str:
+    """The address for clients on this machine; "everywhere" is no place to go to."""
+    named = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - looked up only
+    return f"http://[{named}]:{port}" if ":" in named else f"http://{named}:{port}"

@@ -1,0 +1,260 @@
+"""Who waits for what in this server process, and whom a change wakes.
+
+The WSGI application calls `Hub.signal` from its threads, the watcher calls it for what
+happened anywhere, and the ASGI layer subscribes and waits on the event loop. Nothing here
+knows a request or the database: a topic is a string.
+
+No wake-up is lost: the asker takes `Hub.now()` before it looks, and subscribing with
+that moment counts whatever was signalled since.
+
+A topic of `TURN_TOPICS` wakes one waiter for each signal: a thousand idle workers must
+not all ask for one task. Who is woken has a *turn*. If it comes back with nothing (the
+task was not for it), or goes away, the turn goes on to the next who has not asked since
+the signal; until one takes it, or everybody has asked, or the turn's subject is settled
+(another server process gave the task away).
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import NamedTuple
+
+from banyan.server.memory import Memory
+
+TURN_TOPICS = frozenset({"available"})
+_ECHO_MILLISECONDS = 2000  # so long after it was said here, the watcher may say it again
+
+
+class Turn(NamedTuple):
+    """The right of one waiter to look first. `subject` may be empty: not known."""
+
+    topic: str
+    subject: str
+    moment: int
+
+
+class Hub:
+    """The waiters of one process. Threads may call `signal`, `settle`, `signal_everybody`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._clock = 0
+        self._signalled = Memory()  # topic -> when it was last signalled
+        self._announced = Memory()  # subject of a turn -> milliseconds when this process said it
+        self._settled = Memory()  # subject of a turn -> when it was no longer to be had
+        self._all_signalled = 0
+        # What the loop has not seen yet:
+        self._arrived: set[str] = set()
+        self._arrived_turns: list[Turn] = []
+        self._everybody = False
+        self._called = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiters: dict[str, dict[Waiter, None]] = {}
+        self.ended = False
+        self.waiting = 0
+        self.watched = False  # the watcher is there and signals every subject
+        self.wanted = threading.Event()  # somebody waits: the watcher looks at it
+
+    def now(self) -> int:
+        """The present moment, to be handed to `subscribe` after having looked."""
+        return self._clock
+
+    def signal(self, topic: str, observed: bool = False) -> None:
+        """Something about this topic has changed. Cheap, and safe from any thread.
+
+        topic:    of a turn it may name its subject, `available:<task id>`; a turn without
+                  one is left to the watcher while there is one.
+        observed: said by the watcher, who also sees what this process has signalled.
+        """
+        kind, _, subject = topic.partition(":")
+        with self._lock:
+            self._clock += 1
+            if kind not in TURN_TOPICS:
+                self._signalled[topic] = self._clock
+                self._arrived.add(topic)
+            elif observed and _milliseconds() - self._announced.pop(subject) < _ECHO_MILLISECONDS:
+                return
+            else:
+                self._signalled[kind] = self._clock
+                if subject and not observed:
+                    self._announced[subject] = _milliseconds()
+                if subject or not self.watched:
+                    self._arrived_turns.append(Turn(kind, subject, self._clock))
+            self._call_loop()
+
+    def settle(self, subject: str) -> None:
+        """Nothing more is to be had there: no turn about it needs to go on."""
+        with self._lock:
+            self._clock += 1
+            self._settled[subject] = self._clock
+
+    def signal_everybody(self) -> None:
+        """Anything may have changed, e.g. while nobody watched the database."""
+        with self._lock:
+            self._clock += 1
+            self._all_signalled = self._clock
+            self._everybody = True
+            self._call_loop()
+
+    def subscribe(self, topics: Sequence[str], asked: int) -> "Waiter":
+        """A waiter for these topics, who last looked at the moment `asked`; use it in `with`."""
+        return Waiter(self, topics, asked)
+
+    async def wait(self, topics: Sequence[str], timeout_seconds: float) -> bool:
+        """Whether one of the topics is signalled within the time."""
+        with self.subscribe(topics, self.now()) as waiter:
+            return await waiter.wait(timeout_seconds)
+
+    def end(self) -> None:
+        """Let nobody wait any longer: the process is about to end. On the loop only."""
+        self.ended = True
+        for waiters in list(self._waiters.values()):
+            for waiter in list(waiters):
+                waiter.cancel()
+
+    def _call_loop(self) -> None:
+        """Have the loop look at what arrived; once for all that arrives until it does."""
+        if not self._waiters or self._loop is None:
+            self._arrived.clear()
+            self._arrived_turns.clear()
+            self._everybody = False
+        elif not self._called:
+            self._called = True
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        with self._lock:
+            topics, self._arrived = self._arrived, set()
+            turns, self._arrived_turns = self._arrived_turns, []
+            everybody, self._everybody, self._called = self._everybody, False, False
+            if everybody:
+                topics = set(self._waiters)
+        for topic in topics & self._waiters.keys():
+            for waiter in self._waiters[topic]:
+                waiter.wake()
+        for topic in TURN_TOPICS & self._waiters.keys():
+            self._give([turn for turn in turns if turn.topic == topic], self._waiters[topic])
+
+    def _give(self, turns: Sequence[Turn], queue: "Iterable[Waiter]") -> None:
+        """Wake the first in the queue who have not looked since, and are not about to.
+
+        Where nobody is left to be woken, a turn ends: all will look later than its moment.
+        """
+        open_turns = [turn for turn in turns if self._settled[turn.subject] < turn.moment]
+        if open_turns:
+            latest = open_turns[-1].moment
+            free = (waiter for waiter in queue if not waiter.woken and waiter.asked < latest)
+            for turn, waiter in zip(open_turns, free, strict=False):
+                waiter.wake(turn)
+
+    def _hand_on(self, turn: Turn | None) -> None:
+        if turn:
+            self._give([turn], self._waiters.get(turn.topic, ()))
+
+    def _enter(self, waiter: "Waiter") -> bool:
+        """Queue a waiter; whether something was signalled since it asked."""
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            for topic in waiter.topics:
+                self._waiters.setdefault(topic, {})[waiter] = None
+            self.waiting += 1
+            self.wanted.set()
+            last = max(self._signalled[topic] for topic in waiter.topics)
+            return waiter.asked < max(last, self._all_signalled, self._signalled.forgotten)
+
+    def _requeue(self, waiter: "Waiter") -> None:
+        """Whoever asked last stands at the end."""
+        for topic in waiter.topics:
+            queue = self._waiters[topic]
+            del queue[waiter]
+            queue[waiter] = None
+
+    def _leave(self, waiter: "Waiter") -> None:
+        with self._lock:
+            for topic in waiter.topics:
+                queue = self._waiters[topic]
+                del queue[waiter]
+                if not queue:
+                    del self._waiters[topic]
+            self.waiting -= 1
+
+
+class Waiter:
+    """One who waits; lives on the event loop. `woken` means: it will look again."""
+
+    def __init__(self, hub: Hub, topics: Sequence[str], asked: int) -> None:
+        self._hub = hub
+        self.topics = tuple(dict.fromkeys(topics))
+        self.asked = asked
+        self.woken = False
+        self.cancelled = False
+        self._turn: Turn | None = None  # given, and not begun
+        self._turn_begun: Turn | None = None
+        self._future: asyncio.Future[None] | None = None
+
+    def __enter__(self) -> "Waiter":
+        if self._hub._enter(self):
+            self.wake()
+        if self._hub.ended:
+            self.cancel()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._hub._leave(self)
+        for turn in (self._turn, self._turn_begun):
+            self._hub._hand_on(turn)
+
+    def wake(self, turn: Turn | None = None) -> None:
+        """Let it look again; `turn`: on behalf of all who wait for that topic."""
+        self.woken = True
+        self._turn = self._turn or turn
+        self._release()
+
+    def cancel(self) -> None:
+        """Let it wait no longer: its caller has gone, or the process ends."""
+        self.cancelled = True
+        self._release()
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether there is a reason to look again; False when time is up or it was cancelled."""
+        if not self.woken and not self.cancelled and seconds > 0:
+            loop = asyncio.get_running_loop()
+            self._future = loop.create_future()
+            timer = loop.call_later(seconds, self._release)
+            try:
+                await self._future
+            finally:
+                timer.cancel()
+                self._future = None
+        return self.woken and not self.cancelled
+
+    def look(self) -> None:
+        """It looks again now: what is signalled from here on is a new reason."""
+        self.asked = self._hub.now()
+        self.woken = False
+        self._turn, self._turn_begun = None, self._turn
+        self._hub._requeue(self)
+
+    def found_nothing(self) -> None:
+        """It looked in vain: a turn goes on to the next."""
+        turn, self._turn_begun = self._turn_begun, None
+        self._hub._hand_on(turn)
+
+    def found(self) -> None:
+        """It got what it waited for: its turn is used up."""
+        self._turn_begun = None
+
+    def _release(self) -> None:
+        if self._future and not self._future.done():
+            self._future.set_result(None)
+
+
+def _milliseconds() -> int:
+    return time.monotonic_ns() // 1_000_000
