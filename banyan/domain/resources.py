@@ -211,6 +211,14 @@ def normalise_request(given: Mapping[str, object] | None) -> dict[str, object]:
     return stored
 
 
+def changed_request(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, object]:
+    """A stored request with what is given in its place; what is left out stays as it is."""
+    for short, names in _SHORT_FORMS.items():
+        if short in given or (short == "gpus" and not stored["gpu_count"]):
+            stored = {name: value for name, value in stored.items() if name not in names}
+    return normalise_request({**stored, **given})
+
+
 def normalise_capacity(given: Mapping[str, object]) -> dict[str, object]:
     """A worker's `resources`, every key there: {"cores", "memory", "gpus", "disk", "custom"}.
 
@@ -219,9 +227,7 @@ def normalise_capacity(given: Mapping[str, object]) -> dict[str, object]:
     None, without limit. Idempotent. Raises ResourceError.
     """
     fields = Fields(given, _CAPACITY_FIELDS)
-    for name in ("cores", "memory"):
-        if name not in fields.given:
-            fields.issues[name] = "required"
+    fields.issues |= {name: "required" for name in ("cores", "memory") if name not in given}
     stored: dict[str, object] = {
         "cores": fields.read("cores", _cores, 0),
         "memory": fields.read("memory", parse_bytes, 0),
@@ -321,10 +327,9 @@ def _each(value: object, parse: Callable[[object], T]) -> list[T]:
     """Parses a list of GPUs, naming what is wrong by position."""
     if not isinstance(value, list | tuple) or len(value) > GPUS_MAX:
         raise ValueError(f"must be a count of GPUs or a list of them, at most {GPUS_MAX}")
-    fields = Fields(
-        {str(i): gpu for i, gpu in enumerate(value)}, [str(i) for i in range(len(value))]
-    )
-    parsed = [fields.read(str(i), lambda gpu: [parse(gpu)], []) for i in range(len(value))]
+    by_position = {str(i): gpu for i, gpu in enumerate(value)}
+    fields = Fields(by_position, by_position)
+    parsed = [fields.read(name, lambda gpu: [parse(gpu)], []) for name in by_position]
     fields.check()
     return [gpu for one in parsed for gpu in one]
 

@@ -1,6 +1,8 @@
 """Documents -> JSON, and JSON -> Python with the limits that MongoDB has anyway."""
 
 import base64
+import contextlib
+import json
 from datetime import datetime
 from typing import Any
 
@@ -45,9 +47,20 @@ def loads(body: bytes) -> Any:
     try:
         value = orjson.loads(body)
     except (orjson.JSONDecodeError, RecursionError) as error:
+        _refuse_constants(body)
         raise BanyanError("bad_request", f"the body is not valid JSON: {error}") from None
     check_storable(value)
     return value
+
+
+def _refuse_constants(body: bytes) -> None:
+    """Errors: `invalid` for NaN and Infinity, which many clients write where JSON has no such."""
+
+    def refuse(name: str) -> None:
+        raise BanyanError("invalid", f"{name} is not a number that can be stored")
+
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(body, parse_constant=refuse)
 
 
 def check_storable(value: Any, depth: int = 0) -> None:

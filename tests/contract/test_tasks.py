@@ -18,7 +18,7 @@ CHANGEABLE: dict[str, tuple[Any, Any]] = {
     "priority": (1, 2),
     "tags": ({"who": "a"}, {"who": "b"}),
     "env": ({"A": "1"}, {"B": "2"}),
-    "cwd": ("/", "/tmp"),
+    "cwd": ("/", "/srv"),
     "not_before": ("2026-01-01T00:00:00.000Z", "2027-01-01T00:00:00.000Z"),
     "max_attempt_count": (1, 2),
     "retry_delay_milliseconds": (0, 5),
@@ -43,7 +43,7 @@ def test_what_is_left_out_has_its_default(server: Server):
         "command": None, "state": "inactive", "queue": "default", "labels": {}, "priority": 0,
         "tags": {}, "env": {}, "max_attempt_count": 1, "max_lost_count": 3,
         "max_shutdown_time_milliseconds": 600_000, "owner": "provider", "attempt_count": 0,
-        "pending_dependency_count": 0, **dict.fromkeys([*CHILDREN, *PARENTS], []),
+        "pending_dependency_count": 0, **{name: [] for name in [*CHILDREN, *PARENTS]},
     }  # fmt: skip
     assert {name: task[name] for name in expected} == expected
     resources = task["requested_resources"]
@@ -131,7 +131,7 @@ def test_a_field_is_stored_as_it_was_sent(server: Server, fields: dict[str, Any]
         ("env", {"": "x"}), ("env", {"A\n": "x"}), ("env", {"A": 1}), ("env", {"A": "x\0"}),
         ("env", {f"E{i}": "x" for i in range(257)}), ("env", {"E": "x" * 64 * 1024}),
         ("env", {f"E{i}": "ü" * 200 for i in range(200)}),
-        ("cwd", ""), ("cwd", "/tmp\0"), ("cwd", 1),
+        ("cwd", ""), ("cwd", "/srv\0"), ("cwd", 1),
         ("not_before", "tomorrow"), ("not_before", 5), ("not_before", "2026-13-01T00:00:00Z"),
         ("max_attempt_count", 0), ("max_attempt_count", 1.5), ("max_attempt_count", "2"),
         ("max_lost_count", -1),

@@ -10,6 +10,7 @@ from flask import current_app
 from banyan.domain import lifecycle
 from banyan.domain.continuations import CHILD_LISTS
 from banyan.domain.lifecycle import Change, Refusal, Same
+from banyan.domain.resources import changed_request
 from banyan.domain.states import State
 from banyan.errors import BanyanError
 from banyan.server import validation
@@ -34,6 +35,7 @@ class Edit:
     """What a provider wants changed about one task.
 
     added, removed: by the parent's list, the children to add to it and to take off it.
+    resources: of `requested_resources` what the client sent; the rest of them stays.
     """
 
     task_id: ObjectId
@@ -42,6 +44,7 @@ class Edit:
     added: Mapping[str, list[ObjectId]] = field(default_factory=dict)
     removed: Mapping[str, list[ObjectId]] = field(default_factory=dict)
     if_match: str | None = None
+    resources: Mapping[str, Any] | None = None
 
     @property
     def has_links(self) -> bool:
@@ -50,7 +53,11 @@ class Edit:
 
     def changed_fields(self, task: Document) -> dict[str, Any]:
         """The fields whose value changes. Errors: `invalid` where the state forbids it."""
-        changed = {name: v for name, v in self.fields.items() if task.get(name) != v}
+        fields = dict(self.fields)
+        if self.resources is not None:
+            stored = task["requested_resources"]
+            fields["requested_resources"] = changed_request(stored, self.resources)
+        changed = {name: v for name, v in fields.items() if task.get(name) != v}
         issues = {
             name: f"can't be changed while the task is {task['state']}"
             for name in changed
@@ -82,7 +89,8 @@ def read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
     if issues:
         raise BanyanError("invalid", "some fields are invalid: see _issues", issues)
     state = State(checked.pop("state")) if "state" in checked else None
-    return Edit(task_id, checked, state, links["append"], links["remove"])
+    resources = body.get("requested_resources")
+    return Edit(task_id, checked, state, links["append"], links["remove"], resources=resources)
 
 
 def decide(edit: Edit, task: Document) -> Change | Same:
@@ -98,10 +106,11 @@ def decide(edit: Edit, task: Document) -> Change | Same:
     if isinstance(moved, Same):
         if not fields:
             return moved
-        expected: dict[str, Any] = {"state": task["state"]}
-        moved = Change(task["_id"], expected, fields)
-    else:
-        moved = replace(moved, set={**fields, **moved.set})
+        moved = Change(task["_id"], {"state": task["state"]}, {})
+    moved = replace(moved, set={**fields, **moved.set})
+    if "requested_resources" in fields:  # made from what was read
+        resources = {"requested_resources": task["requested_resources"]}
+        moved = replace(moved, expected={**moved.expected, **resources})
     if edit.if_match:
         moved = replace(moved, expected={**moved.expected, "_etag": task["_etag"]})
     return moved
