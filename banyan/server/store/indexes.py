@@ -8,8 +8,10 @@ import contextlib
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import CollectionInvalid
 
+from banyan.server.store import duties
 from banyan.server.store.mongo import Store
 
+UPKEEP = "upkeep"
 HELD_STATES = ["running", "pending_cancellation"]
 
 INDEXES = {
@@ -87,3 +89,4 @@ def ensure(store: Store) -> None:
         with contextlib.suppress(CollectionInvalid):  # it is there
             store.database.create_collection(name, validator=VALIDATORS.get(name, {}))
         store[name].create_indexes(indexes)
+    duties.ensure(store, UPKEEP)

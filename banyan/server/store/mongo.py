@@ -54,12 +54,11 @@ class Store:
 
     @cached_property
     def database(self) -> Database[Document]:
-        """The database, with the read and write concerns that the promises need."""
+        """The database: reads from the primary, writes as the promises need them."""
         return self.client.get_database(
             self.database_name,
             codec_options=CodecOptions(tz_aware=True, tzinfo=UTC),
             read_preference=ReadPreference.PRIMARY,
-            read_concern=ReadConcern("local"),
             write_concern=MAJORITY,
         )
 

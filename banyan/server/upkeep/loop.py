@@ -15,6 +15,7 @@ from pymongo.errors import PyMongoError
 from banyan.config import knobs
 from banyan.server.calls import Context, Signals
 from banyan.server.store import accounts, duties
+from banyan.server.store.indexes import UPKEEP
 from banyan.server.store.mongo import Store
 from banyan.server.upkeep.duties import DUTIES
 
@@ -57,7 +58,7 @@ class Upkeep:
 
     def _round(self, period: float) -> None:
         try:
-            if duties.take(self._store, "upkeep", self._name, PERIODS_HELD * period):
+            if duties.take(self._store, UPKEEP, self._name, PERIODS_HELD * period):
                 for duty in DUTIES:
                     duty(self._context)
         except PyMongoError as error:
