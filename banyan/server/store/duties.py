@@ -17,18 +17,9 @@ def take(store: Store, duty: str, holder: str, seconds: float) -> bool:
     """Whether `holder` has the duty for the next `seconds`; it keeps it by asking again."""
     # Forgotten in a crash, a duty is done twice for a while, which does no harm.
     collection = store["duties"].with_options(write_concern=FORGETTABLE)
-    me = {"$literal": holder}
+    free = {"$or": [{"holder": holder}, {"$expr": {"$lt": ["$until", "$$NOW"]}}]}
     until = {"$add": ["$$NOW", int(seconds * 1000)]}
-    # Who comes first makes the document: what is missing is less than any time.
-    is_free = {"$or": [{"$eq": ["$holder", me]}, {"$lt": ["$until", "$$NOW"]}]}
-    taken = {
-        "holder": {"$cond": [is_free, me, "$holder"]},
-        "until": {"$cond": [is_free, until, "$until"]},
-    }
-    try:
-        found = collection.find_one_and_update(
-            {"_id": duty}, [{"$set": taken}], upsert=True, return_document=ReturnDocument.AFTER
-        )
-    except DuplicateKeyError:
-        return False  # somebody else has made it at this moment
-    return bool(found["holder"] == holder)
+    found = collection.update_one(
+        {"_id": duty, **free}, [{"$set": {"holder": {"$literal": holder}, "until": until}}]
+    )
+    return bool(found.matched_count)
