@@ -7,9 +7,9 @@ import eve
 from bson import ObjectId
 from flask import Response, g, request
 
-from banyan.config import settings
+from banyan.config import knobs, settings
 from banyan.errors import BanyanError
-from banyan.server import edge, links, render, table, virtual
+from banyan.server import edge, links, queries, render, table, virtual
 from banyan.server.auth import Authenticator
 from banyan.server.calls import Answer, Call, Context, Signals
 from banyan.server.data import KNOWN_ARGUMENTS, BanyanMongo
@@ -200,6 +200,8 @@ class Wiring:
         if unknown:
             known = ", ".join(sorted(KNOWN_ARGUMENTS))
             raise BanyanError("bad_request", f"unknown argument {min(unknown)!r}; known: {known}")
+        # Before Eve reads them its own way, which takes 1e400 for a number.
+        queries.parse_page(request.args, knobs().PAGE_ITEMS_DEFAULT, knobs().PAGE_ITEMS_MAX)
         resource = endpoint.split("|")[0]
         item_id = (request.view_args or {}).get("_id")
         g.wait_for = [f"task:{item_id}" if item_id else resource] if resource == "tasks" else []

@@ -128,6 +128,8 @@ def _kind_of(path: str, schema: Schema) -> str:
     """The type that the schema gives a dotted field. Errors: `bad_request` if it has none."""
     rules: Any = {"type": "dict", "schema": schema}
     for part in path.split("."):
+        if part.startswith("$") or "\0" in part:
+            raise BanyanError("bad_request", f"{part!r} is no name of a field")
         while rules.get("type") == "list":
             rules = rules.get("schema", {})
             if part.isdigit():
