@@ -30,8 +30,12 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+BODY_SECONDS_MAX = 60.0
+
 _TOPICS_HEADER = b"banyan-wait"
-_PREFER_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,3})?)"?\s*(?=$|[,;])')
+_PREFER_WAIT = re.compile(
+    r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,9})?)"?\s*(?=$|[,;])', re.IGNORECASE
+)
 _COALESCE_SECONDS = 0.1  # a collection may change a thousand times a second
 
 
@@ -60,7 +64,7 @@ class Application:
         if scope["type"] != "http":
             raise ValueError(f"no {scope['type']} here")
         try:
-            body = await read_body(scope, receive, knobs().BODY_BYTES_MAX)
+            body = await read_body(scope, receive, knobs().BODY_BYTES_MAX, BODY_SECONDS_MAX)
         except Disconnected:
             return
         except BanyanError as error:

@@ -14,7 +14,6 @@ from banyan.errors import BanyanError
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-_BODY_SECONDS_MAX = 60.0
 _DISCARD_SECONDS_MAX = 5.0
 
 
@@ -22,12 +21,7 @@ class Disconnected(Exception):
     """The client went away before its request was complete."""
 
 
-async def read_body(
-    scope: Message,
-    receive: Receive,
-    limit_bytes: int,
-    seconds: float = _BODY_SECONDS_MAX,
-) -> bytes:
+async def read_body(scope: Message, receive: Receive, limit_bytes: int, seconds: float) -> bytes:
     """The whole body. Errors: `too_large`, `bad_request` (too slow), Disconnected."""
     if _declared_length(scope) > limit_bytes:
         if not _expects_permission(scope):

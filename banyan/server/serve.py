@@ -62,12 +62,13 @@ def serve(listener: socket.socket, mongo_uri: str) -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays: no use in looking through it again
     asgi = Application(application, hub, knobs().SERVER_THREADS)
-    Server(_config(asgi), hub).run([listener])
+    Server(server_config(asgi), hub).run([listener])
     upkeep.stop()
     watcher.stop()
 
 
-def _config(application: Application) -> uvicorn.Config:
+def server_config(application: Application) -> uvicorn.Config:
+    """How uvicorn serves us: silent, without its extras, with our own protocol."""
     return uvicorn.Config(
         application,
         http=Protocol,
