@@ -30,7 +30,8 @@ def find(store: Store, owner: str, given: Sequence[Mapping[str, Any]]) -> dict[s
             raise BanyanError("dedupe_mismatch", f"two different tasks have the dedupe_key {key!r}")
     if not asked:
         return {}
-    query = {"owner": owner, "dedupe_key": {"$in": list(asked)}}
+    keys = {"$in": list(asked), "$type": "string"}  # the type makes the index serve
+    query = {"owner": owner, "dedupe_key": keys}
     found = {task["dedupe_key"]: task for task in store["tasks"].find(query)}
     for key, task in found.items():
         if task["dedupe_hash"] != asked[key]:

@@ -115,7 +115,7 @@ def _edit(call: Call, pairs: Sequence[tuple[ObjectId, Any]]) -> list[Result]:
         try:
             if not isinstance(body, dict):
                 raise BanyanError("invalid", "a JSON object of fields to change, please")
-            if body.get("state") == State.RUNNING:
+            if _is_claim(call, body):
                 results[index] = _claim(call, task_id, body)
             elif _is_report(call, body):
                 reports[index] = _read_report(call, task_id, body)
@@ -128,6 +128,12 @@ def _edit(call: Call, pairs: Sequence[tuple[ObjectId, Any]]) -> list[Result]:
     if edits:
         results.update(zip(edits, _apply(call, list(edits.values())), strict=True))
     return [results[index] for index in range(len(pairs))]
+
+
+def _is_claim(call: Call, body: Mapping[str, Any]) -> bool:
+    """A provider who asks for `running` has not claimed: that is a move like any other."""
+    claims = call.caller.has("worker") or "update_execution_data" in body
+    return claims and body.get("state") == State.RUNNING
 
 
 def _claim(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Document:

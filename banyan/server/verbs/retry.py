@@ -66,7 +66,8 @@ class _Retrying:
         seen: dict[ObjectId, Document] = {}
         level = set(above)
         while level:
-            query = {"cancelled_because": {"$in": list(level)}, "state": State.CANCELLED}
+            because = {"$in": list(level), "$type": "objectId"}  # the type makes the index serve
+            query = {"cancelled_because": because, "state": State.CANCELLED}
             found = self.store["tasks"].find(query, session=self.session)
             below = {task["_id"]: task for task in found}
             level = below.keys() - seen.keys() - above.keys()
