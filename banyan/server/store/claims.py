@@ -7,6 +7,8 @@ claim costs depends on how many *kinds* of task wait, not on how many tasks.
 from collections.abc import Collection
 from typing import Any
 
+from bson import ObjectId
+
 from banyan.server.store.mongo import Document, Store, now
 
 ORDER = [("priority", -1), ("seq", 1)]

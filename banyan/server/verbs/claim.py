@@ -116,10 +116,20 @@ def _take(
     return taken
 
 
-def _claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Document]:
+def claimed_before(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Document] | None:
+    """What an earlier request with the same claim_id got, as far as the worker still holds it.
+
+    None where there was no such request, or it got nothing.
+    """
     claim_id = body.get("claim_id")
-    if claim_id and (before := tasks.claimed_with(call.store, worker["_id"], claim_id)):
-        return [task for task in before if State(task["state"]) in HELD]
+    before = tasks.claimed_with(call.store, worker["_id"], claim_id) if claim_id else []
+    return [task for task in before if State(task["state"]) in HELD] if before else None
+
+
+def _claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Document]:
+    before = claimed_before(call, worker, body)
+    if before is not None:
+        return before
     if worker["mode"] != "active":
         return []
     total = capacity_from(worker["resources"])
@@ -131,7 +141,8 @@ def _claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[D
         if not chosen:
             break
         decisions = [
-            decide(task, worker, grant, claim_id, bool(body.get("start"))) for task, grant in chosen
+            decide(task, worker, grant, body.get("claim_id"), bool(body.get("start")))
+            for task, grant in chosen
         ]
         taken = _take(call, decisions, [task for task, _ in chosen])
         won += taken

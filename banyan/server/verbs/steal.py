@@ -5,18 +5,20 @@ started; a worker starts a task only after its own compare-and-set said so. One 
 two comes first, and the other is refused.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from bson import ObjectId
 
+from banyan.domain import lifecycle
 from banyan.domain.lifecycle import Change
-from banyan.domain.resources import Capacity, capacity_from, fits, grant_for
-from banyan.server import aftermath, validation
+from banyan.domain.resources import Grant, capacity_from, fits, grant_for
+from banyan.server import aftermath, represent, validation
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas import workers as schemas
-from banyan.server.store import attempts, tasks
+from banyan.server.store import attempts, claims, tasks
 from banyan.server.store.mongo import Document, now
 from banyan.server.verbs import claim
 from banyan.server.verbs.leases import renewed
@@ -26,69 +28,64 @@ def steal(call: Call) -> Answer:
     """POST /tasks/steal, as a claim: {"worker", "max", "fits", "queues", "labels", "start"}."""
     body = validation.demand(schemas.CLAIM, call.body)
     worker = renewed(call, body["worker"])
-    if worker["mode"] != "active":
-        return Answer({"_items": []})
-    stolen = _take_away(call, worker, _fullest(call, worker), body)
-    items = [claim.shown(call, task) for task in stolen]
-    return Answer({"_items": items})
+    stolen = claim.claimed_before(call, worker, body)
+    if stolen is None:
+        stolen = _take_away(call, worker, body) if worker["mode"] == "active" else []
+    return Answer({"_items": [claim.shown(call, task) for task in stolen]})
 
 
-def _fullest(call: Call, thief: Document) -> list[Document]:
-    """What may be stolen: half of what the worker that holds most has not started."""
-    query = {"holder.started": False, "holder.worker": {"$ne": thief["_id"]}, "state": "running"}
-    idle = tasks.held(call.store, query)
-    counts = Counter(task["holder"]["worker"] for task in idle)
-    if not counts:
-        return []
-    victim, count = counts.most_common(1)[0]
-    mine = sorted(
-        (task for task in idle if task["holder"]["worker"] == victim),
-        key=lambda task: (task["priority"], -task["seq"]),  # what the victim comes to last
-    )
-    return mine[: (count + 1) // 2]
-
-
-def _take_away(
-    call: Call, thief: Document, loot: list[Document], body: Mapping[str, Any]
-) -> list[Document]:
-    total = capacity_from(thief["resources"])
-    chosen = _fitting(loot, thief, body, claim.free_of(call, thief, body.get("fits"), total), total)
-    claims: list[Change] = []
-    for task, grant in chosen:
-        again = {**task, "state": "available"}
-        decision = claim.decide(again, thief, grant, body.get("claim_id"), bool(body.get("start")))
-        if isinstance(decision, Change):
-            expected = {
-                "state": "running",
-                "holder.attempt": task["holder"]["attempt"],
-                "holder.started": False,
-            }
-            claims.append(Change(**{**vars(decision), "expected": expected}))
-    written = tasks.apply(call.store, claims)
-    won = [change for change, fields in zip(claims, written, strict=True) if fields]
-    by_id = {task["_id"]: task for task, _ in chosen}
-    attempts.report(call.store, [_ended(by_id[change.task_id]) for change in won])
+def _take_away(call: Call, thief: Document, body: Mapping[str, Any]) -> list[Document]:
+    loot = {task["_id"]: (task, grant) for task, grant in _loot(call, thief, body)}
+    thefts = [_theft(task, thief, grant, body) for task, grant in loot.values()]
+    written = tasks.apply(call.store, thefts)
+    won = [theft for theft, fields in zip(thefts, written, strict=True) if fields]
+    attempts.report(call.store, [_ended(loot[theft.task_id][0]) for theft in won])
     attempts.record(call.store, won)
-    aftermath.tell_workers(call.context, {by_id[c.task_id]["holder"]["worker"] for c in won})
-    found: dict[ObjectId, Document] = tasks.find(call.store, [change.task_id for change in won])
-    return [found[change.task_id] for change in won if change.task_id in found]
+    aftermath.tell_workers(
+        call.context, {loot[theft.task_id][0]["holder"]["worker"] for theft in won}
+    )
+    found: dict[ObjectId, Document] = tasks.find(call.store, [theft.task_id for theft in won])
+    represent.announce(call.context, found.values())
+    return [found[theft.task_id] for theft in won if theft.task_id in found]
 
 
-def _fitting(
-    loot: list[Document], thief: Document, body: Mapping[str, Any], free: Capacity, total: Capacity
-) -> list[tuple[Document, Any]]:
-    chosen = []
-    for task in loot[: body.get("max", claim.TASKS_DEFAULT)]:
+def _loot(call: Call, thief: Document, body: Mapping[str, Any]) -> list[tuple[Document, Grant]]:
+    """Of the worker that has most of what the thief may take: half of that, if it fits."""
+    total = capacity_from(thief["resources"])
+    free = claim.free_of(call, thief, body.get("fits"), total)
+    labels = body.get("labels", thief["labels"])
+    queues = body.get("queues", thief["queues"])
+    by_victim: dict[ObjectId, list[tuple[Document, Grant]]] = defaultdict(list)
+    for task in claims.not_started(call.store, thief["_id"], queues):
         grant = grant_for(task["requested_resources"], total)
-        served = task["queue"] in body.get("queues", thief["queues"])
-        labels = body.get("labels", thief["labels"])
-        if served and claim.has_labels(task["labels"], labels) and fits(grant, free):
+        if claim.has_labels(task["labels"], labels) and fits(grant, free):
+            by_victim[task["holder"]["worker"]].append((task, grant))
+    fullest = max(by_victim.values(), key=len, default=[])
+    fullest.sort(key=lambda one: (one[0]["priority"], -one[0]["seq"]))  # what it comes to last
+    most = min(body.get("max", claim.TASKS_DEFAULT), (len(fullest) + 1) // 2)
+    chosen: list[tuple[Document, Grant]] = []
+    for task, grant in fullest:
+        if len(chosen) < most and fits(grant, free):
             chosen.append((task, grant))
             free = free.minus(grant)
     return chosen
 
 
+def _theft(task: Document, thief: Document, grant: Grant, body: Mapping[str, Any]) -> Change:
+    """A claim of the task as if nobody held it, which holds only while it has not started."""
+    again = {**task, "state": "available"}
+    change = claim.decide(again, thief, grant, body.get("claim_id"), bool(body.get("start")))
+    assert isinstance(change, Change)  # noqa: S101 - what is available may be claimed
+    expected = {
+        "state": "running",
+        "holder.attempt": task["holder"]["attempt"],
+        "holder.started": False,
+    }
+    return replace(change, expected=expected)
+
+
 def _ended(task: Document) -> attempts.Addition:
     """The victim's attempt never started; it ends without fault."""
-    fields = {"exit_status": "lost", "reason": "stolen before it started", "time_terminated": now()}
-    return attempts.Addition(task["holder"]["attempt"], task["_id"], fields)
+    end = lifecycle.given_back(task, "stolen before it started", now())
+    assert isinstance(end, Change)  # noqa: S101 - it is held
+    return attempts.Addition(task["holder"]["attempt"], task["_id"], end.attempt)
