@@ -17,8 +17,7 @@ def follow(context: Context, changes: Sequence[Change], found: Mapping[ObjectId,
     """After these changes were written. found: the tasks as they were before, by id."""
     ended = [change.task_id for change in changes if change.ends and change.set.get("unsettled")]
     if ended:
-        settle_ended(context.store, ended)
-        context.signals.signal("available")
+        represent.announce_available(context, settle_ended(context.store, ended))
     tell_workers(
         context,
         {

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from bson import ObjectId
 from flask import current_app
 
 from banyan.server import links
@@ -50,10 +51,16 @@ def announce(context: Context, changed: Iterable[Mapping[str, Any]]) -> None:
 
     The other processes hear it from the database; this way is quicker.
     """
-    available = False
+    available = []
     for stored in changed:
         context.signals.signal(f"task:{stored['_id']}")
-        available = available or stored.get("state") == "available"
+        if stored.get("state") == "available":
+            available.append(stored["_id"])
     context.signals.signal("tasks")
-    if available:
-        context.signals.signal("available")
+    announce_available(context, available)
+
+
+def announce_available(context: Context, task_ids: Iterable[ObjectId]) -> None:
+    """Wake one worker for each of these tasks, which may be claimed from now on."""
+    for task_id in task_ids:
+        context.signals.signal(f"available:{task_id}")

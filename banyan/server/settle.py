@@ -6,11 +6,12 @@ child's state will be; the write that empties the child's set decides that.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from time import monotonic
 
 from bson import ObjectId
 
-from banyan.domain.continuations import Cancel, settle
+from banyan.domain.continuations import Cancel, Release, settle
 from banyan.domain.lifecycle import is_group
 from banyan.domain.states import Ending, State
 from banyan.server.store import edges
@@ -21,26 +22,45 @@ REQUEST_SECONDS = 2.0
 PARENTS_AT_ONCE = 1000
 
 
+@dataclass(frozen=True)
+class Level:
+    """What settling one level came to.
+
+    ended: children that may have ended by it; ready: children that wait for nothing more.
+    """
+
+    ended: list[ObjectId]
+    ready: list[ObjectId]
+
+
 def settle_ended(
     store: Store, task_ids: Collection[ObjectId] | None, seconds: float = REQUEST_SECONDS
-) -> bool:
+) -> list[ObjectId]:
     """Settle the children of these ended tasks, or of any that upkeep finds unsettled.
 
-    Three or four commands a level, however wide it is. Returns False where time ran out.
+    Three or four commands a level, up to a thousand parents wide. Returns the children
+    that wait for nothing more.
     """
     deadline = monotonic() + seconds
-    level = edges.unsettled(store, task_ids, PARENTS_AT_ONCE)
-    while level:
-        following = _settle_level(store, level)
-        edges.mark_settled(store, [parent["_id"] for parent in level])
+    ready: list[ObjectId] = []
+    waiting = None if task_ids is None else list(task_ids)
+    while waiting is None or waiting:
+        now_asked = None if waiting is None else waiting[:PARENTS_AT_ONCE]
+        parents = edges.unsettled(store, now_asked, PARENTS_AT_ONCE)
+        if waiting is None and not parents:
+            break
+        level = _settle_level(store, parents)
+        edges.mark_settled(store, [parent["_id"] for parent in parents])
+        ready += level.ready
+        if waiting is not None:
+            waiting = waiting[PARENTS_AT_ONCE:] + level.ended
         if monotonic() > deadline:
-            return not following
-        level = edges.unsettled(store, following, PARENTS_AT_ONCE) if following else []
-    return True
+            break
+    return ready
 
 
-def _settle_level(store: Store, parents: list[Document]) -> list[ObjectId]:
-    """Settle the children of these parents; returns the children that may have ended.
+def _settle_level(store: Store, parents: list[Document]) -> Level:
+    """Settle the children of these parents.
 
     A cancelled task is taken out of the lists that name it here, on its own level: its
     mark stays until that is done, whoever cancelled it.
@@ -50,8 +70,15 @@ def _settle_level(store: Store, parents: list[Document]) -> list[ObjectId]:
     children = {child["_id"]: child for child in edges.waiting_for(store, endings)}
     decided = [one for child in children.values() if (one := settle(child, endings))]
     if not decided:
-        return []
+        return Level([], [])
     edges.write_settlements(store, children, decided)
     cancelled = [one.child for one in decided if isinstance(one, Cancel)]
     groups = [child_id for child_id, child in children.items() if is_group(child)]
-    return list(dict.fromkeys([*cancelled, *groups]))
+    ready = [
+        one.child
+        for one in decided
+        if isinstance(one, Release)
+        and len(one.parents) == len(children[one.child]["open_parents"])
+        and not is_group(children[one.child])
+    ]
+    return Level(list(dict.fromkeys([*cancelled, *groups])), ready)

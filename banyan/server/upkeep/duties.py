@@ -26,7 +26,8 @@ def leases(context: Context) -> None:
 
 def releases(context: Context) -> None:
     """Settle what a killed server, or a very deep graph, has left half done."""
-    settle_ended(context.store, None, SETTLE_SECONDS)
+    for task_id in settle_ended(context.store, None, SETTLE_SECONDS):
+        context.signals.signal(f"available:{task_id}")
 
 
 def delays(context: Context) -> None:

@@ -45,7 +45,7 @@ def submit(call: Call) -> Answer:
     if created:
         ended = [task["_id"] for task in stored if task.get("unsettled")]
         if ended:
-            settle_ended(call.store, ended)
+            represent.announce_available(call.context, settle_ended(call.store, ended))
             fresh = tasks.find(call.store, [task["_id"] for task in stored])
             stored = [fresh.get(task["_id"], task) for task in stored]
         represent.announce(call.context, stored)
