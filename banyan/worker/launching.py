@@ -4,7 +4,10 @@ Called by the agent, which holds the directory's lock, so that nobody else does 
 the same time. It must never start a second launcher beside one that lives.
 """
 
+import contextlib
 import os
+import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +17,8 @@ from banyan.worker import wire
 from banyan.worker.launcher import OUTPUT, SOCKET
 
 _STDERR = "launcher.stderr"
+_PID = "launcher.pid"
+_KILL_SECONDS = 5.0
 _NOT_HANDED_ON = {"BANYAN_ATTEMPT", "BANYAN_TASK_TOKEN", "BANYAN_TOKEN"}
 
 
@@ -44,7 +49,37 @@ def start(state_directory: Path) -> tuple[wire.Line, subprocess.Popen[bytes]]:
                 pass_fds=[listener.fileno()],
                 start_new_session=True,  # a signal to the agent's group is not for it
             )
+    (state_directory / _PID).write_text(str(process.pid))
     return line, process
+
+
+def stderr(state_directory: Path) -> str:
+    """What the last launcher has complained about."""
+    return (state_directory / _STDERR).read_text(errors="replace")
+
+
+def kill(state_directory: Path) -> None:
+    """Kills the launcher of this directory, one that does not answer, and waits for its end."""
+    pid = _pid_of(state_directory)
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        end = os.pidfd_open(pid)
+        try:
+            if _pid_of(state_directory) == pid:  # the number has not changed hands meanwhile
+                signal.pidfd_send_signal(end, signal.SIGKILL)
+                select.select([end], [], [], _KILL_SECONDS)
+        finally:
+            os.close(end)
+
+
+def _pid_of(state_directory: Path) -> int | None:
+    try:
+        pid = int((state_directory / _PID).read_text())
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return None
+    return pid if os.fsencode(state_directory) in command else None
 
 
 def _python() -> list[str]:

@@ -64,5 +64,5 @@ class Orphans:
         for leader in tree.group_and_session(pid):
             if leader in leaders:
                 return {leaders[leader]}
-        attempt = tree.attempt_of(pid)
+        attempt = tree.variable_of(pid, tree.ATTEMPT_VARIABLE)
         return {attempt} if attempt and attempt in alive else set(alive)

@@ -1,10 +1,11 @@
-"""Ending what a dead launcher has left behind, by the marker in each process's environment.
+"""Ending what a dead launcher has left behind, by the marks in each process's environment.
 
-Called by the agent when its launcher has died, or when it starts where one has. It must only
-be given attempts that no launcher holds any more.
+Called by the agent when its launcher has died, or when it starts where one has. It must spare
+the attempts that a living launcher holds.
 """
 
 import time
+from collections.abc import Collection
 
 from banyan.worker import tree
 from banyan.worker.running import kill_trees
@@ -13,18 +14,22 @@ _GIVE_UP_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
 
 
-def sweep(attempts: set[str]) -> list[int]:
-    """Kills every process of these attempts that can be found; the pids that would not go.
+def sweep(workers: Collection[str], spare: Collection[str] = ()) -> list[int]:
+    """Kills the processes of all attempts that these workers started, but those to `spare`.
 
-    A process that has cleared its environment is not found: without a launcher or a cgroup
-    nothing tells whose it is.
+    Returns the processes that would not go. A process that has cleared its environment is not
+    found: without a launcher or a cgroup nothing tells whose it is.
     """
-    if not attempts:
-        return []
     deadline = time.monotonic() + _GIVE_UP_SECONDS
-    while left := [pid for pid in tree.marked(attempts) if not tree.ended(pid)]:
+    while left := [pid for pid in tree.everybody() if _is_left(pid, workers, spare)]:
         if time.monotonic() > deadline:
             return left
         kill_trees(left)
         time.sleep(_LOOK_AGAIN_SECONDS)
     return []
+
+
+def _is_left(pid: int, workers: Collection[str], spare: Collection[str]) -> bool:
+    if tree.variable_of(pid, tree.WORKER_VARIABLE) not in workers or tree.ended(pid):
+        return False
+    return tree.variable_of(pid, tree.ATTEMPT_VARIABLE) not in spare

@@ -23,6 +23,9 @@ class Timers:
         self._heap: list[tuple[float, int, Hashable]] = []
         self._order = 0
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._when
+
     def set(self, key: Hashable, when: float) -> None:
         """Lets `key` be due at `when` (seconds on `now`)."""
         self._when[key] = when

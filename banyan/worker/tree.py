@@ -9,7 +9,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-MARKER = "BANYAN_ATTEMPT"
+ATTEMPT_VARIABLE = "BANYAN_ATTEMPT"
+WORKER_VARIABLE = "BANYAN_WORKER_ID"
 
 _HAS_CHILDREN_FILE = os.path.exists(f"/proc/self/task/{threading.get_native_id()}/children")
 
@@ -43,22 +44,22 @@ def ended(pid: int) -> bool:
     return not fields or fields[0] in (b"Z", b"X")
 
 
-def attempt_of(pid: int) -> str | None:
-    """The attempt whose marker the process carries in its first environment, if any."""
+def variable_of(pid: int, name: str) -> str | None:
+    """A variable of the environment with which the process was started, if it is there."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return None
-    prefix = f"{MARKER}=".encode()
+    prefix = f"{name}=".encode()
     for entry in environment.split(b"\0"):
         if entry.startswith(prefix):
             return entry[len(prefix) :].decode(errors="replace")
     return None
 
 
-def marked(attempts: set[str]) -> list[int]:
-    """Every process on this machine that carries one of these markers, and their descendants."""
-    return descendants(pid for pid in _all() if attempt_of(pid) in attempts)
+def everybody() -> list[int]:
+    """All processes of the machine that can be seen from here."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _children_listed(pid: int) -> list[int]:
@@ -79,7 +80,7 @@ def _children_listed(pid: int) -> list[int]:
 def _children_by_scan(pid: int) -> list[int]:
     """The same for a kernel that keeps no list."""
     wanted = str(pid).encode()
-    return [other for other in _all() if (fields := _stat(other)) and fields[1] == wanted]
+    return [other for other in everybody() if (fields := _stat(other)) and fields[1] == wanted]
 
 
 def _stat(pid: int) -> list[bytes]:
@@ -89,7 +90,3 @@ def _stat(pid: int) -> list[bytes]:
             return stat.readall().rpartition(b")")[2].split()
     except OSError:
         return []
-
-
-def _all() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]

@@ -1,0 +1,366 @@
+"""The worker: looks what there is, claims what fits, has it run, reports.
+
+`main(options)` is the whole life of one worker process; the command line calls it. One loop
+makes all decisions. Beside it are three threads that do nothing but wait for the server, each
+with one connection: beats (held, so that a cancellation is heard at once), claims (held, so
+that new work is), and the courier (what must arrive). Tasks are the launcher's children, not
+the agent's: it must never start a process of a task itself.
+"""
+
+import enum
+import json
+import logging
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from banyan.config import knobs
+from banyan.domain.resources import ResourceError, capacity_from, normalise_capacity
+from banyan.errors import EXIT_OK, BanyanError
+from banyan.worker import inventory, mailbox, wire
+from banyan.worker.claims import wish_for
+from banyan.worker.connection import Connection
+from banyan.worker.courier import Courier, Errand
+from banyan.worker.holding import Holding
+from banyan.worker.ledger import Ledger
+from banyan.worker.link import Link
+from banyan.worker.options import Options
+from banyan.worker.registration import Registration
+from banyan.worker.state import StateDirectory, open_state
+from banyan.worker.sweep import sweep
+from banyan.worker.timers import Timers, now
+from banyan.worker.usage import Usage
+
+_SHORT_SECONDS = 5.0  # without a claim after the machine could not start a process
+_DEREGISTER_SECONDS = 5.0
+_GIVE_UP_SECONDS = 10.0  # after the tasks' time to end
+_SILENCE_SECONDS_MIN = 2.0
+
+_log = logging.getLogger("banyan.worker")
+
+
+class Mode(enum.Enum):
+    """What the worker is about."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"  # takes nothing new, finishes what runs
+    ENDING = "ending"  # ends what runs
+    LEAVING = "leaving"  # nothing runs; says so to the server
+    OVER = "over"
+
+
+class Agent:
+    """One worker."""
+
+    def __init__(
+        self, options: Options, token: str, state: StateDirectory, resources: dict[str, Any]
+    ) -> None:
+        self._options = options
+        self._token = token
+        self._state = state
+        self._resources = resources
+        self._box = mailbox.Mailbox()
+        self._timers = Timers()
+        self._link = Link(state.path)
+        self._ledger = Ledger(capacity_from(resources))
+        self._courier = Courier(self._connect(), self._box)
+        self._holding = Holding(options.url, state, self._link, self._ledger, self._courier.reports)
+        self._usage = Usage(lambda: self._link.pid)
+        self._registration: Registration | None = None
+        self._workers: set[str] = set()  # all that this state directory may have tasks of
+        self._mode = Mode.ACTIVE
+        self._releases = 0  # under way
+        self._drained = False  # by an operator
+        self._trusted_until = 0.0
+        self._failure: BanyanError | None = None
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            mailbox.Claimed: self._claimed,
+            mailbox.Beaten: self._beaten,
+            mailbox.Reported: self._reported,
+            mailbox.Shipped: self._shipped,
+            mailbox.AttemptLost: lambda event: self._holding.lose(event.attempt),
+            mailbox.LeaseLost: self._lease_lost,
+            mailbox.Removed: self._removed,
+            mailbox.Done: self._done,
+            mailbox.SignalCame: self._signalled,
+        }
+
+    def run(self) -> int:
+        """Until the worker is told to end. Errors: BanyanError, why it cannot go on."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._box.put(mailbox.SignalCame()))
+        self._courier.start()
+        self._begin()
+        while self._mode is not Mode.OVER:
+            self._turn()
+        for attempt in self._holding.running:
+            self._holding.stop(attempt, "released", 0)
+        self._courier.stop()
+        self._link.goodbye()
+        if self._failure:
+            raise self._failure
+        return EXIT_OK
+
+    # --- beginning -------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Takes over what the worker before this one has left, or clears it away."""
+        self._holding.hear(self._link.open())
+        known = self._holding.attempts
+        url, worker = self._state.identity() or ("", "")
+        if worker:
+            self._workers.add(worker)
+            sweep(self._workers, spare=known)
+        self._state.forget_outputs(but=set(known))
+        if worker and url == self._options.url and known:
+            _log.info("taking over %d attempts of worker %s", len(known), worker)
+            self._work_as(worker, knobs().LEASE_SECONDS)
+            return
+        for attempt in known:
+            self._holding.lose(attempt)
+        if worker and url == self._options.url:
+            self._courier.send(Errand("removal of the last", "DELETE", f"/workers/{worker}"))
+        self._register()
+
+    def _register(self) -> None:
+        body = {
+            "host": self._options.host or socket.gethostname(),
+            "resources": self._resources,
+            "queues": list(self._options.queues),
+            "labels": dict(self._options.labels),
+        }
+        self._courier.send(Errand("registration", "POST", "/workers", body))
+
+    def _work_as(self, worker: str, lease_seconds: float) -> None:
+        self._workers.add(worker)
+        self._holding.worker = worker
+        self._state.keep_identity(self._options.url, worker)
+        self._drained = False
+        self._registration = Registration(
+            worker,
+            lease_seconds,
+            self._connect,
+            self._box,
+            lambda: self._holding.attempts,
+            self._usage.now,
+        )
+
+    def _connect(self) -> Connection:
+        return Connection(self._options.url, self._token)
+
+    # --- the loop --------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        link = self._link.fileno()
+        sending = [link] if self._link.unsent else []
+        select.select([self._box.fileno(), link], sending, [], self._sleep_seconds())
+        try:
+            for message in self._link.hear():
+                self._holding.hear(message)
+            for event in self._box.take():
+                self._handlers[type(event)](event)
+            for key in self._timers.due(now()):
+                self._due(key)
+            self._follow_up()
+            self._link.flush()
+        except wire.Gone:
+            self._replace_launcher()
+
+    def _sleep_seconds(self) -> float | None:
+        first = self._timers.next()
+        return None if first is None else max(first - now(), 0)
+
+    def _due(self, key: object) -> None:
+        if key == "give up":
+            self._mode = Mode.OVER
+        elif key == "launcher" and self._link.silent_seconds() > self._silence_seconds():
+            _log.error("the launcher does not answer")
+            self._link.kill()
+            raise wire.Gone
+
+    def _follow_up(self) -> None:
+        """What follows from all that has happened in this turn."""
+        holding = self._holding
+        if holding.to_release:
+            tokens, holding.to_release = holding.to_release, []
+            self._courier.send(Errand("release", "POST", "/tasks/release", {"tokens": tokens}))
+            self._releases += 1
+        if holding.short:
+            holding.short = False
+            self._timers.set("claims", now() + _SHORT_SECONDS)
+        if self._registration:
+            self._registration.want(wish_for(self._ledger.free) if self._may_claim() else None)
+        leaving = self._mode in (Mode.DRAINING, Mode.ENDING)
+        if leaving and not holding.busy and not self._releases:
+            self._leave()
+
+    def _may_claim(self) -> bool:
+        return self._mode is Mode.ACTIVE and not self._drained and "claims" not in self._timers
+
+    # --- what the server says --------------------------------------------------------
+
+    def _claimed(self, event: mailbox.Claimed) -> None:
+        registration = self._registration
+        if not registration or event.worker != registration.worker:
+            return  # with the lease of that registration, its claims were lost too
+        registration.heard()
+        for task in event.items:
+            if self._mode is Mode.ACTIVE:
+                before = max(event.trusted_until, self._trusted_until)
+                self._holding.start(task, before)
+            else:
+                self._holding.to_release.append(task["token"])
+
+    def _beaten(self, event: mailbox.Beaten) -> None:
+        if not self._registration or event.worker != self._registration.worker:
+            return
+        self._registration.lease_seconds = event.answer["lease_seconds"]
+        self._trusted_until = event.trusted_until
+        self._link.trust(event.trusted_until, event.lease_end)
+        self._timers.set_earlier("launcher", now() + self._silence_seconds())
+        self._drained = event.answer["mode"] != "active"
+        for each in event.answer["cancel"]:
+            self._holding.stop(each["attempt"], "cancelled")
+        for attempt in event.answer["lost"]:
+            self._holding.lose(attempt)
+
+    def _reported(self, event: mailbox.Reported) -> None:
+        for attempt in event.attempts:
+            self._holding.reported(attempt)
+
+    def _shipped(self, event: mailbox.Shipped) -> None:
+        self._holding.shipped(event.attempt, event.position, event.offset)
+
+    def _lease_lost(self, event: mailbox.LeaseLost) -> None:
+        if self._part_with(event.worker):
+            _log.warning("the lease of worker %s has lapsed: its tasks are ended", event.worker)
+            if self._mode is Mode.ACTIVE:
+                self._register()
+
+    def _removed(self, event: mailbox.Removed) -> None:
+        if self._part_with(event.worker):
+            self._failure = event.error
+            self._state.forget_identity()
+            self._end_at_latest(_GIVE_UP_SECONDS)
+
+    def _part_with(self, worker: str) -> bool:
+        """Ends what was done in the name of a registration; False where that is done."""
+        if not self._registration or worker != self._registration.worker:
+            return False
+        self._registration.stop()
+        self._registration = None
+        for attempt in self._holding.attempts:
+            self._holding.lose(attempt)
+        return True
+
+    def _done(self, event: mailbox.Done) -> None:
+        if event.errand == "release":
+            self._releases -= 1
+        elif event.errand == "deregistration":
+            self._state.forget_identity()
+            self._mode = Mode.OVER
+        elif event.errand == "registration" and event.error:
+            self._failure = event.error
+            self._mode = Mode.OVER
+        elif event.errand == "registration" and self._mode is Mode.ACTIVE:
+            self._registered(event.answer)
+
+    def _registered(self, worker: dict[str, Any]) -> None:
+        _log.info(
+            "worker %s: %s cores, %.1f GiB, %d GPUs for %s",
+            worker["_id"],
+            self._ledger.total.cores,
+            self._ledger.total.memory_bytes / 2**30,
+            len(self._ledger.total.gpus),
+            self._options.url,
+        )
+        self._work_as(worker["_id"], worker["lease_seconds"])
+
+    # --- the end ---------------------------------------------------------------------
+
+    def _signalled(self, _: mailbox.SignalCame) -> None:
+        """The first signal drains, the second ends the tasks, the third waits for nothing."""
+        if self._mode is Mode.ACTIVE:
+            _log.info("draining: what runs is finished; a second signal ends it")
+            self._mode = Mode.DRAINING
+            if self._registration and self._holding.busy:
+                path = f"/workers/{self._registration.worker}/drain"
+                self._courier.send(Errand("drain", "POST", path))
+        elif self._mode is Mode.DRAINING:
+            _log.info("ending what runs; it is given back, to run elsewhere")
+            for attempt in self._holding.running:
+                self._holding.stop(attempt, "released", self._options.shutdown_seconds)
+            self._end_at_latest(self._options.shutdown_seconds + _GIVE_UP_SECONDS)
+        else:
+            self._mode = Mode.OVER
+
+    def _end_at_latest(self, seconds: float) -> None:
+        self._mode = Mode.ENDING
+        self._timers.set("give up", now() + seconds)
+
+    def _leave(self) -> None:
+        if not self._registration:
+            self._mode = Mode.OVER
+            return
+        self._mode = Mode.LEAVING
+        worker = self._registration.worker
+        self._registration.stop()
+        self._courier.send(Errand("deregistration", "DELETE", f"/workers/{worker}"))
+        self._timers.set_earlier("give up", now() + _DEREGISTER_SECONDS)
+
+    # --- the launcher ----------------------------------------------------------------
+
+    def _replace_launcher(self) -> None:
+        _log.error("the launcher has died: its tasks are ended, and reported as lost")
+        self._link.close()
+        left = sweep(self._workers)
+        if left:
+            _log.error("these processes would not end: %s", left)
+        self._holding.launcher_died()
+        self._holding.hear(self._link.open())
+
+    def _silence_seconds(self) -> float:
+        lease = self._registration.lease_seconds if self._registration else knobs().LEASE_SECONDS
+        return float(max(lease / 4, _SILENCE_SECONDS_MIN))
+
+
+def main(options: Options) -> int:
+    """Works until SIGTERM or SIGINT; the exit code.
+
+    Errors: BanyanError `usage` (token, resources), `data_directory_in_use`, and what the
+    server says of the token or of the worker's removal.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    token = read_token(options.token_file)
+    try:
+        resources: dict[str, Any] = normalise_capacity(inventory.resources(options))
+    except ResourceError as error:
+        raise BanyanError("usage", "these resources cannot be given", error.issues) from None
+    state = open_state(options.state_directory, options.url)
+    try:
+        return Agent(options, token, state, resources).run()
+    finally:
+        state.close()
+
+
+def read_token(path: Path) -> str:
+    """The worker's token from a file that holds it alone, or from a credentials file.
+
+    Errors: BanyanError `usage`.
+    """
+    try:
+        text = path.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise BanyanError("usage", f"the token file {path} cannot be read: {error}") from None
+    if text.startswith("{"):
+        try:
+            text = json.loads(text)["worker"]
+        except (ValueError, KeyError):
+            raise BanyanError("usage", f"{path} holds no token for a worker") from None
+    if not text:
+        raise BanyanError("usage", f"{path} is empty")
+    return text

@@ -1,0 +1,162 @@
+"""Claiming: one request at a time, held by the server until there is work that fits.
+
+A thread of its own. The loop says what is free (`want`); the answer goes to the mailbox, and
+then the loop says again what is free. When more becomes free while a claim is held, the claim
+is broken off and sent again with the same claim_id: what the first may have brought comes with
+the second. It must never send a new claim_id while it does not know what became of the last.
+"""
+
+import logging
+import threading
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from banyan.domain.resources import Capacity
+from banyan.errors import BanyanError
+from banyan.worker.connection import Connection
+from banyan.worker.leases import trusted_until
+from banyan.worker.mailbox import Claimed, LeaseLost, Mailbox, Removed
+from banyan.worker.timers import now
+
+_HOLD_SECONDS_MAX = 30.0
+_TASKS_MAX = 256
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a claim asks for."""
+
+    fits: dict[str, Any]
+    max_count: int
+
+
+def wish_for(free: Capacity) -> Wish | None:
+    """A claim for what is free; None where no task can be started."""
+    if free.cores <= 0 or free.memory_bytes <= 0:
+        return None
+    fits: dict[str, Any] = {
+        "cores": free.cores,
+        "memory": free.memory_bytes,
+        "gpus": [
+            {"memory": gpu.memory_bytes, "compute_capability": "{}.{}".format(*gpu.capability)}
+            for gpu in free.gpus
+        ],
+        "custom": dict(free.custom),
+    }
+    if free.disk_bytes is not None:
+        fits["disk"] = free.disk_bytes
+    return Wish(fits, max(1, min(_TASKS_MAX, int(free.cores))))
+
+
+class Claims(threading.Thread):
+    """Claims for one registration until `stop`."""
+
+    def __init__(
+        self, connection: Connection, worker: str, lease_seconds: float, mailbox: Mailbox
+    ) -> None:
+        super().__init__(name="claims", daemon=True)
+        self._connection = connection
+        self._worker = worker
+        self._lease_seconds = lease_seconds
+        self._mailbox = mailbox
+        self._changed = threading.Condition()
+        self._wish: Wish | None = None
+        self._held: Wish | None = None  # of the claim that the server holds now
+        self._brought = 0  # answers that brought tasks
+        self._stopped = False
+
+    def want(self, wish: Wish | None, heard: int) -> None:
+        """What is to be claimed, until an answer has come; None: nothing.
+
+        heard: of how many answers the loop knows; a wish from before the last one is void.
+        """
+        with self._changed:
+            if heard != self._brought:
+                return
+            self._wish = wish
+            self._changed.notify()
+            if self._held and self._held != wish:
+                self._connection.break_off()
+
+    def stop(self) -> None:
+        """Claims nothing more. What a claim under way has brought is found by the next beats."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+            self._connection.break_off()
+
+    def run(self) -> None:
+        """The thread. A claim is held only after the same claim, not held, brought nothing."""
+        claim_id, hold, pause = uuid.uuid4().hex, False, _FIRST_PAUSE_SECONDS
+        while wish := self._next(hold):
+            try:
+                items = self._claim(claim_id, wish, hold)
+            except BanyanError as error:
+                if self._is_final(error):
+                    return
+                hold = False
+                pause = self._rest(wish, pause)
+                continue
+            pause = _FIRST_PAUSE_SECONDS
+            hold = not items
+            if items:
+                claim_id = uuid.uuid4().hex
+
+    def _next(self, hold: bool) -> Wish | None:
+        """Waits for a wish; None at the end."""
+        with self._changed:
+            self._held = None
+            while self._wish is None and not self._stopped:
+                self._changed.wait()
+            if self._stopped:
+                return None
+            self._held = self._wish if hold else None
+            self._connection.allow()
+            return self._wish
+
+    def _claim(self, claim_id: str, wish: Wish, hold: bool) -> list[dict[str, Any]]:
+        seconds = min(_HOLD_SECONDS_MAX, self._lease_seconds / 4) if hold else 0.0
+        body = {
+            "worker": self._worker,
+            "claim_id": claim_id,
+            "max": wish.max_count,
+            "fits": wish.fits,
+            "start": True,
+        }
+        sent = now()
+        items: list[dict[str, Any]] = self._connection.held(
+            "POST", "/tasks/claim", body, seconds
+        ).body["_items"]
+        if items:
+            with self._changed:
+                self._wish = None  # it has changed by this; the loop will say how
+                self._brought += 1
+            self._mailbox.put(
+                Claimed(self._worker, items, trusted_until(sent, self._lease_seconds))
+            )
+        return items
+
+    def _rest(self, wish: Wish, pause: float) -> float:
+        """Waits after trouble, unless it was our own doing; the next pause."""
+        with self._changed:
+            if self._held and self._wish != wish:
+                return pause
+            self._changed.wait_for(lambda: self._stopped, pause)
+            return min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+    def _is_final(self, error: BanyanError) -> bool:
+        """Whether there is nothing more to claim for; the loop is told why."""
+        if self._stopped:
+            return True
+        if error.word == "lease_lost":
+            self._mailbox.put(LeaseLost(self._worker))
+        elif error.word in ("not_found", "unauthenticated", "forbidden"):
+            self._mailbox.put(Removed(self._worker, error))
+        elif error.word != "unavailable":
+            _log.warning("a claim was refused: %s", error.message)
+        return error.word in ("lease_lost", "not_found", "unauthenticated", "forbidden")

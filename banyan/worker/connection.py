@@ -1,0 +1,102 @@
+"""The agent's side of HTTP: requests that are held, and broken off when they are out of date.
+
+Each of the agent's threads has a connection of its own. It must never decide anything: what
+an answer means is the caller's business.
+"""
+
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from banyan.client.transport import Answer, Transport
+
+_ANSWER_SECONDS = 30.0  # beyond the time that was asked to be held
+
+
+class Connection(Transport):
+    """One thread's requests. `break_off` may be called from another thread."""
+
+    def __init__(self, url: str, token: str) -> None:
+        """Repeats nothing by itself: its caller knows what may be repeated, and until when."""
+        super().__init__(url, token, retry_seconds=0)
+        self._socket: socket.socket | None = None
+        self._broken = False
+        adapter = _Adapter(self._note)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def held(
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        wait_seconds: float,
+        answer_seconds: float = _ANSWER_SECONDS,
+    ) -> Answer:
+        """A request that the server may keep for so long. Errors: as `request`."""
+        wait = f", wait={wait_seconds:.3f}" if wait_seconds > 0 else ""
+        return self.request(
+            method,
+            path,
+            json=body,
+            prefer=f"return=minimal{wait}",
+            timeout_seconds=wait_seconds + answer_seconds,
+        )
+
+    def allow(self) -> None:
+        """Requests are wanted again; to be called before one, in the lock that says so."""
+        self._broken = False
+
+    def break_off(self) -> None:
+        """Ends the request under way, or about to be: it raises `unavailable` in its thread.
+
+        Nobody knows then whether the server has acted on it. In force until `allow`.
+        """
+        self._broken = True
+        self._shut(self._socket)
+
+    def _note(self, made: socket.socket | None) -> None:
+        self._socket = made
+        if self._broken:
+            self._shut(made)
+
+    @staticmethod
+    def _shut(one: socket.socket | None) -> None:
+        if one is not None:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                socket.socket.shutdown(one, socket.SHUT_RDWR)  # of a TLS socket, the plain one
+
+
+class _Adapter(HTTPAdapter):
+    """Tells of each new connection, of which a thread has one at a time."""
+
+    def __init__(self, note: Callable[[socket.socket | None], None]) -> None:
+        self._note = note
+        super().__init__(pool_connections=1, pool_maxsize=1)
+
+    def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
+        super().init_poolmanager(*arguments, **more)
+        note = self._note
+
+        class Plain(HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                note(self.sock)
+
+        class Secure(HTTPSConnection):
+            def connect(self) -> None:
+                super().connect()
+                note(self.sock)
+
+        class PlainPool(HTTPConnectionPool):
+            ConnectionCls = Plain
+
+        class SecurePool(HTTPSConnectionPool):
+            ConnectionCls = Secure
+
+        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}

@@ -1,0 +1,59 @@
+"""The environment and the command of a task's process.
+
+Called by the agent for each task that it starts. A task gets what its owner asked for, a few
+names of the machine, and who it is. It must never get a token or a setting of the worker.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from banyan.worker.tree import ATTEMPT_VARIABLE, WORKER_VARIABLE
+
+_KEPT = {"PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR"}
+_KEPT_PREFIX = "LC_"
+
+
+def base_environment(own: Mapping[str, str]) -> dict[str, str]:
+    """What of the worker's own environment its tasks may see."""
+    return {
+        name: value for name, value in own.items() if name in _KEPT or name.startswith(_KEPT_PREFIX)
+    }
+
+
+def task_environment(
+    base: Mapping[str, str],
+    task: Mapping[str, Any],
+    url: str,
+    worker: str,
+    gpus: Sequence[int],
+    has_gpus: bool,
+) -> dict[str, str]:
+    """For one claimed task. What it asked for stands before the machine's, Banyan's before both.
+
+    has_gpus: whether the worker has any; then a task sees those that it was granted, or none.
+    """
+    granted = task["granted_resources"]
+    listed = ",".join(map(str, gpus))
+    environment = {
+        **base,
+        **(task.get("env") or {}),
+        "BANYAN_URL": url,
+        "BANYAN_TASK_ID": str(task["_id"]),
+        "BANYAN_TASK_NAME": str(task.get("name") or ""),
+        "BANYAN_TASK_TOKEN": str(task["token"]),
+        WORKER_VARIABLE: worker,
+        ATTEMPT_VARIABLE: str(task["attempt_id"]),
+        "BANYAN_ATTEMPT_COUNT": str(task["attempt_count"]),
+        "BANYAN_CORES": str(granted["cores"]),
+        "BANYAN_MEMORY_BYTES": str(granted["memory_bytes"]),
+        "BANYAN_GPUS": listed,
+    }
+    if has_gpus:
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # in which the indexes count
+        environment["CUDA_VISIBLE_DEVICES"] = listed
+    return environment
+
+
+def command_argv(command: str | list[str]) -> list[str]:
+    """A string goes to the shell, a list is the program and its arguments."""
+    return ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)

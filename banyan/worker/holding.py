@@ -1,0 +1,228 @@
+"""The attempts that this worker holds, from the claim until their end is recorded.
+
+Owned by the agent's loop: it starts and stops them through the launcher, keeps the ledger, and
+hands to the reports what there is to tell. It must never give an attempt's resources to another
+while a process of it may live.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from banyan.config import knobs
+from banyan.domain.resources import Grant
+from banyan.worker import environment
+from banyan.worker.endings import end_of
+from banyan.worker.ledger import Ledger
+from banyan.worker.link import Link
+from banyan.worker.output import Reader
+from banyan.worker.reports import Reports
+from banyan.worker.state import StateDirectory
+from banyan.worker.wire import Message
+
+_GRACE_SECONDS_DEFAULT = 600.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Held:
+    """One attempt. What of it must survive this process is kept by the launcher."""
+
+    task: str
+    token: str
+    grace_seconds: float  # from SIGTERM to SIGKILL
+    stopping: str | None = None
+    ended: bool = False
+    reported: bool = False
+    silent: bool = False  # it is not ours any more: nothing is reported of it
+    stuck: bool = False  # processes of it would not end, and keep its resources
+
+
+class Holding:
+    """All of them."""
+
+    def __init__(
+        self, url: str, state: StateDirectory, link: Link, ledger: Ledger, reports: Reports
+    ) -> None:
+        self._url = url
+        self._state = state
+        self._link = link
+        self._ledger = ledger
+        self._reports = reports
+        self._base_environment = environment.base_environment(os.environ)
+        self._home = os.getcwd()
+        self._held: dict[str, Held] = {}
+        self.worker = ""  # in whose name tasks are started
+        self.to_release: list[str] = []  # tokens of attempts that others may take
+        self.short = False  # the machine could not start a process
+
+    @property
+    def busy(self) -> bool:
+        """True while there is an attempt to wait for."""
+        return bool(self.to_release) or any(not held.stuck for held in self._held.values())
+
+    @property
+    def attempts(self) -> list[str]:
+        """Those that are still the worker's business with the server; asked by other threads."""
+        return [attempt for attempt, held in self._held.copy().items() if not held.silent]
+
+    @property
+    def running(self) -> list[str]:
+        """Those that have not ended."""
+        return [attempt for attempt, held in self._held.items() if not held.ended]
+
+    # --- what the agent wants --------------------------------------------------------
+
+    def start(self, task: Mapping[str, Any], before: float) -> None:
+        """Starts a claimed task, unless it is known; `before`: seconds since boot."""
+        attempt = str(task["attempt_id"])
+        if attempt in self._held:
+            return
+        grant = Grant.from_json(task["granted_resources"])
+        if not self._ledger.fits(grant):
+            _log.warning("task %s was claimed and does not fit", task["_id"])
+            self.to_release.append(task["token"])
+            return
+        gpus = self._ledger.take(attempt, grant)
+        grace = _seconds(task.get("max_shutdown_time_milliseconds"))
+        grace = _GRACE_SECONDS_DEFAULT if grace is None else grace
+        keep = {
+            "task": str(task["_id"]),
+            "token": task["token"],
+            "grace_seconds": grace,
+            "granted": grant.to_json(),
+            "gpus": gpus,
+        }
+        self._follow(attempt, keep, (0, 0))
+        self._link.say(
+            {
+                "do": "start",
+                "attempt": attempt,
+                "argv": environment.command_argv(task["command"]),
+                "env": environment.task_environment(
+                    self._base_environment,
+                    task,
+                    self._url,
+                    self.worker,
+                    gpus,
+                    bool(self._ledger.total.gpus),
+                ),
+                "cwd": task.get("cwd") or self._home,
+                "timeout_seconds": _seconds(task.get("timeout_milliseconds")),
+                "grace_seconds": grace,
+                "before": before,
+                "log_bytes_max": knobs().LOG_BYTES_MAX,
+                "keep": keep,
+            }
+        )
+
+    def stop(self, attempt: str, why: str, grace_seconds: float | None = None) -> None:
+        """SIGTERM, and SIGKILL after the grace (None: the task's own); then it ends as `why`."""
+        held = self._held.get(attempt)
+        if held is None or held.ended or held.stopping == why:
+            return
+        held.stopping = why
+        grace = held.grace_seconds if grace_seconds is None else grace_seconds
+        self._link.say({"do": "stop", "attempt": attempt, "why": why, "grace_seconds": grace})
+
+    def lose(self, attempt: str) -> None:
+        """It is not this worker's any more: it is killed at once, and nothing reported."""
+        held = self._held.get(attempt)
+        if held is None or held.silent:
+            return
+        held.silent = True
+        self._reports.drop(attempt)
+        if held.ended:
+            self.reported(attempt)
+        else:
+            self.stop(attempt, "lost", 0)
+
+    def reported(self, attempt: str) -> None:
+        """Its end is recorded, or needs not be."""
+        if held := self._held.get(attempt):
+            held.reported = True
+            if not held.stuck:
+                del self._held[attempt]
+        self._link.say({"do": "forget", "attempts": [attempt]})
+        self._state.output_of(attempt).unlink(missing_ok=True)
+
+    def shipped(self, attempt: str, position: int, offset: int) -> None:
+        """So much of its output is recorded."""
+        message = {"do": "shipped", "attempt": attempt, "position": position, "offset": offset}
+        self._link.say(message)
+
+    # --- what the launcher says ------------------------------------------------------
+
+    def hear(self, message: Message) -> None:
+        """One message of the launcher."""
+        match message["is"]:
+            case "hello":
+                self._take_over(message)
+            case "output":
+                self._reports.output(message["attempt"])
+            case "ended":
+                self._ended(message)
+            case "cleared":
+                self._cleared(message["attempt"])
+
+    def launcher_died(self) -> None:
+        """What ran is dead by now (see `sweep`): it is lost."""
+        for attempt in self.running:
+            ended = {"attempt": attempt, "why": "launcher", "time_ended": time.time()}
+            self._ended({**ended, "inline": None})
+
+    def _take_over(self, hello: Message) -> None:
+        """Goes on with what an agent before this one has left."""
+        for each in hello["running"] + hello["ended"]:
+            attempt = each["attempt"]
+            if attempt not in self._held:
+                self._follow(attempt, each["keep"], each["shipped"])
+            if "is" in each:
+                self._ended(each)
+            else:
+                self._reports.output(attempt)
+
+    def _follow(self, attempt: str, keep: Mapping[str, Any], shipped: tuple[int, int]) -> None:
+        self._ledger.take(attempt, Grant.from_json(keep["granted"]), tuple(keep["gpus"]))
+        self._held[attempt] = Held(keep["task"], keep["token"], keep["grace_seconds"])
+        reader = Reader(self._state.output_of(attempt), *shipped)
+        self._reports.follow(attempt, keep["task"], keep["token"], reader)
+
+    def _ended(self, message: Message) -> None:
+        attempt = message["attempt"]
+        held = self._held.get(attempt)
+        if held is None or held.ended:
+            return
+        held.ended = True
+        held.stuck = bool(message.get("left"))
+        if held.stuck:
+            _log.error("processes %s of task %s would not end", message["left"], held.task)
+        else:
+            self._ledger.give_back(attempt)
+        if message["why"] == "not_started":
+            _log.error("task %s was not started: %s", held.task, message["reason"])
+            self.short = True
+        if held.silent or message["why"] == "lost":
+            self.reported(attempt)
+        elif message["why"] in ("released", "not_started"):
+            self._reports.drop(attempt)
+            self.to_release.append(held.token)
+            self.reported(attempt)
+        else:
+            self._reports.ended(attempt, end_of(message), message["inline"])
+
+    def _cleared(self, attempt: str) -> None:
+        """What was stuck has gone after all."""
+        self._ledger.give_back(attempt)
+        if held := self._held.get(attempt):
+            held.stuck = False
+            if held.reported:
+                del self._held[attempt]
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000

@@ -1,0 +1,129 @@
+"""What the machine has for tasks: cores, memory, GPUs.
+
+Called once, when a worker starts. Looks at what this process may use, not at what is built in:
+a container's limits and a CPU affinity count. It must never fail for want of a GPU library.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from banyan.worker.options import Options
+
+_NO_LIMIT_BYTES = 1 << 60  # version 1 writes "no limit" as a number close to 2**63
+
+
+def resources(options: Options) -> dict[str, Any]:
+    """The `resources` of a registration: what the machine has, less what the owner keeps."""
+    found_gpus = gpus() if options.gpu_count != 0 else []
+    count = len(found_gpus) if options.gpu_count is None else options.gpu_count
+    unknown: list[dict[str, Any]] = [{"memory": 0}] * max(count - len(found_gpus), 0)
+    found: dict[str, Any] = {
+        "cores": cores() if options.cores is None else options.cores,
+        "memory": memory_bytes() if options.memory_bytes is None else options.memory_bytes,
+        "gpus": [*found_gpus[:count], *unknown],
+        "custom": dict(options.custom),
+    }
+    if options.disk_bytes is not None:
+        found["disk"] = options.disk_bytes
+    return found
+
+
+def cores(proc: Path = Path("/proc/self")) -> int | float:
+    """Cores that this process may use; a part of one where a cgroup allows no more."""
+    allowed = len(os.sched_getaffinity(0))
+    quota = min(_cpu_quotas(proc), default=float(allowed))
+    return allowed if quota >= allowed else max(round(quota, 2), 0.01)
+
+
+def memory_bytes(proc: Path = Path("/proc/self")) -> int:
+    """Memory that this process and its children may use."""
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([whole, *_memory_limits(proc)])
+
+
+def gpus() -> list[dict[str, Any]]:
+    """The NVIDIA GPUs in the order of their indexes; none without the library or the driver."""
+    try:
+        import pynvml
+    except ImportError:
+        return []
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(pynvml: Any, index: int) -> dict[str, Any]:
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return {
+        "memory": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
+        "compute_capability": f"{major}.{minor}",
+        "uuid": str(pynvml.nvmlDeviceGetUUID(handle)),
+        "name": str(pynvml.nvmlDeviceGetName(handle)),
+    }
+
+
+def _cpu_quotas(proc: Path) -> Iterator[float]:
+    for directory in _cgroups(proc, "cpu"):
+        quota, _, period = _text(directory / "cpu.max").partition(" ")  # version 2
+        if not quota:
+            quota = _text(directory / "cpu.cfs_quota_us")
+            period = _text(directory / "cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit() and int(period) > 0:
+            yield int(quota) / int(period)
+
+
+def _memory_limits(proc: Path) -> Iterator[int]:
+    for directory in _cgroups(proc, "memory"):
+        limit = _text(directory / "memory.max") or _text(directory / "memory.limit_in_bytes")
+        if limit.isdigit() and int(limit) < _NO_LIMIT_BYTES:
+            yield int(limit)
+
+
+def _cgroups(proc: Path, controller: str) -> Iterator[Path]:
+    """The cgroups of this process that may bound this controller, up to the root that it sees."""
+    mounts = list(_mounts(proc))
+    for line in _text(proc / "cgroup").splitlines():
+        _, listed, path = line.split(":", 2)
+        controllers = listed.split(",") if listed else []  # none: version 2 has them all
+        if controllers and controller not in controllers:
+            continue
+        for mounted, root, names in mounts:
+            if controller in names if controllers else not names:
+                yield from _upwards(mounted, root, path)
+
+
+def _mounts(proc: Path) -> Iterator[tuple[Path, str, list[str]]]:
+    """Where cgroups are mounted: directory, the cgroup at its root, its version 1 controllers."""
+    for line in _text(proc / "mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if kind and kind[0] in ("cgroup", "cgroup2"):
+            names = kind[2].split(",") if kind[0] == "cgroup" else []
+            yield Path(fields[4]), fields[3], names
+
+
+def _upwards(mounted: Path, root: str, path: str) -> Iterator[Path]:
+    """From the process's own cgroup to the mount; a path from outside the mount is the mount."""
+    inside = PurePosixPath(path)
+    relative = inside.relative_to(root) if inside.is_relative_to(root) else PurePosixPath(".")
+    directory = mounted / relative
+    while True:
+        yield directory
+        if directory == mounted:
+            return
+        directory = directory.parent
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

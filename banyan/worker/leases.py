@@ -1,0 +1,104 @@
+"""Keeping the worker's lease: the beat, and how long its answer may be trusted.
+
+A thread of its own, as a beat is held by the server until there is something to say: that is
+how a cancellation arrives at once. It must never count a lease from a later moment than the
+sending of the request: the server may have renewed it then, and not after.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from banyan.errors import BanyanError
+from banyan.worker.connection import Connection
+from banyan.worker.mailbox import Beaten, LeaseLost, Mailbox, Removed
+from banyan.worker.timers import now
+
+_HOLD_SECONDS_MAX = 15.0
+_MARGIN_SECONDS_MAX = 10.0
+_AFTER_OLD_NEWS_SECONDS = 0.5  # what was said is said again, unheld, until it is done
+_AFTER_TROUBLE_SECONDS = 1.0
+_RECONCILE_EVERY = 4  # beats; these are not held, so that the list in them is true
+
+
+def trusted_until(sent: float, lease_seconds: float) -> float:
+    """Until when tasks may run, if nothing more is heard: the lease, less time to end them."""
+    return sent + lease_seconds - min(_MARGIN_SECONDS_MAX, lease_seconds / 6)
+
+
+class Beats(threading.Thread):
+    """Beats for one registration until `stop`."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        worker: str,
+        lease_seconds: float,
+        mailbox: Mailbox,
+        attempts: Callable[[], list[str]],
+        used: Callable[[], dict[str, Any]],
+    ) -> None:
+        """`attempts` and `used` are asked from this thread."""
+        super().__init__(name="beats", daemon=True)
+        self._connection = connection
+        self._worker = worker
+        self._lease_seconds = lease_seconds
+        self._mailbox = mailbox
+        self._attempts = attempts
+        self._used = used
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """No further beat; one under way is broken off."""
+        self._stopped.set()
+        self._connection.break_off()
+
+    def run(self) -> None:
+        """The thread."""
+        count = 0
+        said: list[Any] = []
+        while not self._stopped.is_set():
+            news = self._beat(reconcile=count % _RECONCILE_EVERY == 0)
+            if news is None:
+                pause = min(_AFTER_TROUBLE_SECONDS, self._lease_seconds / 20)
+            else:
+                count += 1
+                pause = _AFTER_OLD_NEWS_SECONDS if news and news == said else 0.0
+                said = news
+            self._stopped.wait(pause)
+
+    def _beat(self, reconcile: bool) -> list[Any] | None:
+        """What the answer asks for, or None where none came."""
+        body: dict[str, Any] = {"used": self._used()}
+        if reconcile:
+            body["attempts"] = self._attempts()
+        hold = 0.0 if reconcile else min(_HOLD_SECONDS_MAX, self._lease_seconds / 4)
+        sent = now()
+        try:
+            answer = self._connection.held(
+                "POST", f"/workers/{self._worker}/beat", body, hold, self._lease_seconds / 4
+            ).body
+        except BanyanError as error:
+            self._fail(error)
+            return None
+        self._lease_seconds = answer["lease_seconds"]
+        self._mailbox.put(
+            Beaten(
+                self._worker,
+                answer,
+                trusted_until(sent, self._lease_seconds),
+                sent + self._lease_seconds,
+            )
+        )
+        mode = [] if answer["mode"] == "active" else [answer["mode"]]
+        return [*answer["cancel"], *answer["lost"], *mode]
+
+    def _fail(self, error: BanyanError) -> None:
+        if self._stopped.is_set():
+            return
+        if error.word == "lease_lost":
+            self._stopped.set()
+            self._mailbox.put(LeaseLost(self._worker))
+        elif error.word in ("not_found", "unauthenticated", "forbidden"):
+            self._stopped.set()
+            self._mailbox.put(Removed(self._worker, error))

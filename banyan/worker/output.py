@@ -1,0 +1,67 @@
+"""The reading end of an attempt's spool: output as chunks of the log.
+
+Used by the reports. What was read is handed out again until it is said to be delivered.
+It must never cut a chunk differently the second time: the server knows them by their offset.
+"""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from banyan.worker.spool import STREAM_NAMES, Chunk, chunks
+
+CHUNKS_MAX = 1000  # of one attempt in one report; the server takes ten times as many
+
+
+class Reader:
+    """Where one attempt's output is, and how much of it is delivered."""
+
+    def __init__(self, path: Path, position: int = 0, offset: int = 0) -> None:
+        """`position` in the spool and `offset` in the output: up to there it is delivered."""
+        self._path = path
+        self._inline: bytes | None = None
+        self.position = position
+        self.offset = offset
+
+    def complete(self, inline: str | None) -> None:
+        """The attempt has ended; `inline` is its whole spool (base64) where it has no file."""
+        if inline is not None:
+            self._inline = base64.b64decode(inline)
+
+    def read(self, bytes_max: int) -> tuple[list[Chunk], bool]:
+        """The next chunks, at least one where there is any, and whether more can be read."""
+        found: list[Chunk] = []
+        size = 0
+        data = self._data(bytes_max)
+        for chunk in chunks(data, self.position, self.offset):
+            if found and (size + len(chunk.data) > bytes_max or len(found) >= CHUNKS_MAX):
+                return found, True
+            found.append(chunk)
+            size += len(chunk.data)
+        return found, bool(found) and len(data) > found[-1].end - self.position
+
+    def delivered(self, chunk: Chunk) -> None:
+        """Everything up to and with this chunk is recorded."""
+        self.position, self.offset = chunk.end, chunk.offset + len(chunk.data)
+
+    def _data(self, bytes_max: int) -> bytes:
+        if self._inline is not None:
+            return self._inline[self.position :]
+        try:
+            with self._path.open("rb") as spooled:
+                spooled.seek(self.position)
+                return spooled.read(bytes_max + _FRAME_ROOM_BYTES)
+        except FileNotFoundError:
+            return b""
+
+
+_FRAME_ROOM_BYTES = 1 << 19  # so that the largest frame is always there whole
+
+
+def as_json(chunk: Chunk) -> dict[str, Any]:
+    """A chunk as a report carries it."""
+    return {
+        "offset": chunk.offset,
+        "stream": STREAM_NAMES[chunk.stream],
+        "data": base64.b64encode(chunk.data).decode(),
+    }

@@ -1,0 +1,48 @@
+"""The worker as the server knows it: who it is, its beats and its claims.
+
+Owned by the agent's loop. A registration whose lease has lapsed is dead; the next one has
+another id, and threads of its own.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from banyan.worker.claims import Claims, Wish
+from banyan.worker.connection import Connection
+from banyan.worker.leases import Beats
+from banyan.worker.mailbox import Mailbox
+
+
+class Registration:
+    """One registration at work."""
+
+    def __init__(
+        self,
+        worker: str,
+        lease_seconds: float,
+        connect: Callable[[], Connection],
+        mailbox: Mailbox,
+        attempts: Callable[[], list[str]],
+        used: Callable[[], dict[str, Any]],
+    ) -> None:
+        """Starts to beat at once, and to claim when something is wanted."""
+        self.worker = worker
+        self.lease_seconds = lease_seconds
+        self._beats = Beats(connect(), worker, lease_seconds, mailbox, attempts, used)
+        self._claims = Claims(connect(), worker, lease_seconds, mailbox)
+        self._heard = 0
+        self._beats.start()
+        self._claims.start()
+
+    def want(self, wish: Wish | None) -> None:
+        """What is to be claimed."""
+        self._claims.want(wish, self._heard)
+
+    def heard(self) -> None:
+        """The tasks of one answer are taken into account."""
+        self._heard += 1
+
+    def stop(self) -> None:
+        """Neither beats nor claims any more."""
+        self._beats.stop()
+        self._claims.stop()

@@ -1,0 +1,163 @@
+"""What is to be told of the attempts: output as it comes, and the ends, gathered into batches.
+
+Filled by the loop, emptied by the courier's thread; the condition that both share guards it.
+It must never let the end of an attempt go before all of its output.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from banyan.worker.mailbox import AttemptLost, Mailbox, Reported, Shipped
+from banyan.worker.output import Reader, as_json
+from banyan.worker.spool import Chunk
+
+_ITEMS_MAX = 500
+_OUTPUT_BYTES_MAX = 4 << 20  # of one report, so that its body stays below the server's bound
+_ONCE_MORE = {"conflict", "unavailable"}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Told:
+    """One attempt: what there is to tell of it."""
+
+    task: str
+    token: str
+    reader: Reader
+    end: Mapping[str, Any] | None = None  # as `endings.end_of` says it
+    news: bool = False
+
+
+@dataclass(slots=True)
+class Part:
+    """What one report says of one attempt."""
+
+    attempt: str
+    item: dict[str, Any]
+    last_chunk: Chunk | None
+    ends: bool
+    more: bool  # there was more output than went into it
+
+
+@dataclass(slots=True)
+class Batch:
+    """One report."""
+
+    parts: list[Part] = field(default_factory=list)
+    output_bytes: int = 0
+
+
+class Reports:
+    """The attempts that are followed."""
+
+    def __init__(self, changed: threading.Condition, mailbox: Mailbox) -> None:
+        """`changed` is notified when there is news; results go to the mailbox."""
+        self._changed = changed
+        self._mailbox = mailbox
+        self._told: dict[str, Told] = {}
+        self._news: dict[str, None] = {}  # in the order in which they came
+
+    # --- from the loop ---------------------------------------------------------------
+
+    def follow(self, attempt: str, task: str, token: str, reader: Reader) -> None:
+        """An attempt of which there will be something to tell."""
+        with self._changed:
+            self._told[attempt] = Told(task, token, reader)
+
+    def output(self, attempt: str) -> None:
+        """There is more output."""
+        with self._changed:
+            self._note(attempt)
+
+    def ended(self, attempt: str, end: Mapping[str, Any], inline: str | None) -> None:
+        """It has ended; `inline` as `Reader.complete` wants it."""
+        with self._changed:
+            if told := self._told.get(attempt):
+                told.end = end
+                told.reader.complete(inline)
+                self._note(attempt)
+
+    def drop(self, attempt: str) -> None:
+        """Nothing more is to be told of it."""
+        with self._changed:
+            self._told.pop(attempt, None)
+            self._news.pop(attempt, None)
+
+    def _note(self, attempt: str) -> None:
+        if attempt in self._told:
+            self._news[attempt] = None
+            self._changed.notify()
+
+    # --- from the courier ------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """How many attempts there is news of."""
+        return len(self._news)
+
+    def gather(self) -> Batch:
+        """What is new, as far as it goes into one report."""
+        batch = Batch()
+        with self._changed:
+            while self._news and len(batch.parts) < _ITEMS_MAX:
+                if batch.output_bytes >= _OUTPUT_BYTES_MAX:
+                    break
+                attempt = next(iter(self._news))
+                del self._news[attempt]
+                self._add(batch, attempt, self._told[attempt])
+        return batch
+
+    def _add(self, batch: Batch, attempt: str, told: Told) -> None:
+        chunks, more = told.reader.read(_OUTPUT_BYTES_MAX - batch.output_bytes)
+        data: dict[str, Any] = {"token": told.token}
+        item: dict[str, Any] = {"_id": told.task, "update_execution_data": data}
+        ends = told.end is not None and not more
+        if ends and told.end is not None:
+            item["state"] = told.end["state"]
+            data.update({k: v for k, v in told.end.items() if k != "state" and v is not None})
+        if chunks:
+            batch.output_bytes += sum(len(chunk.data) for chunk in chunks)
+            data["log"] = [as_json(chunk) for chunk in chunks]
+        if chunks or ends:
+            batch.parts.append(Part(attempt, item, chunks[-1] if chunks else None, ends, more))
+
+    def settle(self, parts: list[Part], results: list[dict[str, Any]]) -> None:
+        """What the server said to each part of a report; results in the same order."""
+        ended: list[str] = []
+        for part, result in zip(parts, results, strict=True):
+            error = result.get("_error")
+            if error and error["word"] in _ONCE_MORE:
+                self.output(part.attempt)
+                continue
+            if error:
+                self._refused(part, error)
+            self._delivered(part)
+            if part.ends:
+                self.drop(part.attempt)
+                ended.append(part.attempt)
+        if ended:
+            self._mailbox.put(Reported(ended))
+
+    def _delivered(self, part: Part) -> None:
+        """Also of what was refused: to say it again would change nothing."""
+        with self._changed:
+            told = self._told.get(part.attempt)
+            if told is None or part.last_chunk is None:
+                return
+            told.reader.delivered(part.last_chunk)
+            place = told.reader.position, told.reader.offset
+            if part.more:
+                self._note(part.attempt)
+        if not part.ends:
+            self._mailbox.put(Shipped(part.attempt, *place))
+
+    def _refused(self, part: Part, error: Mapping[str, Any]) -> None:
+        if error["word"] != "lease_lost":
+            _log.warning("the report on attempt %s was refused: %s", part.attempt, error)
+        elif not part.ends:
+            self.drop(part.attempt)
+            self._mailbox.put(AttemptLost(part.attempt))

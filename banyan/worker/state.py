@@ -1,0 +1,90 @@
+"""The directory in which one worker keeps what the next worker there goes on with.
+
+Used by the agent. In it: `lock` (held by the living agent), `worker.json` (who it is, and for
+which server), the launcher's socket, and `output/` with the output of attempts that is not
+delivered yet. One agent at a time, by the lock; it must never be shared between machines.
+"""
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from banyan.errors import BanyanError
+from banyan.worker.launcher import OUTPUT
+
+_IDENTITY = "worker.json"
+
+
+class StateDirectory:
+    """A locked state directory; the lock goes with the process, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Errors: BanyanError `data_directory_in_use` while another agent lives there."""
+        (path / OUTPUT).mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.chmod(0o700)  # output and tokens of tasks pass through it
+        self.path = path.absolute()
+        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            message = f"another worker is at work in {path}; give this one a directory of its own"
+            raise BanyanError("data_directory_in_use", message) from None
+
+    def identity(self) -> tuple[str, str] | None:
+        """The server and the worker that was here last; None after an orderly end."""
+        try:
+            kept: dict[str, Any] = json.loads((self.path / _IDENTITY).read_text())
+            return str(kept["url"]), str(kept["worker"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def keep_identity(self, url: str, worker: str) -> None:
+        """Who is here now, for the next agent."""
+        new = self.path / f"{_IDENTITY}.new"
+        new.write_text(json.dumps({"url": url, "worker": worker}))
+        new.replace(self.path / _IDENTITY)
+
+    def forget_identity(self) -> None:
+        """After the end of the registration."""
+        (self.path / _IDENTITY).unlink(missing_ok=True)
+
+    def output_of(self, attempt: str) -> Path:
+        """Where the output of an attempt lies, as long as it is not delivered."""
+        return self.path / OUTPUT / attempt
+
+    def forget_outputs(self, but: set[str]) -> None:
+        """Removes the output of all other attempts: nobody will deliver it."""
+        for left in (self.path / OUTPUT).iterdir():
+            if left.name not in but:
+                left.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Lets another agent in."""
+        os.close(self._lock)
+
+
+def open_state(path: Path | None, url: str) -> StateDirectory:
+    """The given directory, or the first of the user's that no other worker is using."""
+    if path is not None:
+        return StateDirectory(path)
+    for candidate in _places(url):
+        try:
+            return StateDirectory(candidate)
+        except BanyanError:
+            continue
+    raise AssertionError("the places never end")
+
+
+def _places(url: str) -> Iterator[Path]:
+    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    server = re.sub(r"[^A-Za-z0-9.-]+", "-", urlsplit(url).netloc)
+    number = 0
+    while True:
+        yield Path(home) / "banyan" / "workers" / f"{server}-{number}"
+        number += 1

@@ -1,0 +1,42 @@
+"""What the tasks of a worker use at the moment: cores and memory.
+
+Called with each beat, from the thread that beats. It only looks.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+
+from banyan.worker import tree
+
+
+class Usage:
+    """Of everything below one process: the launcher."""
+
+    def __init__(self, root: Callable[[], int | None]) -> None:
+        """`root` is asked each time: a launcher may be replaced."""
+        self._root = root
+        self._cpu_seconds: dict[int, float] = {}
+        self._looked_at = time.monotonic()
+
+    def now(self) -> dict[str, Any]:
+        """{"cores": mean since the last call, "memory_bytes": resident now}."""
+        root = self._root()
+        memory_bytes = 0
+        cpu_seconds: dict[int, float] = {}
+        for pid in tree.descendants(tree.children(root)) if root else []:
+            try:
+                process = psutil.Process(pid)
+                memory_bytes += process.memory_info().rss
+                times = process.cpu_times()
+            except psutil.Error:
+                continue  # it has ended meanwhile
+            cpu_seconds[pid] = times.user + times.system
+        used = sum(total - self._cpu_seconds.get(pid, 0.0) for pid, total in cpu_seconds.items())
+        seconds = max(time.monotonic() - self._looked_at, 0.001)
+        self._cpu_seconds, self._looked_at = cpu_seconds, time.monotonic()
+        cores = min(max(used / seconds, 0.0), float(os.cpu_count() or 1))
+        return {"cores": round(cores, 2), "memory_bytes": memory_bytes}
