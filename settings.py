@@ -28,18 +28,27 @@ LOG_BYTES_MAX = 16 * 1024 * 1024  # of output kept for one attempt
 
 # --- The API: resources ------------------------------------------------------------------
 # Who may do what to a collection and to an item. GET is served by Eve; the other methods
-# name their function. Fields are in banyan/server/schemas/, one file a resource.
+# name their function. Fields are in banyan/server/schemas/, one file a resource. For the
+# documents: `many` where a list may be sent as well, `chosen_id` where `_id` may be,
+# `statuses` and `answer` where they are other than usual.
 PROVIDERS = ["provider", "operator"]
 WORKERS = ["worker"]
 TASK_USERS = [*PROVIDERS, *WORKERS]
 VERBS = "banyan.server.verbs"
+SCHEMAS = "banyan.server.schemas"
 
 DOMAIN = {
     "tasks": {
         "schema": "banyan.server.schemas.tasks",
         "collection": {
             "GET": {"roles": TASK_USERS},
-            "POST": {"roles": PROVIDERS, "function": f"{VERBS}.submit:submit"},
+            "POST": {
+                "roles": PROVIDERS,
+                "function": f"{VERBS}.submit:submit",
+                "many": True,
+                "chosen_id": True,
+                "statuses": [201, 200],
+            },
             "PATCH": {"roles": TASK_USERS, "function": f"{VERBS}.edit:edit_many"},
         },
         "item": {
@@ -58,7 +67,11 @@ DOMAIN = {
         "schema": "banyan.server.schemas.workers",
         "collection": {
             "GET": {"roles": TASK_USERS},
-            "POST": {"roles": WORKERS, "function": f"{VERBS}.workers:register"},
+            "POST": {
+                "roles": WORKERS,
+                "function": f"{VERBS}.workers:register",
+                "answer": f"{SCHEMAS}.answers:REGISTERED",
+            },
         },
         "item": {
             "GET": {"roles": TASK_USERS},
@@ -70,7 +83,11 @@ DOMAIN = {
         "schema": "banyan.server.schemas.accounts",
         "collection": {
             "GET": {"roles": ["admin"]},
-            "POST": {"roles": ["admin"], "function": f"{VERBS}.accounts:create"},
+            "POST": {
+                "roles": ["admin"],
+                "function": f"{VERBS}.accounts:create",
+                "answer": f"{SCHEMAS}.answers:ACCOUNT_WITH_TOKEN",
+            },
         },
         "item": {"GET": {"roles": ["admin"]}},
     },
@@ -83,6 +100,11 @@ DOMAIN = {
 # writers  of an alias that its readers can't write
 # states   in which it applies: the links of an item show it there
 # levels   item, collection, or both
+# body     of an action: its schema; where the levels differ, one for each
+# answer   of an action or a view: its schema, or `text/plain`; left out: the item, or OK
+# in_patch whether an action's body may come as a field of PATCH, too
+# status   of the answer, where it is not 200
+# parameters  query arguments that it reads; others are refused
 _CONTINUATIONS = {
     f"{verb}_{field}": {
         "kind": kind,
@@ -162,6 +184,11 @@ VIRTUAL_RESOURCES = {
             "kind": "action",
             "levels": ["item", "collection"],
             "function": f"{VERBS}.claim:claim",
+            "body": f"{SCHEMAS}.workers:CLAIM",
+            "answer": {
+                "item": f"{SCHEMAS}.answers:CLAIMED",
+                "collection": f"{SCHEMAS}.answers:CLAIMED_MANY",
+            },
             "roles": WORKERS,
             "states": ["available"],
             "title": "Claim tasks that fit",
@@ -170,6 +197,8 @@ VIRTUAL_RESOURCES = {
             "kind": "action",
             "levels": ["collection"],
             "function": f"{VERBS}.steal:steal",
+            "body": f"{SCHEMAS}.workers:CLAIM",
+            "answer": f"{SCHEMAS}.answers:CLAIMED_MANY",
             "roles": WORKERS,
             "title": "Take tasks that another worker has claimed and not started",
         },
@@ -177,6 +206,10 @@ VIRTUAL_RESOURCES = {
             "kind": "action",
             "levels": ["item", "collection"],
             "function": f"{VERBS}.release:release",
+            "body": {
+                "item": f"{SCHEMAS}.answers:RELEASE",
+                "collection": f"{SCHEMAS}.answers:RELEASE_MANY",
+            },
             "roles": WORKERS,
             "states": ["running", "pending_cancellation"],
             "title": "Give a claimed task back",
@@ -185,6 +218,10 @@ VIRTUAL_RESOURCES = {
             "kind": "action",
             "levels": ["item", "collection"],
             "function": f"{VERBS}.cancel:cancel",
+            "body": {
+                "item": f"{SCHEMAS}.answers:NOTHING",
+                "collection": f"{SCHEMAS}.answers:TARGETS",
+            },
             "roles": PROVIDERS,
             "states": ["inactive", "available", "running"],
             "title": "Cancel",
@@ -193,6 +230,10 @@ VIRTUAL_RESOURCES = {
             "kind": "action",
             "levels": ["item", "collection"],
             "function": f"{VERBS}.retry:retry",
+            "body": {
+                "item": f"{SCHEMAS}.answers:RETRY",
+                "collection": f"{SCHEMAS}.answers:RETRY_MANY",
+            },
             "roles": PROVIDERS,
             "states": ["terminated", "cancelled"],
             "title": "One more attempt",
@@ -202,6 +243,8 @@ VIRTUAL_RESOURCES = {
             "levels": ["item"],
             "methods": ["POST", "PATCH"],
             "function": f"{VERBS}.report:update_execution_data",
+            "body": f"{SCHEMAS}.attempts:EXECUTION_DATA",
+            "in_patch": True,
             "roles": WORKERS,
             "states": ["running", "pending_cancellation"],
             "title": "Report on the attempt",
@@ -210,6 +253,7 @@ VIRTUAL_RESOURCES = {
             "kind": "view",
             "levels": ["item"],
             "function": f"{VERBS}.history:history",
+            "answer": f"{SCHEMAS}.answers:HISTORY",
             "roles": TASK_USERS,
             "title": "All attempts",
         },
@@ -217,6 +261,8 @@ VIRTUAL_RESOURCES = {
             "kind": "view",
             "levels": ["item"],
             "function": f"{VERBS}.log:log",
+            "answer": "text/plain",
+            "parameters": ["attempt", "offset", "stream"],
             "roles": TASK_USERS,
             "title": "The output of an attempt",
         },
@@ -224,6 +270,7 @@ VIRTUAL_RESOURCES = {
             "kind": "view",
             "levels": ["item"],
             "function": f"{VERBS}.explain:explain",
+            "answer": f"{SCHEMAS}.answers:EXPLAIN",
             "roles": TASK_USERS,
             "title": "Why it does not run, or where its time went",
         },
@@ -231,6 +278,7 @@ VIRTUAL_RESOURCES = {
             "kind": "view",
             "levels": ["item"],
             "function": f"{VERBS}.graph:estimate",
+            "answer": f"{SCHEMAS}.answers:ESTIMATE",
             "roles": TASK_USERS,
             "title": "The time that it and what comes before it still need",
         },
@@ -238,6 +286,7 @@ VIRTUAL_RESOURCES = {
             "kind": "view",
             "levels": ["item"],
             "function": f"{VERBS}.graph:graph",
+            "answer": f"{SCHEMAS}.answers:GRAPH",
             "roles": TASK_USERS,
             "title": "The tasks that hang together with it",
         },
@@ -245,6 +294,7 @@ VIRTUAL_RESOURCES = {
             "kind": "view",
             "levels": ["item"],
             "function": f"{VERBS}.script:script",
+            "answer": "text/plain",
             "roles": TASK_USERS,
             "title": "A shell script that runs it by hand",
         },
@@ -252,6 +302,11 @@ VIRTUAL_RESOURCES = {
             "kind": "view",
             "levels": ["item", "collection"],
             "function": f"{VERBS}.statistics:of_tasks",
+            "answer": {
+                "item": f"{SCHEMAS}.answers:TASK_TIMES",
+                "collection": f"{SCHEMAS}.answers:TASKS_COUNTED",
+            },
+            "parameters": {"collection": ["where", "by"]},
             "roles": TASK_USERS,
             "title": "Statistics",
         },
@@ -261,6 +316,8 @@ VIRTUAL_RESOURCES = {
             "kind": "action",
             "levels": ["item"],
             "function": f"{VERBS}.beat:beat",
+            "body": f"{SCHEMAS}.workers:BEAT",
+            "answer": f"{SCHEMAS}.answers:BEAT",
             "roles": WORKERS,
             "title": "Renew the lease; hear what is to be done",
         },
@@ -275,6 +332,7 @@ VIRTUAL_RESOURCES = {
             "kind": "view",
             "levels": ["item"],
             "function": f"{VERBS}.workers:running",
+            "answer": f"{SCHEMAS}.answers:RUNNING",
             "roles": TASK_USERS,
             "title": "The tasks that it holds",
         },
@@ -282,6 +340,7 @@ VIRTUAL_RESOURCES = {
             "kind": "view",
             "levels": ["item", "collection"],
             "function": f"{VERBS}.statistics:of_workers",
+            "answer": f"{SCHEMAS}.answers:WORKERS_COUNTED",
             "roles": TASK_USERS,
             "title": "Capacity, reserved and used",
         },
@@ -298,6 +357,8 @@ VIRTUAL_RESOURCES = {
             "kind": "action",
             "levels": ["item"],
             "function": f"{VERBS}.accounts:issue",
+            "answer": f"{SCHEMAS}.answers:TOKEN",
+            "status": 201,
             "roles": ["admin"],
             "title": "Give it one more token",
         },

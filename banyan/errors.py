@@ -51,6 +51,7 @@ WORDS: Mapping[str, Word] = {
     "no_mongod": Word(503, EXIT_UNAVAILABLE, "no mongod program was found"),
     "usage": Word(400, EXIT_USAGE, "the command line is wrong"),
 }
+LOCAL_WORDS = frozenset({"data_directory_in_use", "no_mongod", "usage"})
 
 
 class BanyanError(Exception):

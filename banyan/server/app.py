@@ -9,7 +9,7 @@ from flask import Response, g, request
 
 from banyan.config import knobs, settings
 from banyan.errors import BanyanError
-from banyan.server import edge, links, queries, render, table, virtual
+from banyan.server import edge, links, openapi, queries, render, table, virtual
 from banyan.server.auth import Authenticator
 from banyan.server.calls import Answer, Call, Context, Signals
 from banyan.server.data import KNOWN_ARGUMENTS, BanyanMongo
@@ -31,7 +31,7 @@ _EVE_SETTINGS: dict[str, Any] = {
     "SCHEMA_ENDPOINT": None,
     "MONGO_QUERY_BLACKLIST": ["$where", "$expr", "$regex"],
 }
-_PUBLIC = {"healthz", "readyz"}
+_PUBLIC = {"healthz", "readyz", "openapi"}
 
 
 class Silent:
@@ -87,6 +87,7 @@ class Wiring:
         self.context = context
         self.authenticator = Authenticator(context.store, context.attempt_secret)
         self.roles: dict[tuple[str, str], list[str]] = {}  # (endpoint, method) -> who may
+        self.document = render.dumps(openapi.document(app.config))
 
     def install(self) -> None:
         """Add everything to the application."""
@@ -102,6 +103,7 @@ class Wiring:
         self.app.view_functions["home"] = self._home
         self.app.add_url_rule("/healthz", "healthz", self._healthz)
         self.app.add_url_rule("/readyz", "readyz", self._readyz)
+        self.app.add_url_rule("/openapi.json", "openapi", self._openapi)
         self.app.on_fetched_item += self._link_item
         self.app.on_fetched_resource += self._link_list
         for resource, entry in self.app.config["DOMAIN"].items():
@@ -200,7 +202,8 @@ class Wiring:
         if unknown:
             known = ", ".join(sorted(KNOWN_ARGUMENTS))
             raise BanyanError("bad_request", f"unknown argument {min(unknown)!r}; known: {known}")
-        # Before Eve reads them its own way, which takes 1e400 for a number.
+        # Eve would choke on a page of 1e400 and on a time that is none; versions are told by ETag.
+        request.environ.pop("HTTP_IF_MODIFIED_SINCE", None)
         queries.parse_page(request.args, knobs().PAGE_ITEMS_DEFAULT, knobs().PAGE_ITEMS_MAX)
         resource = endpoint.split("|")[0]
         item_id = (request.view_args or {}).get("_id")
@@ -231,6 +234,9 @@ class Wiring:
 
     def _healthz(self) -> Response:
         return Response(b'{"_status":"OK"}', mimetype="application/json")
+
+    def _openapi(self) -> Response:
+        return Response(self.document, mimetype="application/json")
 
     def _readyz(self) -> Response:
         self.context.store.ping()

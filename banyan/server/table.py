@@ -87,6 +87,27 @@ def target_schema(resource: str, target: str, schemas: Mapping[str, Row]) -> tup
     return schema, path
 
 
+def rules_of(row: Row) -> Mapping[str, Any]:
+    """The rules of the field behind a row; of the whole current attempt, all of them."""
+    if not row["field"]:
+        return {"type": "dict", "schema": row["schema"]}
+    rules: Mapping[str, Any] = row["schema"][row["field"]]
+    return rules
+
+
+def schema_at(path: str) -> Mapping[str, Any]:
+    """The data that a row names as `package.module:NAME`."""
+    module, _, name = path.partition(":")
+    found: Mapping[str, Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def at_level(row: Row, key: str, level: str, default: Any = None) -> Any:
+    """A row's value, which may be one for each level."""
+    value = row.get(key, default)
+    return value.get(level, default) if isinstance(value, Mapping) else value
+
+
 def methods(row: Row, level: str) -> list[str]:
     """The methods that a virtual subresource has on an item or on the collection."""
     kind = row["kind"]

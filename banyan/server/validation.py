@@ -20,9 +20,9 @@ from banyan.domain.resources import ResourceError, normalise_capacity, normalise
 from banyan.domain.units import parse_duration_milliseconds, parse_time
 from banyan.errors import BanyanError
 from banyan.server import quick
+from banyan.server.schemas.forms import PRIORITIES
 from banyan.server.schemas.tasks import COMMAND_CHARACTERS_MAX
 
-PRIORITIES = {"backfill": -100, "low": -10, "normal": 0, "high": 10}
 _ENV_BYTES_MAX = 64 * 1024
 
 

@@ -64,7 +64,7 @@ CLAIM: dict[str, Any] = {
     "worker": {"type": "objectid", "coerce": "object_id", "required": True},
     "claim_id": {"type": "string", "minlength": 1, "maxlength": 128},
     "max": {"type": "integer", "min": 1, "max": 1000},
-    "fits": {"type": "dict"},
+    "fits": {"type": "dict", "meta": {"form": "free"}},
     "queues": _QUEUES,
     "labels": _LABELS,
     "start": {"type": "boolean"},

@@ -1,0 +1,113 @@
+"""What actions are given and what actions and views answer, as data in the schemas' own language.
+
+Rows of VIRTUAL_RESOURCES and DOMAIN name these as `body` and `answer`. `item_of` stands for
+all fields of a resource's item, to which the rule adds its own.
+"""
+
+from typing import Any
+
+from banyan.domain.states import State
+from banyan.server.schemas.attempts import SCHEMA as ATTEMPT
+
+Rules = dict[str, Any]
+
+_ID: Rules = {"type": "objectid"}
+_COUNT: Rules = {"type": "integer"}
+_NUMBER: Rules = {"type": "number"}
+_TEXT: Rules = {"type": "string", "nullable": True}
+_FREE: Rules = {"type": "dict", "allow_unknown": True}
+
+
+def _object(**fields: Rules) -> Rules:
+    return {"type": "dict", "schema": fields}
+
+
+def _list(of: Rules) -> Rules:
+    return {"type": "list", "schema": of}
+
+
+def _items(of: Rules, **more: Rules) -> Rules:
+    return _object(_items=_list(of), **more)
+
+
+# --- Bodies of actions: schemas of objects ---------------------------------------------
+TARGETS_MAX = 1024
+
+NOTHING: Rules = {}
+TARGETS: Rules = {
+    "targets": {
+        "type": "list",
+        "minlength": 1,
+        "maxlength": TARGETS_MAX,
+        "schema": {"type": "objectid", "coerce": "object_id"},
+        "required": True,
+    }
+}
+RETRY: Rules = {"downstream": {"type": "boolean"}}
+RETRY_MANY: Rules = {**TARGETS, **RETRY}
+RELEASE: Rules = {"token": {"type": "string", "maxlength": 256}}
+RELEASE_MANY: Rules = {
+    "tokens": {
+        "type": "list",
+        "maxlength": TARGETS_MAX,
+        "schema": {"type": "string"},
+        "required": True,
+    }
+}
+
+# --- Answers: rules of one value -------------------------------------------------------
+CLAIMED: Rules = {
+    "item_of": "tasks",
+    "schema": {"granted_resources": ATTEMPT["granted_resources"], "token": {"type": "string"}},
+}
+CLAIMED_MANY = _items(CLAIMED, lease_seconds=_NUMBER)
+REGISTERED: Rules = {
+    "item_of": "workers",
+    "schema": {"lease_seconds": _NUMBER, "lease_margin_seconds": _NUMBER},
+}
+BEAT = _object(
+    lease_seconds=_NUMBER,
+    mode={"type": "string", "allowed": ["active", "draining"]},
+    cancel=_list(_object(task=_ID, attempt=_ID)),
+    lost=_list(_ID),
+)
+ACCOUNT_WITH_TOKEN: Rules = {"item_of": "accounts", "schema": {"token": {"type": "string"}}}
+TOKEN = _object(name=_TEXT, token={"type": "string"}, _status={"type": "string"})
+
+HISTORY = _items({"item_of": "attempts", "schema": {}})
+RUNNING = _items({"item_of": "tasks", "schema": {}})
+
+_TIMES = _object(waiting_milliseconds=_COUNT, running_milliseconds=_COUNT, attempts=_COUNT)
+_STATE: Rules = {"type": "string", "allowed": [str(state) for state in State]}
+EXPLAIN = _object(
+    _id=_ID,
+    state=_STATE,
+    causes=_list(
+        {**_object(cause={"type": "string"}, message={"type": "string"}), "allow_unknown": True}
+    ),
+    times=_TIMES,
+)
+ESTIMATE = _object(milliseconds=_COUNT, unknown=_list(_ID), path=_list(_ID))
+GRAPH = _object(
+    nodes=_list(_object(_id=_ID, name=_TEXT, state=_STATE, outcome=_TEXT)),
+    edges=_list(_object(parent=_ID, child=_ID, kind={"type": "string"})),
+    truncated={"type": "boolean"},
+)
+_COUNTS: Rules = {"type": "dict", "valuesrules": _COUNT}
+TASK_TIMES = _TIMES
+TASKS_COUNTED = _object(
+    count=_COUNT,
+    by_state=_COUNTS,
+    by_outcome=_COUNTS,
+    by_queue=_COUNTS,
+    by_owner=_COUNTS,
+    by_name=_COUNTS,
+    running_milliseconds={
+        **_object(mean=_NUMBER, p50=_NUMBER, p90=_NUMBER, p99=_NUMBER, max=_NUMBER),
+        "nullable": True,
+    },
+)
+_RESOURCES = _object(cores=_NUMBER, memory_bytes=_NUMBER, gpu_count=_NUMBER)
+WORKERS_COUNTED = _object(
+    count=_COUNT, capacity=_RESOURCES, reserved=_RESOURCES, used=_RESOURCES, running=_COUNT
+)
