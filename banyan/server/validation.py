@@ -182,8 +182,12 @@ def check_thoroughly(
 def _run(
     validator: BanyanValidator, document: dict[str, Any], update: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    validator.validate(document, update=update, normalize=True)
-    return dict(validator.document or {}), dict(validator.errors)
+    validator.validate(document, normalize=True)
+    # Cerberus's own `update` would let what is required within a field be left out, too.
+    issues = {
+        name: wrong for name, wrong in validator.errors.items() if not update or name in document
+    }
+    return dict(validator.document or {}), issues
 
 
 def demand(schema: Mapping[str, Any], document: Any, update: bool = False) -> dict[str, Any]:

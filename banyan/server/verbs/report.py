@@ -191,6 +191,7 @@ def _chunks(report: Report, change: Change) -> list[logs.Chunk]:
     return [
         logs.Chunk(report.task_id, change.attempt_id, one["offset"], one["stream"], one["data"])
         for one in report.data.get("log", ())
+        if one["data"]  # an empty one would take the place of what comes there
     ]
 
 
