@@ -207,7 +207,8 @@ def _profile(name: str, table: Mapping[str, object]) -> Profile:
 def _toml(profiles: Profiles) -> str:
     lines = [f"default_profile = {_quoted(profiles.default)}"] if profiles.default else []
     for name, profile in profiles.profiles.items():
-        lines += ["", f"[profile.{_quoted(name)}]", f"url = {_quoted(profile.url)}"]
+        key = name if _NAME.fullmatch(name) else _quoted(name)
+        lines += ["", f"[profile.{key}]", f"url = {_quoted(profile.url)}"]
         if profile.credentials:
             lines.append(f"credentials = {_quoted(profile.credentials)}")
         if profile.token:
