@@ -1,0 +1,54 @@
+"""Holds the source to its lengths, and the tests to waiting for events: part of scripts/check.
+
+A file has 400 lines at the most, a function 40; a test never sleeps, but asks
+`tests.harness.eventually`.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+FILE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 40
+SLEEPER = Path("tests/harness/eventually.py")  # the one place that may
+
+
+def main() -> int:
+    """Print what is too long, or sleeps; the exit code."""
+    complaints = [
+        complaint
+        for root in ("banyan", "scripts", "tests", "settings.py", "setup.py")
+        for path in sorted(Path(root).rglob("*.py") if Path(root).is_dir() else [Path(root)])
+        for complaint in look_at(path)
+    ]
+    sys.stdout.writelines(f"{complaint}\n" for complaint in complaints)
+    return 1 if complaints else 0
+
+
+def look_at(path: Path) -> Iterator[str]:
+    """What is wrong with one file."""
+    text = path.read_text()
+    lines = text.count("\n")
+    if lines > FILE_LINES_MAX:
+        yield f"{path}: {lines} lines, {FILE_LINES_MAX} at the most"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > FUNCTION_LINES_MAX:
+                yield f"{path}:{node.lineno}: {node.name} has {length} lines"
+        elif path.parts[0] == "tests" and path != SLEEPER and is_sleep(node):
+            yield f"{path}:{node.lineno}: wait for an event (tests.harness.eventually)"
+
+
+def is_sleep(node: ast.AST) -> bool:
+    """Whether this calls `sleep` for more than no time at all."""
+    if not isinstance(node, ast.Call) or not node.args:
+        return False
+    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+    pause = node.args[0]
+    return name == "sleep" and not (isinstance(pause, ast.Constant) and pause.value == 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
