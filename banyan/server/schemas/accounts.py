@@ -4,6 +4,8 @@ from typing import Any
 
 ROLES = ["provider", "worker", "operator", "admin"]
 
+_EXPIRES = {"type": "datetime", "coerce": "time", "nullable": True}
+
 SCHEMA: dict[str, Any] = {
     "name": {"type": "string", "regex": r"[A-Za-z0-9_.@-]{1,128}", "required": True},
     "roles": {
@@ -14,4 +16,7 @@ SCHEMA: dict[str, Any] = {
         "required": True,
     },
     "revoked": {"type": "boolean", "readonly": True},
+    "expires": _EXPIRES,  # of the token that the account begins with: never stored here
 }
+
+ISSUE: dict[str, Any] = {"expires": _EXPIRES}

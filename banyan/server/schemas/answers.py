@@ -73,6 +73,8 @@ BEAT = _object(
 )
 ACCOUNT_WITH_TOKEN: Rules = {"item_of": "accounts", "schema": {"token": {"type": "string"}}}
 TOKEN = _object(name=_TEXT, token={"type": "string"}, _status={"type": "string"})
+_TIME: Rules = {"type": "datetime", "nullable": True}
+TOKENS = _items(_object(_id={"type": "string"}, created=_TIME, expires=_TIME, last_use=_TIME))
 
 HISTORY = _items({"item_of": "attempts", "schema": {}})
 RUNNING = _items({"item_of": "tasks", "schema": {}})

@@ -73,6 +73,12 @@ def find_token(store: Store, token: str) -> Document | None:
     return found
 
 
+def tokens_of(store: Store, name: str) -> list[Document]:
+    """What may be told of an account's tokens: nothing with which one could get in."""
+    told = ["created", "expires", "last_use"]
+    return list(store["tokens"].find({"account": name}, told).sort("created", 1))
+
+
 def revoke_tokens(store: Store, name: str) -> None:
     """Take all tokens of an account away."""
     store["tokens"].delete_many({"account": name})

@@ -6,28 +6,35 @@ from pymongo.errors import DuplicateKeyError
 from banyan.errors import BanyanError
 from banyan.server import represent, scoped, validation
 from banyan.server.calls import Answer, Call
-from banyan.server.schemas.accounts import SCHEMA
+from banyan.server.schemas.accounts import ISSUE, SCHEMA
 from banyan.server.store import accounts
 
 
 def create(call: Call) -> Answer:
-    """POST /accounts {"name", "roles"}: 201 with `token`."""
+    """POST /accounts {"name", "roles", "expires"}: 201 with `token`."""
     body = validation.demand(SCHEMA, call.body)
     try:
         account = accounts.insert(call.store, body["name"], body["roles"])
     except DuplicateKeyError:
         message = f"there is an account {body['name']!r} already; use its action `issue`"
         raise BanyanError("already_exists", message) from None
-    token = accounts.issue(call.store, account)
+    token = accounts.issue(call.store, account, body.get("expires"))
     return Answer({**represent.account(call, account), "token": token, "_status": "OK"}, 201)
 
 
 def issue(call: Call) -> Answer:
-    """POST /accounts/<id>/issue: one more token, and the account is in use again."""
+    """POST /accounts/<id>/issue {"expires"}: one more token; the account is in use again."""
+    body = validation.demand(ISSUE, {} if call.body is None else call.body)
     account = scoped.item(call)
     accounts.set_revoked(call.store, account["_id"], revoked=False)
-    token = accounts.issue(call.store, account)
+    token = accounts.issue(call.store, account, body.get("expires"))
     return Answer({"name": account["name"], "token": token, "_status": "OK"}, 201)
+
+
+def tokens(call: Call) -> Answer:
+    """GET /accounts/<id>/tokens: since when, until when, and when they were used last."""
+    account = scoped.item(call)
+    return Answer({"_items": accounts.tokens_of(call.store, account["name"])})
 
 
 def revoke(call: Call) -> Answer:
