@@ -123,7 +123,10 @@ class Wiring:
     def _virtual_routes(self, resource: str) -> None:
         for name, row in self.app.config["VIRTUAL_RESOURCES"].get(resource, {}).items():
             for level in ("item", "collection"):
-                for method in table.methods(row, level):
+                methods = table.methods(row, level)
+                if not methods:  # its name is known there all the same: 405, not 404
+                    self._route(resource, level, name, [], [], row)
+                for method in methods:
                     writes = method != "GET" and row["kind"] == "alias"
                     roles = row["writers"] if writes else row["roles"]
                     self._route(resource, level, name, [method], roles, row)

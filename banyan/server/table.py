@@ -43,6 +43,7 @@ def _resource(name: str, entry: dict[str, Any]) -> dict[str, Any]:
         "datasource": {"source": name},
         "hateoas": False,
         "pagination": True,
+        "projection": False,  # our data layer's business: Eve's would take the aliases out
         "item_title": entry.get("title", name.rstrip("s")),
         "bulk_enabled": True,
     }

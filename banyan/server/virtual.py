@@ -5,7 +5,7 @@
 function with the same mapping of names to values, so they validate and answer alike.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from banyan.server import aliases, scoped, table
 from banyan.server.calls import OK, Answer, Call
 
 ENTRIES_MAX = 128
-TARGETS_MAX = 1024
+TARGETS_MAX = VALUES_MAX = 1024
 
 
 def serve(call: Call) -> Answer:
@@ -48,8 +48,27 @@ def _write_collection(call: Call) -> Answer:
     for index, entry in enumerate(entries):
         for target in _ids(entry.get("targets"), index):
             _merge(edits.setdefault(target, {}), call, entry["values"])
-    editor(call.resource).together(call, edits)
+    try:
+        editor(call.resource).together(call, edits)
+    except BanyanError as error:
+        error.issues = _by_entry(error.issues, entries)
+        raise
     return Answer(OK)
+
+
+def _by_entry(issues: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Issues by the entry that they come from, where they are told by the target's id."""
+    told: dict[str, Any] = {}
+    for name, found in issues.items():
+        with_target = [index for index, entry in enumerate(entries) if name in entry["targets"]]
+        # Of several entries with this target, the one with a value that the issue speaks of.
+        blamed = [index for index in with_target if _speaks_of(found, entries[index]["values"])]
+        told[str((blamed or with_target)[0]) if with_target else name] = found
+    return told
+
+
+def _speaks_of(issue: Any, values: Any) -> bool:
+    return isinstance(values, list) and any(str(value) in str(issue) for value in values)
 
 
 def _entries(call: Call) -> list[dict[str, Any]]:
@@ -63,6 +82,8 @@ def _entries(call: Call) -> list[dict[str, Any]]:
             issues[str(index)] = {"": "an object with `targets` and `values`"}
         elif not isinstance(entry["targets"], list) or len(entry["targets"]) > TARGETS_MAX:
             issues[str(index)] = {"targets": f"a list of at most {TARGETS_MAX} ids"}
+        elif isinstance(entry["values"], list) and len(entry["values"]) > VALUES_MAX:
+            issues[str(index)] = {"values": f"at most {VALUES_MAX} values"}
         else:
             try:
                 _checked(call, entry["values"])
@@ -92,7 +113,8 @@ def _merge(edit: dict[str, Any], call: Call, values: Any) -> None:
         edit[call.name] = values
         return
     held = edit.setdefault(call.name, [])
-    held += [value for value in values if value not in held]
+    repeats = call.row["schema"][call.row["field"]].get("allows_duplicates", False)
+    held += [value for value in values if repeats or value not in held]
 
 
 class Editor:

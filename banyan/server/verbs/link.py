@@ -25,19 +25,27 @@ from banyan.server.verbs.edits import Edit, decide
 
 def write_one(call: Call, edit: Edit, task: Document) -> Document:
     """One edit with edges; the task as it is afterwards."""
-    write_together(call, [edit], {task["_id"]: task})
+    try:
+        write_together(call, [edit], {task["_id"]: task})
+    except BanyanError as error:
+        error.issues = error.issues.get(str(task["_id"]), {})
+        raise
     current = tasks.find(call.store, [task["_id"]])[task["_id"]]
     return {**represent.task(call, current), "_status": "OK"}
 
 
 def write_together(call: Call, edits: Sequence[Edit], found: Mapping[ObjectId, Document]) -> None:
-    """All edits in one transaction, or none. Errors: `invalid`, `conflict` and others."""
+    """All edits in one transaction, or none. Errors: the first refusal, issues by the task's id."""
     done: list[Change] = []
 
     def work(session: ClientSession) -> None:
         done.clear()
         for edit in edits:
-            done.extend(_Linking(call, edit, session).write())
+            try:
+                done.extend(_Linking(call, edit, session).write())
+            except BanyanError as error:
+                error.issues = {str(edit.task_id): error.issues} if error.issues else {}
+                raise
 
     try:
         edges.serialised(call.store, work)
