@@ -19,6 +19,8 @@ from tests.e2e.stack import Stack
 from tests.harness import Processes, Started, eventually, marked_processes
 from tests.harness.processes import ROOT
 
+pytestmark = pytest.mark.timeout(300)
+
 SUBMIT = ROOT / "scripts" / "submit.py"
 ENDED = ("terminated", "cancelled")
 
