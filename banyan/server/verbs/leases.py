@@ -22,6 +22,8 @@ def renewed(call: Call, worker_id: ObjectId, fields: Document | None = None) -> 
     found = workers.find(call.store, worker_id)
     if not found or found["account"] != call.caller.account:
         raise missing("workers", worker_id)
+    if found["mode"] == "off":  # an operator is removing it, its tasks first
+        raise missing("workers", worker_id)
     raise BanyanError(
         "lease_lost", "the worker's lease has lapsed: end its attempts, register anew"
     )
