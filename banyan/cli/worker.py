@@ -4,13 +4,18 @@ It only reads the command line; `banyan.worker.agent` does the work.
 """
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from banyan import profiles
 from banyan.cli.words import duration_seconds, pairs, size_bytes
 from banyan.errors import BanyanError
+
+if TYPE_CHECKING:
+    from banyan.worker.options import Options
 
 
 @click.command("worker")
@@ -24,7 +29,7 @@ from banyan.errors import BanyanError
 @click.option("--cores", type=float, metavar="N", help="Cores to give. [default: all]")
 @click.option("--memory", metavar="SIZE", help='Memory to give: "8 GiB". [default: all]')
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to give.")
-@click.option("--disk", metavar="SIZE", help="Disk space to give. [default: not counted]")
+@click.option("--disk", metavar="SIZE", help="Disk space to give. [default: without limit]")
 @click.option("--custom", multiple=True, metavar="NAME=N", help="Another counted thing.")
 @click.option("--queue", multiple=True, metavar="NAME", help="Queue to serve. [default: default]")
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="What it offers to tasks.")
@@ -42,19 +47,7 @@ from banyan.errors import BanyanError
     help="What tasks get to end in, at the second SIGTERM.",
 )
 def worker_command(
-    url: str | None,
-    token_file: Path | None,
-    profile: str | None,
-    cores: float | None,
-    memory: str | None,
-    gpus: int | None,
-    disk: str | None,
-    custom: tuple[str, ...],
-    queue: tuple[str, ...],
-    label: tuple[str, ...],
-    host: str | None,
-    state_directory: Path | None,
-    shutdown: str,
+    url: str | None, token_file: Path | None, profile: str | None, **given: Any
 ) -> int:
     """Claims tasks that fit on this machine and runs them, until it is told to end.
 
@@ -73,23 +66,26 @@ def worker_command(
     if not token_file.is_file():
         raise BanyanError("usage", f"there is no file {token_file}: give one with --token-file")
     from banyan.worker import agent
+
+    return agent.main(_options(url, token_file.absolute(), given))
+
+
+def _options(url: str, token_file: Path, given: Mapping[str, Any]) -> "Options":
     from banyan.worker.options import Options
 
-    return agent.main(
-        Options(
-            url=url,
-            token_file=token_file.absolute(),
-            state_directory=state_directory,
-            cores=cores,
-            memory_bytes=None if memory is None else size_bytes(memory, "--memory"),
-            gpu_count=gpus,
-            disk_bytes=0 if disk is None else size_bytes(disk, "--disk"),
-            custom=_numbers(pairs(custom, "--custom")),
-            queues=queue or ("default",),
-            labels=pairs(label, "--label"),
-            host=host,
-            shutdown_seconds=duration_seconds(shutdown, "--shutdown"),
-        )
+    return Options(
+        url=url,
+        token_file=token_file,
+        state_directory=given["state_directory"],
+        cores=given["cores"],
+        memory_bytes=given["memory"] and size_bytes(given["memory"], "--memory"),
+        gpu_count=given["gpus"],
+        disk_bytes=given["disk"] and size_bytes(given["disk"], "--disk"),
+        custom=_numbers(pairs(given["custom"], "--custom")),
+        queues=given["queue"] or ("default",),
+        labels=pairs(given["label"], "--label"),
+        host=given["host"],
+        shutdown_seconds=duration_seconds(given["shutdown"], "--shutdown"),
     )
 
 
