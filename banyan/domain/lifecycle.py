@@ -278,18 +278,20 @@ def retry(task: Task, open_parents: list[Any], now: datetime) -> Decision:
         return Refusal("illegal_transition", f"only an ended task is retried; this one is {state}")
     waiting = {"state": State.INACTIVE} if open_parents else activated(task, now)
     one_more = {"failure_count": task["max_attempt_count"] - 1}
-    fields = {**_alive_again(open_parents), **one_more, **waiting}
+    fields = {**_alive_again(task, open_parents), **one_more, **waiting}
     return Change(task["_id"], {"state": state}, fields, ("holder",))
 
 
 def restore(task: Task, open_parents: list[Any]) -> Decision:
     """A task that was cancelled because of a parent waits again: the parent is retried."""
-    fields = {**_alive_again(open_parents), "state": State.INACTIVE}
+    fields = {**_alive_again(task, open_parents), "state": State.INACTIVE}
     return Change(task["_id"], {"state": State.CANCELLED}, fields, ("holder",))
 
 
-def _alive_again(open_parents: list[Any]) -> dict[str, Any]:
+def _alive_again(task: Task, open_parents: list[Any]) -> dict[str, Any]:
+    """`revival_count` tells this life from the one before: what was decided then is void."""
     return {
+        "revival_count": (task.get("revival_count") or 0) + 1,
         "outcome": None,
         "reason": None,
         "ended_as": None,

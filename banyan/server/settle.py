@@ -50,7 +50,7 @@ def settle_ended(
         if waiting is None and not parents:
             break
         level = _settle_level(store, parents)
-        edges.mark_settled(store, [parent["_id"] for parent in parents])
+        edges.mark_settled(store, parents)
         ready += level.ready
         if waiting is not None:
             waiting = waiting[PARENTS_AT_ONCE:] + level.ended

@@ -27,13 +27,16 @@ from banyan.server.store.mongo import Document, Store, new_etag, now
 T = TypeVar("T")
 Edge = tuple[str, ObjectId, ObjectId]  # the parent's list, the parent, the child
 
-CHILD_FIELDS = ["state", "command", "open_parents", "not_before", *PARENT_LISTS]
+CHILD_FIELDS = ["state", "command", "open_parents", "not_before", "revival_count", *PARENT_LISTS]
 _GRAPH_FIELDS = ["state", *CHILD_LISTS]
 _ENDED = [str(state) for state in ENDED]
 
 
 class GraphChangedError(Exception):
-    """A task at one end of an edge is no longer as it was read: read again, decide again."""
+    """A task at one end of an edge is no longer as it was read: read again, decide again.
+
+    Its arguments: ended tasks that are to be settled before that.
+    """
 
 
 def serialised(store: Store, work: Callable[[ClientSession], T]) -> T:
@@ -160,7 +163,8 @@ def unsettled(store: Store, task_ids: Collection[ObjectId] | None, limit: int) -
     query: dict[str, Any] = {"unsettled": True}
     if task_ids is not None:
         query["_id"] = {"$in": list(task_ids)}
-    return list(store["tasks"].find(query, ["state", "ended_as", *PARENT_LISTS]).limit(limit))
+    fields = ["state", "ended_as", "revival_count", *PARENT_LISTS]
+    return list(store["tasks"].find(query, fields).limit(limit))
 
 
 def waiting_for(store: Store, parents: Collection[ObjectId]) -> list[Document]:
@@ -172,9 +176,14 @@ def waiting_for(store: Store, parents: Collection[ObjectId]) -> list[Document]:
 def write_settlements(
     store: Store, children: Mapping[ObjectId, Document], decided: Sequence[Release | Cancel]
 ) -> None:
-    """One bulk write; each part holds only while the child still waits for the parent."""
+    """One bulk write; each part holds only while the child still waits for the parent.
+
+    A child that was retried since it was read waits anew, for another end of its parent.
+    """
     updates = [
-        _release(children[one.child], one) if isinstance(one, Release) else _cancel(one)
+        _release(children[one.child], one)
+        if isinstance(one, Release)
+        else _cancel(children[one.child], one)
         for one in decided
     ]
     store["tasks"].bulk_write(updates, ordered=False)
@@ -187,7 +196,7 @@ def _release(child: Document, release: Release) -> UpdateOne:
     is_ready = {"$eq": [{"$size": "$open_parents"}, 0]}
     parents = list(release.parents)
     return UpdateOne(
-        {"_id": child["_id"], "state": State.INACTIVE, "open_parents": {"$in": parents}},
+        {**_as_read(child), "open_parents": {"$in": parents}},
         [
             {"$set": {"open_parents": {"$setDifference": ["$open_parents", parents]}, **_stamp()}},
             {"$set": {"pending_dependency_count": {"$size": "$open_parents"}}},
@@ -196,15 +205,20 @@ def _release(child: Document, release: Release) -> UpdateOne:
     )
 
 
+def _as_read(child: Document) -> Document:
+    revival_count = child.get("revival_count")
+    return {"_id": child["_id"], "state": State.INACTIVE, "revival_count": revival_count}
+
+
 def _if(condition: Document, value: Document, field: str) -> Document:
     return {"$cond": [condition, value, f"${field}"]}
 
 
-def _cancel(cancel: Cancel) -> UpdateOne:
+def _cancel(child: Document, cancel: Cancel) -> UpdateOne:
     how = "was cancelled" if cancel.ending is Ending.CANCELLED else f"ended in {cancel.ending}"
     fields = ended(None, Ending.CANCELLED, f"parent {cancel.parent} {how}")
     return UpdateOne(
-        {"_id": cancel.child, "state": State.INACTIVE, "open_parents": cancel.parent},
+        {**_as_read(child), "open_parents": cancel.parent},
         {"$set": {**fields, "cancelled_because": cancel.parent, **_stamp()}},
     )
 
@@ -219,15 +233,17 @@ def take_out(store: Store, cancelled: Sequence[Document]) -> None:
         store["tasks"].bulk_write([UpdateMany(query, update)])
 
 
-def mark_settled(store: Store, task_ids: Collection[ObjectId]) -> None:
-    """Their children are all settled: upkeep need not look at them again."""
-    query = {"_id": {"$in": list(task_ids)}, "unsettled": True, "state": {"$in": _ENDED}}
-    store["tasks"].update_many(query, {"$set": {"unsettled": False}})
+def mark_settled(store: Store, parents: Collection[Document]) -> None:
+    """Their children are all settled: upkeep need not look at them again.
 
-
-def cancelled_because_of(store: Store, parents: Collection[ObjectId]) -> list[Document]:
-    """Children that were cancelled because one of these ended the wrong way."""
-    return list(store["tasks"].find({"cancelled_because": {"$in": list(parents)}}))
+    Only this end of theirs is meant: a task that was retried may have ended once more.
+    """
+    ended: dict[int | None, list[ObjectId]] = {}
+    for parent in parents:
+        ended.setdefault(parent.get("revival_count"), []).append(parent["_id"])
+    for revival_count, ids in ended.items():
+        query = {"_id": {"$in": ids}, "unsettled": True, "revival_count": revival_count}
+        store["tasks"].update_many(query, {"$set": {"unsettled": False}})
 
 
 def _stamp() -> Document:

@@ -3,7 +3,7 @@
 The tasks that are restored hang together by their edges, so all of it is one transaction.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from bson import ObjectId
@@ -17,9 +17,12 @@ from banyan.domain.states import ENDED, Ending, State
 from banyan.errors import BanyanError
 from banyan.server import aftermath, represent
 from banyan.server.calls import OK, Answer, Call
+from banyan.server.settle import settle_ended
 from banyan.server.store import edges, tasks
 from banyan.server.store.mongo import Document, new_etag, now
 from banyan.server.verbs import targets
+
+_ROUNDS = 8  # while what is below is being settled by others
 
 
 def retry(call: Call) -> Answer:
@@ -34,15 +37,26 @@ def retry(call: Call) -> Answer:
     def work(session: ClientSession) -> None:
         changes[:] = _Retrying(call, ids, downstream, session).write()
 
-    try:
-        edges.serialised(call.store, work)
-    except edges.GraphChangedError:
-        raise BanyanError("conflict", "another request was faster; try again") from None
+    _write(call, ids, work)
     aftermath.follow(call.context, changes, {})
     if call.item_id:
         current = tasks.find(call.store, ids)[call.item_id]
         return Answer({**represent.task(call, current), **OK})
     return Answer(OK)
+
+
+def _write(call: Call, ids: list[ObjectId], work: Callable[[ClientSession], None]) -> None:
+    """Settle what is retried, then retry it: an end that is half settled is not undone."""
+    unsettled = ids
+    for _ in range(_ROUNDS):
+        settle_ended(call.store, unsettled)
+        try:
+            edges.serialised(call.store, work)
+        except edges.GraphChangedError as error:
+            unsettled = list(error.args)
+        else:
+            return
+    raise BanyanError("conflict", "the tasks keep changing; try again")
 
 
 class _Retrying:
@@ -77,6 +91,9 @@ class _Retrying:
     def write(self) -> list[Change]:
         """Decide and write all of it. Errors: `illegal_transition`, GraphChangedError."""
         everyone = {**self.restored, **self.retried}
+        unsettled = [task["_id"] for task in everyone.values() if task.get("unsettled")]
+        if unsettled:
+            raise edges.GraphChangedError(*unsettled)
         parents = self._find(
             {p for task in everyone.values() for p in continuations.parents_of(task)}
         )
@@ -86,7 +103,8 @@ class _Retrying:
             for task in everyone.values()
             if task["_id"] in coming and (change := self._change(task, coming, parents))
         ]
-        writes = [_write(change) for change in changes]
+        _refuse_cycle(changes)
+        writes = [_update(change) for change in changes]
         writes += self._list_again(
             {c.task_id: everyone[c.task_id] for c in changes}, coming, parents
         )
@@ -154,16 +172,29 @@ class _Retrying:
             for child_list, parent_list in EDGES.items():
                 for parent in set(task[parent_list]) & set(waits_for):
                     added.setdefault(parent, {}).setdefault(child_list, []).append(task["_id"])
+        # Their versions change in any case: who ends such a parent meanwhile collides with this.
+        stamp = {"_etag": new_etag(), "_updated": now()}
         return [
             UpdateOne(
                 {"_id": parent},
-                {"$addToSet": {name: {"$each": children} for name, children in lists.items()}},
+                {
+                    "$addToSet": {name: {"$each": children} for name, children in lists.items()},
+                    "$set": stamp,
+                },
             )
             for parent, lists in added.items()
         ]
 
 
-def _write(change: Change) -> UpdateOne:
+def _refuse_cycle(changes: Iterable[Change]) -> None:
+    """While they had ended, new edges may have led from them back to what they wait for."""
+    waits = {(parent, one.task_id) for one in changes for parent in one.set["open_parents"]}
+    if continuations.on_a_cycle(waits):
+        message = "these tasks would wait for each other: retry fewer of them"
+        raise BanyanError("illegal_transition", message)
+
+
+def _update(change: Change) -> UpdateOne:
     update: dict[str, Any] = {"$set": {**change.set, "_etag": new_etag(), "_updated": now()}}
     if change.unset:
         update["$unset"] = dict.fromkeys(change.unset, "")
