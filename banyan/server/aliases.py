@@ -37,19 +37,24 @@ def _stored(target: str) -> str:
     return "attempt_id" if target.split(".")[0] == "attempt" else target
 
 
+def _head(path: str) -> str:
+    return path.partition(".")[0]
+
+
 def fill(store: Store, resource: str, items: Sequence[Document], fields: Sequence[str]) -> None:
     """Put the values of the aliases among `fields` into the items."""
     known = rows(resource)
     wanted = {name: known[name]["target"] for name in fields if name in known}
     if not wanted:
         return
+    kept = {name if name in known else _head(name) for name in fields}
     records: dict[Any, Document] = {}
     if any(_stored(target) == "attempt_id" for target in wanted.values()):
         records = attempts.find(store, [i["attempt_id"] for i in items if i.get("attempt_id")])
     for item in items:
         around = {**item, "attempt": records.get(item.get("attempt_id"))}
         item.update({name: value_at(around, target) for name, target in wanted.items()})
-        for name in {_stored(target) for target in wanted.values()} - {*fields, *wanted}:
+        for name in {_head(_stored(target)) for target in wanted.values()} - kept:
             item.pop(name, None)
 
 

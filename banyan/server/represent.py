@@ -40,7 +40,8 @@ def account(call: Call, stored: Mapping[str, Any]) -> Document:
 def _plain(
     call: Call, resource: str, stored: Mapping[str, Any], schema: Mapping[str, Any]
 ) -> Document:
-    shown = {name: stored[name] for name in (*_AUTOMATIC, *schema) if name in stored}
+    fields = _MINIMAL if call.minimal else (*_AUTOMATIC, *schema)
+    shown = {name: stored[name] for name in fields if name in stored}
     if not call.minimal:
         shown["_links"] = links.of_item(current_app.config, resource, shown, call.caller)
     return shown

@@ -27,6 +27,8 @@ _WHEN = {
 }
 
 
+# A field that no row of the table names stands for itself.
+_ITSELF: Mapping[str, Any] = {"kind": "alias", "readonly": False}
 _SHAPE_FIELDS = {"requested_resources", "queue", "labels"}
 
 
@@ -74,10 +76,17 @@ def read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
     plain: dict[str, Any] = {}
     links: dict[str, dict[str, list[ObjectId]]] = {"append": {}, "remove": {}}
     issues: dict[str, Any] = {}
+    asked_as: dict[str, str] = {}
     for name, value in body.items():
-        row = rows.get(name)
-        if row is None or (row["kind"] == "alias" and row["target"] == name and name in SCHEMA):
-            plain[name] = value
+        row = rows.get(name, _ITSELF)
+        if name not in SCHEMA and row is not _ITSELF and not call.caller.has(*row["writers"]):
+            raise BanyanError("forbidden", f"your roles may not write {name!r}")
+        field, _, part = str(row.get("target", name)).partition(".")
+        if row["kind"] == "alias" and not row["readonly"] and field in {*SCHEMA, name}:
+            if field in plain:
+                issues[name] = f"{field} is set by another field of the request, too"
+            plain[field] = {part: value} if part else value
+            asked_as[field] = name
         elif row["kind"] in links and row["target"] in CHILD_LISTS:
             values, wrong = validation.check_value(row["schema"], row["field"], value)
             links[row["kind"]][row["target"]] = values
@@ -85,11 +94,11 @@ def read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
         else:
             issues[name] = "read-only"
     checked, wrong = validation.check(SCHEMA, plain, update=True)
-    issues.update(wrong)
+    issues.update({asked_as.get(field, field): problem for field, problem in wrong.items()})
     if issues:
         raise BanyanError("invalid", "some fields are invalid: see _issues", issues)
     state = State(checked.pop("state")) if "state" in checked else None
-    resources = body.get("requested_resources")
+    resources = plain.get("requested_resources")
     return Edit(task_id, checked, state, links["append"], links["remove"], resources=resources)
 
 

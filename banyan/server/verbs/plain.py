@@ -12,6 +12,7 @@ from bson import ObjectId
 from flask import current_app
 from pymongo import UpdateOne
 
+from banyan.config import knobs
 from banyan.errors import BanyanError
 from banyan.server import links, scoped, validation
 from banyan.server.auth import scope
@@ -23,6 +24,10 @@ from banyan.server.store.mongo import Document
 def create(call: Call) -> Answer:
     """POST of one item or a list: 201 with what was stored."""
     bodies = call.body if isinstance(call.body, list) else [call.body]
+    if len(bodies) > knobs().BULK_ITEMS_MAX:
+        raise BanyanError("too_large", f"at most {knobs().BULK_ITEMS_MAX} items in a request")
+    if not bodies:
+        raise BanyanError("invalid", "an empty list: send at least one item")
     checked = [validation.check(_schema(call), body) for body in bodies]
     if any(issues for _, issues in checked):
         found = [issues for _, issues in checked]
@@ -79,10 +84,14 @@ def _update(call: Call, item: Document, body: Any) -> UpdateOne:
     ordinary = {name: value for name, value in body.items() if name not in rows}
     for name in body.keys() - ordinary.keys():
         row = rows[name]
+        if not call.caller.has(*row["writers"]):
+            raise BanyanError("forbidden", f"your roles may not write {name!r}")
         if row["kind"] not in ("append", "remove", "alias") or row["readonly"]:
             issues[name] = "read-only"
             continue
         checked, wrong = validation.check_value(row["schema"], row["field"], body[name])
+        if row["target"] in values or str(row["target"]).partition(".")[0] in ordinary:
+            wrong = f"{row['target']} is set by another field of the request, too"
         issues.update({name: wrong} if wrong else {})
         if row["kind"] == "alias":
             values[row["target"]] = checked
@@ -99,8 +108,9 @@ def _update(call: Call, item: Document, body: Any) -> UpdateOne:
 
 
 def _shown(call: Call, item: Document) -> Document:
-    shown = {name: item[name] for name in ("_id", "_created", "_updated", "_etag", *_schema(call))
-             if name in item}  # fmt: skip
+    automatic = ("_id", "_etag") if call.minimal else ("_id", "_created", "_updated", "_etag")
+    fields = () if call.minimal else _schema(call)
+    shown = {name: item[name] for name in (*automatic, *fields) if name in item}
     if not call.minimal:
         shown["_links"] = links.of_item(current_app.config, call.resource, shown, call.caller)
     return shown
