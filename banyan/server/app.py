@@ -72,6 +72,7 @@ def create_app(
         },
         data=BanyanMongo,
         validator=BanyanValidator,
+        static_folder=None,
     )
     store = Store(mongo_uri)
     context = Context(store, hub or Silent(), accounts.attempt_secret(store))
