@@ -20,6 +20,7 @@ _LISTED = (
     "attempt_count", "pending_dependency_count", "_created", "tags",
 )  # fmt: skip
 _TITLES = ("ID", "NAME", "STATE", "QUEUE", "CORES", "MEMORY", "ATTEMPTS", "AGE", "COMMAND")
+_USUAL = {"QUEUE": ["default"], "CORES": ["1"], "MEMORY": ["128 MiB"], "ATTEMPTS": ["0", "1"]}
 
 
 @click.command("ls")
@@ -67,7 +68,7 @@ def ls_command(
         for task in found:
             click.echo(task["_id"])
     else:
-        print_table(_TITLES, [_row(task) for task in found])
+        print_table(_TITLES, [_row(task) for task in found], _USUAL)
 
 
 def _filter(text: str | None) -> dict[str, Any]:

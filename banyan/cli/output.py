@@ -6,7 +6,7 @@ other people wrote (names, commands) must never reach a terminal with its contro
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,11 +31,17 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=indent, ensure_ascii=False))
 
 
-def print_table(titles: Row, rows: Iterable[Row]) -> None:
-    """Columns: drawn by rich on a terminal, plain and never cut in a pipe."""
+def print_table(
+    titles: Row, rows: Iterable[Row], usual: Mapping[str, Collection[str]] | None = None
+) -> None:
+    """Columns: drawn by rich on a terminal, plain and never cut in a pipe.
+
+    usual: title -> what goes without saying; on a terminal, where room is scarce, a column
+           that holds nothing else is left out.
+    """
     cells = [[harmless(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
-        _rich_table(titles, cells)
+        _rich_table(*_worth_showing(titles, cells, usual or {}))
         return
     lines = [titles, *cells]
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
@@ -68,20 +74,47 @@ def column(document: dict[str, Any], path: str, shown: Callable[[Any], str] = st
     return "" if value is None else shown(value)
 
 
-def _rich_table(titles: Row, rows: Iterable[Row]) -> None:
+def _worth_showing(
+    titles: Row, rows: Sequence[Row], usual: Mapping[str, Collection[str]]
+) -> tuple[Row, Sequence[Row]]:
+    kept = [
+        place
+        for place, title in enumerate(titles)
+        if not rows or not all(row[place] in usual.get(title, ()) for row in rows)
+    ]
+    return [titles[place] for place in kept], [[row[place] for place in kept] for row in rows]
+
+
+def _rich_table(titles: Row, rows: Sequence[Row]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in titles:
-        # Ids are there to be copied: whatever else must shrink, they stay whole.
-        table.add_column(title, no_wrap=True, overflow="ellipsis" if title != "ID" else "fold",
-                         min_width=24 if title == "ID" else None)  # fmt: skip
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for title, width in zip(titles, _widths(titles, rows, console.width), strict=True):
+        table.add_column(title, width=width, no_wrap=True, overflow="ellipsis")
     for row in rows:
         table.add_row(*(Text(cell, _STYLES.get(cell, "")) for cell in row))
-    Console().print(table)
+    console.print(table)
+
+
+_ELASTIC = {"NAME", "COMMAND", "REASON"}  # what is cut where a terminal is narrow
+_ELASTIC_LEAST = 8
+_GAP = 2
+
+
+def _widths(titles: Row, rows: Sequence[Row], room: int) -> list[int]:
+    """The widths of the columns: what people copy stays whole, the longest text is cut first."""
+    widths = [max(len(row[place]) for row in [titles, *rows]) for place in range(len(titles))]
+    elastic = [place for place, title in enumerate(titles) if title in _ELASTIC]
+    excess = sum(widths) + _GAP * (len(widths) - 1) - room
+    while excess > 0 and any(widths[place] > _ELASTIC_LEAST for place in elastic):
+        longest = max(elastic, key=lambda place: widths[place])
+        widths[longest] -= 1
+        excess -= 1
+    return widths
 
 
 _STYLES = {

@@ -17,6 +17,8 @@ _LISTS = (
     "after", "after_failure", "after_any",
     "continuations", "failure_continuations", "final_continuations",
 )  # fmt: skip
+_TITLES = ("ATTEMPT", "EXIT STATUS", "WORKER", "CLAIMED", "TOOK", "PEAK MEMORY", "REASON")
+_USUAL = {"TOOK": [""], "PEAK MEMORY": [""], "REASON": [""]}
 
 
 @click.command("show")
@@ -42,8 +44,7 @@ def show_command(client: Client, id: str, as_json: bool) -> None:
         click.echo(f"{name.ljust(width)}  {harmless(value)}")
     if attempts:
         click.echo()
-        titles = ("ATTEMPT", "EXIT STATUS", "WORKER", "CLAIMED", "TOOK", "PEAK MEMORY", "REASON")
-        print_table(titles, [_attempt_row(attempt) for attempt in attempts])
+        print_table(_TITLES, [_attempt_row(attempt) for attempt in attempts], _USUAL)
 
 
 def _facts(task: dict[str, Any]) -> dict[str, str]:
@@ -83,7 +84,7 @@ def _attempt_row(attempt: dict[str, Any]) -> tuple[str, ...]:
         column(attempt, "attempt_count"),
         column(attempt, "exit_status") or "(not ended)",
         column(attempt, "worker"),
-        column(attempt, "time_claimed"),
+        age(column(attempt, "time_claimed")) + " ago",
         _took(attempt),
         column(attempt, "peak_memory_bytes", format_bytes),
         column(attempt, "reason"),

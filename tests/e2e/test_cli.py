@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.stack import Stack, interrupt
-from tests.harness import Processes, eventually
+from tests.harness import Processes, eventually, marked_processes
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,22 @@ def test_ctrl_c_cancels_the_task_and_ends_with_130(stack: Stack) -> None:
     id = stack.text("ls", "-q", "--name", "interrupted")
     assert id in said
     eventually(lambda: state_of(stack, id) == "cancelled")
+
+
+def test_run_outlives_a_server_that_dies(stack: Stack) -> None:
+    running = stack.begin("run", "--", "sh", "-c", "echo before; sleep 2; echo after; exit 6")
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"before\n"
+    servers = [
+        pid
+        for pid, command in marked_processes(stack.processes.mark).items()
+        if "banyan.server.serve" in command
+    ]
+    assert servers
+    for pid in servers:
+        os.kill(pid, signal.SIGKILL)
+    output, said = running.communicate(timeout=60)
+    assert (output, running.returncode) == (b"after\n", 6), said
 
 
 def test_run_goes_on_where_nobody_reads(stack: Stack, tmp_path: Path) -> None:
@@ -291,6 +308,9 @@ def test_a_terminal_gets_a_drawn_table_a_pipe_plain_columns(stack: Stack) -> Non
     assert "\x1b[32m" in drawn
     assert "\x1b]0" not in drawn
     assert "\x1b[32m" not in on_a_terminal(stack, "ls", "--tag", "set=tty", NO_COLOR="1")
+    narrow = on_a_terminal(stack, "ls", "--tag", "set=tty", COLUMNS="60")
+    assert id in narrow
+    assert "success" in narrow
     plain = stack.text("ls", "--tag", "set=tty")
     assert "\x1b" not in plain
     assert "\x07" not in plain
