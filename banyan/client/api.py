@@ -66,7 +66,7 @@ class Client:
         """Creates one task, or a list with edges between its tasks; any length, in order.
 
         A list of up to 1,000 is stored as a whole or not at all; a longer one is sent in
-        pieces, parents first. Fields: see `docs/protocol.md`; `_id` and `state` are added
+        pieces, parents first. Fields: those of `POST /tasks`; `_id` and `state` are added
         where they are missing.
         hold: create them inactive.
         Returns the documents, each with at least `_id` and `state`.
