@@ -1,7 +1,7 @@
 """One server process: `python -m banyan.server.serve --fd N`, started by the supervisor.
 
-It accepts on a listening socket that it inherits, so that several processes share one
-port and none of the connections is lost while one of them is started anew. The database
+It accepts on a listening socket that it inherits: several processes share one port, and
+no connection is refused while one of them is started anew. The database
 is named by BANYAN_MONGO_URI: it may hold a password, and arguments are everybody's to
 read. Ends by SIGTERM within some 5 seconds: who waits is answered at once.
 """

@@ -1,7 +1,7 @@
 """The processes of one data directory: started in the order of their needs, ended backwards.
 
 Used by `banyan.server.supervisor`. mongod comes first, then the server processes on one
-listening socket, then the worker.
+port, then the worker.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from banyan.errors import BanyanError
-from banyan.server import probe
+from banyan.server import listening, probe
 from banyan.server.app import prepare_database
 from banyan.server.bootstrap import ensure_credentials
 from banyan.server.embedded import PrivateMongo
@@ -28,7 +28,6 @@ _READY_SECONDS = 60.0
 _SERVER_STOP_SECONDS = 8.0
 _WORKER_STOP_SECONDS = 30.0
 _WORKER_HINT_SECONDS = 1.0
-_BACKLOG = 2048  # a thousand workers may come back at one moment
 _POLL_SECONDS = 0.05
 _TICK_SECONDS = 1.0
 
@@ -49,13 +48,15 @@ class Stack:
 
     def start(self) -> None:
         """Start everything, and return when it is ready."""
-        listener = self._ends.enter_context(_listen(self._options.host, self._options.port))
-        self.url = _url(self._options.host, listener.getsockname()[1])
-        uri = self._options.mongo_uri or self._start_mongo()
+        options = self._options
+        sockets = listening.listen(options.host, options.port, options.processes)
+        self._ends.callback(listening.close, sockets)
+        self.url = listening.url(options.host, sockets[0])
+        uri = options.mongo_uri or self._start_mongo()
         prepare_database(uri)
         ensure_credentials(uri, self.credentials)
-        self._start_servers(listener, uri)
-        if self._options.with_worker:
+        self._start_servers(sockets, uri)
+        if options.with_worker:
             self._start_worker()
 
     def watch(self) -> None:
@@ -75,11 +76,11 @@ class Stack:
         self._begin(Service("database", mongo.start))
         return mongo.uri
 
-    def _start_servers(self, listener: socket.socket, uri: str) -> None:
+    def _start_servers(self, sockets: list[socket.socket], uri: str) -> None:
         servers = []
-        for number in range(1, self._options.processes + 1):
+        for number, own in enumerate(sockets, start=1):
             name = f"server process {number}"
-            servers.append(Service(name, functools.partial(_spawn_server, name, listener, uri)))
+            servers.append(Service(name, functools.partial(_spawn_server, name, own, uri)))
         self._ends.callback(_stop_together, servers)
         for server in servers:
             self._begin(server)
@@ -122,10 +123,10 @@ class Stack:
             self._woken.clear()
 
 
-def _spawn_server(name: str, listener: socket.socket, uri: str) -> Child:
-    arguments = python("banyan.server.serve", "--fd", str(listener.fileno()))
+def _spawn_server(name: str, own: socket.socket, uri: str) -> Child:
+    arguments = python("banyan.server.serve", "--fd", str(own.fileno()))
     variables = environment(BANYAN_MONGO_URI=uri)
-    return spawn(name, arguments, variables, inherited=[listener.fileno()])
+    return spawn(name, arguments, variables, inherited=[own.fileno()])
 
 
 def _stop_together(services: list[Service]) -> None:
@@ -146,20 +147,3 @@ def _stop_worker(service: Service) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         service.child.process.wait(_WORKER_HINT_SECONDS)
     service.child.stop(_WORKER_STOP_SECONDS)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """The one listening socket, which all server processes inherit. Errors: `usage`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise BanyanError(
-            "usage", f"can't listen on {host}:{port} ({error.strerror}): try another --port"
-        ) from None
-
-
-def _url(host: str, port: int) -> str:
-    """The address for clients on this machine; "everywhere" is no place to go to."""
-    named = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - looked up only
-    return f"http://[{named}]:{port}" if ":" in named else f"http://{named}:{port}"
