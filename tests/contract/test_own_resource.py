@@ -1,7 +1,7 @@
 """Contract §5: a resource and virtual subresources of one's own, from the tables alone.
 
-The settings page of `own_page.py` adds `tasks_notes` (a name that begins as another does) with a row
-of every kind; what an action and a view do is the only code.
+The settings page of `own_page.py` adds `tasks_notes` (a name that begins as another does)
+with a row of every kind; what an action and a view do is the only code.
 """
 
 import json
