@@ -238,14 +238,24 @@ class Agent:
     def _lease_lost(self, event: mailbox.LeaseLost) -> None:
         if self._part_with(event.worker):
             _log.warning("the lease of worker %s has lapsed: its tasks are ended", event.worker)
-            if self._mode is Mode.ACTIVE:
-                self._register()
+            if self._mode is Mode.ACTIVE:  # a removal, while it is under way, looks the same
+                self._courier.send(Errand("inquiry", "GET", f"/workers/{event.worker}"))
+
+    def _inquired(self, event: mailbox.Done) -> None:
+        if event.error or event.answer["mode"] == "off":
+            removed = BanyanError("not_found", "the worker was removed by an operator")
+            self._give_in(event.error or removed)
+        elif self._mode is Mode.ACTIVE:
+            self._register()
 
     def _removed(self, event: mailbox.Removed) -> None:
         if self._part_with(event.worker):
-            self._failure = event.error
-            self._state.forget_identity()
-            self._end_at_latest(_GIVE_UP_SECONDS)
+            self._give_in(event.error)
+
+    def _give_in(self, error: BanyanError) -> None:
+        self._failure = error
+        self._state.forget_identity()
+        self._end_at_latest(_GIVE_UP_SECONDS)
 
     def _part_with(self, worker: str) -> bool:
         """Ends what was done in the name of a registration; False where that is done."""
@@ -263,6 +273,8 @@ class Agent:
         elif event.errand == "deregistration":
             self._state.forget_identity()
             self._mode = Mode.OVER
+        elif event.errand == "inquiry":
+            self._inquired(event)
         elif event.errand == "registration" and event.error:
             self._failure = event.error
             self._mode = Mode.OVER

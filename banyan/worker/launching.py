@@ -55,7 +55,10 @@ def start(state_directory: Path) -> tuple[wire.Line, subprocess.Popen[bytes]]:
 
 def stderr(state_directory: Path) -> str:
     """What the last launcher has complained about."""
-    return (state_directory / _STDERR).read_text(errors="replace")
+    try:
+        return (state_directory / _STDERR).read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def kill(state_directory: Path) -> None:
@@ -71,6 +74,13 @@ def kill(state_directory: Path) -> None:
                 select.select([end], [], [], _KILL_SECONDS)
         finally:
             os.close(end)
+
+
+def clear(state_directory: Path) -> None:
+    """After the end of the last launcher: removes what it needed, and an empty complaint."""
+    (state_directory / _PID).unlink(missing_ok=True)
+    if not stderr(state_directory):
+        (state_directory / _STDERR).unlink(missing_ok=True)
 
 
 def _pid_of(state_directory: Path) -> int | None:

@@ -18,7 +18,10 @@ _HOLD_SECONDS_MAX = 15.0
 _MARGIN_SECONDS_MAX = 10.0
 _AFTER_OLD_NEWS_SECONDS = 0.5  # what was said is said again, unheld, until it is done
 _AFTER_TROUBLE_SECONDS = 1.0
-_RECONCILE_EVERY = 4  # beats; these are not held, so that the list in them is true
+# A beat that lists what the worker holds is not held, so that the list is true. The server takes
+# back what is missing in it and was claimed some ten seconds ago: by an agent, say, that was
+# killed before it heard of it.
+_SECOND_LIST_SECONDS = 11.0
 
 
 def trusted_until(sent: float, lease_seconds: float) -> float:
@@ -55,24 +58,31 @@ class Beats(threading.Thread):
 
     def run(self) -> None:
         """The thread."""
-        count = 0
         said: list[Any] = []
-        while not self._stopped.is_set():
-            news = self._beat(reconcile=count % _RECONCILE_EVERY == 0)
+        pause = 0.0
+        next_list = 0.0
+        lists = 0
+        while not self._stopped.wait(pause):
+            due = now() >= next_list
+            news = self._beat(None if due else next_list - now())
             if news is None:
                 pause = min(_AFTER_TROUBLE_SECONDS, self._lease_seconds / 20)
-            else:
-                count += 1
-                pause = _AFTER_OLD_NEWS_SECONDS if news and news == said else 0.0
-                said = news
-            self._stopped.wait(pause)
+                continue
+            if due:
+                next_list = now() + (self._lease_seconds if lists else _SECOND_LIST_SECONDS)
+                lists += 1
+            pause = _AFTER_OLD_NEWS_SECONDS if news and news == said else 0.0
+            said = news
 
-    def _beat(self, reconcile: bool) -> list[Any] | None:
-        """What the answer asks for, or None where none came."""
+    def _beat(self, seconds: float | None) -> list[Any] | None:
+        """What the answer asks for, or None where none came.
+
+        seconds: for which it may be held at the longest; None: it lists the attempts.
+        """
         body: dict[str, Any] = {"used": self._used()}
-        if reconcile:
+        hold = min(_HOLD_SECONDS_MAX, self._lease_seconds / 4, seconds or 0.0)
+        if seconds is None:
             body["attempts"] = self._attempts()
-        hold = 0.0 if reconcile else min(_HOLD_SECONDS_MAX, self._lease_seconds / 4)
         sent = now()
         try:
             answer = self._connection.held(

@@ -4,6 +4,7 @@ Owned by the agent's loop. It must never go on with a launcher that does not ans
 of a frozen one would outlive their lease with nobody to end them.
 """
 
+import contextlib
 import logging
 import select
 import subprocess
@@ -89,13 +90,14 @@ class Link:
     def goodbye(self) -> None:
         """Lets the launcher end when nothing runs any more, and waits a little for that."""
         self.say({"do": "goodbye"})
-        try:
+        with contextlib.suppress(wire.Gone):
+            self.flush()
             while self._line and select.select([self._line], [], [], _END_SECONDS)[0]:
-                self.flush()
                 self._line.hear()
-        except wire.Gone:
-            pass
+                self.flush()
         self.close()
+        if launching.find(self._directory) is None:
+            launching.clear(self._directory)
 
     def close(self) -> None:
         """Hangs up."""
@@ -112,12 +114,10 @@ class Link:
 
     def _greeting(self) -> wire.Message | None:
         """The first message of a new conversation; None from a dead or frozen launcher."""
-        try:
+        with contextlib.suppress(wire.Gone):
             while self._line and select.select([self._line], [], [], _HELLO_SECONDS)[0]:
                 for message in self._line.hear():
                     return message
-        except wire.Gone:
-            pass
         if self._line:
             self._line.close()
         self._line = None

@@ -1,9 +1,11 @@
 """What the launcher does when its agent dies, another comes, or none does."""
 
 import signal
+import uuid
 
 from banyan.worker import launching
 from banyan.worker.launcher import SOCKET
+from banyan.worker.sweep import sweep
 from banyan.worker.timers import now
 from tests.harness import eventually
 from tests.worker.launched import Launched, carrying
@@ -93,13 +95,15 @@ def test_an_agent_that_does_not_listen_holds_nothing_up(launcher: Launched):
 def test_a_launcher_that_is_killed_leaves_its_tasks_to_be_found_by_their_marker(
     launcher: Launched,
 ):
-    attempt = launcher.shell("sleep 1000 & echo ready; exec sleep 1000")
+    worker = uuid.uuid4().hex
+    command = "sleep 1000 & echo ready; exec sleep 1000"
+    attempt = launcher.shell(command, env={"BANYAN_WORKER_ID": worker})
     launcher.says(attempt, b"ready")
     launcher.process.send_signal(signal.SIGKILL)
     launcher.process.wait(5)
     assert len(carrying("BANYAN_ATTEMPT", attempt)) == 2
     assert launching.find(launcher.state_directory) is None
-    from banyan.worker.sweep import sweep
-
-    assert sweep({attempt}) == []
+    assert sweep({worker}, spare=[attempt]) == []
+    assert len(carrying("BANYAN_ATTEMPT", attempt)) == 2
+    assert sweep({worker}) == []
     assert carrying("BANYAN_ATTEMPT", attempt) == []

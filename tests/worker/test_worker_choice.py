@@ -1,0 +1,82 @@
+"""What a worker offers, and what it therefore gets."""
+
+from pathlib import Path
+
+from tests.harness import Processes
+from tests.worker.crew import Crew
+
+
+def test_queues_and_labels_decide_who_runs_a_task(crew: Crew):
+    crew.worker("plain")
+    crew.worker("night", "--queue", "night", "--label", "disk=fast")
+    night = crew.submit("true", queue="night")
+    fast = crew.submit("true", queue="night", labels={"disk": "fast"})
+    plain = crew.submit("true")
+    other = crew.submit("true", queue="night", labels={"disk": "slow"})
+    workers = [crew.ended(task) and crew.attempts(task)[0]["worker"] for task in (night, fast)]
+    assert workers == [crew.registered("night")] * 2
+    crew.ended(plain)
+    assert crew.attempts(plain)[0]["worker"] == crew.registered("plain")
+    assert crew.state_of(other) == "available"
+    crew.server.provider.post(f"tasks/{other}/cancel")
+
+
+def test_custom_things_are_counted(crew: Crew):
+    crew.worker("one", "--cores", "4", "--custom", "licence=1")
+    needs = {"cores": 1, "custom": {"licence": 1}}
+    script = "test ! -e busy && touch busy && sleep 0.1 && rm busy"
+    tasks = [
+        crew.submit(script, requested_resources=needs, cwd=str(crew.directory)) for _ in range(4)
+    ]
+    assert {crew.ended(task)["outcome"] for task in tasks} == {"success"}
+
+
+def test_gpus_are_handed_out_by_index(crew: Crew):
+    crew.worker("one", "--cores", "4", "--gpus", "2")
+    needs = {"cores": 1, "gpus": 1}
+    script = 'echo "$CUDA_VISIBLE_DEVICES/$BANYAN_GPUS"; sleep 0.3'
+    tasks = [crew.submit(script, requested_resources=needs) for _ in range(2)]
+    without = crew.submit('echo "[$CUDA_VISIBLE_DEVICES]"')
+    for task in (*tasks, without):
+        assert crew.ended(task)["outcome"] == "success"
+    assert sorted(crew.log(task) for task in tasks) == [b"0/0\n", b"1/1\n"]
+    assert crew.log(without) == b"[]\n", "a task sees only the GPUs that it was granted"
+
+
+def test_two_workers_cannot_share_a_state_directory(crew: Crew):
+    crew.worker()
+    crew.registered()
+    second = crew.worker()
+    assert second.wait(20) == 4
+    assert "another worker is at work" in second.stderr
+
+
+def test_a_wrong_token_ends_the_worker_with_a_clear_word(crew: Crew, tmp_path: Path):
+    token_file = tmp_path / "token"
+    token_file.write_text("nonsense")
+    started = crew.processes.banyan(
+        "worker", "--url", crew.server.url, "--token-file", str(token_file)
+    )
+    assert started.wait(20) == 5
+
+
+def test_a_token_file_may_hold_the_token_alone(crew: Crew, tmp_path: Path):
+    token_file = tmp_path / "token"
+    token_file.write_text(crew.server.tokens["worker"] + "\n")
+    crew.processes.banyan(
+        "worker", "--url", crew.server.url, "--token-file", str(token_file), "--cores", "1"
+    )
+    task = crew.submit("true")
+    assert crew.ended(task)["outcome"] == "success"
+
+
+def test_without_a_state_directory_workers_find_places_of_their_own(
+    crew: Crew, processes: Processes, tmp_path: Path
+):
+    arguments = ["--url", crew.server.url, "--token-file", str(crew.server.credentials)]
+    environment = {"XDG_STATE_HOME": str(tmp_path / "xdg")}
+    for _ in range(2):
+        processes.banyan("worker", *arguments, "--cores", "1", environment=environment)
+    tasks = [crew.submit("sleep 0.5", requested_resources={"cores": 1}) for _ in range(2)]
+    workers = {crew.ended(task) and crew.attempts(task)[0]["worker"] for task in tasks}
+    assert len(workers) == 2
