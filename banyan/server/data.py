@@ -41,7 +41,7 @@ class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
         fields = self._fields(resource)
         cursor = g.context.store[resource].find(query, aliases.stored_fields(resource, fields))
         cursor.sort(queries.parse_sort(request.args.get("sort"), schema) or [("_id", 1)])
-        items = list(cursor.skip((page - 1) * size).limit(size))
+        items = list(cursor.skip((page - 1) * size).limit(size).batch_size(size))
         aliases.fill(g.context.store, resource, items, fields)
         reserved.fill(g.context.store, resource, items, fields)
         total = (

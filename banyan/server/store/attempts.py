@@ -13,7 +13,7 @@ from pymongo import UpdateOne
 from pymongo.write_concern import WriteConcern
 
 from banyan.domain.lifecycle import Change
-from banyan.server.store.mongo import FORGETTABLE, MAJORITY, Document, Store, new_etag, now
+from banyan.server.store.mongo import BATCH, FORGETTABLE, MAJORITY, Document, Store, new_etag, now
 
 # Samples of usage kept for one attempt; the oldest go first, the peaks stay.
 SAMPLES_MAX = 500
@@ -93,7 +93,7 @@ def find(
     store: Store, attempt_ids: Collection[ObjectId], fields: Sequence[str] | None = None
 ) -> dict[ObjectId, Document]:
     """The records with these ids, by id, in one query."""
-    found = store["attempts"].find({"_id": {"$in": list(attempt_ids)}}, fields)
+    found = store["attempts"].find({"_id": {"$in": list(attempt_ids)}}, fields, batch_size=BATCH)
     return {attempt["_id"]: attempt for attempt in found}
 
 

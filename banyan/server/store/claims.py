@@ -9,7 +9,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from banyan.server.store.mongo import Document, Store, now
+from banyan.server.store.mongo import BATCH, Document, Store, now
 
 ORDER = [("priority", -1), ("seq", 1)]
 FIELDS = ["shape", "priority", "seq", "available_since", "requested_resources", "state", "owner",
@@ -37,7 +37,7 @@ def candidates(store: Store, shapes: list[str], limit: int) -> list[Document]:
             "shape": {"$in": shapes[start : start + SHAPES_AT_ONCE]},
             "wake_at": {"$not": {"$gt": now()}},
         }
-        found += store["tasks"].find(query, FIELDS).sort(ORDER).limit(limit)
+        found += store["tasks"].find(query, FIELDS, batch_size=BATCH).sort(ORDER).limit(limit)
     return sorted(found, key=lambda task: (-task["priority"], task["seq"]))[:limit]
 
 
@@ -59,4 +59,5 @@ def not_started(store: Store, thief: ObjectId, queues: Collection[str]) -> list[
         "holder.started": False,
         "queue": {"$in": list(queues)},
     }
-    return list(store["tasks"].find(query, [*FIELDS, "queue", "labels", "holder"]))
+    fields = [*FIELDS, "queue", "labels", "holder"]
+    return list(store["tasks"].find(query, fields, batch_size=BATCH))

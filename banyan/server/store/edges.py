@@ -22,7 +22,7 @@ from banyan.domain.continuations import (
 )
 from banyan.domain.lifecycle import activated, ended
 from banyan.domain.states import ENDED, Ending, State
-from banyan.server.store.mongo import Document, Store, new_etag, now
+from banyan.server.store.mongo import BATCH, Document, Store, new_etag, now
 
 T = TypeVar("T")
 Edge = tuple[str, ObjectId, ObjectId]  # the parent's list, the parent, the child
@@ -164,13 +164,13 @@ def unsettled(store: Store, task_ids: Collection[ObjectId] | None, limit: int) -
     if task_ids is not None:
         query["_id"] = {"$in": list(task_ids)}
     fields = ["state", "ended_as", "revival_count", *PARENT_LISTS]
-    return list(store["tasks"].find(query, fields).limit(limit))
+    return list(store["tasks"].find(query, fields, batch_size=BATCH).limit(limit))
 
 
 def waiting_for(store: Store, parents: Collection[ObjectId]) -> list[Document]:
     """The children that still count one of these parents as open."""
     query = {"open_parents": {"$in": list(parents)}, "state": State.INACTIVE}
-    return list(store["tasks"].find(query, CHILD_FIELDS))
+    return list(store["tasks"].find(query, CHILD_FIELDS, batch_size=BATCH))
 
 
 def write_settlements(

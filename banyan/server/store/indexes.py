@@ -30,8 +30,8 @@ INDEXES = {
         ),
         # What a worker holds; upkeep asks which workers hold anything.
         IndexModel(
-            [("holder.worker", ASCENDING)],
-            name="held",
+            [("state", ASCENDING), ("holder.worker", ASCENDING)],
+            name="held_by",
             partialFilterExpression={"state": {"$in": HELD_STATES}},
         ),
         IndexModel([("open_parents", ASCENDING)], name="open_parents", sparse=True),
@@ -60,13 +60,15 @@ INDEXES = {
         ),
         # What people list: their own, by state, newest first.
         IndexModel([("owner", ASCENDING), ("_created", DESCENDING)], name="owner_created"),
-        IndexModel([("owner", ASCENDING), ("state", ASCENDING)], name="owner_state"),
-        IndexModel([("name", ASCENDING)], name="name"),
+        IndexModel(
+            [("owner", ASCENDING), ("state", ASCENDING), ("_id", ASCENDING)], name="owner_state_id"
+        ),
+        IndexModel([("name", ASCENDING), ("_id", ASCENDING)], name="name_id"),
     ],
     "attempts": [
         IndexModel([("task", ASCENDING), ("attempt_count", ASCENDING)], name="task_count"),
-        IndexModel([("worker", ASCENDING)], name="worker"),
-        IndexModel([("owner", ASCENDING)], name="owner"),
+        IndexModel([("worker", ASCENDING), ("_id", ASCENDING)], name="worker_id"),
+        IndexModel([("owner", ASCENDING), ("_id", ASCENDING)], name="owner_id"),
     ],
     "log_chunks": [
         IndexModel(

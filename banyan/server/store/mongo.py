@@ -25,6 +25,8 @@ from banyan.config import knobs
 Document = dict[str, Any]
 T = TypeVar("T")
 
+# Documents in a query's own answer; of more than MongoDB's 101 the rest is asked for again.
+BATCH = 10_000
 MAJORITY = WriteConcern("majority", j=True, wtimeout=10_000)
 # For what may be forgotten in a crash without harm; each use says why it may.
 FORGETTABLE = WriteConcern(1)

@@ -13,7 +13,7 @@ from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
 from banyan.domain.lifecycle import Change
-from banyan.server.store.mongo import Document, Store, new_etag, now
+from banyan.server.store.mongo import BATCH, Document, Store, new_etag, now
 
 _DUPLICATE_KEY = 11000
 _VALIDATION_FAILED = 121
@@ -28,7 +28,7 @@ def find(
 ) -> dict[ObjectId, Document]:
     """The tasks with these ids that are within the caller's scope, by id, in one query."""
     query = {"_id": {"$in": list(task_ids)}, **(scope or {})}
-    return {task["_id"]: task for task in store["tasks"].find(query, fields)}
+    return {task["_id"]: task for task in store["tasks"].find(query, fields, batch_size=BATCH)}
 
 
 def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:
@@ -65,7 +65,8 @@ def _guarded(change: Change, fields: Document) -> UpdateOne:
 
 def states(store: Store, task_ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
     """What state these tasks are in now: what a loser is told."""
-    found = store["tasks"].find({"_id": {"$in": list(task_ids)}}, {"state": 1})
+    query = {"_id": {"$in": list(task_ids)}}
+    found = store["tasks"].find(query, {"state": 1}, batch_size=BATCH)
     return {task["_id"]: task["state"] for task in found}
 
 
@@ -74,30 +75,38 @@ def held_by(
 ) -> list[Document]:
     """All tasks that these workers hold."""
     query = {"holder.worker": {"$in": list(workers)}, "state": {"$in": list(_HELD)}}
-    return list(store["tasks"].find(query, fields))
+    return list(store["tasks"].find(query, fields, batch_size=BATCH))
 
 
 def held(store: Store, query: Mapping[str, Any]) -> list[Document]:
     """Tasks that some worker holds and that match."""
-    return list(store["tasks"].find({"state": {"$in": list(_HELD)}, **query}))
+    query = {"state": {"$in": list(_HELD)}, **query}
+    return list(store["tasks"].find(query, batch_size=BATCH))
 
 
 def workers_that_hold(store: Store) -> list[ObjectId]:
-    """The workers that hold at least one task, from the index alone."""
-    return list(store["tasks"].distinct("holder.worker", {"state": {"$in": list(_HELD)}}))
+    """The workers that hold at least one task: one index seek each."""
+    found: set[ObjectId] = set()
+    for state in _HELD:  # both at once would cost a look at every task
+        query = {"state": state, "holder.worker": {"$gte": _LEAST}}
+        found.update(store["tasks"].distinct("holder.worker", query))
+    return list(found)
 
 
 def claimed_with(store: Store, worker: ObjectId, claim_id: str) -> list[Document]:
     """What an earlier request of this worker with the same claim_id has claimed."""
     query = {"holder.claim_id": claim_id, "holder.worker": worker}
-    return list(store["tasks"].find(query).sort("_id", 1))
+    found = list(store["tasks"].find(query, batch_size=BATCH))
+    return sorted(found, key=lambda task: (-task["priority"], task["seq"]))  # as it was answered
 
 
 def wake_due(store: Store) -> int:
     """Take the mark off tasks whose delay is over, which wakes whoever waits for work."""
-    query = {"wake_at": {"$lte": now()}, "state": "available"}
+    # The type is that of the index's own filter, without which MongoDB would not use it.
+    query = {"wake_at": {"$lte": now(), "$type": "date"}, "state": "available"}
     update = {"$set": {"wake_at": None, "_etag": new_etag(), "_updated": now()}}
     return store["tasks"].update_many(query, update).modified_count
 
 
 _HELD = ("running", "pending_cancellation")
+_LEAST = ObjectId("0" * 24)

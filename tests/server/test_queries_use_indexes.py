@@ -1,0 +1,358 @@
+"""What the database is asked: by an index, without sorting, and as seldom for many as for one.
+
+Every command that a request sends is caught on its way and explained. The application is
+asked directly, in this process; the database is a real one, with thousands of tasks in it.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from bson import ObjectId
+from pymongo import MongoClient, monitoring
+
+from banyan.server.app import Silent, create_app, prepare_database
+from banyan.server.calls import Context
+from banyan.server.store import accounts
+from banyan.server.store.mongo import Store
+from banyan.server.upkeep.duties import DUTIES
+
+KINDS = 5  # of request among the tasks
+END = {"exit_status": "success", "time_terminated": "2026-11-22T06:51:14Z"}
+# What `explain` does not take, or what would make it part of a transaction.
+_ENVELOPE = {"lsid", "$db", "$clusterTime", "$readPreference", "txnNumber", "autocommit",
+             "startTransaction", "readConcern", "writeConcern", "ordered"}  # fmt: skip
+_QUERIES = {"find", "aggregate", "distinct", "count", "findAndModify", "update", "delete"}
+# A few documents, of which most are wanted.
+_SMALL = {"workers"}
+
+Item = dict[str, Any]
+
+
+class Caught(monitoring.CommandListener):
+    """The commands that were sent, in their order."""
+
+    def __init__(self) -> None:
+        self.commands: list[Item] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self.commands.append(dict(event.command))
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        pass
+
+
+class Bench:
+    """An application with thousands of tasks, and what it asks of its database."""
+
+    def __init__(self, uri: str) -> None:
+        prepare_database(uri)
+        self.caught = Caught()
+        app = create_app(uri)
+        self.context: Context = app.extensions["banyan"].context
+        self.store: Store = self.context.store
+        self.store.close()
+        self.store.__dict__.pop("database", None)  # it belongs to the client that is replaced
+        listening = MongoClient[Item](uri, tz_aware=True, event_listeners=[self.caught])
+        self.store.__dict__["client"] = listening
+        self.client = app.test_client()
+        self.tokens = {role: self._token(role) for role in ("provider", "worker", "operator")}
+
+    def _token(self, role: str) -> str:
+        return accounts.issue(self.store, accounts.insert(self.store, role, [role]))
+
+    def ask(self, role: str, method: str, path: str, body: Any = None, **arguments: str) -> Any:
+        headers = {"Authorization": f"Bearer {self.tokens[role]}"}
+        more = {} if body is None else {"json": body}
+        answer = self.client.open(
+            path, method=method, headers=headers, query_string=arguments, **more
+        )
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json
+
+    def submit(self, count: int, **fields: Any) -> list[str]:
+        tasks = [
+            {
+                "command": "true",
+                "state": "available",
+                "requested_resources": {"cores": 1 + number % KINDS},
+                **fields,
+            }
+            for number in range(count)
+        ]
+        return [item["_id"] for item in self.ask("provider", "POST", "/tasks", tasks)["_items"]]
+
+    def worker(self) -> str:
+        resources = {"cores": 10_000, "memory": "10 TiB"}
+        body = {"host": "h", "resources": resources}
+        return str(self.ask("worker", "POST", "/workers", body)["_id"])
+
+    def claim(self, worker: str, count: int, **more: Any) -> list[Item]:
+        body = {"worker": worker, "max": count, **more}
+        items: list[Item] = self.ask("worker", "POST", "/tasks/claim", body)["_items"]
+        assert len(items) == count
+        return items
+
+    def end(self, items: list[Item]) -> None:
+        reports = [
+            {
+                "_id": item["_id"],
+                "state": "terminated",
+                "update_execution_data": {"token": item["token"], **END},
+            }
+            for item in items
+        ]
+        self.ask("worker", "PATCH", "/tasks", reports)
+
+    def during(self, work: Callable[[], Any]) -> list[Item]:
+        """The commands that the work sends."""
+        self.caught.commands.clear()
+        work()
+        return list(self.caught.commands)
+
+    def plans(self, command: Item) -> list[Item]:
+        """How the database would do a command: one winning plan for each of its parts."""
+        name = next(iter(command))
+        bare = {key: value for key, value in command.items() if key not in _ENVELOPE}
+        bare = {name: bare.pop(name), **bare}
+        parts = [bare]
+        for several in ("updates", "deletes"):
+            if several in bare:
+                parts = [{**bare, several: [one]} for one in bare[several]]
+        explained = []
+        with MongoClient[Item](self.store.uri) as client:
+            for part in parts:
+                answer = client[self.store.database_name].command(
+                    {"explain": part, "verbosity": "queryPlanner"}
+                )
+                explained += list(_winning(answer))
+        return explained
+
+
+def _winning(node: Any) -> Iterator[Item]:
+    if isinstance(node, dict):
+        if "winningPlan" in node:
+            yield node["winningPlan"]
+            return
+        for value in node.values():
+            yield from _winning(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _winning(value)
+
+
+def stages(plan: Any) -> set[str]:
+    """The names of all stages of a plan."""
+    if isinstance(plan, dict):
+        own = {plan["stage"]} if isinstance(plan.get("stage"), str) else set()
+        return own.union(*(stages(value) for value in plan.values()))
+    if isinstance(plan, list):
+        return set().union(*(stages(value) for value in plan))
+    return set()
+
+
+@pytest.fixture(scope="module")
+def bench(module_database: str) -> Iterator[Bench]:
+    made = Bench(module_database)
+    for _ in range(3):
+        made.submit(1000)
+    worker = made.worker()
+    made.end(made.claim(worker, 1000))
+    made.claim(worker, 500, claim_id="first")
+    yield made
+    made.store.close()
+
+
+def upkeep(bench: Bench) -> None:
+    for duty in DUTIES:
+        duty(Context(bench.store, Silent(), b""))
+
+
+def cancel_child_and_retry(bench: Bench) -> None:
+    child = bench.ask("provider", "POST", "/tasks", {"command": "true"})["_id"]
+    parent = {"command": "true", "continuations": [child]}
+    parent_id = bench.ask("provider", "POST", "/tasks", parent)["_id"]
+    bench.ask("provider", "POST", "/tasks/cancel", {"targets": [parent_id]})
+    bench.ask("provider", "POST", f"/tasks/{parent_id}/retry", {"downstream": True})
+
+
+def report_output(bench: Bench) -> None:
+    (item,) = bench.claim(bench.worker(), 1)
+    log = [{"offset": 2 * n, "stream": "stdout", "data": "aGk="} for n in range(10)]
+    data = {"token": item["token"], "log": log}
+    path = f"/tasks/{item['_id']}"
+    bench.ask("worker", "POST", f"{path}/update_execution_data", data)
+    headers = {"Authorization": f"Bearer {bench.tokens['provider']}"}
+    assert bench.client.get(f"{path}/log?offset=7", headers=headers).data == b"ihihihihihihi"[:13]
+    bench.ask("provider", "GET", f"{path}/history")
+
+
+def steal(bench: Bench) -> None:
+    bench.submit(10, queue="loot")
+    bench.claim(bench.worker(), 10, queues=["loot"])
+    body = {"worker": bench.worker(), "max": 5, "queues": ["loot"]}
+    assert bench.ask("worker", "POST", "/tasks/steal", body)["_items"]
+
+
+def own(**arguments: str) -> Callable[[Bench], Any]:
+    return lambda bench: bench.ask("provider", "GET", "/tasks", **arguments)
+
+
+HOT: dict[str, Callable[[Bench], Any]] = {
+    "claim": lambda bench: bench.claim(bench.worker(), 10),
+    "claim beside others": lambda bench: bench.ask(
+        "worker", "POST", "/tasks/claim",
+        {"worker": bench.worker(), "max": 9, "fits": {"cores": 2}},
+    ),
+    "repeated claim": lambda bench: bench.claim(
+        bench.ask("provider", "GET", "/workers")["_items"][0]["_id"], 500, claim_id="first"
+    ),
+    "end": lambda bench: bench.end(bench.claim(bench.worker(), 10)),
+    "beat": lambda bench: bench.ask(
+        "worker", "POST", f"/workers/{bench.worker()}/beat", {"attempts": []}
+    ),
+    "steal": steal,
+    "output": report_output,
+    "upkeep": upkeep,
+    "submit": lambda bench: bench.submit(10),
+    "submit once": lambda bench: bench.submit(1, dedupe_key=str(ObjectId())),
+    "a parent ends": cancel_child_and_retry,
+    "own tasks": own(),
+    "own tasks, newest first": own(sort="-_created"),
+    "own tasks in a state": own(where='{"state":"running"}'),
+    "own tasks of a name": own(where='{"name":"nobody"}'),
+    "a workers's attempts": lambda bench: bench.ask(
+        "operator", "GET", "/attempts", where=json.dumps({"worker": str(ObjectId())})
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("hot", HOT)
+def test_what_is_asked_often_is_found_by_an_index_and_never_sorted(bench: Bench, hot: str):
+    commands = bench.during(lambda: HOT[hot](bench))
+    asked = [one for one in commands if next(iter(one)) in _QUERIES]
+    assert asked
+    for command in asked:
+        collection = command[next(iter(command))]
+        for plan in bench.plans(command):
+            bad = stages(plan) & {"COLLSCAN", "SORT"}
+            assert not bad or collection in _SMALL, (bad, command)
+
+
+# What -> (who asks it, the command, a field that only its filter has, the index it must use).
+ASKED: dict[str, tuple[str, str, str, str]] = {
+    "waiting shapes": ("claim", "distinct", "shape", "claim"),
+    "claim candidates": ("claim", "find", "shape", "claim"),
+    "what this claim_id took": ("repeated claim", "find", "holder.claim_id", "claim_id"),
+    "what a worker holds": ("beat", "find", "holder.worker", "held_by"),
+    "what may be stolen": ("steal", "find", "holder.started", "held_by"),
+    "who holds anything": ("upkeep", "distinct", "holder.worker", "held_by"),
+    "what is unsettled": ("upkeep", "find", "unsettled", "unsettled"),
+    "whose delay is over": ("upkeep", "update", "wake_at", "wake"),
+    "who waits for a parent": ("a parent ends", "find", "open_parents", "open_parents"),
+    "cancelled because": ("a parent ends", "find", "cancelled_because", "cancelled_because"),
+    "the same dedupe_key": ("submit once", "find", "dedupe_key", "dedupe"),
+    "output": ("output", "find", "attempt", "attempt_offset"),
+    "history": ("output", "find", "task", "task_count"),
+    "own, newest first": ("own tasks, newest first", "find", "owner", "owner_created"),
+}
+
+
+@pytest.mark.parametrize("what", ASKED)
+def test_each_query_has_its_own_index(bench: Bench, what: str):
+    hot, kind, field, index = ASKED[what]
+    sent = bench.during(lambda: HOT[hot](bench))
+    asked = [one for one in sent if next(iter(one)) == kind and field in _filter(one)]
+    assert asked
+    for command in asked:
+        (plan,) = bench.plans(command)
+        assert _values(plan, "indexName") == {index}
+        if kind == "distinct":  # one seek for each value, and no document
+            assert "DISTINCT_SCAN" in stages(plan)
+            assert "FETCH" not in stages(plan)
+
+
+def _filter(command: Item) -> set[str]:
+    """The names of the fields by which a command searches."""
+    given = command.get("filter", command.get("query"))
+    return _keys(command["updates"][0]["q"] if given is None else given)
+
+
+def _keys(given: Any) -> set[str]:
+    if isinstance(given, dict):
+        return set(given).union(*(_keys(value) for value in given.values()))
+    if isinstance(given, list):
+        return set().union(*(_keys(value) for value in given))
+    return set()
+
+
+def _values(plan: Any, key: str) -> set[str]:
+    """All values under a key, anywhere in a plan."""
+    if isinstance(plan, dict):
+        own = {plan[key]} if key in plan else set()
+        return own.union(*(_values(value, key) for value in plan.values()))
+    if isinstance(plan, list):
+        return set().union(*(_values(value, key) for value in plan))
+    return set()
+
+
+# --- As seldom for many as for one ---------------------------------------------------------
+
+
+def sent_for(bench: Bench, work: Callable[[int], Any], count: int) -> list[str]:
+    """The commands that the work sends, as `find tasks`; who asks is remembered for a while."""
+    sent = bench.during(lambda: work(count))
+    told = [f"{name} {command[name]}" for command in sent for name in [next(iter(command))]]
+    return [one for one in told if not one.endswith(" tokens")]
+
+
+@pytest.mark.parametrize(("few", "many"), [(1, 1000), (2, 100)])
+def test_a_claim_asks_as_much_for_many_tasks_as_for_few(bench: Bench, few: int, many: int):
+    for count in (few, many):
+        bench.submit(count, queue="claims")
+    worker = bench.worker()
+
+    def claim(count: int) -> None:
+        bench.claim(worker, count, queues=["claims"])
+
+    sent = [sent_for(bench, claim, count) for count in (few, many)]
+    assert sent[0] == sent[1]
+
+
+@pytest.mark.parametrize(("few", "many"), [(1, 1000), (2, 100)])
+def test_a_bulk_end_asks_as_much_for_many_tasks_as_for_few(bench: Bench, few: int, many: int):
+    for count in (few, many):
+        bench.submit(count, queue="ends")
+    worker = bench.worker()
+    items = {count: bench.claim(worker, count, queues=["ends"]) for count in (few, many)}
+    sent = [sent_for(bench, lambda n: bench.end(items[n]), count) for count in (few, many)]
+    assert sent[0] == sent[1]
+
+
+@pytest.mark.parametrize(("few", "many"), [(2, 1000), (3, 100)])
+def test_a_bulk_submit_asks_as_much_for_many_tasks_as_for_few(bench: Bench, few: int, many: int):
+    bench.submit(KINDS)  # the kinds of request are known from now on
+    sent = [sent_for(bench, bench.submit, count) for count in (few, many)]
+    assert sent[0] == sent[1]
+
+
+def test_a_settling_asks_as_much_for_many_children_as_for_few(bench: Bench):
+    def fan_out(count: int) -> list[Item]:
+        """A parent with so many children, running on a worker."""
+        queue = f"fan{count}"
+        body = {"worker": bench.worker(), "queues": [queue]}
+        parent = str(ObjectId())
+        group = [{"_id": parent, "command": "true", "queue": queue, "state": "available"}]
+        child = {"command": "true", "after": [parent], "state": "available", "queue": queue}
+        bench.ask("provider", "POST", "/tasks", group + [child] * count)
+        items: list[Item] = bench.ask("worker", "POST", "/tasks/claim", body)["_items"]
+        assert [item["_id"] for item in items] == [parent]
+        return items
+
+    waiting = {count: fan_out(count) for count in (1, 999)}
+    sent = [sent_for(bench, lambda n: bench.end(waiting[n]), count) for count in waiting]
+    assert sent[0] == sent[1]
