@@ -20,6 +20,7 @@ class Crew:
     def __init__(self, processes: Processes, server: Server, directory: Path) -> None:
         self.processes = processes
         self.server = server
+        self.url = server.url  # under which workers look for it
         self.directory = directory
         self.workers: list[Started] = []
 
@@ -41,7 +42,7 @@ class Crew:
         own = ["--token-file", str(self.server.credentials)]
         own += ["--state-directory", str(self.state(name))]
         started = self.processes.banyan(
-            "worker", "--url", self.server.url, *own, *more, environment=environment
+            "worker", "--url", self.url, *own, *more, environment=environment
         )
         self.workers.append(started)
         return started

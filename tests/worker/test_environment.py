@@ -1,0 +1,71 @@
+"""The environment of a task, and its end in words."""
+
+import pytest
+
+from banyan.worker.endings import end_of, time_text
+from banyan.worker.environment import base_environment, command_argv, task_environment
+from banyan.worker.leases import trusted_until
+
+TASK = {
+    "_id": "t",
+    "name": "n",
+    "token": "secret of the attempt",
+    "attempt_id": "a",
+    "attempt_count": 2,
+    "granted_resources": {"cores": 1.5, "memory_bytes": 7},
+    "env": {"PATH": "/task", "BANYAN_ATTEMPT": "forged", "LD_LIBRARY_PATH": "/lib"},
+}
+
+
+def test_only_known_names_of_the_worker_reach_a_task():
+    own = {"PATH": "/bin", "LC_ALL": "C", "BANYAN_TOKEN": "secret", "LD_PRELOAD": "x", "HOME": "/h"}
+    assert base_environment(own) == {"PATH": "/bin", "LC_ALL": "C", "HOME": "/h"}
+
+
+def test_a_task_decides_over_the_machine_and_banyan_over_the_task():
+    made = task_environment({"PATH": "/bin", "TZ": "UTC"}, TASK, "http://x", "w", [2, 0], True)
+    assert (made["PATH"], made["TZ"], made["LD_LIBRARY_PATH"]) == ("/task", "UTC", "/lib")
+    assert (made["BANYAN_ATTEMPT"], made["BANYAN_ATTEMPT_COUNT"]) == ("a", "2")
+    assert (made["BANYAN_GPUS"], made["CUDA_VISIBLE_DEVICES"]) == ("2,0", "2,0")
+    assert made["BANYAN_CORES"] == "1.5"
+
+
+def test_without_gpus_nothing_is_said_of_them():
+    made = task_environment({}, TASK, "http://x", "w", [], False)
+    assert "CUDA_VISIBLE_DEVICES" not in made
+
+
+def test_a_text_goes_to_the_shell_and_a_list_does_not():
+    assert command_argv("a b") == ["/bin/sh", "-c", "a b"]
+    assert command_argv(["a b"]) == ["a b"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "state", "status"),
+    [
+        ({"code": 0}, "terminated", "success"),
+        ({"code": 3}, "terminated", "failure (3)"),
+        ({"code": None, "signal": 9}, "terminated", "failure (SIGKILL)"),
+        ({"code": None, "signal": 15, "why": "timeout"}, "terminated", "timeout"),
+        ({"code": 0, "why": "cancelled"}, "cancelled", "cancelled"),
+        ({"code": 0, "why": "lease"}, "terminated", "lost"),
+    ],
+)
+def test_ends_in_words(ended: dict, state: str, status: str):
+    end = end_of({"signal": None, "why": None, "time_ended": 0.0, **ended})
+    assert (end["state"], end["exit_status"]) == (state, status)
+    assert end["time_terminated"] == "1970-01-01T00:00:00.000Z"
+
+
+def test_what_would_not_end_is_named():
+    ended = {"code": 0, "signal": None, "why": None, "time_ended": 0.0, "left": [12, 13]}
+    assert end_of(ended)["reason"] == "these processes would not end: 12, 13"
+
+
+def test_times_have_milliseconds():
+    assert time_text(1795331414.0426) == "2026-11-22T07:10:14.042Z"
+
+
+@pytest.mark.parametrize(("lease", "trusted"), [(60, 50), (600, 590), (3, 2.5)])
+def test_the_lease_is_trusted_from_the_sending_and_less_a_margin(lease: float, trusted: float):
+    assert trusted_until(100.0, lease) == 100.0 + trusted

@@ -1,0 +1,85 @@
+"""Output on its way through the spool: what goes in comes out, in the same chunks."""
+
+import base64
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from banyan.worker.output import Reader
+from banyan.worker.spool import Chunk, Spool
+
+PIECES = some.lists(
+    some.tuples(some.sampled_from([1, 2]), some.binary(max_size=300), some.booleans()), max_size=30
+)
+
+
+def read_all(reader: Reader, bytes_max: int) -> list[Chunk]:
+    """All that can be read now, so much at a time."""
+    found: list[Chunk] = []
+    more = True
+    while more:
+        chunks, more = reader.read(bytes_max)
+        for chunk in chunks:
+            found.append(chunk)
+            reader.delivered(chunk)
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(PIECES, some.integers(1, 400))
+def test_what_goes_in_comes_out_in_order_however_little_is_read_at_a_time(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, bytes, bool]], bytes_max: int
+):
+    path = tmp_path_factory.mktemp("spool") / "output"
+    spool, reader = Spool(path, 1 << 20), Reader(path)
+    found: list[Chunk] = []
+    for stream, data, flush in pieces:
+        spool.add(stream, data)
+        if flush:
+            spool.flush()
+            found += read_all(reader, bytes_max)
+    inline = spool.finish()
+    reader.complete(None if inline is None else base64.b64encode(inline).decode())
+    found += read_all(reader, bytes_max)
+    for stream in (1, 2):
+        said = b"".join(data for of, data, _ in pieces if of == stream)
+        assert b"".join(chunk.data for chunk in found if chunk.stream == stream) == said
+    lengths = [len(chunk.data) for chunk in found]
+    assert [chunk.offset for chunk in found] == [sum(lengths[:n]) for n in range(len(found))]
+
+
+@settings(max_examples=100, deadline=None)
+@given(PIECES, some.integers(1, 400), some.integers(0, 30))
+def test_a_reader_that_starts_again_makes_the_same_chunks(
+    tmp_path_factory: pytest.TempPathFactory,
+    pieces: list[tuple[int, bytes, bool]],
+    bytes_max: int,
+    stop: int,
+):
+    """The server knows chunks by their offset: one that was cut otherwise would tear the log."""
+    path = tmp_path_factory.mktemp("spool") / "output"
+    spool, early = Spool(path, 1 << 20), Reader(path)
+    before: list[Chunk] = []
+    for stream, data, flush in pieces:
+        spool.add(stream, data)
+        if flush:
+            spool.flush()
+            before += read_all(early, bytes_max)
+    spool.flush()
+    after = read_all(Reader(path), 1 << 20)
+    assert after[: len(before)] == before
+    later = after[min(stop, len(after)) :]
+    if later:
+        start = after[stop - 1] if stop else None
+        place = (start.end, start.offset + len(start.data)) if start else (0, 0)
+        assert read_all(Reader(path, *place), bytes_max) == later
+
+
+@given(some.integers(60, 200), some.lists(some.binary(max_size=50), max_size=30))
+def test_a_spool_never_holds_more_than_its_bound(bound: int, pieces: list[bytes]):
+    spool = Spool(Path("/does/not/exist"), bound)
+    for data in pieces:
+        spool.add(1, data)
+    assert spool.pending <= max(bound, len(spool._notice))
