@@ -81,7 +81,9 @@ def read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
         row = rows.get(name, _ITSELF)
         if name not in SCHEMA and row is not _ITSELF and not call.caller.has(*row["writers"]):
             raise BanyanError("forbidden", f"your roles may not write {name!r}")
-        field, _, part = str(row.get("target", name)).partition(".")
+        field, part = name, ""
+        if "target" in row:
+            field, _, part = str(row["target"]).partition(".")
         if row["kind"] == "alias" and not row["readonly"] and field in {*SCHEMA, name}:
             if field in plain:
                 issues[name] = f"{field} is set by another field of the request, too"
