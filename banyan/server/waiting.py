@@ -24,6 +24,7 @@ from typing import NamedTuple
 from banyan.server.memory import Memory
 
 TURN_TOPICS = frozenset({"available"})
+SETTLE_SECONDS = 0.25  # by then the watcher has seen a claim that was answered
 _ECHO_MILLISECONDS = 2000  # so long after it was said here, the watcher may say it again
 
 
@@ -248,8 +249,13 @@ class Waiter:
         self._hub._hand_on(turn)
 
     def found(self) -> None:
-        """It got what it waited for: its turn is used up."""
-        self._turn_begun = None
+        """It got what it waited for: its turn is used up, if that was its subject."""
+        turn, self._turn_begun = self._turn_begun, None
+        if turn and turn.subject and self._hub.watched:
+            # It may have taken another task than the one of its turn. Which one, the
+            # watcher tells; as long as the subject is to be had, somebody must look.
+            loop = asyncio.get_running_loop()
+            loop.call_later(SETTLE_SECONDS, self._hub._hand_on, turn)
 
     def _release(self) -> None:
         if self._future and not self._future.done():

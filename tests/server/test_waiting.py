@@ -6,6 +6,9 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
+import pytest
+
+from banyan.server import waiting
 from banyan.server.memory import Memory
 from banyan.server.waiting import Hub, Waiter
 
@@ -187,6 +190,31 @@ def test_a_turn_ends_when_the_task_is_given_away() -> None:
             assert await woken(all_of) == []
             hub.signal("available:a")  # it came back
             assert await woken(all_of) == [1]
+
+    on_loop(test)
+
+
+def test_a_turn_that_took_another_task_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "SETTLE_SECONDS", 0.01)
+
+    async def test(hub: Hub) -> None:
+        hub.watched = True
+        with ExitStack() as stack:
+            first, second, third = all_of = waiters(hub, stack, 3)
+            hub.signal("available:a")
+            hub.signal("available:b")
+            assert await woken(all_of) == [0, 1]
+            first.look()
+            hub.settle("b")  # with its turn for `a` it took `b`
+            first.found()
+            second.look()
+            second.found_nothing()  # its turn for `b` has come to an end
+            assert await third.wait(SOON)
+            third.look()
+            hub.settle("a")
+            third.found()
+            assert not await first.wait(NEVER)
+            assert await woken(all_of) == []
 
     on_loop(test)
 
