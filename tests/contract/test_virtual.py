@@ -103,6 +103,19 @@ def test_each_form_takes_at_most_1024_values(server: Server, form: Form):
     assert answer.status_code == 200, answer.text
 
 
+def test_a_list_grows_to_1024_and_no_further(server: Server):
+    parent = make(server.provider)["_id"]
+    prefer = {"Prefer": "return=minimal"}
+    made = [server.provider.post("tasks", [{"name": "c"}] * 513, headers=prefer) for _ in range(2)]
+    first, second = (ids(answer.json()["_items"]) for answer in made)
+    for form in (by_post, by_field, by_bulk):
+        assert form(server.provider, parent, "add_continuations", first).status_code == 200
+        refused(form(server.provider, parent, "add_continuations", second), 422, "invalid")
+    last = by_post(server.provider, parent, "add_continuations", second[:511])
+    assert last.status_code == 200, last.text
+    assert len(read(server.provider, parent)["continuations"]) == 1024
+
+
 @FORMS
 def test_each_form_refuses_an_unknown_child(server: Server, form: Form):
     parent = make(server.provider)

@@ -18,6 +18,7 @@ from banyan.errors import BanyanError
 from banyan.server import aftermath, represent
 from banyan.server.auth import scope
 from banyan.server.calls import Call
+from banyan.server.schemas.tasks import EDGES_MAX
 from banyan.server.store import edges, tasks
 from banyan.server.store.mongo import Document, new_etag, now
 from banyan.server.verbs.edits import Edit, decide
@@ -121,6 +122,8 @@ class _Linking:
                 issues[name] = [
                     f"the parent {self.parent['_id']} is {self.parent['state']}, not inactive"
                 ]
+            elif ids and len(self._list_after(name.removeprefix("add_"))) > EDGES_MAX:
+                issues[name] = [f"the list would be longer than {EDGES_MAX}"]
         issues.update(self._removal_issues())
         if issues:
             raise BanyanError("invalid", "see _issues", issues, {"state": self.parent["state"]})
