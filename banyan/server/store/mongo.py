@@ -41,12 +41,14 @@ class Store:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.database_name = parse_uri(uri)["database"] or knobs().DATABASE
+        self.application = f"banyan:{self.database_name}"  # how MongoDB names our connections
 
     @cached_property
     def client(self) -> MongoClient[Document]:
         """The process's one client; pymongo keeps its pool of connections."""
         return MongoClient(
             self.uri,
+            appname=self.application,
             tz_aware=True,
             retryWrites=True,
             serverSelectionTimeoutMS=_SELECTION_TIMEOUT_MILLISECONDS,

@@ -1,20 +1,22 @@
-"""The thread that does the duties, one in each server process.
+"""The threads that do the duties, in each server process.
 
 A process does the duties only while it has their lease in the database; when it is
-killed, another takes over as soon as the lease is over.
+killed, another takes over as soon as the lease is over. What a killed server holds in an
+open transaction would block a duty, so a thread of its own sees to that, in every process.
 """
 
 import logging
 import random
 import secrets
 import threading
+from collections.abc import Callable
 from functools import cached_property
 
 from pymongo.errors import PyMongoError
 
 from banyan.config import knobs
 from banyan.server.calls import Context, Signals
-from banyan.server.store import accounts, duties
+from banyan.server.store import accounts, duties, orphans
 from banyan.server.store.indexes import UPKEEP
 from banyan.server.store.mongo import Store
 from banyan.server.upkeep.duties import DUTIES
@@ -33,7 +35,11 @@ class Upkeep:
         self._signals = signals
         self._name = secrets.token_hex(8)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="upkeep", daemon=True)
+        self._idle: orphans.Idle = {}
+        self._threads = [
+            threading.Thread(target=self._loop, args=[work], name="upkeep", daemon=True)
+            for work in (self._duties, self._orphans)
+        ]
 
     @cached_property
     def _context(self) -> Context:
@@ -41,26 +47,35 @@ class Upkeep:
 
     def start(self) -> None:
         """Begin; the first round is done at once."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End after the duty that is being done."""
         self._stop.set()
-        self._thread.join(timeout=5)
+        for thread in self._threads:
+            thread.join(timeout=5)
         self._store.close()
 
-    def _loop(self) -> None:
+    def _loop(self, work: Callable[[], None]) -> None:
         period = knobs().UPKEEP_SECONDS
         while not self._stop.is_set():
-            self._round(period)
+            self._round(work)
             # A little off the beat, so that processes do not all ask at one moment.
             self._stop.wait(period * random.uniform(0.9, 1.1))  # noqa: S311 - not a secret
 
-    def _round(self, period: float) -> None:
+    def _duties(self) -> None:
+        seconds = PERIODS_HELD * knobs().UPKEEP_SECONDS
+        if duties.take(self._store, UPKEEP, self._name, seconds):
+            for duty in DUTIES:
+                duty(self._context)
+
+    def _orphans(self) -> None:
+        self._idle = orphans.end(self._store, self._idle)
+
+    def _round(self, work: Callable[[], None]) -> None:
         try:
-            if duties.take(self._store, UPKEEP, self._name, PERIODS_HELD * period):
-                for duty in DUTIES:
-                    duty(self._context)
+            work()
         except PyMongoError as error:
             logger.warning("upkeep waits for the database: %s", error)
         except Exception:

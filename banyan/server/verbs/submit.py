@@ -130,6 +130,10 @@ def _dedupe_race(error: Exception) -> bool:
 def _translate(error: Exception) -> Exception:
     if not _is_duplicate(error):
         return error
+    return _already_exists()
+
+
+def _already_exists() -> BanyanError:
     return BanyanError(
         "already_exists", "a task with one of these _id's exists; nothing was stored"
     )
@@ -188,9 +192,7 @@ class _Graph:
             scope(call.caller, "tasks"),
             ["state", "ended_as", *CHILD_LISTS],
         )
-        issues = [self._issues_of(task) for task in self.tasks]
-        if any(issues):
-            raise _invalid(call, dict(zip(self.indexes, issues, strict=True)))
+        self._refuse([self._issues_of(task) for task in self.tasks])
         for task in self.tasks:
             for child_list, parent_list in EDGES.items():
                 for child in list(task[child_list]):
@@ -198,6 +200,14 @@ class _Graph:
                 for parent in list(task[parent_list]):
                     self._edge(child_list, parent, task["_id"])
         self._refuse_cycles(())
+
+    def _refuse(self, issues: Sequence[dict[str, Any]]) -> None:
+        """A request that is repeated is told so, and not what it meets of its own making."""
+        if not any(issues):
+            return
+        if tasks.find(self.store_of, list(self.by_id), fields=["_id"]):
+            raise _already_exists()
+        raise _invalid(self.call, dict(zip(self.indexes, issues, strict=True)))
 
     def _issues_of(self, task: Document) -> dict[str, Any]:
         issues: dict[str, Any] = {}
@@ -231,12 +241,8 @@ class _Graph:
             (task["_id"], child) for task in self.tasks for child in continuations.children_of(task)
         }
         bad = continuations.on_a_cycle(pairs | set(others))
-        issues = [
-            {"continuations": "these edges make a cycle"} if task["_id"] in bad else {}
-            for task in self.tasks
-        ]
-        if any(issues):
-            raise _invalid(self.call, dict(zip(self.indexes, issues, strict=True)))
+        problem = {"continuations": "these edges make a cycle"}
+        self._refuse([problem if task["_id"] in bad else {} for task in self.tasks])
 
     def _place(self) -> None:
         """The state that each task starts in."""

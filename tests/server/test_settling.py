@@ -1,0 +1,270 @@
+"""Killed between any two commands to the database, a server leaves nothing for good.
+
+Each kind of request that ends tasks or writes edges is made of as many equal graphs as it
+takes commands; the server is killed before the first command of the first request, before
+the second of the second, and so on. Then a server is started, and within 5 seconds every
+graph is either as before the request or as after it; repeated, the request does the rest.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+
+from tests.contract.asking import new_id
+from tests.contract.playing import Item, Play, Player, now
+from tests.harness import Processes, Server, eventually
+
+COMMANDS_MAX = 60  # more than any of these requests sends
+Request = dict[str, Any]
+States = dict[str, str]
+
+
+@dataclass
+class Graph:
+    """One graph, the request that is killed, and the states before and after it."""
+
+    ids: dict[str, str]
+    request: Request
+    before: States
+    after: States
+
+    def states(self, play: Play) -> States:
+        return {name: play.task(one)["state"] for name, one in self.ids.items()}
+
+
+BEFORE = {
+    "parent": "running", "child": "inactive", "group": "inactive", "below_group": "inactive",
+    "on_failure": "inactive", "below_failure": "inactive", "cleanup": "inactive",
+}  # fmt: skip
+SUCCEEDED = {
+    **BEFORE, "parent": "terminated", "child": "available", "group": "terminated",
+    "below_group": "available", "on_failure": "cancelled", "below_failure": "cancelled",
+    "cleanup": "available",
+}  # fmt: skip
+FAILED = {
+    **BEFORE, "parent": "terminated", "child": "cancelled", "group": "cancelled",
+    "below_group": "cancelled", "on_failure": "available", "cleanup": "available",
+}  # fmt: skip
+CANCELLED = {**FAILED, "parent": "cancelled", "on_failure": "cancelled",
+             "below_failure": "cancelled"}  # fmt: skip
+
+
+def family(play: Play) -> dict[str, str]:
+    """A parent with children of all kinds, some of which pass on what they meet."""
+    ids = {name: new_id() for name in BEFORE}
+
+    def named(*names: str) -> list[str]:
+        return [ids[name] for name in names]
+
+    tasks: list[Item] = [
+        {"_id": ids["below_group"], "command": "true"},
+        {"_id": ids["group"], "continuations": named("below_group")},
+        {"_id": ids["child"], "command": "true"},
+        {"_id": ids["below_failure"], "command": "true"},
+        {"_id": ids["on_failure"], "command": "true", "continuations": named("below_failure")},
+        {"_id": ids["cleanup"], "command": "true"},
+        {
+            "_id": ids["parent"],
+            "command": "true",
+            "continuations": named("child", "group"),
+            "failure_continuations": named("on_failure"),
+            "final_continuations": named("cleanup"),
+        },
+    ]
+    answer = play.server.provider.post("tasks", [{"queue": play.queue, **one} for one in tasks])
+    assert answer.status_code == 201, answer.text
+    return ids
+
+
+def patch(play: Play, task: str, body: Any, by: str = "provider") -> Request:
+    token = play.server.tokens[by]
+    return {"method": "PATCH", "path": f"/tasks/{task}", "body": body, "token": token}
+
+
+def post(play: Play, path: str, body: Any) -> Request:
+    token = play.server.tokens["provider"]
+    return {"method": "POST", "path": f"/{path}", "body": body, "token": token}
+
+
+def end_of_the_parent(play: Play, player: Player, exit_status: str, after: States) -> Graph:
+    ids = family(play)
+    play.server.provider.patch(f"tasks/{ids['parent']}", {"state": "available"})
+    token = player.claim_one(ids["parent"]).json()["token"]
+    data = {"token": token, "exit_status": exit_status, "time_terminated": now()}
+    body = {"state": "terminated", "update_execution_data": data}
+    return Graph(ids, patch(play, ids["parent"], body, by="worker"), BEFORE, after)
+
+
+def success(play: Play, player: Player) -> Graph:
+    return end_of_the_parent(play, player, "success", SUCCEEDED)
+
+
+def failure(play: Play, player: Player) -> Graph:
+    return end_of_the_parent(play, player, "failure (1)", FAILED)
+
+
+def cancellation(play: Play, player: Player) -> Graph:
+    ids = family(play)
+    request = patch(play, ids["parent"], {"state": "cancelled"})
+    return Graph(ids, request, {**BEFORE, "parent": "inactive"}, CANCELLED)
+
+
+def cancellation_of_a_child(play: Play, player: Player) -> Graph:
+    ids = family(play)
+    after = {**BEFORE, "parent": "inactive", "group": "cancelled", "below_group": "cancelled"}
+    request = post(play, f"tasks/{ids['group']}/cancel", {})
+    return Graph(ids, request, {**BEFORE, "parent": "inactive"}, after)
+
+
+def activation_of_a_group(play: Play, player: Player) -> Graph:
+    ids = family(play)
+    play.server.provider.patch(f"tasks/{ids['parent']}", {"command": None})
+    request = patch(play, ids["parent"], {"state": "available"})
+    return Graph(ids, request, {**BEFORE, "parent": "inactive"}, SUCCEEDED)
+
+
+def retry_with_downstream(play: Play, player: Player) -> Graph:
+    ids = family(play)
+    play.server.provider.post(f"tasks/{ids['parent']}/cancel")
+    after = {**BEFORE, "parent": "available", "cleanup": "available"}
+    request = post(play, f"tasks/{ids['parent']}/retry", {"downstream": True})
+    return Graph(ids, request, CANCELLED, after)
+
+
+def a_late_child(play: Play, player: Player) -> Graph:
+    """One that its parent's end has cancelled before it came, with a child of its own."""
+    ids = {"parent": new_id(), "child": new_id(), "below": new_id()}
+    provider = play.server.provider
+    provider.post("tasks", {"_id": ids["parent"], "name": "parent"})
+    provider.post("tasks", {"_id": ids["below"], "name": "below"})
+    provider.post(f"tasks/{ids['parent']}/cancel")
+    body = {"_id": ids["child"], "after": [ids["parent"]], "continuations": [ids["below"]]}
+    before = {"parent": "cancelled", "child": "absent", "below": "inactive"}
+    after = {"parent": "cancelled", "child": "cancelled", "below": "cancelled"}
+    return Graph(ids, post(play, "tasks", body), before, after)
+
+
+def an_added_edge(play: Play, player: Player) -> Graph:
+    ids = {"parent": new_id(), "child": new_id()}
+    for one in ids.values():
+        play.server.provider.post("tasks", {"_id": one, "name": "g"})
+    same = dict.fromkeys(ids, "inactive")
+    request = post(play, f"tasks/{ids['parent']}/add_continuations", [ids["child"]])
+    return Graph(ids, request, same, same)
+
+
+KINDS: list[Callable[[Play, Player], Graph]] = [
+    success,
+    failure,
+    cancellation,
+    cancellation_of_a_child,
+    activation_of_a_group,
+    retry_with_downstream,
+    an_added_edge,
+    a_late_child,
+]
+
+
+class Deaths:
+    """Server processes that are killed, each one command later than the one before."""
+
+    def __init__(self, processes: Processes, database: str, directory: Path) -> None:
+        self._processes = processes
+        self._database = database
+        self._file = directory / "requests"
+
+    def of(self, requests: list[Request]) -> int:
+        """Send the requests to servers that are killed; how many were, until one lived."""
+        self._file.write_text("\n".join(map(json.dumps, requests)))
+        arguments = [sys.executable, "-m", "tests.harness.dying", str(self._file)]
+        dying = self._processes.start(arguments, {"BANYAN_MONGO_URI": self._database})
+        assert dying.wait(90) == 0, dying.stderr
+        statuses = [json.loads(line)["status"] for line in dying.stdout.splitlines()]
+        assert statuses[:-1] == [None] * (len(statuses) - 1)
+        assert statuses[-1] in (200, 201), "more commands than graphs"
+        return len(statuses) - 1
+
+
+@pytest.fixture
+def deaths(processes: Processes, fresh_database: str, tmp_path: Path) -> Deaths:
+    return Deaths(processes, fresh_database, tmp_path)
+
+
+def both_ends_agree(database: str) -> None:
+    """Every edge to a child that is not cancelled stands on both ends; sets and counts agree."""
+    parents = {"continuations": "after", "failure_continuations": "after_failure",
+               "final_continuations": "after_any"}  # fmt: skip
+    with MongoClient[dict[str, Any]](database) as client:
+        tasks = {task["_id"]: task for task in client.get_default_database()["tasks"].find()}
+    ended = {one for one, task in tasks.items() if task["state"] in ("terminated", "cancelled")}
+    for one, task in tasks.items():
+        assert task["pending_dependency_count"] == len(task["open_parents"])
+        assert not task.get("unsettled")
+        for to_children, to_parents in parents.items():
+            below = {c for c in task[to_children] if tasks[c]["state"] == "cancelled"}
+            assert not below, "a cancelled child stands in a list"
+            for child in task[to_children]:
+                assert one in tasks[child][to_parents]
+            for parent in task[to_parents]:
+                assert task["state"] == "cancelled" or one in tasks[parent][to_children]
+        if task["state"] == "inactive":
+            waits_for = {p for name in parents.values() for p in task[name]} - ended
+            assert set(task["open_parents"]) == waits_for
+
+
+def stored_states(database: str, graph: Graph) -> States:
+    """As they are, whoever is awake."""
+    with MongoClient[dict[str, Any]](database) as client:
+        found = client.get_default_database()["tasks"].find({}, {"state": 1})
+        states = {str(task["_id"]): task["state"] for task in found}
+    return {name: states.get(one, "absent") for name, one in graph.ids.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_between_any_two_commands_it_leaves_a_graph_that_heals(
+    serve: Callable[..., Server],
+    deaths: Deaths,
+    fresh_database: str,
+    kind: Callable[[Play, Player], Graph],
+):
+    play = Play(serve())
+    player = play.player(resources={"cores": 256, "memory": "256 GiB"})
+    graphs = [kind(play, player) for _ in range(COMMANDS_MAX)]
+    play.server.started.terminate()
+
+    killed = deaths.of([graph.request for graph in graphs])
+    assert killed >= 3
+    graphs = graphs[: killed + 1]
+    left = [stored_states(fresh_database, graph) for graph in graphs]
+    assert left[0] == graphs[0].before
+    assert left[-1] == graphs[-1].after
+
+    play.server = serve()
+
+    def healed() -> bool:
+        for graph in graphs:
+            assert stored_states(fresh_database, graph) in (graph.before, graph.after)
+        both_ends_agree(fresh_database)
+        return True
+
+    eventually(healed, 5)
+    for graph in graphs:
+        _again(play.server, graph.request)
+    for graph in graphs:
+        assert stored_states(fresh_database, graph) == graph.after
+    both_ends_agree(fresh_database)
+
+
+def _again(server: Server, request: Request) -> None:
+    """As a client does that had no answer; what it is told may be that it was done before."""
+    api = server.worker if request["token"] == server.tokens["worker"] else server.provider
+    answer = api.request(request["method"], request["path"], request["body"])
+    word = answer.json().get("_error", {}).get("word")
+    done_before = word == "already_exists" or answer.json().get("state") == "terminated"
+    assert answer.status_code in (200, 201) or done_before, answer.text
