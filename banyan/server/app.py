@@ -183,7 +183,8 @@ class Wiring:
         return response
 
     def _after(self, response: Response) -> Response:
-        return edge.finish(request, response, g.get("wait_for", ()))
+        of_answer = g.get("etag_of_answer", False)
+        return edge.finish(request, response, g.get("wait_for", ()), of_answer)
 
     def _before(self) -> None:
         g.context = self.context

@@ -106,15 +106,18 @@ def _of_mongo(error: mongo_errors.PyMongoError) -> BanyanError:
     return BanyanError("internal", "a bug in Banyan; the server's log has the details")
 
 
-def finish(request: Request, response: Response, wait_for: Sequence[str]) -> Response:
+def finish(
+    request: Request, response: Response, wait_for: Sequence[str], of_answer: bool
+) -> Response:
     """ETags for every GET, 304 where the caller has it already, and safe headers.
 
-    wait_for: the topics that would change a 304; the layer in front holds it if asked to.
+    wait_for:  the topics that would change a 304; the layer in front holds it if asked to.
+    of_answer: the ETag is of what is answered, whatever it was given before.
     """
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers["Cache-Control"] = "no-cache" if request.method == "GET" else "no-store"
     if request.method in ("GET", "HEAD") and response.status_code == 200:
-        if not response.get_etag()[0]:
+        if of_answer or not response.get_etag()[0]:
             digest = hashlib.sha1(response.get_data(), usedforsecurity=False)
             response.set_etag(digest.hexdigest())
         response.make_conditional(request)

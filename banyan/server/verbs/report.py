@@ -180,8 +180,8 @@ def _write(call: Call, decided: Mapping[int, tuple[Report, Change]]) -> dict[int
     won = {i: fields for i in decided if (fields := written.get(i, {})) is not None}
     attempts.report(call.store, [_record(*decided[index]) for index in won])
     for index in won:
-        if decided[index][0].data.get("log"):
-            call.context.signals.signal(f"log:{decided[index][0].task_id}")
+        topic = "log" if decided[index][0].data.get("log") else "task"
+        call.context.signals.signal(f"{topic}:{decided[index][0].task_id}")
     return won
 
 
