@@ -49,11 +49,19 @@ DOMAIN = {
                 "chosen_id": True,
                 "statuses": [201, 200],
             },
-            "PATCH": {"roles": TASK_USERS, "function": f"{VERBS}.edit:edit_many"},
+            "PATCH": {
+                "roles": TASK_USERS,
+                "function": f"{VERBS}.edit:edit_many",
+                "answer": f"{SCHEMAS}.answers:CLAIMED",
+            },
         },
         "item": {
             "GET": {"roles": TASK_USERS},
-            "PATCH": {"roles": TASK_USERS, "function": f"{VERBS}.edit:edit_one"},
+            "PATCH": {
+                "roles": TASK_USERS,
+                "function": f"{VERBS}.edit:edit_one",
+                "answer": f"{SCHEMAS}.answers:CLAIMED",
+            },
         },
         "related": {"attempts": 'attempts?where={{"task":"{_id}"}}'},
     },
@@ -184,7 +192,10 @@ VIRTUAL_RESOURCES = {
             "kind": "action",
             "levels": ["item", "collection"],
             "function": f"{VERBS}.claim:claim",
-            "body": f"{SCHEMAS}.workers:CLAIM",
+            "body": {
+                "item": f"{SCHEMAS}.workers:CLAIM_ONE",
+                "collection": f"{SCHEMAS}.workers:CLAIM",
+            },
             "answer": {
                 "item": f"{SCHEMAS}.answers:CLAIMED",
                 "collection": f"{SCHEMAS}.answers:CLAIMED_MANY",

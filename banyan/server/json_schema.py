@@ -27,7 +27,9 @@ _TYPES = {
 }
 _NO_NUL = r"^[^\u0000]*$"
 _TEXT = {"type": "string", "minLength": 1, "maxLength": COMMAND_CHARACTERS_MAX, "pattern": _NO_NUL}
-_CHECKED: Mapping[str, JsonSchema] = {
+# Checks that say all about a value, and those that add to what the other rules say.
+_WHOLE: Mapping[str, JsonSchema] = {
+    "free": forms.FREE,
     "command": {
         "anyOf": [
             {**_TEXT, "description": "Run by /bin/sh -c."},
@@ -40,6 +42,8 @@ _CHECKED: Mapping[str, JsonSchema] = {
             },
         ]
     },
+}
+_CHECKED: Mapping[str, JsonSchema] = {
     "no_nul": {"pattern": _NO_NUL},
     "env_size": {"description": "At most 64 KiB in all."},
 }
@@ -59,13 +63,10 @@ def asked(schema: Rules, update: bool = False) -> JsonSchema:
 
 def asked_value(rules: Rules) -> JsonSchema:
     """One value that a request may send."""
-    named = rules.get("meta", {}).get("form")
-    if named:
-        made = dict(forms.NAMED[named])
-    elif rules.get("coerce") in forms.FORMS:
+    if rules.get("coerce") in forms.FORMS:
         made = _bounded(dict(forms.FORMS[rules["coerce"]]), rules)
-    elif rules.get("check_with") == "command":
-        made = dict(_CHECKED["command"])
+    elif rules.get("check_with") in _WHOLE:
+        made = dict(_WHOLE[rules["check_with"]])
     else:
         made = _typed(rules, asked)
     return _nullable(made) if rules.get("nullable") else made

@@ -122,7 +122,8 @@ def _operation(tables: Tables, route: Route) -> Json:
     if route.kind:
         made["x-kind"] = route.kind
     if body is not None:
-        made["requestBody"] = {"required": route.kind != "action", "content": _json(body)}
+        optional = "null" in body.get("type", ()) and route.kind == "action"
+        made["requestBody"] = {"required": not optional, "content": _json(body)}
     return made
 
 
@@ -208,7 +209,7 @@ def _body(tables: Tables, route: Route) -> Json | None:
         return None
     if route.kind == "action":
         path = table.at_level(route.rule, "body", route.level)
-        return json_schema.asked(table.schema_at(path)) if path else None
+        return _action_body(table.schema_at(path)) if path else None
     if route.kind:
         value = json_schema.asked_value(table.rules_of(route.rule))
         return value if route.level == "item" else _entries(value)
@@ -221,6 +222,12 @@ def _body(tables: Tables, route: Route) -> Json | None:
     if route.level == "item":
         return ref("schemas", f"{name}Change")
     return _changes(tables, route.resource)
+
+
+def _action_body(schema: Mapping[str, Any]) -> Json:
+    """An action that demands nothing may be sent nothing."""
+    made = json_schema.asked(schema)
+    return made if "required" in made else {**made, "type": ["object", "null"]}
 
 
 def _entries(value: Json) -> Json:
@@ -251,7 +258,7 @@ def _answers(tables: Tables, route: Route) -> Json:
         usual = [201] if route.method == "POST" and not route.kind else [200]
         listed = route.rule.get("statuses") or [route.rule.get("status", usual[0])]
         made = {str(one): {"description": "Done.", "content": _json(schema)} for one in listed}
-        if route.method == "PATCH" and route.level == "collection" and not route.kind:
+        if _takes_many(route) and not route.kind:
             made["207"] = {"description": "Some were not done.", "content": _json(schema)}
         return made
     media = _json(schema)
@@ -269,7 +276,8 @@ def _answer(tables: Tables, route: Route) -> Json:
     name = openapi_parts.title(tables, route.resource)
     path = table.at_level(route.rule, "answer", route.level)
     if path and path != "text/plain":
-        return _ruled(tables, table.schema_at(path))
+        ruled = _ruled(tables, table.schema_at(path))
+        return _of_each(ruled) if not route.kind and _takes_many(route) else ruled
     if route.kind == "alias" and route.method == "GET":
         value = json_schema.told_value(table.rules_of(route.rule))
         known = {route.name: {"anyOf": [value, {"type": "null"}]}}
@@ -288,12 +296,21 @@ def _of_collection(route: Route, name: str) -> Json:
     if route.method == "GET":
         return ref("schemas", f"{name}s")
     if route.method == "PATCH":
-        return _told_of_each({"anyOf": [one, ref("schemas", "Error")]})
+        return _of_each(one)
     many = "function" not in route.rule or route.rule.get("many")
-    return {"anyOf": [one, _told_of_each(one)]} if many else one
+    return {"anyOf": [one, _several(one)]} if many else one
 
 
-def _told_of_each(one: Json) -> Json:
+def _takes_many(route: Route) -> bool:
+    return route.method == "PATCH" and route.level == "collection"
+
+
+def _of_each(one: Json) -> Json:
+    """The answer about many, each of which may have been refused for itself."""
+    return _several({"anyOf": [one, ref("schemas", "Error")]})
+
+
+def _several(one: Json) -> Json:
     status = {"type": "string", "enum": ["OK", "ERR"]}
     return {
         "type": "object",

@@ -127,13 +127,17 @@ def _or_null(schema: Json) -> Json:
 
 def _list_of(name: str) -> Json:
     count = {"type": "integer", "minimum": 0}
+    total = {
+        "type": ["integer", "null"],
+        "description": "Of all pages; null where this page is not the last: counting takes long.",
+    }
     return {
         "type": "object",
         "properties": {
             "_items": {"type": "array", "items": ref("schemas", name)},
             "_meta": {
                 "type": "object",
-                "properties": {"page": count, "max_results": count, "total": count},
+                "properties": {"page": count, "max_results": count, "total": total},
                 "additionalProperties": False,
             },
             "_links": ref("schemas", "Links"),
@@ -184,7 +188,7 @@ def error(words: Iterable[str] | None = None) -> Json:
                 "type": "object",
                 "description": "What is wrong, by field, or by the item's index and field.",
             },
-            "_id": {"type": "string", "description": "Of the item, in an answer about many."},
+            "_id": {"description": "Of the item, as it was sent, in an answer about many."},
             "state": {"type": ["string", "null"], "description": "The state that the task is in."},
         },
         "required": ["_status", "_error"],

@@ -61,6 +61,11 @@ def compile_document(schema: Mapping[str, Any], coercions: Named, checks: Named)
     return check
 
 
+def compile_value(rules: Mapping[str, Any], coercions: Named, checks: Named) -> Check:
+    """As compile_document, of one value by its rules."""
+    return _compile(rules, coercions, checks)
+
+
 def _compile(rules: Mapping[str, Any], coercions: Named, checks: Named) -> Check:
     if rules.get("readonly"):
         return _never

@@ -10,6 +10,7 @@ from typing import Any
 
 from banyan.errors import BanyanError
 from banyan.server.calls import Answer, Call
+from banyan.server.queries import AUTOMATIC
 
 KINDS = ("alias", "append", "remove", "action", "view")
 _VIEWS = ("view",)
@@ -91,7 +92,7 @@ def target_schema(resource: str, target: str, schemas: Mapping[str, Row]) -> tup
 def rules_of(row: Row) -> Mapping[str, Any]:
     """The rules of the field behind a row; of the whole current attempt, all of them."""
     if not row["field"]:
-        return {"type": "dict", "schema": row["schema"]}
+        return {"type": "dict", "schema": {**AUTOMATIC, **row["schema"]}}
     rules: Mapping[str, Any] = row["schema"][row["field"]]
     return rules
 

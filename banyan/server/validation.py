@@ -16,10 +16,16 @@ import cerberus
 from bson import ObjectId
 from eve.io.mongo import Validator
 
-from banyan.domain.resources import ResourceError, normalise_capacity, normalise_request
+from banyan.domain.resources import (
+    Capacity,
+    ResourceError,
+    free_from,
+    normalise_capacity,
+    normalise_request,
+)
 from banyan.domain.units import parse_duration_milliseconds, parse_time
 from banyan.errors import BanyanError
-from banyan.server import quick
+from banyan.server import quick, sparing
 from banyan.server.schemas.forms import PRIORITIES
 from banyan.server.schemas.tasks import COMMAND_CHARACTERS_MAX
 
@@ -88,10 +94,19 @@ def _too_large_env(value: Any) -> str | None:
     return "larger than 64 KiB" if sum(len(t.encode()) for t in texts) > _ENV_BYTES_MAX else None
 
 
+def _wrong_with_free(value: Any) -> str | None:
+    try:
+        free_from(value, Capacity(0, 0))
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "command": _wrong_with_command,
     "no_nul": _nul_in,
     "env_size": _too_large_env,
+    "free": _wrong_with_free,
 }
 
 
@@ -157,6 +172,12 @@ def _quick_check(schema: Mapping[str, Any]) -> quick.Check:
     return _quick[id(schema)][1]
 
 
+def _quick_value(rules: Mapping[str, Any]) -> quick.Check:
+    if id(rules) not in _quick:
+        _quick[id(rules)] = (rules, quick.compile_value(rules, COERCIONS, CHECKS))
+    return _quick[id(rules)][1]
+
+
 def check(
     schema: Mapping[str, Any], document: Any, update: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -176,10 +197,21 @@ def check_thoroughly(
     """As `check`, by Cerberus alone: it can say what is wrong."""
     if not isinstance(document, dict):
         return {}, {"": "an object, please"}
-    return _run(_validator(schema), document, update)
+    return _run(schema, _validator(schema), document, update)
 
 
 def _run(
+    schema: Mapping[str, Any], validator: BanyanValidator, document: dict[str, Any], update: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    spared = sparing.spare(schema, document, _quick_value)
+    checked, issues = _ask(validator, spared.document, update)
+    told = spared.told({name: wrong for name, wrong in issues.items() if name not in spared.issues})
+    if told or spared.is_whole:
+        return checked, told
+    return _ask(validator, document, update)  # nothing is wrong: all of it is wanted
+
+
+def _ask(
     validator: BanyanValidator, document: dict[str, Any], update: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     validator.validate(document, normalize=True)
@@ -200,8 +232,12 @@ def demand(schema: Mapping[str, Any], document: Any, update: bool = False) -> di
 
 def check_value(schema: Mapping[str, Any], field: str, value: Any) -> tuple[Any, Any]:
     """(one value normalised by the rules of a field, what is wrong with it or None)."""
-    checked, issues = _run(_validator(schema, field), {field: value}, update=True)
-    return checked.get(field), issues.get(field)
+    rules = {field: schema[field]}
+    try:
+        return _quick_value(schema[field])(value), None
+    except quick.Unsure:
+        checked, issues = _run(rules, _validator(schema, field), {field: value}, update=True)
+        return checked.get(field), issues.get(field)
 
 
 def demand_value(schema: Mapping[str, Any], field: str, value: Any, name: str) -> Any:

@@ -109,8 +109,5 @@ FORMS: Mapping[str, Form] = {
 }
 
 
-# Forms that a field names by itself, as `meta.form`. A claim's `fits` reads as a capacity of
-# which anything may be left out.
-NAMED: Mapping[str, Form] = {
-    "free": {name: rule for name, rule in FORMS["capacity"].items() if name != "required"}
-}
+# A claim's `fits` reads as a capacity of which anything may be left out.
+FREE: Form = {name: rule for name, rule in FORMS["capacity"].items() if name != "required"}

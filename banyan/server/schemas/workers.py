@@ -64,11 +64,13 @@ CLAIM: dict[str, Any] = {
     "worker": {"type": "objectid", "coerce": "object_id", "required": True},
     "claim_id": {"type": "string", "minlength": 1, "maxlength": 128},
     "max": {"type": "integer", "min": 1, "max": 1000},
-    "fits": {"type": "dict", "meta": {"form": "free"}},
+    "fits": {"type": "dict", "check_with": "free"},
     "queues": _QUEUES,
     "labels": _LABELS,
     "start": {"type": "boolean"},
 }
+
+CLAIM_ONE: dict[str, Any] = {"worker": CLAIM["worker"]}
 
 BEAT: dict[str, Any] = {
     "attempts": {

@@ -37,9 +37,10 @@ _SHOWN = (
 
 def claim(call: Call) -> Answer:
     """POST /tasks/<id>/claim and POST /tasks/claim."""
-    body = validation.demand(schemas.CLAIM, call.body)
     if call.item_id:
-        return Answer(claim_one(call, call.item_id, body["worker"]))
+        named = validation.demand(schemas.CLAIM_ONE, call.body)
+        return Answer(claim_one(call, call.item_id, named["worker"]))
+    body = validation.demand(schemas.CLAIM, call.body)
     worker = renewed(call, body["worker"])
     items = [shown(call, task) for task in _claim_many(call, worker, body)]
     answer = {"_items": items, "lease_seconds": knobs().LEASE_SECONDS}
@@ -156,10 +157,7 @@ def _claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[D
 def free_of(call: Call, worker: Document, given: Any, total: Capacity) -> Capacity:
     """What the worker says is free; where it does not say, what it does not hold."""
     if given is not None:
-        try:
-            return free_from(given, total)
-        except ValueError as error:
-            raise BanyanError("invalid", "see _issues", {"fits": str(error)}) from None
+        return free_from(given, total)
     free = total
     for task in tasks.held_by(call.store, [worker["_id"]], ["holder"]):
         free = free.minus(Grant.from_json(task["holder"]["granted"]))

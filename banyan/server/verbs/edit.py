@@ -16,9 +16,10 @@ from banyan.config import knobs
 from banyan.domain.lifecycle import Change, Same
 from banyan.domain.states import State
 from banyan.errors import BanyanError
-from banyan.server import aftermath, represent
+from banyan.server import aftermath, represent, validation
 from banyan.server.auth import scope
 from banyan.server.calls import Answer, Call
+from banyan.server.schemas.workers import CLAIM_ONE
 from banyan.server.scoped import missing
 from banyan.server.shapes import SHAPES
 from banyan.server.store import tasks
@@ -139,12 +140,15 @@ def _is_claim(call: Call, body: Mapping[str, Any]) -> bool:
 def _claim(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Document:
     if not call.caller.has("worker"):
         raise BanyanError("forbidden", "only a worker claims tasks")
+    more = body.keys() - {"state", "update_execution_data"}
+    if more:
+        raise BanyanError("invalid", "a claim changes nothing else", dict.fromkeys(more, "not now"))
     data = body.get("update_execution_data")
-    worker = data.get("worker") if isinstance(data, dict) else None
-    if not isinstance(worker, str) or not ObjectId.is_valid(worker):
-        issues = {"update_execution_data": {"worker": "the id of your registered worker"}}
-        raise BanyanError("invalid", "a claim names its worker", issues)
-    return claim.claim_one(call, task_id, ObjectId(worker))
+    named, issues = validation.check(CLAIM_ONE, {} if data is None else data)
+    if issues:
+        message = "a claim names its worker, and nothing else"
+        raise BanyanError("invalid", message, {"update_execution_data": issues})
+    return claim.claim_one(call, task_id, named["worker"])
 
 
 def _is_report(call: Call, body: Mapping[str, Any]) -> bool:

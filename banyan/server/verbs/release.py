@@ -7,25 +7,20 @@ from bson import ObjectId
 from banyan.domain import lifecycle
 from banyan.domain.lifecycle import Change
 from banyan.errors import BanyanError
-from banyan.server import aftermath, represent
+from banyan.server import aftermath, represent, validation
 from banyan.server.auth import attempt_of
 from banyan.server.calls import OK, Answer, Call, Context
+from banyan.server.schemas import answers as schemas
 from banyan.server.store import attempts, tasks
 from banyan.server.store.mongo import Document, now
 from banyan.server.verbs.leases import check_token
-
-TOKENS_MAX = 1024
 
 
 def release(call: Call) -> Answer:
     """POST /tasks/<id>/release {"token"}, POST /tasks/release {"tokens": [...]}."""
     if call.item_id:
         return Answer(_one(call, call.item_id))
-    tokens = call.body.get("tokens") if isinstance(call.body, dict) else None
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
-        raise BanyanError("invalid", "see _issues", {"tokens": "a list of attempt tokens"})
-    if len(tokens) > TOKENS_MAX:
-        raise BanyanError("too_large", f"at most {TOKENS_MAX} tokens")
+    tokens = validation.demand(schemas.RELEASE_MANY, call.body)["tokens"]
     held = {attempt_of(call.context.attempt_secret, token) for token in tokens} - {None}
     query = {"holder.attempt": {"$in": list(held)}, "holder.account": call.caller.account}
     give_back(call.context, tasks.held(call.store, query), "released by its worker")
@@ -36,8 +31,8 @@ def _one(call: Call, task_id: ObjectId) -> Document:
     found = tasks.find(call.store, [task_id]).get(task_id)
     if found is None:
         raise BanyanError("not_found", f"there is no task {task_id}")
-    token = call.body.get("token") if isinstance(call.body, dict) else None
-    check_token(call, found, token)
+    body = validation.demand(schemas.RELEASE, {} if call.body is None else call.body)
+    check_token(call, found, body.get("token"))
     give_back(call.context, [found], "released by its worker")
     current = tasks.find(call.store, [task_id])[task_id]
     return {**represent.task(call, current), **OK}
