@@ -99,6 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each bad request
     serve(socket.socket(fileno=options.fd), os.environ["BANYAN_MONGO_URI"])
     # A thread that still waits for the database would hold up the end for half a minute.
     logging.shutdown()

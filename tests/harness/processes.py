@@ -107,7 +107,7 @@ class Processes:
         """What makes a process of this test recognisable, and finds the checkout."""
         return {MARK: self.mark, "PYTHONPATH": str(ROOT)}
 
-    def end(self) -> None:
+    def end(self, grace_seconds: float = 5.0) -> None:
         """End what still goes, in the reverse order; fail if a descendant is left over."""
         for started in reversed(self._started):
             if started.process.poll() is None:
@@ -117,7 +117,7 @@ class Processes:
                 except subprocess.TimeoutExpired:
                     started.kill()
         try:
-            eventually(lambda: not marked_processes(self.mark), 5)
+            eventually(lambda: not marked_processes(self.mark), grace_seconds)
         except AssertionError:
             left = marked_processes(self.mark)
             for pid in left:

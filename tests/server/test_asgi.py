@@ -100,6 +100,17 @@ def test_several_requests_on_one_connection(server: Served) -> None:
     assert [answers.count(b'"/%d"' % number) for number in range(3)] == [1, 1, 1]
 
 
+def test_a_wish_for_another_protocol_is_passed_over(server: Served) -> None:
+    head, body = head_and_body(
+        server.raw(
+            b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\n"
+            b"Upgrade: websocket\r\n\r\n"
+        )
+    )
+    assert head.startswith("http/1.1 200")
+    assert json.loads(body)["PATH_INFO"] == "/a"
+
+
 # --- What goes out ---------------------------------------------------------------------
 
 
