@@ -31,12 +31,16 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
         @click.option(
             "--profile", help="A profile. [default: BANYAN_PROFILE, else the default one]"
         )
+        @click.option(
+            "--curl", is_flag=True, help="Print the request as a curl command; send nothing."
+        )
         @functools.wraps(command)
         def connected(
             url: str | None,
             token: str | None,
             token_file: str | None,
             profile: str | None,
+            curl: bool,
             **options: Any,
         ) -> Any:
             from banyan.client.api import Client
@@ -46,11 +50,21 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
             with Client(
                 url, token, profile=profile, role=role, retry_seconds=PATIENCE_SECONDS
             ) as client:
-                return command(client, **options)
+                if not curl:
+                    return command(client, **options)
+                _print_requests(client, command, options)
+                return None
 
         return connected
 
     return decorate
+
+
+def _print_requests(client: Any, command: Callable[..., Any], options: dict[str, Any]) -> None:
+    from banyan.cli.curl import show_requests
+
+    for line in show_requests(client, lambda showing: command(showing, **options)):
+        click.echo(line)
 
 
 def read_token_file(name: str, role: str) -> str:

@@ -4,23 +4,22 @@ import sys
 
 import click
 
+from banyan.cli.asking import assured, yes
 from banyan.cli.connection import with_client
 from banyan.cli.output import as_json, print_json, say
-from banyan.cli.selecting import find_ids
+from banyan.cli.selecting import Selection, in_state, selection_options
 from banyan.cli.verdict import exit_status, standing
 from banyan.cli.words import duration_seconds
 from banyan.client.api import Client
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED, EXIT_UNAVAILABLE
 
-_ids = click.argument("ids", nargs=-1, required=True, metavar="ID...")
-
 
 @click.command("wait")
 @with_client()
-@_ids
+@selection_options
 @click.option("--timeout", metavar="TIME", help='Give up after "90s", "10 minutes" (code 75).')
 @as_json
-def wait_command(client: Client, ids: tuple[str, ...], timeout: str | None, as_json: bool) -> int:
+def wait_command(client: Client, chosen: Selection, timeout: str | None, as_json: bool) -> int:
     """Wait until all the tasks have ended; 1 if one of them did not succeed.
 
     \b
@@ -28,9 +27,9 @@ def wait_command(client: Client, ids: tuple[str, ...], timeout: str | None, as_j
       banyan wait --timeout 1h $(banyan submit -q -- make) && echo built
     """
     seconds = None if timeout is None else duration_seconds(timeout, "--timeout")
-    chosen = find_ids(client, ids)
+    ids = chosen.find_ids(client)
     try:
-        ended = client.wait(chosen, timeout_seconds=seconds, on_change=_Counter(len(chosen)))
+        ended = client.wait(ids, timeout_seconds=seconds, on_change=_Counter(len(ids)))
     except TimeoutError as problem:
         say(f"banyan: {problem}")
         return EXIT_UNAVAILABLE
@@ -47,42 +46,59 @@ def wait_command(client: Client, ids: tuple[str, ...], timeout: str | None, as_j
 
 @click.command("cancel")
 @with_client()
-@_ids
-def cancel_command(client: Client, ids: tuple[str, ...]) -> None:
+@selection_options
+@yes
+def cancel_command(client: Client, chosen: Selection, yes: bool) -> None:
     """Cancel tasks; what waits for them is cancelled too. Ended ones stay as they are.
+
+    More than one: it asks first.
 
     \b
     Example:
       banyan cancel last
+      banyan cancel --yes --state available --tag sweep=7
     """
-    client.cancel(find_ids(client, ids))
+    # Named one by one they are the server's to judge; of many, those that ended are no matter.
+    ids = (chosen.only(in_state("open")) if chosen.broad else chosen).find_ids(client)
+    assured(f"Cancel {len(ids)} tasks?", len(ids), yes)
+    client.cancel(ids)
 
 
 @click.command("retry")
 @with_client()
-@_ids
+@selection_options
 @click.option("--downstream", is_flag=True, help="And what was cancelled because of them.")
-def retry_command(client: Client, ids: tuple[str, ...], downstream: bool) -> None:
+def retry_command(client: Client, chosen: Selection, downstream: bool) -> None:
     """Give ended tasks one more attempt; earlier attempts and their output are kept.
+
+    Of an array, a name or a tag it takes those that failed, unless --state says otherwise.
 
     \b
     Example:
       banyan retry --downstream 6740a1b2
+      banyan retry --state failed --tag sweep=7
     """
-    client.retry(find_ids(client, ids), downstream=downstream)
+    if chosen.broad and not chosen.stated:
+        chosen = chosen.only(in_state("failed"))
+    ids = chosen.find_ids(client)
+    client.retry(ids, downstream=downstream)
+    if chosen.broad:
+        say(f"{len(ids)} tasks have one more attempt")
 
 
 @click.command("release")
 @with_client()
-@_ids
-def release_command(client: Client, ids: tuple[str, ...]) -> None:
+@selection_options
+def release_command(client: Client, chosen: Selection) -> None:
     """Let tasks go that were submitted with --hold.
 
     \b
     Example:
-      banyan release $(banyan ls -q --state inactive)
+      banyan release --state inactive --name train
     """
-    client.release(find_ids(client, ids))
+    client.release(
+        (chosen.only({"state": "inactive"}) if chosen.broad else chosen).find_ids(client)
+    )
 
 
 class _Counter:

@@ -1,36 +1,68 @@
-"""`banyan log`: what a task has written."""
+"""`banyan log`: what tasks have written."""
+
+import sys
 
 import click
 
 from banyan.cli.connection import with_client
 from banyan.cli.following import follow_to_here, write
-from banyan.cli.selecting import find_id
+from banyan.cli.output import harmless
+from banyan.cli.selecting import Selection, selection_options
+from banyan.cli.verdict import standing
 from banyan.client.api import Client
+from banyan.errors import BanyanError
 
 
 @click.command("log")
 @with_client()
-@click.argument("id")
+@selection_options
 @click.option("-f", "--follow", is_flag=True, help="Go on as it comes, until the task has ended.")
 @click.option("--attempt", type=click.IntRange(min=1), help="Which one. [default: the last]")
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only this one.")
+@click.option("--tail", type=click.IntRange(min=1), metavar="N", help="Only the last N lines.")
 @click.option("--raw", is_flag=True, help="Let control characters through to the terminal.")
 def log_command(
-    client: Client, id: str, follow: bool, attempt: int | None, stream: str | None, raw: bool
+    client: Client,
+    chosen: Selection,
+    follow: bool,
+    attempt: int | None,
+    stream: str | None,
+    tail: int | None,
+    raw: bool,
 ) -> None:
     """What a task has written, both streams in the order in which it came.
 
     In a pipe the bytes are those that the task wrote. With -f, where standard output and
-    error of this command are two places, each stream goes to its own.
+    error of this command are two places, each stream goes to its own. Of several tasks each
+    output has a title.
 
     \b
     Example:
       banyan log -f last
+      banyan log --state failed --tag sweep=7 --tail 20
     """
-    chosen = find_id(client, id)
+    ids = chosen.find_ids(client)
+    if follow and (len(ids) > 1 or tail):
+        raise BanyanError("usage", "-f follows one task, from its beginning")
     if follow and attempt is None and stream is None:
-        follow_to_here(client.transport, chosen, raw)
+        follow_to_here(client.transport, ids[0], raw)
     elif follow:
-        write(client.follow(chosen, attempt=attempt, stream=stream), 1, raw)
-    else:
-        write([client.log(chosen, attempt=attempt, stream=stream)], 1, raw)
+        write(client.follow(ids[0], attempt=attempt, stream=stream), 1, raw)
+    for place, id in enumerate([] if follow else ids):
+        if chosen.broad:
+            _title(client, id, first=place == 0)
+        output = client.log(id, attempt=attempt, stream=stream)
+        write([_last_lines(output, tail) if tail else output], 1, raw)
+
+
+def _title(client: Client, id: str, first: bool) -> None:
+    task = client.get(id)
+    told = " ".join(filter(None, (id, task.get("name"), standing(task))))
+    index = (task.get("env") or {}).get("BANYAN_ARRAY_INDEX")
+    number = f" [{index}]" if index else ""
+    click.echo(f"{'' if first else chr(10)}==> {harmless(told + number)} <==")
+    sys.stdout.flush()
+
+
+def _last_lines(output: bytes, count: int) -> bytes:
+    return b"".join(output.splitlines(keepends=True)[-count:])

@@ -8,9 +8,8 @@ import click
 
 from banyan.cli.connection import with_client
 from banyan.cli.output import age, as_json, column, print_json, print_table, quiet
-from banyan.cli.selecting import in_state
+from banyan.cli.selecting import complete_state, filters, select
 from banyan.cli.verdict import standing
-from banyan.cli.words import pairs
 from banyan.client.api import Client
 from banyan.domain.units import format_bytes
 from banyan.errors import BanyanError
@@ -25,7 +24,13 @@ _USUAL = {"QUEUE": ["default"], "CORES": ["1"], "MEMORY": ["128 MiB"], "ATTEMPTS
 
 @click.command("ls")
 @with_client()
-@click.option("--state", help="A state or an outcome; also: failed, open.")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.option(
+    "--state",
+    metavar="STATE",
+    help="A state or an outcome; also: failed, open, ended.",
+    shell_complete=complete_state,
+)
 @click.option("--name", help="Only of this name.")
 @click.option("--queue", help="Only of this queue.")
 @click.option("--tag", multiple=True, metavar="KEY=VALUE", help="Only with this tag.")
@@ -36,6 +41,7 @@ _USUAL = {"QUEUE": ["default"], "CORES": ["1"], "MEMORY": ["128 MiB"], "ATTEMPTS
 @quiet
 def ls_command(
     client: Client,
+    tasks: tuple[str, ...],
     state: str | None,
     name: str | None,
     queue: str | None,
@@ -52,12 +58,11 @@ def ls_command(
     Example:
       banyan ls --state failed --tag experiment=7
     """
-    wanted: dict[str, Any] = {**_filter(where), **(in_state(state) if state else {})}
-    wanted.update({key: value for key, value in (("name", name), ("queue", queue)) if value})
-    wanted.update({f"tags.{key}": value for key, value in pairs(tag, "--tag").items()})
+    like = filters(state, name, queue, tag) + ([_filter(where)] if where else [])
+    wanted = select(client, tasks, like).where if tasks or like else None
     projection = {"state": 1} if quiet else dict.fromkeys(_LISTED, 1)
     found = client.find(
-        wanted or None,
+        wanted,
         sort="-_created,-_id",
         limit=None if everything else limit,
         projection=None if as_json else projection,

@@ -19,7 +19,7 @@ SECTIONS = {
     "Start": {
         "up": ("start", "Server, database and a worker, all on this machine."),
         "server": ("start", "The server alone."),
-        "worker": ("worker", "A worker for a server, here or elsewhere."),
+        "worker": ("worker", "A worker for a server; list, drain or remove workers."),
     },
     "Tasks": {
         "submit": ("submit", "Put a task into the queue."),
@@ -31,10 +31,19 @@ SECTIONS = {
         "cancel": ("ending", "Cancel tasks."),
         "release": ("ending", "Let held tasks go."),
         "retry": ("ending", "Give ended tasks one more attempt."),
+        "explain": ("explain", "Why a task does not run, or where its time went."),
+        "script": ("explain", "A shell script that runs a task again by hand."),
+    },
+    "Overview": {
+        "progress": ("progress", "How far tasks are, live."),
+        "top": ("top", "Workers and what they run, live."),
+        "stats": ("stats", "How many, how long, how busy."),
     },
     "Access": {
         "login": ("access", "Remember a server and a token."),
         "account": ("access", "Create, list and revoke accounts."),
+        "config": ("config", "Which settings are in force, and where they come from."),
+        "completion": ("completion", "For the Tab key of bash, zsh or fish."),
     },
 }
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
@@ -43,6 +52,9 @@ EXIT_CODES = (
     "Exit codes: 0 done, 1 a task failed, 2 wrong usage, 3 not found, 4 refused, "
     "5 no or wrong token, 75 no server or not in time, 130 interrupted."
 )
+
+
+COMPLETION_VARIABLE = "_BANYAN_COMPLETE"
 
 
 class LazyGroup(click.Group):
@@ -85,6 +97,8 @@ def banyan() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command line (left out: of this process) and ends the process."""
+    if COMPLETION_VARIABLE in os.environ:
+        sys.exit(_complete(os.environ[COMPLETION_VARIABLE]))
     code = run(list(sys.argv[1:] if arguments is None else arguments))
     try:
         sys.stdout.flush()
@@ -112,6 +126,13 @@ def run(arguments: list[str]) -> int:
         _tell(error)
         return error.exit_code
     return result if isinstance(result, int) else EXIT_OK
+
+
+def _complete(instruction: str) -> int:
+    """Answers the shell, which asks at the Tab key."""
+    from click.shell_completion import shell_complete
+
+    return shell_complete(banyan, {}, "banyan", COMPLETION_VARIABLE, instruction)
 
 
 def _tell(error: BanyanError) -> None:

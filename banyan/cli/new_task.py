@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from banyan.cli.selecting import find_id
+from banyan.cli.directives import runnable, script_of, with_directives
+from banyan.cli.selecting import find_ids
 from banyan.cli.words import cores as cores_wanted
 from banyan.cli.words import duration_milliseconds, environment, pairs
 from banyan.client.api import Client
@@ -32,9 +33,9 @@ _OPTIONS = (
     click.option("--priority", metavar="N", help="Larger first; or backfill, low, normal, high."),
     click.option("--label", multiple=True, metavar="KEY=VALUE", help="What the worker must offer."),
     click.option("--tag", multiple=True, metavar="KEY=VALUE", help="A tag to find it by."),
-    click.option("--after", multiple=True, metavar="ID", help="Wait until that one succeeded."),
-    click.option("--after-fail", multiple=True, metavar="ID", help="Wait until it failed."),
-    click.option("--after-any", multiple=True, metavar="ID", help="Wait until it ended."),
+    click.option("--after", multiple=True, metavar="TASK", help="Wait until it succeeded."),
+    click.option("--after-fail", multiple=True, metavar="TASK", help="Wait until it failed."),
+    click.option("--after-any", multiple=True, metavar="TASK", help="Wait until it ended."),
     click.option("--env", multiple=True, metavar="KEY[=VALUE]", help="For its environment."),
     click.option("--cwd", metavar="DIR", help="Where it runs. [default: the directory here]"),
     click.option("--retries", type=click.IntRange(min=0), metavar="N", help="After failures."),
@@ -50,6 +51,11 @@ def task_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_task(client: Client, words: tuple[str, ...], **options: Any) -> Any:
         mine = {name: options.pop(name) for name in _NAMES}
+        script = script_of(words)
+        if script and not mine["shell"]:
+            mine = with_directives(script, mine, click.get_current_context(), _NAMES)
+            mine["name"] = mine["name"] or script.stem
+            words = tuple(runnable(script, words))
         return command(client, task=_task(client, words, **mine), **options)
 
     for option in reversed(_OPTIONS):
@@ -99,4 +105,4 @@ def _ids(client: Client, named: Sequence[str]) -> list[str]:
     split = [one for text in named for one in text.split(",") if one]
     if named and not split:
         raise BanyanError("usage", "the id of a task is missing")
-    return list(dict.fromkeys(find_id(client, one) for one in split))
+    return find_ids(client, split)

@@ -1,37 +1,55 @@
-"""`banyan submit`: a task into the queue."""
+"""`banyan submit`: a task into the queue, or many at once."""
 
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from banyan.cli.connection import with_client
 from banyan.cli.new_task import OWN_WORDS_LAST, task_options
 from banyan.cli.output import as_json, print_json, quiet, say
+from banyan.cli.sweeps import expanded, sweep_options
 from banyan.client.api import Client
 
 
 @click.command("submit", context_settings=OWN_WORDS_LAST)
 @with_client()
 @task_options
+@sweep_options
 @click.option("--hold", is_flag=True, help="Leave it inactive until 'banyan release'.")
 @as_json
 @quiet
 def submit_command(
-    client: Client, task: dict[str, Any], hold: bool, as_json: bool, quiet: bool
+    client: Client,
+    task: dict[str, Any],
+    array: str | None,
+    each_line: TextIO | None,
+    from_json: TextIO | None,
+    hold: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
-    """Put COMMAND into the queue and print the task's id.
+    """Put COMMAND into the queue and print the task's id; of many, one id a line.
 
     COMMAND is a program and its arguments, taken as they are; with --shell it is one line
-    for /bin/sh.
+    for /bin/sh. Of a script that ends in .sh the comments '#BANYAN --cores 4' at its top are
+    read as options.
 
     \b
     Example:
       banyan submit --cores 4 --memory "8 GiB" --retries 2 -- python train.py --epochs 10
+      banyan submit --each-line params.txt -- python sim.py {line}
     """
-    created = client.submit(task, hold=hold)
+    many = expanded(task, array, each_line, from_json)
+    created = client.submit([task] if many is None else many, hold=hold)
     if as_json:
-        print_json(created)
+        print_json(created[0] if many is None else created)
         return
-    click.echo(created["_id"])
-    if not quiet:
-        say(f"{created.get('state', 'submitted')}; see it with: banyan log -f {created['_id']}")
+    for one in created:
+        click.echo(one["_id"])
+    if quiet:
+        return
+    if many is None:
+        one = created[0]
+        say(f"{one.get('state', 'submitted')}; see it with: banyan log -f {one['_id']}")
+    else:
+        say(f"{len(created)} tasks; see how far they are with: banyan progress last")

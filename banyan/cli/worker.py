@@ -1,4 +1,4 @@
-"""`banyan worker`: one more worker, for a server here or elsewhere.
+"""`banyan worker`: one more worker, for a server here or elsewhere; what it leads to.
 
 It only reads the command line; `banyan.worker.agent` does the work.
 """
@@ -12,13 +12,14 @@ import click
 
 from banyan import profiles
 from banyan.cli.words import duration_seconds, pairs, size_bytes
-from banyan.errors import BanyanError
+from banyan.cli.workers import drain_command, list_command, remove_command
+from banyan.errors import EXIT_OK, BanyanError
 
 if TYPE_CHECKING:
     from banyan.worker.options import Options
 
 
-@click.command("worker")
+@click.group("worker", invoke_without_command=True)
 @click.option("--url", help="The server. [default: of the profile]")
 @click.option(
     "--token-file",
@@ -46,8 +47,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="What tasks get to end in, at the second SIGTERM.",
 )
+@click.pass_context
 def worker_command(
-    url: str | None, token_file: Path | None, profile: str | None, **given: Any
+    context: click.Context,
+    /,
+    url: str | None,
+    token_file: Path | None,
+    profile: str | None,
+    **given: Any,
 ) -> int:
     """Claims tasks that fit on this machine and runs them, until it is told to end.
 
@@ -58,6 +65,8 @@ def worker_command(
     Example:
       banyan worker --url http://head:5100 --token-file worker.token --cores 4 --queue night
     """
+    if context.invoked_subcommand is not None:
+        return EXIT_OK
     if importlib.util.find_spec("psutil") is None:
         message = "the worker's parts are not installed: pip install 'banyan[worker]'"
         raise BanyanError("usage", message)
@@ -68,6 +77,10 @@ def worker_command(
     from banyan.worker import agent
 
     return agent.main(_options(url, token_file.absolute(), given))
+
+
+for _command in (list_command, drain_command, remove_command):
+    worker_command.add_command(_command)
 
 
 def _options(url: str, token_file: Path, given: Mapping[str, Any]) -> "Options":

@@ -151,6 +151,15 @@ class Client:
         """
         return wait_until_ended(self.transport, list(ids), timeout_seconds, on_change)
 
+    def explain(self, id: str) -> Document:
+        """Why it does not run, or where its time went: `state`, `causes`, `times`."""
+        return self._body("GET", f"/tasks/{id}/explain")
+
+    def script(self, id: str) -> str:
+        """A shell script that runs it by hand."""
+        body = self.transport.request("GET", f"/tasks/{id}/script", raw=True).body
+        return bytes(body).decode()
+
     # --- output ------------------------------------------------------------------------
 
     def log(self, id: str, *, attempt: int | None = None, stream: str | None = None) -> bytes:
@@ -184,6 +193,27 @@ class Client:
     def workers(self) -> list[Document]:
         """All workers: capacity, what is reserved and used, last beat, mode."""
         return list(self.find(resource="workers"))
+
+    def drain_worker(self, id: str) -> None:
+        """It finishes what it runs and takes nothing new."""
+        self.transport.request("POST", f"/workers/{id}/drain", json={}, repeatable=True)
+
+    def remove_worker(self, id: str) -> None:
+        """It ends, and what it runs is given back."""
+        self.transport.request("DELETE", f"/workers/{id}")
+
+    # --- counts ------------------------------------------------------------------------
+
+    def statistics(
+        self, where: Mapping[str, Any] | None = None, by: Sequence[str] = ("state", "outcome")
+    ) -> Document:
+        """`count`, `by_state` and the like of tasks that match, and how long attempts took."""
+        params = {"by": ",".join(by), **({"where": where} if where else {})}
+        return self._body("GET", "/tasks/statistics", params=params)
+
+    def worker_statistics(self) -> Document:
+        """`capacity`, `reserved` and `used` of all live workers together."""
+        return self._body("GET", "/workers/statistics")
 
     # -----------------------------------------------------------------------------------
 

@@ -35,8 +35,10 @@ def test_help_names_every_command_and_the_exit_codes(capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(
     "words",
-    [[name] for name in cli.COMMANDS if name != "account"]
-    + [["account", verb] for verb in ("create", "list", "revoke")],
+    [[name] for name in cli.COMMANDS if name not in ("account", "config")]
+    + [["account", verb] for verb in ("create", "list", "revoke")]
+    + [["worker", verb] for verb in ("list", "drain", "remove")]
+    + [["config", "show"]],
     ids=" ".join,
 )
 def test_every_command_has_help_with_an_example(

@@ -1,7 +1,9 @@
 """A whole stack (`banyan up`) and the command line beside it, as at somebody's terminal."""
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -69,6 +71,16 @@ class Stack:
         """What it prints, read as JSON."""
         return json.loads(self.text(*arguments, **more))
 
+    def on_a_terminal(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        """What a terminal of 150 columns gets to see."""
+        ours, theirs = pty.openpty()
+        try:
+            surroundings = {"TERM": "xterm-256color", "COLUMNS": "150", **environment}
+            self.call(*arguments, code=code, stdout=theirs, stderr=theirs, environment=surroundings)
+        finally:
+            os.close(theirs)
+        return read_all(ours)
+
     def begin(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """`banyan ARGUMENTS...`, still going."""
         return subprocess.Popen(
@@ -78,6 +90,16 @@ class Stack:
             stderr=subprocess.PIPE,
             cwd=ROOT,
         )
+
+
+def read_all(terminal: int) -> str:
+    """What was written to our side of a terminal that nobody writes to any more; closes it."""
+    pieces = []
+    with contextlib.suppress(OSError), open(terminal, "rb", buffering=0) as file:
+        # Linux says OSError when the last writer has gone.
+        while piece := file.read(65536):
+            pieces.append(piece)
+    return b"".join(pieces).decode()
 
 
 def interrupt(process: "subprocess.Popen[bytes]") -> tuple[int, str]:

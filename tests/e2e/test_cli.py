@@ -2,26 +2,14 @@
 
 import json
 import os
-import pty
 import re
 import signal
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.stack import Stack, interrupt
-from tests.harness import Processes, eventually, marked_processes
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    directory = tmp_path_factory.mktemp("stack")
-    processes = Processes(directory)
-    yield Stack(processes, directory, "--cores", "4")
-    processes.end()
+from tests.harness import eventually, marked_processes
 
 
 def state_of(stack: Stack, id: str) -> str:
@@ -278,37 +266,15 @@ def test_cancel_and_retry(stack: Stack) -> None:
 # --- on a terminal -----------------------------------------------------------------------
 
 
-def on_a_terminal(stack: Stack, *arguments: str, **environment: str) -> str:
-    """What a terminal gets to see."""
-    ours, theirs = pty.openpty()
-    try:
-        environment = {"TERM": "xterm-256color", "COLUMNS": "150", **environment}
-        stack.call(*arguments, stdout=theirs, stderr=theirs, environment=environment)
-        os.close(theirs)
-        pieces = []
-        while piece := _read(ours):
-            pieces.append(piece)
-        return b"".join(pieces).decode()
-    finally:
-        os.close(ours)
-
-
-def _read(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:  # Linux says so when the last writer has gone
-        return b""
-
-
 def test_a_terminal_gets_a_drawn_table_a_pipe_plain_columns(stack: Stack) -> None:
     id = stack.text("submit", "-q", "--tag", "set=tty", "--name", "e\x1b]0;evil\x07", "--", "true")
     stack.call("wait", id)
-    drawn = on_a_terminal(stack, "ls", "--tag", "set=tty")
+    drawn = stack.on_a_terminal("ls", "--tag", "set=tty")
     assert id in drawn
     assert "\x1b[32m" in drawn
     assert "\x1b]0" not in drawn
-    assert "\x1b[32m" not in on_a_terminal(stack, "ls", "--tag", "set=tty", NO_COLOR="1")
-    narrow = on_a_terminal(stack, "ls", "--tag", "set=tty", COLUMNS="60")
+    assert "\x1b[32m" not in stack.on_a_terminal("ls", "--tag", "set=tty", NO_COLOR="1")
+    narrow = stack.on_a_terminal("ls", "--tag", "set=tty", COLUMNS="60")
     assert id in narrow
     assert "success" in narrow
     plain = stack.text("ls", "--tag", "set=tty")
@@ -320,10 +286,10 @@ def test_output_cannot_take_a_terminal_over_unless_asked(stack: Stack) -> None:
     evil = r"\033]0;evil\007\033[6nplain \033[31mred\033[0m\n"
     id = stack.text("submit", "-q", "--", "printf", evil)
     stack.call("wait", id)
-    shown = on_a_terminal(stack, "log", id)
+    shown = stack.on_a_terminal("log", id)
     assert "evil" not in shown
     assert "plain \x1b[31mred" in shown
-    assert "\x1b]0;evil\x07" in on_a_terminal(stack, "log", "--raw", id)
+    assert "\x1b]0;evil\x07" in stack.on_a_terminal("log", "--raw", id)
     assert "\x1b]0;evil\x07" in stack.text("log", id)
 
 

@@ -79,7 +79,14 @@ TOKENS = _items(_object(_id={"type": "string"}, created=_TIME, expires=_TIME, la
 HISTORY = _items({"item_of": "attempts", "schema": {}})
 RUNNING = _items({"item_of": "tasks", "schema": {}})
 
-_TIMES = _object(waiting_milliseconds=_COUNT, running_milliseconds=_COUNT, attempts=_COUNT)
+_TIMES = _object(
+    waiting_milliseconds=_COUNT,
+    dependencies_milliseconds=_COUNT,
+    queue_milliseconds=_COUNT,
+    running_milliseconds=_COUNT,
+    retries_milliseconds=_COUNT,
+    attempts=_COUNT,
+)
 _STATE: Rules = {"type": "string", "allowed": [str(state) for state in State]}
 EXPLAIN = _object(
     _id=_ID,

@@ -6,10 +6,12 @@ word, a sentence, and what it is about, so that programs and people read the sam
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, grant_for
 from banyan.domain.states import ENDED, HELD, State
+from banyan.domain.units import format_bytes
 from banyan.server import scoped
 from banyan.server.calls import Answer, Call
 from banyan.server.store import attempts, claims, tasks, workers
@@ -27,7 +29,7 @@ def explain(call: Call) -> Answer:
     elif state == State.AVAILABLE:
         causes = _available(call, task)
     else:
-        causes = [_cause(str(state), task.get("reason") or f"the task is {state}")]
+        causes = [_over(task, state)]
     answer: dict[str, Any] = {"_id": task["_id"], "state": state, "causes": causes}
     if state in ENDED or state in HELD:
         answer["times"] = times_of(task, attempts.of_task(call.store, task["_id"]))
@@ -38,16 +40,29 @@ def _cause(word: str, message: str, **more: Any) -> dict[str, Any]:
     return {"cause": word, "message": message, **more}
 
 
+def _over(task: Document, state: State) -> dict[str, Any]:
+    told = task.get("reason") or f"the task is {task.get('outcome') or state}"
+    retried = {
+        "failure": "see its output with 'log', mend what is wrong, and retry it",
+        "timeout": "give it a longer timeout, and retry it",
+        "oom": "ask for more memory, and retry it",
+    }
+    advice = retried.get(task.get("outcome") or "")
+    return _cause(str(state), told, **({"advice": advice} if advice else {}))
+
+
 def _inactive(call: Call, task: Document) -> list[dict[str, Any]]:
     parents = task.get("open_parents") or []
     if not parents:
-        return [_cause("held", "it waits for its owner: set its state to available")]
+        advice = "release it, which sets its state to available"
+        return [_cause("held", "it is held: it waits for its owner", advice=advice)]
     shown = tasks.find(call.store, parents[:_PARENTS_SHOWN], fields=["name", "state"])
     open_ones = [
         {"_id": one["_id"], "name": one.get("name"), "state": one["state"]}
         for one in shown.values()
     ]
-    message = f"{len(parents)} parents are still open; it becomes available when they are done"
+    said = "1 parent is" if len(parents) == 1 else f"{len(parents)} parents are"
+    message = f"{said} still open; it becomes available when they are done"
     return [_cause("parents_open", message, count=len(parents), parents=open_ones)]
 
 
@@ -57,20 +72,23 @@ def _available(call: Call, task: Document) -> list[dict[str, Any]]:
     live = [worker for worker in workers.live(call.store) if worker["mode"] == "active"]
     serving = [worker for worker in live if task["queue"] in worker["queues"]]
     if not serving:
-        message = f"no worker serves the queue {task['queue']!r}; start one with --queue"
-        return [_cause("queue_not_served", message, queue=task["queue"])]
+        message = f"no worker serves the queue {task['queue']!r}"
+        advice = f"start one: banyan worker --queue {task['queue']}"
+        return [_cause("queue_not_served", message, queue=task["queue"], advice=advice)]
     labelled = [worker for worker in serving if _has_labels(task, worker)]
     if not labelled:
         message = "no worker of its queue has all the labels that it asks for"
-        return [_cause("labels_missing", message, labels=task["labels"])]
+        words = " ".join(f"--label {name}={value}" for name, value in task["labels"].items())
+        advice = f"start one: banyan worker {words}"
+        return [_cause("labels_missing", message, labels=task["labels"], advice=advice)]
     able = [worker for worker in labelled if _could_ever(task, worker)]
     if not able:
         return [_too_large(task, labelled)]
     ahead = claims.count_ahead(call.store, task)
-    message = (
-        f"{len(able)} workers could run it and are busy, or claim it now; {ahead} are before it"
-    )
-    return [_cause("waiting", message, workers=len(able), ahead=ahead)]
+    who = "1 worker" if len(able) == 1 else f"{len(able)} workers"
+    message = f"{who} could run it and are busy, or claim it now; {ahead} tasks are before it"
+    advice = "wait, raise its priority, or start one more worker"
+    return [_cause("waiting", message, workers=len(able), ahead=ahead, advice=advice)]
 
 
 def _has_labels(task: Document, worker: Document) -> bool:
@@ -92,9 +110,18 @@ def _too_large(task: Document, candidates: list[Document]) -> dict[str, Any]:
             if wanted > has:
                 best = max(has, lacking.get(name, {}).get("most", 0))
                 lacking[name] = {"wanted": wanted, "most": best}
-    said = "; ".join(f"{one['wanted']} {name}, the nearest has {one['most']}"
-                     for name, one in lacking.items())  # fmt: skip
-    return _cause("too_large", f"no worker has enough: {said}", lacking=lacking)
+    said = "; ".join(
+        f"{_spelled(name, one['wanted'])} wanted, the nearest has {_spelled(name, one['most'])}"
+        for name, one in lacking.items()
+    )
+    advice = "ask for less (while it is inactive), or start a worker that has it"
+    return _cause("too_large", f"no worker has enough: {said}", lacking=lacking, advice=advice)
+
+
+def _spelled(name: str, amount: float) -> str:
+    if name.endswith("_bytes"):
+        return f"{format_bytes(int(amount))} of {name.removesuffix('_bytes')}"
+    return f"{amount:g} {name}"
 
 
 def _compared(grant: Grant, total: Capacity) -> dict[str, tuple[float, float]]:
@@ -113,20 +140,36 @@ def _compared(grant: Grant, total: Capacity) -> dict[str, tuple[float, float]]:
 
 
 def times_of(task: Mapping[str, Any], every: list[Document]) -> dict[str, Any]:
-    """Milliseconds from creation to the first claim, and of all attempts together."""
+    """Where its time went, in milliseconds.
+
+    Of the way to its first attempt (`waiting`) one part was for other tasks or its owner
+    (`dependencies`), the rest in the queue; `retries` lie between attempts.
+    """
     if not every:
         return {"waiting_milliseconds": _between(task["_created"], task["_updated"])}
+    waiting = _between(task["_created"], every[0]["time_claimed"])
     running = sum(
         _between(
             one.get("time_started") or one["time_claimed"], one.get("time_terminated") or now()
         )
         for one in every
     )
-    return {
-        "waiting_milliseconds": _between(task["_created"], every[0]["time_claimed"]),
+    between = sum(
+        _between(one.get("time_terminated") or following["time_claimed"], following["time_claimed"])
+        for one, following in pairwise(every)
+    )
+    times = {
+        "waiting_milliseconds": waiting,
         "running_milliseconds": running,
+        "retries_milliseconds": between,
         "attempts": len(every),
     }
+    if len(every) == 1 and task.get("available_since"):
+        # After another attempt it tells of that one: the first one's is not kept.
+        held_back = min(waiting, _between(task["_created"], task["available_since"]))
+        times["dependencies_milliseconds"] = held_back
+        times["queue_milliseconds"] = waiting - held_back
+    return times
 
 
 def _between(start: datetime, end: datetime) -> int:

@@ -1,0 +1,85 @@
+"""`--curl`: a command's own requests printed as curl commands instead of being sent.
+
+`with_client` gives the command a CurlClient; what the command looks up on the way (which task
+`last` is) goes through `plain`, and is really asked. The token is never printed: the shell
+puts it in from `BANYAN_TOKEN`.
+"""
+
+import contextlib
+import io
+import json
+import shlex
+from collections.abc import Callable
+from typing import Any, Unpack
+
+from banyan.client.api import Client
+from banyan.client.transport import Answer, Options, Transport
+
+
+class Shown(Exception):
+    """The command needs an answer to go on: there is nothing more to show."""
+
+
+class CurlTransport(Transport):
+    """Writes down what it is asked; a read ends the command, a write is answered as if done."""
+
+    def __init__(self, real: Transport) -> None:
+        super().__init__(real.url)
+        self.lines: list[str] = []
+
+    def clone(self) -> Transport:
+        """Itself: nothing is sent, so threads cannot disturb each other."""
+        return self
+
+    def ask(self, method: str, path: str, **options: Unpack[Options]) -> Answer:
+        """Keeps the request as a line for the shell."""
+        sending = self._prepare(method, path, options)
+        words = ["curl"] if method == "GET" else ["curl", "-X", method]
+        line = [*words, "-H", '"Authorization: Bearer $BANYAN_TOKEN"']
+        for name in ("Content-Type", "Prefer"):
+            if name in sending.headers:
+                line += ["-H", shlex.quote(f"{name}: {sending.headers[name]}")]
+        if sending.body is not None:
+            line += ["-d", shlex.quote(_text(sending.body))]
+        self.lines.append(" ".join([*line, shlex.quote(str(sending.url))]))
+        if method == "GET":
+            raise Shown
+        return Answer(200, _as_if_done(options.get("json")))
+
+
+class CurlClient(Client):
+    """A Client that shows its requests; `plain` is the one that sends them."""
+
+    def __init__(self, plain: Client) -> None:
+        self.plain = plain
+        self.showing = CurlTransport(plain.transport)
+        self.transport = self.showing
+
+
+def plain(client: Client) -> Client:
+    """The Client for what must be looked up in any case."""
+    return client.plain if isinstance(client, CurlClient) else client
+
+
+def show_requests(client: Client, command: Callable[[Client], Any]) -> list[str]:
+    """Runs the command without sending or printing anything; its requests."""
+    showing = CurlClient(client)
+    silence = io.StringIO()
+    with (
+        contextlib.suppress(Shown),
+        contextlib.redirect_stdout(silence),
+        contextlib.redirect_stderr(silence),
+    ):
+        command(showing)
+    return showing.showing.lines
+
+
+def _as_if_done(sent: Any) -> Any:
+    if isinstance(sent, list):
+        return {"_status": "OK", "_items": [{**item, "_status": "OK"} for item in sent]}
+    return {"_status": "OK", "_id": "ID", "token": "TOKEN", **(sent or {})}
+
+
+def _text(body: Any) -> str:
+    text = body.decode() if isinstance(body, bytes) else str(body)
+    return json.dumps(json.loads(text), ensure_ascii=False)

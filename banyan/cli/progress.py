@@ -1,0 +1,126 @@
+"""`banyan progress`: how far tasks are, by state, until all have ended."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import click
+
+from banyan.cli.connection import with_client
+from banyan.cli.output import as_json, print_json
+from banyan.cli.selecting import Selection, selection_options
+from banyan.client.api import Client
+from banyan.client.holding import Held
+from banyan.errors import EXIT_OK, EXIT_TASK_FAILED, BanyanError
+
+Counts = dict[str, int]
+
+# How the words are summed up, in the order in which they are drawn, with their colours.
+GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "succeeded": ("green", ("success",)),
+    "failed": ("red", ("failure", "timeout", "oom", "lost")),
+    "cancelled": ("yellow", ("cancelled",)),
+    "running": ("cyan", ("running", "pending_cancellation")),
+    "waiting": ("white", ("available",)),
+    "held": ("bright_black", ("inactive",)),
+}
+_ENDED = ("succeeded", "failed", "cancelled")
+_PIPE_SECONDS = 5.0
+_BAR_COLUMNS = 40
+
+
+@click.command("progress")
+@with_client()
+@selection_options
+@click.option("--once", is_flag=True, help="How it is now, and end.")
+@as_json
+def progress_command(client: Client, chosen: Selection, once: bool, as_json: bool) -> int:
+    """Bars by state, until all the tasks have ended; 1 if one of them did not succeed.
+
+    On a terminal they move; in a pipe there is a line now and then, and one at the end.
+
+    \b
+    Example:
+      banyan progress last
+    """
+    counts: Counts = {}
+    show = _shower(as_json)
+    for counts in changes(client, chosen.where):
+        if not sum(counts.values()):
+            raise BanyanError("not_found", "there is no such task")
+        over = once or done(counts)
+        show(counts, over)
+        if over:
+            break
+    return EXIT_TASK_FAILED if not once and counts["failed"] + counts["cancelled"] else EXIT_OK
+
+
+def changes(client: Client, where: Mapping[str, Any]) -> Iterator[Counts]:
+    """The tasks counted by GROUPS, each time that something has changed."""
+    held = Held(client.transport, "/tasks/statistics")
+    while True:
+        answer = held.next({"where": where, "by": "state,outcome"})
+        if answer is not None:
+            yield grouped(answer.body)
+
+
+def grouped(body: Mapping[str, Any]) -> Counts:
+    """What `/tasks/statistics` counts, by GROUPS."""
+    by = {**body.get("by_state", {}), **body.get("by_outcome", {})}
+    return {name: sum(by.get(word, 0) for word in words) for name, (_, words) in GROUPS.items()}
+
+
+def done(counts: Counts) -> bool:
+    """Whether all of them have ended."""
+    return sum(counts.values()) == sum(counts[name] for name in _ENDED)
+
+
+def summary(counts: Counts) -> str:
+    """On one line: "12 of 20 ended: 11 succeeded, 1 failed, 8 running"."""
+    ended = sum(counts[name] for name in _ENDED)
+    parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f"{ended} of {sum(counts.values())} ended: {parts}"
+
+
+def _shower(as_json: bool) -> Callable[[Counts, bool], None]:
+    if as_json:
+        return lambda counts, over: print_json(counts) if over else None
+    return _Bars() if sys.stdout.isatty() else _Lines()
+
+
+class _Lines:
+    """For a pipe: not more often than somebody would read."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, counts: Counts, over: bool) -> None:
+        if over or time.monotonic() >= self._next:
+            click.echo(summary(counts))
+            sys.stdout.flush()
+            self._next = time.monotonic() + _PIPE_SECONDS
+
+
+class _Bars:
+    """For a terminal: drawn over one another."""
+
+    def __init__(self) -> None:
+        self._height = 0
+
+    def __call__(self, counts: Counts, over: bool) -> None:
+        lines = [*_bars(counts), summary(counts)]
+        up = f"\x1b[{self._height}A" if self._height else ""
+        click.echo(up + "".join(f"\x1b[2K{line}\n" for line in lines), nl=False)
+        sys.stdout.flush()
+        self._height = len(lines)
+
+
+def _bars(counts: Counts) -> list[str]:
+    total = max(1, sum(counts.values()))
+    lines = []
+    for name, (colour, _) in GROUPS.items():
+        width = -(-counts[name] * _BAR_COLUMNS // total)  # one task is seen among a million
+        bar = click.style("█" * width, fg=colour) + " " * (_BAR_COLUMNS - width)
+        lines.append(f"{name:<10}{bar} {counts[name]:>7} {100 * counts[name] // total:>3}%")
+    return lines

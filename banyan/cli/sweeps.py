@@ -1,0 +1,149 @@
+"""One command many times: `--array`, `--each-line`, `--from-json`.
+
+Called by `banyan submit`. In the words of the command {index}, {line}, {item} and the {names} of
+a JSON object are put in; the environment has the same, so that nothing must be quoted.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TextIO
+
+import click
+
+from banyan.cli.selecting import ARRAY_TAG
+from banyan.client.ids import new_id
+from banyan.errors import BanyanError
+
+Task = dict[str, Any]
+
+_RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?")
+MEMBERS_MAX = 1_000_000
+
+# Of each member: its index, what is put into the command, what its environment gets.
+_Values = Iterator[tuple[int, Mapping[str, str], Mapping[str, str]]]
+
+_OPTIONS = (
+    click.option(
+        "--array",
+        metavar="RANGE",
+        help="One task for each number: 1-100, 0-9:3, 1,4,7. It is {index} in COMMAND, and "
+        "BANYAN_ARRAY_INDEX in the task's environment.",
+    ),
+    click.option(
+        "--each-line",
+        type=click.File(encoding="utf-8"),
+        metavar="FILE",
+        help="One task for each line that is not empty (-: standard input). It is {line}, and "
+        "BANYAN_LINE.",
+    ),
+    click.option(
+        "--from-json",
+        type=click.File(encoding="utf-8"),
+        metavar="FILE",
+        help="One task for each item of a JSON list, or of a file with one JSON value a line. "
+        "It is {item}, its members are {name} each, and BANYAN_ITEM.",
+    ),
+)
+
+
+def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The three options, as parameters of the command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def expanded(
+    task: Task, array: str | None, each_line: TextIO | None, from_json: TextIO | None
+) -> list[Task] | None:
+    """The tasks of an array, each with its id and the tag `array`; None where none is asked for.
+
+    Errors: `usage` for a wrong range or file, or more than one of the three.
+    """
+    asked: list[_Values] = []
+    if array is not None:
+        asked.append(_numbers(array))
+    if each_line is not None:
+        asked.append(_lines(each_line))
+    if from_json is not None:
+        asked.append(_items(from_json))
+    if not asked:
+        return None
+    if len(asked) > 1:
+        raise BanyanError("usage", "--array, --each-line and --from-json: give one of them")
+    tasks = [_member(task, index, words, env) for index, words, env in asked[0]]
+    if not tasks:
+        raise BanyanError("usage", "there is nothing in it to make tasks of")
+    tags = {ARRAY_TAG: tasks[0]["_id"], **(task.get("tags") or {})}
+    return [{**one, "tags": tags} for one in tasks]
+
+
+def _member(task: Task, index: int, words: Mapping[str, str], env: Mapping[str, str]) -> Task:
+    words = {"index": str(index), **words}
+    own_env = {**(task.get("env") or {}), "BANYAN_ARRAY_INDEX": str(index), **env}
+    command = task["command"]
+    if isinstance(command, str):
+        quoted = {name: shlex.quote(word) for name, word in words.items()}
+        command = _put_in(command, quoted)
+    else:
+        command = [_put_in(word, words) for word in command]
+    return {**task, "_id": new_id(), "command": command, "env": own_env}
+
+
+def _put_in(text: str, words: Mapping[str, str]) -> str:
+    """Braces around anything else stay as they are: they belong to the command."""
+    return re.sub(r"\{(\w+)\}", lambda found: words.get(found[1], found[0]), text)
+
+
+def _numbers(text: str) -> _Values:
+    if "%" in text:
+        message = f"--array {text}: there is no limit by %; give each task its share with --cores"
+        raise BanyanError("usage", message)
+    numbers: dict[int, None] = {}
+    for part in text.split(","):
+        found = _RANGE.fullmatch(part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        step = int(found[3] or 1) if found else 1
+        if last < first or step < 1:
+            raise BanyanError("usage", f"--array {text!r}: write it as 1-100, 0-9:3 or 1,4,7")
+        if (last - first) // step + len(numbers) >= MEMBERS_MAX:
+            raise BanyanError("usage", f"--array {text}: at most {MEMBERS_MAX} tasks at once")
+        numbers.update(dict.fromkeys(range(first, last + 1, step)))
+    return ((number, {}, {}) for number in numbers)
+
+
+def _lines(file: TextIO) -> _Values:
+    for number, line in enumerate(_text(file).splitlines(), 1):
+        if line.strip():
+            yield number, {"line": line}, {"BANYAN_LINE": line}
+
+
+def _items(file: TextIO) -> _Values:
+    for number, item in enumerate(_json_items(_text(file), file.name), 1):
+        whole = _word(item)
+        members = item if isinstance(item, dict) else {}
+        words = {"item": whole, **{name: _word(value) for name, value in members.items()}}
+        yield number, words, {"BANYAN_ITEM": whole}
+
+
+def _json_items(text: str, name: str) -> list[Any]:
+    try:
+        if text.lstrip().startswith("["):
+            return list(json.loads(text))
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError as problem:
+        message = f"--from-json {name}: a JSON list, or one JSON value a line, please: {problem}"
+        raise BanyanError("usage", message) from None
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _text(file: TextIO) -> str:
+    try:
+        return file.read()
+    except UnicodeDecodeError as problem:
+        raise BanyanError("usage", f"{file.name} is no UTF-8 text: {problem}") from None
