@@ -203,27 +203,27 @@ def test_the_same_end_reported_many_times_at_once_is_one_end(play: Play, player:
 # --- Edges ------------------------------------------------------------------------------
 
 
-def test_an_edge_and_its_child_becoming_available_exclude_each_other(play: Play):
+def test_edges_and_their_child_becoming_available_exclude_each_other(play: Play):
     """Nothing is available that waits for a parent."""
     api = play.server.provider
     for child in play.submit(ROUNDS, state="inactive"):
-        parent = group(api)
-        linked, activated = at_once(
-            [
-                partial(api.post, f"tasks/{parent}/add_continuations", [child]),
-                partial(api.patch, f"tasks/{child}", {"state": "available"}),
-            ]
-        )
+        parents = [group(api) for _ in range(3)]
+        activate = partial(api.patch, f"tasks/{child}", {"state": "available"})
+        link = "tasks/{}/add_continuations"
+        links = [partial(api.post, link.format(parent), [child]) for parent in parents]
+        *linked, first, second = at_once([*links, activate, activate])
         task = waits(play, child)
-        if linked.status_code == 200:
-            assert lost(activated, "inactive")
-            assert (task["state"], task["after"]) == ("inactive", [parent])
-            assert task["pending_dependency_count"] == 1
+        won = [p for p, answer in zip(parents, linked, strict=True) if answer.status_code == 200]
+        assert sorted(task["after"]) == sorted(won)
+        if won:
+            assert lost(first, "inactive")
+            assert lost(second, "inactive")
+            assert (task["state"], task["pending_dependency_count"]) == ("inactive", len(won))
         else:
-            assert activated.status_code == 200
-            assert linked.status_code in (409, 422)
-            assert (task["state"], task["after"]) == ("available", [])
-            assert play.task(parent)["continuations"] == []
+            assert 200 in statuses([first, second])
+            assert set(statuses(linked)) <= {409, 422}
+            assert task["state"] == "available"
+        assert stored_edges(play, parents) == len(won)
 
 
 def test_an_edge_and_its_parent_becoming_available_come_one_after_the_other(play: Play):
@@ -274,6 +274,23 @@ def test_an_edge_and_the_cancellation_of_an_end_come_one_after_the_other(play: P
 
 def stored_edges(play: Play, tasks: list[str]) -> int:
     return sum(len(play.task(one)["continuations"]) for one in tasks)
+
+
+def test_of_two_requests_that_each_add_half_of_a_cycle_one_is_refused(play: Play):
+    """The halves share no task, so that only their order keeps them apart."""
+    api = play.server.provider
+    for _ in range(2 * ROUNDS):
+        one, two, three, four = ring = [group(api) for _ in range(4)]
+        for parent, child in ((one, two), (three, four)):
+            assert api.post(f"tasks/{parent}/add_continuations", [child]).status_code == 200
+        answers = at_once(
+            [
+                partial(api.post, f"tasks/{two}/add_continuations", [three]),
+                partial(api.post, f"tasks/{four}/add_continuations", [one]),
+            ]
+        )
+        assert sorted(statuses(answers)) == [200, 422]
+        assert stored_edges(play, ring) == 3
 
 
 @pytest.mark.parametrize("length", [2, 3, 5])
