@@ -10,7 +10,7 @@ import random
 import secrets
 import threading
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 
 from pymongo.errors import PyMongoError
 
@@ -68,7 +68,7 @@ class Upkeep:
         seconds = PERIODS_HELD * knobs().UPKEEP_SECONDS
         if duties.take(self._store, UPKEEP, self._name, seconds):
             for duty in DUTIES:
-                duty(self._context)
+                self._round(partial(duty, self._context))  # one that fails stops no other
 
     def _orphans(self) -> None:
         self._idle = orphans.end(self._store, self._idle)

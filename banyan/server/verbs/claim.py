@@ -56,7 +56,11 @@ def claim_one(call: Call, task_id: ObjectId, worker_id: ObjectId) -> Document:
     if task is None:
         raise BanyanError("not_found", f"there is no task {task_id}")
     _check_named(task, worker)
-    grant = grant_for(task["requested_resources"], capacity_from(worker["resources"]))
+    total = capacity_from(worker["resources"])
+    grant = grant_for(task["requested_resources"], total)
+    if not fits(grant, total):
+        issues = {"worker": "the task asks for more than it has, were it empty"}
+        raise BanyanError("invalid", "this worker may not claim this task", issues)
     decision = decide(task, worker, grant, None, start=False)
     if isinstance(decision, lifecycle.Refusal):
         raise BanyanError(decision.word, decision.message, extra={"state": task["state"]})

@@ -10,6 +10,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.config import knobs
 from banyan.domain import lifecycle
 from banyan.domain.lifecycle import Change, Refusal, Same
 from banyan.domain.states import HELD, State
@@ -24,6 +25,7 @@ from banyan.server.store.mongo import Document, now
 from banyan.server.verbs.leases import check_token
 
 _ROUNDS = 5
+_LOG_SLACK_BYTES = 1024 * 1024
 # What a worker may send besides `update_execution_data`; read-only to everybody else.
 OWN_FIELDS = {
     "state": {"type": "string", "allowed": ["terminated", "cancelled"]},
@@ -191,7 +193,9 @@ def _chunks(report: Report, change: Change) -> list[logs.Chunk]:
     return [
         logs.Chunk(report.task_id, change.attempt_id, one["offset"], one["stream"], one["data"])
         for one in report.data.get("log", ())
-        if one["data"]  # an empty one would take the place of what comes there
+        # An empty chunk would take the place of what comes there; the worker states the
+        # bound in the log itself, so what lies far beyond it comes from no worker of ours.
+        if one["data"] and one["offset"] < knobs().LOG_BYTES_MAX + _LOG_SLACK_BYTES
     ]
 
 
