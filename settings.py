@@ -30,7 +30,8 @@ LOG_BYTES_MAX = 16 * 1024 * 1024  # of output kept for one attempt
 # Who may do what to a collection and to an item. GET is served by Eve; the other methods
 # name their function. Fields are in banyan/server/schemas/, one file a resource. For the
 # documents: `many` where a list may be sent as well, `chosen_id` where `_id` may be,
-# `statuses` and `answer` where they are other than usual.
+# `statuses` and `answer` where they are other than usual. `states_of`: a role may do it only
+# while the item is in one of these.
 PROVIDERS = ["provider", "operator"]
 WORKERS = ["worker"]
 TASK_USERS = [*PROVIDERS, *WORKERS]
@@ -61,6 +62,7 @@ DOMAIN = {
                 "roles": TASK_USERS,
                 "function": f"{VERBS}.edit:edit_one",
                 "answer": f"{SCHEMAS}.answers:CLAIMED",
+                "states_of": {"worker": ["available", "running", "pending_cancellation"]},
             },
         },
         "related": {"attempts": 'attempts?where={{"task":"{_id}"}}'},
@@ -69,7 +71,11 @@ DOMAIN = {
         "schema": "banyan.server.schemas.attempts",
         "collection": {"GET": {"roles": TASK_USERS}},
         "item": {"GET": {"roles": TASK_USERS}},
-        "related": {"task": "tasks/{task}", "worker": "workers/{worker}"},
+        "related": {
+            "task": "tasks/{task}",
+            "worker": "workers/{worker}",
+            "log": "tasks/{task}/log?attempt={attempt_count}",
+        },
     },
     "workers": {
         "schema": "banyan.server.schemas.workers",

@@ -27,7 +27,7 @@ def of_item(
     for name, template in entry.get("related", {}).items():
         links[name] = _link(name, template.format_map(_Blank(item)))
     for method, rule in entry.get("item", {}).items():
-        if method not in ("GET",) and caller.has(*rule["roles"]):
+        if method != "GET" and _may_now(rule, item, caller):
             links[_EDITS[method]] = _link(
                 f"{_EDITS[method]} the {entry['item_title']}", path, method
             )
@@ -35,6 +35,8 @@ def of_item(
         method = _method_now(row, item, caller)
         if method:
             links[name] = _link(row["title"], f"{path}/{name}", method)
+        if row["kind"] == "alias" and _may_set_now(row, item, caller):
+            links[f"set_{name}"] = _link(f"Set: {row['title']}", f"{path}/{name}", "PATCH")
     return links
 
 
@@ -46,6 +48,20 @@ class _Blank(dict[str, Any]):
 
     def __missing__(self, key: str) -> str:
         return ""
+
+
+def _may_now(rule: Mapping[str, Any], item: Document, caller: Caller) -> bool:
+    """Whether one of the caller's roles may do this while the item is in its state."""
+    states = rule.get("states_of", {})
+    now = [
+        role for role in rule["roles"] if item.get("state") in states.get(role, [item.get("state")])
+    ]
+    return caller.has(*now)
+
+
+def _may_set_now(row: Mapping[str, Any], item: Document, caller: Caller) -> bool:
+    in_time = not row["states"] or item.get("state") in row["states"]
+    return not row["readonly"] and in_time and caller.has(*row["writers"])
 
 
 def _method_now(row: Mapping[str, Any], item: Document, caller: Caller) -> str | None:
@@ -79,7 +95,8 @@ def of_collection(
             links[_EDITS[method]] = _link(f"{_EDITS[method]} {resource}", resource, method)
     for name, row in tables["VIRTUAL_RESOURCES"].get(resource, {}).items():
         methods = table.methods(row, "collection")
-        if methods and caller.has(*row["roles"]):
+        roles = row["writers"] if row["kind"] == "alias" else row["roles"]
+        if methods and caller.has(*roles):
             links[name] = _link(row["title"], f"{resource}/{name}", methods[0])
     return links
 
@@ -91,13 +108,14 @@ def _with_query(resource: str, query: Mapping[str, Any]) -> str:
 
 
 def of_home(tables: Tables, caller: Caller) -> dict[str, Any]:
-    """Links of `/`: the collections that the caller may read."""
+    """Links of `/`: the collections that the caller may read, and what describes them."""
     children: Sequence[dict[str, str]] = [
         _link(name, name)
         for name, entry in tables["DOMAIN"].items()
         if caller.has(*entry.get("collection", {}).get("GET", {}).get("roles", []))
     ]
-    return {"self": _link("home", "/"), "child": children}
+    described = _link("the API as an OpenAPI document", "openapi.json")
+    return {"self": _link("home", "/"), "describedby": described, "child": children}
 
 
 def _link(title: str, href: str, method: str = "GET") -> dict[str, str]:

@@ -1,6 +1,8 @@
 """GET /tasks/<id>/history: every attempt of a task, the first first."""
 
-from banyan.server import scoped
+from flask import current_app
+
+from banyan.server import links, scoped
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas.attempts import SCHEMA
 from banyan.server.store import attempts
@@ -15,4 +17,7 @@ def history(call: Call) -> Answer:
         {name: attempt[name] for name in _SHOWN if name in attempt}
         for attempt in attempts.of_task(call.store, task["_id"])
     ]
+    if not call.minimal:
+        for item in items:
+            item["_links"] = links.of_item(current_app.config, "attempts", item, call.caller)
     return Answer({"_items": items}, wait_for=[f"task:{call.item_id}"])
