@@ -4,7 +4,7 @@ Who loses: a second claim, an edit that met another state, an edge whose end has
 Who never loses: a cancellation by its action, a worker's report, a new task.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.contract.playing import Item, Play, Player, at_once
 from tests.harness import Api, Processes, Server, start_server
 
 ROUNDS = 20
+AVAILABLE = {"state": "available"}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,17 @@ def group(api: Api) -> str:
     answer = api.post("tasks", {"name": "g"})
     assert answer.status_code == 201
     return str(answer.json()["_id"])
+
+
+def later(api: Api, requests: int, call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call after some requests: it meets what takes longer at another moment each time."""
+
+    def waited() -> Any:
+        for _ in range(requests):
+            api.get("healthz")
+        return call()
+
+    return waited
 
 
 def statuses(answers: list[Any]) -> list[int]:
@@ -206,9 +218,9 @@ def test_the_same_end_reported_many_times_at_once_is_one_end(play: Play, player:
 def test_edges_and_their_child_becoming_available_exclude_each_other(play: Play):
     """Nothing is available that waits for a parent."""
     api = play.server.provider
-    for child in play.submit(ROUNDS, state="inactive"):
+    for number, child in enumerate(play.submit(ROUNDS, state="inactive")):
         parents = [group(api) for _ in range(3)]
-        activate = partial(api.patch, f"tasks/{child}", {"state": "available"})
+        activate = later(api, number % 5, partial(api.patch, f"tasks/{child}", AVAILABLE))
         link = "tasks/{}/add_continuations"
         links = [partial(api.post, link.format(parent), [child]) for parent in parents]
         *linked, first, second = at_once([*links, activate, activate])
@@ -229,19 +241,19 @@ def test_edges_and_their_child_becoming_available_exclude_each_other(play: Play)
 def test_an_edge_and_its_parent_becoming_available_come_one_after_the_other(play: Play):
     """The edge loses where the parent was first; else the parent goes with its new child."""
     api = play.server.provider
-    for child in play.submit(ROUNDS, state="inactive"):
+    for number, child in enumerate(play.submit(ROUNDS, state="inactive")):
         parent = group(api)
         linked, activated = at_once(
             [
                 partial(api.post, f"tasks/{parent}/add_continuations", [child]),
-                partial(api.patch, f"tasks/{parent}", {"state": "available"}),
+                later(api, number % 5, partial(api.patch, f"tasks/{parent}", AVAILABLE)),
             ]
         )
         assert activated.status_code in (200, 409), activated.text
         if activated.status_code == 409:
             assert linked.status_code == 200
             assert lost(activated, "inactive")
-            assert api.patch(f"tasks/{parent}", {"state": "available"}).status_code == 200
+            assert api.patch(f"tasks/{parent}", AVAILABLE).status_code == 200
         task = waits(play, child)
         if linked.status_code == 200:
             assert (task["state"], task["after"]) == ("available", [parent])
@@ -259,7 +271,7 @@ def test_an_edge_and_the_cancellation_of_an_end_come_one_after_the_other(play: P
         linked, cancelled = at_once(
             [
                 partial(api.post, f"tasks/{parent}/add_continuations", [child]),
-                partial(api.post, f"tasks/{victim}/cancel"),
+                later(api, number % 5, partial(api.post, f"tasks/{victim}/cancel")),
             ]
         )
         assert cancelled.status_code == 200
