@@ -6,14 +6,17 @@ the second of the second, and so on. Then a server is started, and within 5 seco
 graph is either as before the request or as after it; repeated, the request does the rest.
 """
 
+import contextlib
 import json
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from pymongo import MongoClient
 
 from tests.contract.asking import new_id
@@ -259,6 +262,42 @@ def test_killed_between_any_two_commands_it_leaves_a_graph_that_heals(
     for graph in graphs:
         assert stored_states(fresh_database, graph) == graph.after
     both_ends_agree(fresh_database)
+
+
+def test_a_server_killed_while_it_settles_a_wide_graph(
+    serve: Callable[..., Server], fresh_database: str
+):
+    """The real thing, with whatever duties it held; 400 groups, each with a task behind it."""
+    play = Play(serve())
+    player = play.player()
+    (parent,) = play.submit()
+    ids = [new_id() for _ in range(800)]
+    groups, lasts = ids[:400], ids[400:]
+    tasks: list[Item] = [{"_id": one, "command": "true", "queue": play.queue} for one in lasts]
+    tasks += [
+        {"_id": group, "after": [parent], "continuations": [last]}
+        for group, last in zip(groups, lasts, strict=True)
+    ]
+    assert play.server.provider.post("tasks", tasks).status_code == 201
+    claimed = player.claim_one(parent).json()
+
+    def states() -> set[str]:
+        with MongoClient[dict[str, Any]](fresh_database) as client:
+            return set(client.get_default_database()["tasks"].distinct("state"))
+
+    ending = threading.Thread(target=_unanswered, args=[player, claimed])
+    ending.start()
+    eventually(lambda: "running" not in states(), every_seconds=0.001)
+    play.server.started.kill()
+    ending.join(30)
+    play.server = serve()
+    eventually(lambda: states() == {"terminated", "available"}, 5)
+    both_ends_agree(fresh_database)
+
+
+def _unanswered(player: Player, claimed: Item) -> None:
+    with contextlib.suppress(requests.RequestException):
+        player.end(claimed)
 
 
 def _again(server: Server, request: Request) -> None:
