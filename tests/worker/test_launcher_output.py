@@ -10,12 +10,13 @@ from tests.worker.launched import Launched
 
 def test_both_streams_are_kept_apart_and_in_order(launcher: Launched, tmp_path: Path):
     # Each word waits for the launcher to have taken the one before: then order is exact.
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
+    first, second = tmp_path / "first", tmp_path / "second"
+    for fifo in (first, second):
+        os.mkfifo(fifo)
     attempt = launcher.shell(
-        f"echo one; read x < {fifo}; echo two >&2; read x < {fifo}; echo three"
+        f"echo one; read x < {first}; echo two >&2; read x < {second}; echo three"
     )
-    for word in (b"one\n", b"two\n"):
+    for word, fifo in ((b"one\n", first), (b"two\n", second)):
         launcher.says(attempt, word)
         fifo.write_text("on\n")
     launcher.ended(attempt)
@@ -52,6 +53,13 @@ def test_much_output_is_kept_whole(launcher: Launched):
     launcher.ended(attempt, seconds=60)
     expected = hashlib.sha256(b"".join(b"%09d\n" % n for n in range(3_000_000))).hexdigest()
     assert hashlib.sha256(launcher.output(attempt)).hexdigest() == expected
+
+
+def test_what_lies_in_a_large_pipe_when_the_task_ends_is_kept(launcher: Launched):
+    script = "import fcntl, os; fcntl.fcntl(1, 1031, 1 << 20); os.write(1, b'x' * 1_000_000)"
+    attempt = launcher.start(["python3", "-c", script])  # 1031 is F_SETPIPE_SZ
+    launcher.ended(attempt)
+    assert launcher.output(attempt) == b"x" * 1_000_000
 
 
 def test_output_beyond_the_bound_is_dropped_and_the_bound_stated(launcher: Launched):

@@ -1,5 +1,6 @@
 """What a worker offers, and what it therefore gets."""
 
+import sys
 from pathlib import Path
 
 from tests.harness import Processes
@@ -80,3 +81,19 @@ def test_without_a_state_directory_workers_find_places_of_their_own(
     tasks = [crew.submit("sleep 0.5", requested_resources={"cores": 1}) for _ in range(2)]
     workers = {crew.ended(task) and crew.attempts(task)[0]["worker"] for task in tasks}
     assert len(workers) == 2
+
+
+def test_a_machine_that_is_short_of_files_gives_tasks_back_and_blames_nobody(crew: Crew):
+    arguments = ["--url", crew.url, "--token-file", str(crew.server.credentials)]
+    arguments += ["--state-directory", str(crew.state()), "--cores", "40"]
+    limited = 'ulimit -n 48; exec "$@"'  # each task takes two files of the launcher
+    crew.workers.append(
+        crew.processes.start(
+            ["sh", "-c", limited, "sh", sys.executable, "-m", "banyan", "worker", *arguments]
+        )
+    )
+    small = {"cores": 1, "memory": "1 MiB"}
+    tasks = [crew.submit("exec sleep 2", requested_resources=small) for _ in range(30)]
+    for task in tasks:
+        assert crew.ended(task, seconds=60)["outcome"] == "success"
+    assert "the worker cannot start a process: Too many open files" in crew.workers[-1].stderr
