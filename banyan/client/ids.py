@@ -21,6 +21,11 @@ def new_id() -> str:
     return (seconds + _process + (next(_counter) & 0xFFFFFF).to_bytes(3)).hex()
 
 
+def since(id: str) -> str:
+    """No id that this process makes after `id` is smaller than this, also where ids wrap."""
+    return id[:8].ljust(24, "0")
+
+
 def in_pieces(ids: Sequence[str]) -> Iterator[list[str]]:
     """As many ids at a time as an address has room for."""
     for start in range(0, len(ids), PIECE):

@@ -1,0 +1,112 @@
+"""What `Executor.submit` gives back: a `concurrent.futures.Future` of one task.
+
+Its states follow the standard library's, so that `wait`, `as_completed` and callbacks work; what
+a task has written is read when it is asked for, not before.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from html import escape
+from typing import Any
+
+_TAIL_LINES = 20
+
+
+class TaskFailed(Exception):
+    """A task ended without success.
+
+    outcome:     failure, timeout, oom or lost.
+    exit_status: of its last attempt, e.g. `failure (3)`; empty where there was none.
+    output:      the last lines that it wrote, both streams.
+    result:      what it gave back all the same, else None.
+    """
+
+    def __init__(
+        self,
+        task_id: str,
+        outcome: str,
+        exit_status: str = "",
+        output: str = "",
+        reason: str = "",
+        result: Any = None,
+    ) -> None:
+        super().__init__(task_id, outcome, exit_status, output, reason, result)
+        self.task_id = task_id
+        self.outcome = outcome
+        self.exit_status = exit_status
+        self.output = output
+        self.reason = reason
+        self.result = result
+
+    def __str__(self) -> str:
+        ended = self.exit_status or self.outcome
+        reason = f" ({self.reason})" if self.reason not in ("", ended) else ""
+        told = f"task {self.task_id}: {ended}{reason}"
+        return f"{told}\n{self.output}" if self.output else told
+
+
+def last_lines(output: bytes) -> str:
+    """What an error shows of a task's output."""
+    lines = output.decode(errors="replace").splitlines()
+    return "\n".join(lines[-_TAIL_LINES:])
+
+
+class TaskFuture(Future[Any]):
+    """One task's future. `task_id` is known at once, also before the task is stored."""
+
+    def __init__(
+        self, task_id: str, name: str, cancel_task: Callable[["TaskFuture"], bool]
+    ) -> None:
+        super().__init__()
+        self.task_id = task_id
+        self.name = name
+        self._cancel_task = cancel_task
+        self._reading = threading.Lock()
+        self._unread: Callable[[], Any] | None = None
+        self._value: Any = None
+
+    def cancel(self) -> bool:
+        """Cancels the task, also one that runs; false where it has ended before that."""
+        return self.cancelled() if self.done() else self._cancel_task(self)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Of a command: the JSON that it gave back, else what it printed, as text.
+
+        Of a callable: what it returned.
+        Errors: TaskFailed, or what the callable raised; CancelledError; TimeoutError.
+        """
+        super().result(timeout)
+        with self._reading:
+            if self._unread is not None:
+                self._value = self._unread()
+                self._unread = None
+            return self._value
+
+    def succeed(self, read: Callable[[], Any]) -> None:
+        """For the Executor: it ended well; `read` gets its result when somebody asks."""
+        self._unread = read
+        self.set_running_or_notify_cancel()
+        self.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """For the Executor: it did not."""
+        self.set_running_or_notify_cancel()
+        self.set_exception(error)
+
+    def give_up(self) -> None:
+        """For the Executor: its task is cancelled."""
+        super().cancel()
+        self.set_running_or_notify_cancel()  # wakes `wait` and `as_completed`
+
+    def standing(self) -> str:
+        """One word for people."""
+        if not self.done():
+            return "open"
+        if self.cancelled():
+            return "cancelled"
+        return "failed" if self.exception() else "succeeded"
+
+    def _repr_html_(self) -> str:
+        name = escape(self.name)
+        return f"<div>task {name} <code>{self.task_id}</code>: {self.standing()}</div>"
