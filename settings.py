@@ -34,6 +34,7 @@ LOG_BYTES_MAX = 16 * 1024 * 1024  # of output kept for one attempt
 # while the item is in one of these.
 PROVIDERS = ["provider", "operator"]
 WORKERS = ["worker"]
+RUNNING_TASKS = ["task"]  # a task, with the token of its own attempt
 TASK_USERS = [*PROVIDERS, *WORKERS]
 VERBS = "banyan.server.verbs"
 SCHEMAS = "banyan.server.schemas"
@@ -44,7 +45,7 @@ DOMAIN = {
         "collection": {
             "GET": {"roles": TASK_USERS},
             "POST": {
-                "roles": PROVIDERS,
+                "roles": [*PROVIDERS, *RUNNING_TASKS],
                 "function": f"{VERBS}.submit:submit",
                 "many": True,
                 "chosen_id": True,
@@ -123,7 +124,7 @@ _CONTINUATIONS = {
     f"{verb}_{field}": {
         "kind": kind,
         "target": field,
-        "roles": PROVIDERS,
+        "roles": [*PROVIDERS, *RUNNING_TASKS] if verb == "add" else PROVIDERS,
         "states": ["inactive"],
         "title": f"{title} {field.replace('_', ' ')}",
     }
@@ -182,7 +183,7 @@ VIRTUAL_RESOURCES = {
             "kind": "alias",
             "target": "progress",
             "roles": TASK_USERS,
-            "writers": WORKERS,
+            "writers": [*WORKERS, *RUNNING_TASKS],
             "states": ["running", "pending_cancellation"],
             "title": "How far the attempt is",
         },
@@ -190,7 +191,7 @@ VIRTUAL_RESOURCES = {
             "kind": "alias",
             "target": "result",
             "roles": TASK_USERS,
-            "writers": WORKERS,
+            "writers": [*WORKERS, *RUNNING_TASKS],
             "states": ["running", "pending_cancellation"],
             "title": "What the task gives back",
         },

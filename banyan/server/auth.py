@@ -17,7 +17,7 @@ from bson.errors import InvalidId
 
 from banyan.errors import BanyanError
 from banyan.server.calls import Caller
-from banyan.server.store import accounts
+from banyan.server.store import accounts, tasks
 from banyan.server.store.mongo import Store
 
 # A revoked token may live on for so long in the other server processes.
@@ -54,15 +54,27 @@ class Authenticator:
         return caller if until > time.monotonic() else None
 
     def _look_up(self, token: str) -> Caller | None:
-        found = accounts.find_token(self._store, token)
-        if not found:
+        caller = self._account_of(token) or self._task_of(token)
+        if not caller:
             return None
-        caller = Caller(found["account"], frozenset(found["roles"]))
         with self._lock:
             if len(self._seen) >= CACHE_TOKENS_MAX:
                 self._seen.clear()
             self._seen[token] = (time.monotonic() + CACHE_SECONDS, caller)
         return caller
+
+
+    def _account_of(self, token: str) -> Caller | None:
+        found = accounts.find_token(self._store, token)
+        return Caller(found["account"], frozenset(found["roles"])) if found else None
+
+    def _task_of(self, token: str) -> Caller | None:
+        """A running task that speaks for itself, with the token of its attempt."""
+        attempt_id = attempt_of(self._attempt_secret, token)
+        task = tasks.of_attempt(self._store, attempt_id) if attempt_id else None
+        if not task:
+            return None
+        return Caller(task["owner"], frozenset({"task"}), attempt_id, task["_id"])
 
 
 def _token_in(header: str) -> str | None:
@@ -106,6 +118,8 @@ def scope(caller: Caller, resource: str) -> dict[str, Any]:
         return {} if caller.has("operator", "provider") else {"account": caller.account}
     if caller.has("operator"):
         return {}
+    if caller.task:
+        return _of_task(caller) if resource == "tasks" else dict(NOBODY)
     visible: list[dict[str, Any]] = []
     if caller.has("provider"):
         visible.append({"owner": caller.account})
@@ -114,6 +128,12 @@ def scope(caller: Caller, resource: str) -> dict[str, Any]:
     if not visible:
         return dict(NOBODY)
     return visible[0] if len(visible) == 1 else {"$or": visible}
+
+
+def _of_task(caller: Caller) -> dict[str, Any]:
+    """A running task sees itself, what waits for it, and what it has submitted."""
+    own = [{"_id": caller.task}, {"open_parents": caller.task}, {"submitted_by": caller.task}]
+    return {"owner": caller.account, "$or": own}
 
 
 def _of_worker(account: str, resource: str) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ class Caller:
     account: str
     roles: frozenset[str]
     attempt: ObjectId | None = None
+    task: ObjectId | None = None
 
     def has(self, *roles: str) -> bool:
         """Whether the caller has one of these roles."""

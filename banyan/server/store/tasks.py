@@ -78,6 +78,13 @@ def held_by(
     return list(store["tasks"].find(query, fields, batch_size=BATCH))
 
 
+def of_attempt(store: Store, attempt_id: ObjectId) -> Document | None:
+    """The task that this attempt holds now."""
+    attempt = store["attempts"].find_one({"_id": attempt_id}, ["task"])
+    query = {"holder.attempt": attempt_id, "state": {"$in": list(_HELD)}}
+    return attempt and store["tasks"].find_one({"_id": attempt["task"], **query}, ["owner"])
+
+
 def held(store: Store, query: Mapping[str, Any]) -> list[Document]:
     """Tasks that some worker holds and that match."""
     query = {"state": {"$in": list(_HELD)}, **query}

@@ -13,6 +13,7 @@ from bson import ObjectId
 from flask import current_app
 
 from banyan.config import knobs
+from banyan.domain.continuations import CHILD_LISTS
 from banyan.domain.lifecycle import Change, Same
 from banyan.domain.states import State
 from banyan.errors import BanyanError
@@ -28,6 +29,8 @@ from banyan.server.verbs import claim, link, report
 from banyan.server.verbs.edits import Edit, decide, read_edit
 
 Result = Document | BanyanError
+# What a running task may do to what waits for it, besides submitting further tasks.
+_TASK_MAY_ADD = {f"add_{name}" for name in CHILD_LISTS}
 
 
 def edit_one(call: Call) -> Answer:
@@ -152,7 +155,12 @@ def _claim(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Document:
 
 
 def _is_report(call: Call, body: Mapping[str, Any]) -> bool:
-    """Whether a worker speaks: what it may send is about the attempt that it holds."""
+    """Whether a worker speaks: what it may send is about the attempt that it holds.
+
+    A running task that speaks for itself says how far it is, and what it gives back.
+    """
+    if call.caller.task:
+        return bool(body) and body.keys() <= {"progress", "result"}
     if "update_execution_data" in body or body.get("state") == State.TERMINATED:
         if not call.caller.has("worker") and "update_execution_data" in body:
             raise BanyanError("forbidden", "only the worker that holds the attempt reports on it")
@@ -178,7 +186,8 @@ def _read_report(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> repo
 
 
 def _read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
-    if not call.caller.has("provider", "operator"):
+    may_edit = call.caller.has("provider", "operator")
+    if not may_edit and not (call.caller.task and body.keys() <= _TASK_MAY_ADD):
         raise BanyanError("forbidden", "only the owner or an operator edits tasks")
     return replace(read_edit(call, task_id, body), if_match=call.if_match)
 

@@ -16,6 +16,7 @@ from banyan.domain.lifecycle import Change, Refusal, Same
 from banyan.domain.states import HELD, State
 from banyan.errors import BanyanError
 from banyan.server import aftermath, represent, validation
+from banyan.server.auth import attempt_token
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas.attempts import EXECUTION_DATA
 from banyan.server.schemas.tasks import SCHEMA
@@ -69,6 +70,8 @@ def read_report(task_id: ObjectId, body: Mapping[str, Any], call: Call) -> Repor
     given = {} if given is None else given
     if isinstance(given, dict) and "token" not in given:
         token = call.headers.get("Banyan-Attempt-Token")
+        if call.caller.attempt:
+            token = attempt_token(call.context.attempt_secret, call.caller.attempt)
         if not token:
             check_token(call, {}, None)
         given = {**given, "token": token}

@@ -165,6 +165,7 @@ class _Graph:
             **given,
             "state": State.INACTIVE,
             "owner": call.caller.account,
+            **({"submitted_by": call.caller.task} if call.caller.task else {}),
             "open_parents": [],
             "pending_dependency_count": 0,
             "seq": self.seq + index,
