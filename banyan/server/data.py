@@ -17,7 +17,6 @@ from banyan.server.auth import scope
 from banyan.server.store.mongo import Document, Store
 
 _ALWAYS = ("_id", "_created", "_updated", "_etag")
-KNOWN_ARGUMENTS = {"where", "projection", "sort", "max_results", "page"}
 
 
 class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types

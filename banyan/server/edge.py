@@ -5,7 +5,7 @@ Called around every request by `app.py`. It never decides anything about a task.
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from flask import Request, Response
@@ -56,6 +56,16 @@ def check_request(request: Request) -> None:
         encoding = request.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise BanyanError("unsupported_media_type", f"no {encoding} bodies, please")
+
+
+def check_arguments(request: Request, known: Collection[str]) -> None:
+    """Refuse query arguments that nothing reads, and one that stands twice. Errors: 400."""
+    for name, values in request.args.lists():
+        if name not in known:
+            told = f"known: {', '.join(sorted(known))}" if known else "there are none here"
+            raise BanyanError("bad_request", f"unknown argument {name!r}; {told}")
+        if len(values) > 1:
+            raise BanyanError("bad_request", f"the argument {name!r} is given twice")
 
 
 def body_of(request: Request) -> Any:

@@ -129,7 +129,6 @@ def _operation(tables: Tables, route: Route) -> Json:
 
 _PLAIN = {
     "GET": "Read the {}",
-    "POST": "Create a {}",
     "PATCH": "Change the {}",
     "DELETE": "Remove the {}",
 }
@@ -141,8 +140,9 @@ def _summary(tables: Tables, route: Route) -> str:
     title = tables["DOMAIN"][route.resource]["item_title"]
     if route.level == "item":
         return _PLAIN[route.method].format(title)
-    many = {"GET": f"List {title}s", "PATCH": f"Change many {title}s, each for itself"}
-    return many.get(route.method) or _PLAIN[route.method].format(title)
+    article = "an" if title[0] in "aeiou" else "a"
+    several = {"GET": f"List {title}s", "PATCH": f"Change many {title}s, each for itself"}
+    return several.get(route.method, f"Create {article} {title}")
 
 
 def _description(route: Route) -> str:
@@ -246,7 +246,8 @@ def _changes(tables: Tables, resource: str) -> Json:
     """The body of a PATCH of many: what is wrong with one item is told in its part of a 207."""
     change = openapi_parts.change(tables, resource)
     properties = {"_id": forms.OBJECT_ID, **change["properties"]}
-    one = {**change, "properties": properties, "required": ["_id"]}
+    title = f"{openapi_parts.title(tables, resource)}Change with _id"
+    one = {**change, "title": title, "properties": properties, "required": ["_id"]}
     return {"type": "array", "items": one, "minItems": 1, "maxItems": parameters.BULK_MAX}
 
 
@@ -323,9 +324,13 @@ def _several(one: Json) -> Json:
 def _ruled(tables: Tables, rules: Mapping[str, Any]) -> Json:
     """An answer's rules; `item_of` stands for the fields of an item, plus its own."""
     if "item_of" in rules:
+        title = openapi_parts.title(tables, rules["item_of"])
+        if not rules["schema"]:
+            return ref("schemas", title)
         made = openapi_parts.item(tables, rules["item_of"])
         own = json_schema.told(rules["schema"])["properties"]
-        return {**made, "properties": {**made["properties"], **own}}
+        properties = {**made["properties"], **own}
+        return {**made, "title": f"{title} with {', '.join(own)}", "properties": properties}
     if rules.get("type") == "list":
         return {"type": "array", "items": _ruled(tables, rules["schema"])}
     if rules.get("type") == "dict" and "schema" in rules:

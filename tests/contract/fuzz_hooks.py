@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Pool:
         }
         ended = {"state": "terminated", "update_execution_data": end}
         self.worker.patch(f"tasks/{claimed[0]['_id']}", ended)
-        name = f"account-{self.calls}-{self.chance.random()}"
+        name = f"account-{uuid.uuid4().hex}"
         account = self.admin.post("accounts", {"name": name, "roles": ["provider"]}).json()
         self.tokens = [one["token"] for one in claimed]
         self.ids = {

@@ -22,12 +22,25 @@ Form = dict[str, Any]
 
 PRIORITIES = {"backfill": -100, "low": -10, "normal": 0, "high": 10}
 
+# Patterns of text: all that is read fits, though not all that fits has a meaning.
+_BYTES_TEXT = "^[0-9]{1,19}([.][0-9]{1,18})? ?[A-Za-z]{1,5}$"
+_DURATION_TEXT = (
+    "^(([0-9]{1,19}([.][0-9]{1,18})? ?[A-Za-z]{1,12} ?)+"
+    "|[Pp][0-9.TtWwDdHhMmSs]+"
+    "|([0-9]{1,9}-)?[0-9]{1,9}:[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?)$"
+)
+_TIME_TEXT = (
+    "^([0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?"
+    "([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)?)?"
+    "|[A-Z][a-z]{2}, [0-9]{1,2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|UTC))$"
+)
+
 OBJECT_ID: Form = {"type": "string", "pattern": "^[0-9a-fA-F]{24}$"}
 _BYTES: Form = {
     "description": "Bytes, or text with a unit.",
     "anyOf": [
         {"type": "integer", "minimum": 0, "maximum": LARGEST},
-        {"type": "string", "examples": ["1 GiB", "512 MiB", "1.5 GB"]},
+        {"type": "string", "pattern": _BYTES_TEXT, "examples": ["1 GiB", "512 MiB", "1.5 GB"]},
     ],
 }
 _CORES: Form = {"type": "number", "minimum": 0, "maximum": CORES_MAX}
@@ -64,6 +77,7 @@ FORMS: Mapping[str, Form] = {
     "object_id": OBJECT_ID,
     "time": {
         "type": "string",
+        "pattern": _TIME_TEXT,
         "description": "ISO 8601 (UTC where no offset stands) or RFC 1123.",
         "examples": ["2026-11-22T06:51:14.123Z", "Sun, 22 Nov 2026 06:51:14 GMT"],
     },
@@ -71,7 +85,11 @@ FORMS: Mapping[str, Form] = {
         "description": "Milliseconds, or text with units.",
         "anyOf": [
             {"type": "integer", "minimum": 0, "maximum": LARGEST},
-            {"type": "string", "examples": ["10 minutes", "1h30m", "PT10M", "00:10:00"]},
+            {
+                "type": "string",
+                "pattern": _DURATION_TEXT,
+                "examples": ["10 minutes", "1h30m", "PT10M", "00:10:00"],
+            },
         ],
     },
     "priority": {"anyOf": [{"type": "integer"}, {"type": "string", "enum": list(PRIORITIES)}]},
