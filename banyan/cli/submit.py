@@ -28,7 +28,7 @@ def submit_command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Put COMMAND into the queue and print the task's id; of many, one id a line.
+    """Put COMMAND into the queue and print the task's id; of many, -q prints one id a line.
 
     COMMAND is a program and its arguments, taken as they are; with --shell it is one line
     for /bin/sh. Of a script that ends in .sh the comments '#BANYAN --cores 4' at its top are
@@ -44,12 +44,11 @@ def submit_command(
     if as_json:
         print_json(created[0] if many is None else created)
         return
-    for one in created:
-        click.echo(one["_id"])
-    if quiet:
-        return
-    if many is None:
+    if quiet or many is None:
+        for one in created:
+            click.echo(one["_id"])
+    if many is not None and not quiet:
+        say(f"{len(created)} tasks; see how far they are with: banyan progress last")
+    elif many is None and not quiet:
         one = created[0]
         say(f"{one.get('state', 'submitted')}; see it with: banyan log -f {one['_id']}")
-    else:
-        say(f"{len(created)} tasks; see how far they are with: banyan progress last")

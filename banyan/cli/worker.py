@@ -12,7 +12,7 @@ import click
 
 from banyan import profiles
 from banyan.cli.words import duration_seconds, pairs, size_bytes
-from banyan.cli.workers import drain_command, list_command, remove_command
+from banyan.cli.workers import drain_command, invite_command, list_command, remove_command
 from banyan.errors import EXIT_OK, BanyanError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def worker_command(
     return agent.main(_options(url, token_file.absolute(), given))
 
 
-for _command in (list_command, drain_command, remove_command):
+for _command in (list_command, invite_command, drain_command, remove_command):
     worker_command.add_command(_command)
 
 

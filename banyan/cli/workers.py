@@ -1,14 +1,18 @@
 """`banyan worker list`, `drain` and `remove`: the workers that there are."""
 
+import shlex
+from urllib.parse import urlsplit
+
 import click
 
 from banyan.cli.asking import assured, yes
 from banyan.cli.connection import with_client
 from banyan.cli.curl import plain
-from banyan.cli.output import as_json, print_json, print_table, quiet
+from banyan.cli.output import as_json, print_json, print_table, quiet, say
 from banyan.client.api import Client
 from banyan.errors import BanyanError
 
+_OTHERS = "other accounts' workers take an operator's token (banyan account create)"
 _TITLES = ("ID", "HOST", "MODE", "CORES", "MEMORY", "GPUS", "QUEUES", "BEAT")
 _workers = click.argument("workers", nargs=-1, required=True, metavar="WORKER...")
 
@@ -71,6 +75,29 @@ def remove_command(client: Client, workers: tuple[str, ...], yes: bool) -> None:
         client.remove_worker(id)
 
 
+@click.command("invite")
+@with_client("admin")
+@click.argument("name")
+@click.option("--address", metavar="URL", help="Of this server, as the other machine sees it.")
+def invite_command(client: Client, name: str, address: str | None) -> None:
+    """Create an account for a worker and print the line that starts it on another machine.
+
+    Its token is in that line, and is not shown again; needs the token of an admin.
+
+    \b
+    Example:
+      banyan worker invite rack7
+    """
+    url = address or client.transport.url
+    token = client.create_account(name, ["worker"])["token"]
+    click.echo(
+        f"(umask 077; echo {token} > banyan-worker.token); "
+        f"banyan worker --url {shlex.quote(url)} --token-file banyan-worker.token"
+    )
+    if urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1"):
+        say(f"{url} is for this machine alone; for others: banyan up --host 0.0.0.0, and --address")
+
+
 def _find(client: Client, texts: tuple[str, ...]) -> list[str]:
     """The ids that are meant; a host stands for all its workers. Errors: `not_found`, `usage`."""
     known = plain(client).workers()
@@ -81,6 +108,6 @@ def _find(client: Client, texts: tuple[str, ...]) -> list[str]:
         if not at_host and len(begins) > 1:
             raise BanyanError("usage", f"several workers' ids begin with {text}: write more of it")
         if not at_host and not begins:
-            raise BanyanError("not_found", f"there is no worker {text}")
+            raise BanyanError("not_found", f"there is no worker {text}; {_OTHERS}")
         found += at_host or begins
     return list(dict.fromkeys(found))

@@ -37,7 +37,7 @@ def test_help_names_every_command_and_the_exit_codes(capsys: pytest.CaptureFixtu
     "words",
     [[name] for name in cli.COMMANDS if name not in ("account", "config")]
     + [["account", verb] for verb in ("create", "list", "revoke")]
-    + [["worker", verb] for verb in ("list", "drain", "remove")]
+    + [["worker", verb] for verb in ("list", "invite", "drain", "remove")]
     + [["config", "show"]],
     ids=" ".join,
 )

@@ -1,0 +1,78 @@
+"""Ranges, and what is put into a command; pure functions, on generated input too."""
+
+import io
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from banyan.cli.progress import done, grouped, summary
+from banyan.cli.stats import sparkline
+from banyan.cli.sweeps import expanded
+from banyan.errors import BanyanError
+
+TASK = {"command": ["echo", "{index}"], "env": {"MINE": "1"}}
+
+
+def indexes(array: str) -> list[int]:
+    tasks = expanded(TASK, array, None, None)
+    assert tasks is not None
+    return [int(task["env"]["BANYAN_ARRAY_INDEX"]) for task in tasks]
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [("3", [3]), ("1-4", [1, 2, 3, 4]), ("0-9:4", [0, 4, 8]), ("5,1-2,1", [5, 1, 2]), ("7-7", [7])],
+)
+def test_ranges(text: str, numbers: list[int]) -> None:
+    assert indexes(text) == numbers
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 9))
+def test_a_range_is_pythons(first: int, count: int, step: int) -> None:
+    expected = list(range(first, first + count + 1, step))
+    assert indexes(f"{first}-{first + count}:{step}") == expected
+
+
+@pytest.mark.parametrize("text", ["", "-", "1-", "2-1", "a", "1-3:0", "1-9999999", "-1"])
+def test_no_ranges(text: str) -> None:
+    with pytest.raises(BanyanError, match="--array"):
+        expanded(TASK, text, None, None)
+
+
+def test_members_differ_in_id_and_share_a_tag() -> None:
+    tasks = expanded({**TASK, "tags": {"a": "b"}}, "1-3", None, None) or []
+    assert len({task["_id"] for task in tasks}) == 3
+    assert all(task["tags"] == {"array": tasks[0]["_id"], "a": "b"} for task in tasks)
+    assert all(task["env"]["MINE"] == "1" for task in tasks)
+    assert expanded(TASK, None, None, None) is None
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
+def test_a_word_stays_one_word_and_is_not_looked_into(text: str) -> None:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return
+    made = expanded({"command": ["{line}"]}, None, io.StringIO("\n".join(lines)), None)
+    assert made is not None
+    assert [task["command"] for task in made] == [[line] for line in lines]
+
+
+def counted(**by: Any) -> dict[str, int]:
+    return grouped({"by_state": by, "by_outcome": {"success": 2, "oom": 1, "lost": 1}})
+
+
+def test_progress_is_summed_up() -> None:
+    counts = counted(terminated=4, available=1, pending_cancellation=1, cancelled=2)
+    assert (
+        summary(counts) == "6 of 8 ended: 2 succeeded, 2 failed, 2 cancelled, 1 running, 1 waiting"
+    )
+    assert not done(counts)
+    assert done(counted(terminated=4, cancelled=3))
+
+
+def test_sparklines() -> None:
+    assert sparkline([0, 1, 7]) == "▁▂█"
+    assert sparkline([0, 0]) == "▁▁"
+    assert sparkline([]) == ""
