@@ -30,7 +30,7 @@ from banyan.worker.ledger import Ledger
 from banyan.worker.link import Link
 from banyan.worker.options import Options
 from banyan.worker.registration import Registration
-from banyan.worker.state import StateDirectory, open_state
+from banyan.worker.state import Identity, StateDirectory, open_state
 from banyan.worker.sweep import sweep
 from banyan.worker.timers import Timers, now
 from banyan.worker.usage import Usage
@@ -111,19 +111,20 @@ class Agent:
         """Takes over what the worker before this one has left, or clears it away."""
         self._holding.hear(self._link.open())
         known = self._holding.attempts
-        url, worker = self._state.identity() or ("", "")
-        if worker:
-            self._workers.add(worker)
+        last = self._state.identity()
+        if last:
+            self._workers.add(last.worker)
             sweep(self._workers, spare=known)
         self._state.forget_outputs(but=set(known))
-        if worker and url == self._options.url and known:
-            _log.info("taking over %d attempts of worker %s", len(known), worker)
-            self._work_as(worker, knobs().LEASE_SECONDS)
+        ours = last is not None and last.url == self._options.url
+        if last and ours and known:
+            _log.info("taking over %d attempts of worker %s", len(known), last.worker)
+            self._work_as(last.worker, last.lease_seconds)
             return
         for attempt in known:
             self._holding.lose(attempt)
-        if worker and url == self._options.url:
-            self._courier.send(Errand("removal of the last", "DELETE", f"/workers/{worker}"))
+        if last and ours:
+            self._courier.send(Errand("removal of the last", "DELETE", f"/workers/{last.worker}"))
         self._register()
 
     def _register(self) -> None:
@@ -138,7 +139,7 @@ class Agent:
     def _work_as(self, worker: str, lease_seconds: float) -> None:
         self._workers.add(worker)
         self._holding.worker = worker
-        self._state.keep_identity(self._options.url, worker)
+        self._state.keep_identity(Identity(self._options.url, worker, lease_seconds))
         self._drained = False
         self._registration = Registration(
             worker,
@@ -218,7 +219,7 @@ class Agent:
     def _beaten(self, event: mailbox.Beaten) -> None:
         if not self._registration or event.worker != self._registration.worker:
             return
-        self._registration.lease_seconds = event.answer["lease_seconds"]
+        self._registration.renewed(event.answer["lease_seconds"])
         self._trusted_until = event.trusted_until
         self._link.trust(event.trusted_until, event.lease_end)
         self._timers.set_earlier("launcher", now() + self._silence_seconds())

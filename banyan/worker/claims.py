@@ -62,7 +62,7 @@ class Claims(threading.Thread):
         super().__init__(name="claims", daemon=True)
         self._connection = connection
         self._worker = worker
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
         self._mailbox = mailbox
         self._changed = threading.Condition()
         self._wish: Wish | None = None
@@ -120,7 +120,7 @@ class Claims(threading.Thread):
             return self._wish
 
     def _claim(self, claim_id: str, wish: Wish, hold: bool) -> list[dict[str, Any]]:
-        seconds = min(_HOLD_SECONDS_MAX, self._lease_seconds / 4) if hold else 0.0
+        seconds = min(_HOLD_SECONDS_MAX, self.lease_seconds / 4) if hold else 0.0
         body = {
             "worker": self._worker,
             "claim_id": claim_id,
@@ -136,9 +136,7 @@ class Claims(threading.Thread):
             with self._changed:
                 self._wish = None  # it has changed by this; the loop will say how
                 self._brought += 1
-            self._mailbox.put(
-                Claimed(self._worker, items, trusted_until(sent, self._lease_seconds))
-            )
+            self._mailbox.put(Claimed(self._worker, items, trusted_until(sent, self.lease_seconds)))
         return items
 
     def _rest(self, wish: Wish, pause: float) -> float:

@@ -16,7 +16,9 @@ from banyan.worker.timers import now
 
 _HOLD_SECONDS_MAX = 15.0
 _MARGIN_SECONDS_MAX = 10.0
-_AFTER_OLD_NEWS_SECONDS = 0.5  # what was said is said again, unheld, until it is done
+# What was said is said again, unheld, until it is done: so ask less and less often.
+_AFTER_OLD_NEWS_SECONDS = 0.03
+_AFTER_OLD_NEWS_SECONDS_MAX = 0.5
 _AFTER_TROUBLE_SECONDS = 1.0
 # A beat that lists what the worker holds is not held, so that the list is true. The server takes
 # back what is missing in it and was claimed some ten seconds ago: by an agent, say, that was
@@ -71,7 +73,10 @@ class Beats(threading.Thread):
             if due:
                 next_list = now() + (self._lease_seconds if lists else _SECOND_LIST_SECONDS)
                 lists += 1
-            pause = _AFTER_OLD_NEWS_SECONDS if news and news == said else 0.0
+            if news and news == said:
+                pause = min(max(2 * pause, _AFTER_OLD_NEWS_SECONDS), _AFTER_OLD_NEWS_SECONDS_MAX)
+            else:
+                pause = 0.0
             said = news
 
     def _beat(self, seconds: float | None) -> list[Any] | None:

@@ -38,6 +38,11 @@ class Registration:
         """What is to be claimed."""
         self._claims.want(wish, self._heard)
 
+    def renewed(self, lease_seconds: float) -> None:
+        """The server may have been started again with other leases."""
+        self.lease_seconds = lease_seconds
+        self._claims.lease_seconds = lease_seconds
+
     def heard(self) -> None:
         """The tasks of one answer are taken into account."""
         self._heard += 1

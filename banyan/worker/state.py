@@ -11,13 +11,21 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from banyan.errors import BanyanError
 from banyan.worker.launcher import OUTPUT
 
 _IDENTITY = "worker.json"
+
+
+class Identity(NamedTuple):
+    """A worker as its server knows it."""
+
+    url: str
+    worker: str
+    lease_seconds: float
 
 
 class StateDirectory:
@@ -36,18 +44,18 @@ class StateDirectory:
             message = f"another worker is at work in {path}; give this one a directory of its own"
             raise BanyanError("data_directory_in_use", message) from None
 
-    def identity(self) -> tuple[str, str] | None:
-        """The server and the worker that was here last; None after an orderly end."""
+    def identity(self) -> Identity | None:
+        """The worker that was here last; None after an orderly end."""
         try:
             kept: dict[str, Any] = json.loads((self.path / _IDENTITY).read_text())
-            return str(kept["url"]), str(kept["worker"])
-        except (OSError, ValueError, KeyError):
+            return Identity(str(kept["url"]), str(kept["worker"]), float(kept["lease_seconds"]))
+        except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def keep_identity(self, url: str, worker: str) -> None:
+    def keep_identity(self, identity: Identity) -> None:
         """Who is here now, for the next agent."""
         new = self.path / f"{_IDENTITY}.new"
-        new.write_text(json.dumps({"url": url, "worker": worker}))
+        new.write_text(json.dumps(identity._asdict()))
         new.replace(self.path / _IDENTITY)
 
     def forget_identity(self) -> None:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from tests.harness import Processes
+from tests.harness import Processes, eventually
 from tests.worker.crew import Crew
 
 
@@ -97,3 +97,22 @@ def test_a_machine_that_is_short_of_files_gives_tasks_back_and_blames_nobody(cre
     for task in tasks:
         assert crew.ended(task, seconds=60)["outcome"] == "success"
     assert "the worker cannot start a process: Too many open files" in crew.workers[-1].stderr
+
+
+def test_the_server_shows_what_the_worker_has_and_uses(hurried: Crew):
+    crew = hurried
+    crew.worker("one", "--cores", "2", "--memory", "2 GiB")
+    busy = "import time\nwhile True: time.process_time()"
+    task = crew.submit(["python3", "-c", busy])
+    worker = crew.registered()
+
+    def used() -> bool:
+        shown = crew.server.worker.get(f"workers/{worker}").json()
+        assert shown["resources"]["cores"] == 2
+        assert shown["resources"]["memory"] == 2 << 30
+        assert shown["mode"] == "active"
+        return bool(shown["used"].get("cores", 0) > 0.05 and shown["used"]["memory_bytes"] > 1e6)
+
+    eventually(used, 20)
+    crew.server.provider.post(f"tasks/{task}/cancel")
+    crew.ended(task)
