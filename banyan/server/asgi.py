@@ -74,7 +74,7 @@ class Application:
         request = Request(environ, body, wait_seconds(environ.get("HTTP_PREFER", "")))
         answer = await self._answer(request, receive)
         if answer:
-            await _send(send, scope, answer, close=self._hub.ended)
+            await _send(send, scope, answer)
 
     async def _answer(self, request: Request, receive: Receive) -> Answer | None:
         """The answer, after the wait if one was asked for; None: the caller has gone."""
@@ -143,7 +143,7 @@ async def _until_gone(receive: Receive, waiter: Waiter) -> None:
     waiter.cancel()
 
 
-async def _send(send: Send, scope: Message, answer: Answer, close: bool) -> None:
+async def _send(send: Send, scope: Message, answer: Answer, close: bool = False) -> None:
     """Send a whole answer; `close`: and no further request on this connection."""
     bodiless = answer.status in (204, 304)
     headers = [

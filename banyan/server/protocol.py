@@ -12,13 +12,15 @@ from banyan.errors import BanyanError
 
 HEADER_SECONDS_MAX = 20.0
 HEADER_BYTES_MAX = 64 * 1024
+_BETWEEN_BYTES = len(": \r\n")
 
 
 class Protocol(HttpToolsProtocol):
     """One connection. A request line and headers must come soon, and be of decent length."""
 
     _timer: asyncio.TimerHandle | None = None
-    _header_bytes = 0
+    _header_bytes = 0  # arrived while headers were not complete
+    _complete_bytes = 0  # in headers that were
     _in_headers = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -39,9 +41,17 @@ class Protocol(HttpToolsProtocol):
         if self._in_headers and self._header_bytes > HEADER_BYTES_MAX:
             self.send_400_response(f"headers may have {HEADER_BYTES_MAX} bytes in all")
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count what is complete already; an exception here becomes a 400."""
+        self._complete_bytes += len(name) + len(value) + _BETWEEN_BYTES
+        if self._complete_bytes > HEADER_BYTES_MAX:
+            raise ValueError("headers are too long")
+        super().on_header(name, value)
+
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
+        self._complete_bytes = 0
         if not self._in_headers:
             self._header_bytes = 0
             self._expect_headers()

@@ -101,6 +101,20 @@ def test_for_a_client_that_has_gone_nothing_is_asked_again(server: Served, thing
     assert things.asked == 2
 
 
+def test_who_goes_between_the_change_and_the_question_is_not_asked_for(
+    server: Served, things: Things
+) -> None:
+    things.topics = "tasks"  # after a look there is a pause before the next
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        connection.sendall(b"GET /thing?0 HTTP/1.1\r\nHost: x\r\nPrefer: wait=30\r\n\r\n")
+        eventually(lambda: server.hub.waiting == 1)
+        server.hub.signal("tasks")
+        eventually(lambda: things.asked == 2, every_seconds=0.001)
+        server.hub.signal("tasks")
+    eventually(lambda: server.hub.waiting == 0)
+    assert things.asked == 2
+
+
 def test_five_hundred_who_wait_are_in_nobodys_way(server: Served, things: Things) -> None:
     with ThreadPoolExecutor(500) as pool:
         answers = [pool.submit(ask, server, 60) for _ in range(500)]
@@ -151,7 +165,7 @@ def test_at_the_end_who_waits_is_answered_at_once(things: Things) -> None:
             began = time.monotonic()
         assert time.monotonic() - began < 5
         assert answer.result(1).json() == 0
-        assert answer.result(1).headers["Connection"] == "close"
+        assert answer.result(1).headers["Connection"] == "close"  # the connection ends as well
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,26 @@ def test_sigterm_ends_all_that_it_started(processes: Processes, tmp_path: Path) 
     assert not marked_processes(processes.mark)
 
 
+def test_impatience_does_not_cut_the_end_short(processes: Processes, tmp_path: Path) -> None:
+    server = ready(private(processes, tmp_path / "data"))
+
+    def ended() -> bool:
+        server.started.signal(signal.SIGINT)  # Ctrl-C, again and again
+        return server.started.process.poll() is not None
+
+    eventually(ended, 20)
+    assert server.started.wait() == 0
+    log = (tmp_path / "data" / "mongo" / "log").read_text()
+    assert json.loads(log.splitlines()[-1])["attr"] == {"exitCode": 0}  # and was not killed
+
+
+def test_ctrl_c_at_the_terminal_reaches_nobody_else(processes: Processes, tmp_path: Path) -> None:
+    server = ready(private(processes, tmp_path / "data"))
+    ours = os.getpgid(server.started.pid)
+    others = {os.getpgid(pid) for pid in marked_processes(processes.mark)} - {ours}
+    assert len(others) == 2  # the database and the server process, each in its own group
+
+
 def test_ctrl_c_while_it_starts_leaves_nothing(processes: Processes, tmp_path: Path) -> None:
     started = private(processes, tmp_path / "data")
     eventually(lambda: any("mongod" in one for one in marked_processes(processes.mark).values()))
