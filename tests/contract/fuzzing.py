@@ -13,6 +13,18 @@ HERE = Path(__file__).parent
 CALLERS = ("provider", "worker", "admin", "anonymous")
 
 
+def allowed(server: Server, caller: str) -> list[str]:
+    """Options for the operations that this caller may use; of nobody's a few, all are refused."""
+    if caller == "anonymous":
+        return ["--include-tag", "accounts"]
+    options: list[str] = []
+    for path in server.anonymous.get("openapi.json").json()["paths"].values():
+        for operation in path.values():
+            if isinstance(operation, dict) and caller in operation.get("x-roles", ()):
+                options += ["--include-operation-id", operation["operationId"]]
+    return options
+
+
 def fuzz(
     server: Server, caller: str, cases: int, seed: int, *options: str, directory: Path
 ) -> subprocess.CompletedProcess[str]:
