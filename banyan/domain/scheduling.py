@@ -33,21 +33,31 @@ def choose(
     total: Capacity,
     max_count: int,
     starvation_milliseconds: int,
+    ahead_count: int = 0,
 ) -> list[tuple[Candidate, Grant]]:
     """At most `max_count` tasks that fit together into `free`, in order, each with its grant.
+
+    After them at most `ahead_count` that the worker could take when it has room again, so that
+    its cores need not wait for the next claim.
 
     A task that does not fit is passed over. But where the worker when empty (`total`) could take
     it, and it has waited for `starvation_milliseconds`, nothing after it is chosen: else small
     tasks would take each piece that comes free, and it would wait for ever.
     """
     chosen: list[tuple[Candidate, Grant]] = []
+    ahead: list[tuple[Candidate, Grant]] = []
     for candidate in sorted(candidates, key=order_key):
-        if len(chosen) >= max_count:
+        if len(chosen) >= max_count and len(ahead) >= ahead_count:
             break
         grant = grant_for(candidate.request, total)
-        if fits(grant, free):
+        has_room = fits(grant, free)
+        if has_room and len(chosen) < max_count:
             chosen.append((candidate, grant))
             free = free.minus(grant)
-        elif candidate.waiting_milliseconds >= starvation_milliseconds and fits(grant, total):
+        elif not fits(grant, total):
+            continue
+        elif not has_room and candidate.waiting_milliseconds >= starvation_milliseconds:
             break
-    return chosen
+        elif len(ahead) < ahead_count:
+            ahead.append((candidate, grant))
+    return chosen + ahead

@@ -7,9 +7,8 @@ reads the tasks that do not. A shape never changes, so processes may remember th
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from pymongo import UpdateOne
-
 from banyan.domain.resources import shape_key
+from banyan.server.store import claims
 from banyan.server.store.mongo import Document, Store
 
 REMEMBERED_MAX = 50_000
@@ -37,10 +36,7 @@ class Shapes:
             return
         fields = ("requested_resources", "queue", "labels")
         shapes = {key: {name: task[name] for name in fields} for key, task in new.items()}
-        store["shapes"].bulk_write(
-            [UpdateOne({"_id": k}, {"$setOnInsert": s}, upsert=True) for k, s in shapes.items()],
-            ordered=False,
-        )
+        claims.describe_shapes(store, shapes)
         self._remember(store, shapes)
 
     def look_up(self, store: Store, keys: Collection[str]) -> dict[str, Document]:
@@ -48,8 +44,7 @@ class Shapes:
         known = {key: self._known.get((store.database_name, key)) for key in keys}
         missing = [key for key, shape in known.items() if shape is None]
         if missing:
-            found = store["shapes"].find({"_id": {"$in": missing}})
-            self._remember(store, {shape["_id"]: shape for shape in found})
+            self._remember(store, claims.shapes_with(store, missing))
         remembered = {key: self._known.get((store.database_name, key)) for key in keys}
         return {key: shape for key, shape in remembered.items() if shape is not None}
 

@@ -155,3 +155,18 @@ def test_starvation_only_ever_shortens_the_choice(
             and fits(grant_for(c.request, total), total)
         ]
         assert starving
+
+
+def test_ahead_comes_after_what_fits_and_only_what_the_empty_worker_could_take() -> None:
+    small, large = normalise_request({"cores": 1}), normalise_request({"cores": 9})
+    waiting = [Candidate(str(n), large if n == 2 else small, 0, n, 0) for n in range(6)]
+    total = Capacity(2, 2**40)
+    chosen = choose(waiting, total, total, 8, 10**9, ahead_count=2)
+    assert [candidate.task_id for candidate, _ in chosen] == ["0", "1", "3", "4"]
+
+
+def test_nothing_is_taken_ahead_of_a_task_that_starves() -> None:
+    small, large = normalise_request({"cores": 1}), normalise_request({"cores": 2})
+    waiting = [Candidate("large", large, 0, 0, 60_000), Candidate("small", small, 0, 1, 0)]
+    busy, total = Capacity(1, 2**40), Capacity(2, 2**40)
+    assert choose(waiting, busy, total, 8, 30_000, ahead_count=8) == []

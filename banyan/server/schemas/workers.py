@@ -68,6 +68,7 @@ CLAIM: dict[str, Any] = {
     "queues": _QUEUES,
     "labels": _LABELS,
     "start": {"type": "boolean"},
+    "ahead": {"type": "integer", "min": 0, "max": 1000},
 }
 
 CLAIM_ONE: dict[str, Any] = {"worker": CLAIM["worker"]}

@@ -4,10 +4,11 @@ Available tasks are grouped by shape (equal request, queue and labels), so that 
 claim costs depends on how many *kinds* of task wait, not on how many tasks.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bson import ObjectId
+from pymongo import UpdateOne
 
 from banyan.server.store.mongo import BATCH, Document, Store, now
 
@@ -23,9 +24,18 @@ def waiting_shapes(store: Store) -> list[str]:
     return list(store["tasks"].distinct("shape", {"state": "available", "shape": {"$gt": ""}}))
 
 
-def describe_shapes(store: Store, keys: Collection[str]) -> list[Document]:
-    """The request, queue and labels that each of these shapes stands for."""
-    return list(store["shapes"].find({"_id": {"$in": list(keys)}}))
+def describe_shapes(store: Store, shapes: Mapping[str, Document]) -> None:
+    """Store what these shapes stand for, by key, where that is not known."""
+    updates = [
+        UpdateOne({"_id": key}, {"$setOnInsert": shape}, upsert=True)
+        for key, shape in shapes.items()
+    ]
+    store["shapes"].bulk_write(updates, ordered=False)
+
+
+def shapes_with(store: Store, keys: Collection[str]) -> dict[str, Document]:
+    """The request, queue and labels that each of these shapes stands for, by key."""
+    return {one["_id"]: one for one in store["shapes"].find({"_id": {"$in": list(keys)}})}
 
 
 def candidates(store: Store, shapes: list[str], limit: int) -> list[Document]:

@@ -140,9 +140,10 @@ def _claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[D
     total = capacity_from(worker["resources"])
     free = free_of(call, worker, body.get("fits"), total)
     most = body.get("max", TASKS_DEFAULT)
+    ahead = body.get("ahead", 0)  # beyond what is free now
     won: list[Document] = []
     for _ in range(_ROUNDS):
-        chosen = _choose(call, worker, body, free, total, most - len(won))
+        chosen = _choose(call, worker, body, free, total, most - len(won), ahead)
         if not chosen:
             break
         decisions = [
@@ -153,6 +154,7 @@ def _claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[D
         won += taken
         if len(taken) == len(chosen) or len(won) >= most:
             break
+        ahead = 0
         for task in taken:
             free = free.minus(Grant.from_json(task["holder"]["granted"]))
     return _whole(call, won)
@@ -175,8 +177,9 @@ def _choose(
     free: Capacity,
     total: Capacity,
     most: int,
+    ahead: int,
 ) -> list[tuple[Document, Grant]]:
-    """The tasks to try for, in order; they fit together into what is free."""
+    """The tasks to try for, in order: what fits together into what is free, and some more."""
     waiting = claims.waiting_shapes(call.store)
     queues = set(body.get("queues", worker["queues"]))
     labels = body.get("labels", worker["labels"])
@@ -189,10 +192,10 @@ def _choose(
             now_fit.append(key)
         elif fits(grant, total):
             later_fit.append(key)
-    if not now_fit:
+    if not now_fit and not (ahead and later_fit):
         return []
-    found = claims.candidates(call.store, now_fit, most * _READ_AHEAD)
-    found += claims.candidates(call.store, later_fit, 1) if later_fit else []
+    found = claims.candidates(call.store, now_fit, most * _READ_AHEAD + ahead)
+    found += claims.candidates(call.store, later_fit, max(1, ahead)) if later_fit else []
     by_id = {str(task["_id"]): task for task in found}
     chosen = choose(
         [_candidate(task) for task in found],
@@ -200,6 +203,7 @@ def _choose(
         total,
         most,
         int(knobs().STARVATION_SECONDS * 1000),
+        ahead,
     )
     return [(by_id[candidate.task_id], grant) for candidate, grant in chosen]
 
