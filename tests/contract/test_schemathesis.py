@@ -1,4 +1,4 @@
-"""Random requests made from /openapi.json: no 5xx, no answer but what it says, nothing invalid taken.
+"""Random requests made from /openapi.json: no 5xx, no answer outside of it, nothing invalid taken.
 
 A short run with a fixed seed. `scripts/fuzz-api` searches for long; BANYAN_FUZZ_CASES here
 does the same with this many cases an operation.

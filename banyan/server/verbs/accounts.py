@@ -7,6 +7,7 @@ from banyan.errors import BanyanError
 from banyan.server import represent, scoped, validation
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas.accounts import ISSUE, SCHEMA
+from banyan.server.schemas.answers import NOTHING
 from banyan.server.store import accounts
 
 
@@ -39,6 +40,7 @@ def tokens(call: Call) -> Answer:
 
 def revoke(call: Call) -> Answer:
     """POST /accounts/<id>/revoke: all its tokens are worth nothing from now on."""
+    validation.demand(NOTHING, {} if call.body is None else call.body)
     account = scoped.item(call)
     accounts.revoke_tokens(call.store, account["name"])
     revoked = accounts.set_revoked(call.store, account["_id"], revoked=True)

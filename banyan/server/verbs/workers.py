@@ -7,6 +7,7 @@ from banyan.errors import BanyanError
 from banyan.server import aftermath, represent, scoped, validation
 from banyan.server.auth import scope
 from banyan.server.calls import Answer, Call
+from banyan.server.schemas.answers import NOTHING
 from banyan.server.schemas.workers import SCHEMA
 from banyan.server.store import tasks, workers
 from banyan.server.store.mongo import Document, new_etag, now
@@ -40,6 +41,7 @@ def register(call: Call) -> Answer:
 
 def drain(call: Call) -> Answer:
     """POST /workers/<id>/drain: it finishes what runs and takes nothing new."""
+    validation.demand(NOTHING, {} if call.body is None else call.body)
     worker = _own(call)
     if worker["mode"] == "active":
         worker = workers.set_mode(call.store, worker["_id"], "draining") or worker
