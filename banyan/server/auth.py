@@ -63,7 +63,6 @@ class Authenticator:
             self._seen[token] = (time.monotonic() + CACHE_SECONDS, caller)
         return caller
 
-
     def _account_of(self, token: str) -> Caller | None:
         found = accounts.find_token(self._store, token)
         return Caller(found["account"], frozenset(found["roles"])) if found else None

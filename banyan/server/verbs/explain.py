@@ -84,11 +84,31 @@ def _available(call: Call, task: Document) -> list[dict[str, Any]]:
     able = [worker for worker in labelled if _could_ever(task, worker)]
     if not able:
         return [_too_large(task, labelled)]
+    return [_waiting(call, task, able)]
+
+
+def _waiting(call: Call, task: Document, able: list[Document]) -> dict[str, Any]:
+    """It could run somewhere: what is in the way there, and who is before it."""
     ahead = claims.count_ahead(call.store, task)
-    who = "1 worker" if len(able) == 1 else f"{len(able)} workers"
-    message = f"{who} could run it and are busy, or claim it now; {ahead} tasks are before it"
+    free = _free(call, able)
+    lacking = _nearest(task, free)
+    who, are = ("1 worker", "is") if len(able) == 1 else (f"{len(able)} workers", "are")
+    busy = f"and {are} busy: {_said(lacking)} free" if lacking else "and there is room for it now"
+    line = "no task is" if not ahead else "1 task is" if ahead == 1 else f"{ahead} tasks are"
+    message = f"{who} could run it {busy}; {line} before it"
     advice = "wait, raise its priority, or start one more worker"
-    return [_cause("waiting", message, workers=len(able), ahead=ahead, advice=advice)]
+    more: dict[str, Any] = {"lacking": lacking, "advice": advice} if lacking else {}
+    return _cause("waiting", message, workers=len(able), ahead=ahead, **more)
+
+
+def _free(call: Call, candidates: list[Document]) -> list[tuple[Capacity, Capacity]]:
+    """Of each worker: (what it has, what of it no task holds)."""
+    total = {one["_id"]: capacity_from(one["resources"]) for one in candidates}
+    free = dict(total)
+    for held in tasks.held_by(call.store, list(total), ["holder"]):
+        worker = held["holder"]["worker"]
+        free[worker] = free[worker].minus(Grant.from_json(held["holder"]["granted"]))
+    return [(total[worker], free[worker]) for worker in total]
 
 
 def _has_labels(task: Document, worker: Document) -> bool:
@@ -101,21 +121,38 @@ def _could_ever(task: Document, worker: Document) -> bool:
 
 
 def _too_large(task: Document, candidates: list[Document]) -> dict[str, Any]:
-    """Which resource no worker has enough of, and the most that one has."""
-    lacking: dict[str, Any] = {}
-    for worker in candidates:
-        total = capacity_from(worker["resources"])
-        grant = grant_for(task["requested_resources"], total)
-        for name, (wanted, has) in _compared(grant, total).items():
-            if wanted > has:
-                best = max(has, lacking.get(name, {}).get("most", 0))
-                lacking[name] = {"wanted": wanted, "most": best}
-    said = "; ".join(
+    """What the worker that comes nearest lacks."""
+    every = [capacity_from(worker["resources"]) for worker in candidates]
+    lacking = _nearest(task, [(total, total) for total in every])
+    advice = "ask for less (while it is inactive), or start a worker that has it"
+    message = f"no worker has enough: {_said(lacking)}"
+    return _cause("too_large", message, lacking=lacking, advice=advice)
+
+
+def _nearest(task: Document, workers: list[tuple[Capacity, Capacity]]) -> dict[str, Any]:
+    """{resource: {"wanted", "most"}} that the worker lacks which lacks the fewest, the least.
+
+    workers: of each, what it has, and what of that is to be compared. Empty: it fits there.
+    """
+    lacks = []
+    for total, offered in workers:
+        compared = _compared(grant_for(task["requested_resources"], total), offered)
+        lack = {
+            name: {"wanted": wanted, "most": has}
+            for name, (wanted, has) in compared.items()
+            if wanted > has
+        }
+        lacks.append(lack)
+    return min(
+        lacks, key=lambda one: (len(one), sum(1 - n["most"] / n["wanted"] for n in one.values()))
+    )
+
+
+def _said(lacking: Mapping[str, Any]) -> str:
+    return "; ".join(
         f"{_spelled(name, one['wanted'])} wanted, the nearest has {_spelled(name, one['most'])}"
         for name, one in lacking.items()
     )
-    advice = "ask for less (while it is inactive), or start a worker that has it"
-    return _cause("too_large", f"no worker has enough: {said}", lacking=lacking, advice=advice)
 
 
 def _spelled(name: str, amount: float) -> str:
