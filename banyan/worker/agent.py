@@ -8,14 +8,12 @@ the agent's: it must never start a process of a task itself.
 """
 
 import enum
-import json
 import logging
 import select
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from banyan.config import knobs
@@ -33,6 +31,7 @@ from banyan.worker.registration import Registration
 from banyan.worker.state import Identity, StateDirectory, open_state
 from banyan.worker.sweep import sweep
 from banyan.worker.timers import Timers, now
+from banyan.worker.tokens import read_token
 from banyan.worker.usage import Usage
 
 _SHORT_SECONDS = 5.0  # without a claim after the machine could not start a process
@@ -116,16 +115,26 @@ class Agent:
             self._workers.add(last.worker)
             sweep(self._workers, spare=known)
         self._state.forget_outputs(but=set(known))
-        ours = last is not None and last.url == self._options.url
-        if last and ours and known:
-            _log.info("taking over %d attempts of worker %s", len(known), last.worker)
-            self._work_as(last.worker, last.lease_seconds)
+        if last and known:  # the server may have moved, or be another one
+            self._courier.send(Errand("recognition", "GET", f"/workers/{last.worker}"))
             return
         for attempt in known:
             self._holding.lose(attempt)
-        if last and ours:
+        if last:
             self._courier.send(Errand("removal of the last", "DELETE", f"/workers/{last.worker}"))
         self._register()
+
+    def _recognised(self, event: mailbox.Done) -> None:
+        """Whether the server knows the worker whose attempts are taken over."""
+        last = self._state.identity()
+        if last and event.answer and event.answer["mode"] in ("active", "draining"):
+            _log.info("taking over %d attempts", len(self._holding.attempts))
+            self._work_as(last.worker, last.lease_seconds)
+            return
+        for attempt in self._holding.attempts:
+            self._holding.lose(attempt)
+        if self._mode is Mode.ACTIVE:
+            self._register()
 
     def _register(self) -> None:
         body = {
@@ -139,7 +148,7 @@ class Agent:
     def _work_as(self, worker: str, lease_seconds: float) -> None:
         self._workers.add(worker)
         self._holding.worker = worker
-        self._state.keep_identity(Identity(self._options.url, worker, lease_seconds))
+        self._state.keep_identity(Identity(worker, lease_seconds))
         self._drained = False
         self._registration = Registration(
             worker,
@@ -274,6 +283,8 @@ class Agent:
         elif event.errand == "deregistration":
             self._state.forget_identity()
             self._mode = Mode.OVER
+        elif event.errand == "recognition":
+            self._recognised(event)
         elif event.errand == "inquiry":
             self._inquired(event)
         elif event.errand == "registration" and event.error:
@@ -358,22 +369,3 @@ def main(options: Options) -> int:
         return Agent(options, token, state, resources).run()
     finally:
         state.close()
-
-
-def read_token(path: Path) -> str:
-    """The worker's token from a file that holds it alone, or from a credentials file.
-
-    Errors: BanyanError `usage`.
-    """
-    try:
-        text = path.read_text().strip()
-    except (OSError, ValueError) as error:
-        raise BanyanError("usage", f"the token file {path} cannot be read: {error}") from None
-    if text.startswith("{"):
-        try:
-            text = json.loads(text)["worker"]
-        except (ValueError, KeyError):
-            raise BanyanError("usage", f"{path} holds no token for a worker") from None
-    if not text:
-        raise BanyanError("usage", f"{path} is empty")
-    return text

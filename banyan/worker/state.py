@@ -23,7 +23,6 @@ _IDENTITY = "worker.json"
 class Identity(NamedTuple):
     """A worker as its server knows it."""
 
-    url: str
     worker: str
     lease_seconds: float
 
@@ -48,7 +47,7 @@ class StateDirectory:
         """The worker that was here last; None after an orderly end."""
         try:
             kept: dict[str, Any] = json.loads((self.path / _IDENTITY).read_text())
-            return Identity(str(kept["url"]), str(kept["worker"]), float(kept["lease_seconds"]))
+            return Identity(str(kept["worker"]), float(kept["lease_seconds"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

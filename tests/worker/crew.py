@@ -21,6 +21,7 @@ class Crew:
         self.processes = processes
         self.server = server
         self.url = server.url  # under which workers look for it
+        self.credentials = server.credentials
         self.directory = directory
         self.workers: list[Started] = []
 
@@ -39,7 +40,7 @@ class Crew:
 
     def worker(self, name: str = "one", *more: str, **environment: str) -> Started:
         """Starts a worker without waiting for it."""
-        own = ["--token-file", str(self.server.credentials)]
+        own = ["--token-file", str(self.credentials)]
         own += ["--state-directory", str(self.state(name))]
         started = self.processes.banyan(
             "worker", "--url", self.url, *own, *more, environment=environment

@@ -6,8 +6,8 @@ import pytest
 
 from banyan.errors import BanyanError
 from banyan.worker import wire
-from banyan.worker.agent import read_token
 from banyan.worker.state import StateDirectory, open_state
+from banyan.worker.tokens import read_token
 
 
 def test_a_token_is_read_from_either_kind_of_file(tmp_path: Path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from banyan.worker import tree
 from banyan.worker.timers import now
 from tests.harness import eventually, start_server
+from tests.harness.mongo import database
 from tests.worker.crew import Crew, freeze, gone, thaw
 
 
@@ -199,6 +200,43 @@ def test_a_server_that_stays_away_ends_the_tasks_and_the_worker_comes_back(
 
 def runs(file: Path) -> list[str]:
     return file.read_text().split() if file.exists() else []
+
+
+def test_a_server_that_comes_back_elsewhere_still_knows_the_worker(
+    crew: Crew, tmp_path: Path, module_database: str
+):
+    """The same database behind another port: running tasks are taken over all the same."""
+    agent = crew.worker("one", "--cores", "1")
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    task = running_task(crew, f"echo ready; cat {go}; exit 7")
+    worker = crew.registered()
+    agent.kill()
+    second = start_server(crew.processes, tmp_path / "data", module_database)
+    crew.url = second.url
+    crew.worker("one", "--cores", "1")
+    eventually(lambda: "taking over 1 attempts" in crew.workers[-1].stderr)
+    go.write_text("")
+    assert crew.ended(task)["reason"] == "failure (7)"
+    assert crew.statuses(task) == ["failure (7)"]
+    assert crew.registered() == worker
+
+
+def test_a_worker_of_another_server_s_tasks_clears_them_away(hurried: Crew, mongo: str):
+    crew = hurried
+    agent = crew.worker("one", "--cores", "1")
+    task = running_task(crew)
+    old = crew.processes_of(task)
+    agent.kill()
+    with database(mongo) as elsewhere:
+        other = start_server(crew.processes, crew.directory / "other", elsewhere)
+        crew.url, crew.credentials = other.url, other.credentials
+        second = crew.worker("one", "--cores", "1")
+        eventually(lambda: gone(old), 10)
+        made = other.provider.post("tasks", {"command": "true", "state": "available"}).json()
+        path = f"tasks/{made['_id']}"
+        eventually(lambda: other.provider.get(path).json()["state"] == "terminated")
+        assert second.terminate() == 0
 
 
 def freeze_server(crew: Crew) -> None:
