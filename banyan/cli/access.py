@@ -6,6 +6,7 @@ import click
 
 from banyan import profiles
 from banyan.cli.connection import read_token_file, with_client
+from banyan.cli.curl import plain
 from banyan.cli.output import age, as_json, column, print_json, print_table, quiet, say
 from banyan.client.api import Client
 from banyan.errors import BanyanError
@@ -116,7 +117,7 @@ def revoke_command(client: Client, account: str) -> None:
     Example:
       banyan account revoke rack7
     """
-    known = client.accounts()
+    known = plain(client).accounts()
     found = [one for one in known if account in (one["_id"], one.get("name"))]
     if not found:
         raise BanyanError("not_found", f"there is no account {account!r}")

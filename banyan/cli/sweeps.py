@@ -115,7 +115,7 @@ def _numbers(text: str) -> _Values:
 
 
 def _lines(file: TextIO) -> _Values:
-    for number, line in enumerate(_text(file).splitlines(), 1):
+    for number, line in enumerate(_text(file).split("\n"), 1):
         if line.strip():
             yield number, {"line": line}, {"BANYAN_LINE": line}
 

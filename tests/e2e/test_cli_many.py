@@ -176,6 +176,20 @@ def test_explain_tells_what_would_change_it(stack: Stack) -> None:
     stack.call("cancel", "--yes", held, large, astray, labelled)
 
 
+def test_explain_tells_who_is_in_the_way_and_the_place_in_the_line(stack: Stack) -> None:
+    large = stack.text("submit", "-q", "--cores", "3", "--", "sleep", "600")
+    eventually(lambda: stack.json("show", "--json", large)["state"] == "running")
+    wide = ("submit", "-q", "--cores", "4", "--", "true")
+    first, second = stack.text(*wide), stack.text(*wide)
+    told = stack.text("explain", first)
+    assert "1 worker could run it and is busy: 4 cores wanted, the nearest has 1 cores free" in told
+    assert "no task is before it" in told
+    assert "1 task is before it" in stack.text("explain", second)
+    assert stack.json("explain", "--json", second)["causes"][0]["ahead"] == 1
+    stack.call("cancel", large)
+    stack.call("wait", first, second)
+
+
 def test_explain_tells_where_the_time_went(stack: Stack) -> None:
     id = stack.text("submit", "-q", "--retries", "1", "--", "sh", "-c", "sleep 0.2; exit 4")
     stack.call("wait", id, code=1)
@@ -217,6 +231,8 @@ def test_curl_prints_what_would_be_sent_and_it_works(stack: Stack) -> None:
     for verb in ("show", "log", "wait", "explain", "script", "progress", "retry", "release"):
         assert stack.text(verb, "--curl", made["_id"]).startswith("curl "), verb
     assert stack.text("run", "--curl", "--", "true").startswith("curl -X POST ")
+    revoke = stack.text("account", "revoke", "--curl", "worker")
+    assert re.search(r"/accounts/[0-9a-f]{24}/revoke$", revoke)
     for verb in ("top", "stats"):
         assert stack.text(verb, "--curl").startswith("curl "), verb
 
