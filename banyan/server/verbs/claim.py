@@ -4,8 +4,9 @@ The truth is one compare-and-set on each task; of any number of claims one wins.
 was chosen and lost to another worker is chosen anew, a few times, then left.
 """
 
+import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 
@@ -28,6 +29,7 @@ TASKS_DEFAULT = 1
 _ROUNDS = 4
 # Read more than is asked for: some will not fit beside the others, some will be lost.
 _READ_AHEAD = 4
+_LOOK_FURTHER = 4
 _SHOWN = (
     "_id", "name", "command", "env", "cwd", "queue", "labels", "priority", "tags",
     "requested_resources", "timeout_milliseconds", "max_shutdown_time_milliseconds",
@@ -142,8 +144,9 @@ def _claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[D
     most = body.get("max", TASKS_DEFAULT)
     ahead = body.get("ahead", 0)  # beyond what is free now
     won: list[Document] = []
-    for _ in range(_ROUNDS):
-        chosen = _choose(call, worker, body, free, total, most - len(won), ahead)
+    for lost_rounds in range(_ROUNDS):
+        room = _Room(free, total, most - len(won), ahead)
+        chosen = _choose(call, worker, body, room, lost_rounds)
         if not chosen:
             break
         decisions = [
@@ -170,16 +173,23 @@ def free_of(call: Call, worker: Document, given: Any, total: Capacity) -> Capaci
     return free
 
 
+class _Room(NamedTuple):
+    """What a claim may take: `most` tasks into what is free, and `ahead` more of them."""
+
+    free: Capacity
+    total: Capacity
+    most: int
+    ahead: int
+
+
 def _choose(
-    call: Call,
-    worker: Document,
-    body: Mapping[str, Any],
-    free: Capacity,
-    total: Capacity,
-    most: int,
-    ahead: int,
+    call: Call, worker: Document, body: Mapping[str, Any], room: _Room, lost_rounds: int
 ) -> list[tuple[Document, Grant]]:
-    """The tasks to try for, in order: what fits together into what is free, and some more."""
+    """The tasks to try for, in order.
+
+    lost_rounds: how often all of it went to others. They look at the same first tasks, so
+    from then on it looks further and takes any of what it sees.
+    """
     waiting = claims.waiting_shapes(call.store)
     queues = set(body.get("queues", worker["queues"]))
     labels = body.get("labels", worker["labels"])
@@ -187,23 +197,26 @@ def _choose(
     for key, shape in SHAPES.look_up(call.store, waiting).items():
         if shape["queue"] not in queues or not has_labels(shape["labels"], labels):
             continue
-        grant = grant_for(shape["requested_resources"], total)
-        if fits(grant, free):
+        grant = grant_for(shape["requested_resources"], room.total)
+        if fits(grant, room.free):
             now_fit.append(key)
-        elif fits(grant, total):
+        elif fits(grant, room.total):
             later_fit.append(key)
-    if not now_fit and not (ahead and later_fit):
+    if not now_fit and not (room.ahead and later_fit):
         return []
-    found = claims.candidates(call.store, now_fit, most * _READ_AHEAD + ahead)
-    found += claims.candidates(call.store, later_fit, max(1, ahead)) if later_fit else []
+    wanted = room.most * _READ_AHEAD + room.ahead
+    found = claims.candidates(call.store, now_fit, wanted * _LOOK_FURTHER**lost_rounds)
+    if lost_rounds and len(found) > wanted:
+        found = random.sample(found, wanted)
+    found += claims.candidates(call.store, later_fit, max(1, room.ahead)) if later_fit else []
     by_id = {str(task["_id"]): task for task in found}
     chosen = choose(
         [_candidate(task) for task in found],
-        free,
-        total,
-        most,
+        room.free,
+        room.total,
+        room.most,
         int(knobs().STARVATION_SECONDS * 1000),
-        ahead,
+        room.ahead,
     )
     return [(by_id[candidate.task_id], grant) for candidate, grant in chosen]
 
