@@ -98,27 +98,24 @@ class Holding:
             "gpus": gpus,
         }
         self._follow(attempt, keep, (0, 0))
-        self._link.say(
-            {
-                "do": "start",
-                "attempt": attempt,
-                "argv": environment.command_argv(task["command"]),
-                "env": environment.task_environment(
-                    self._base_environment,
-                    task,
-                    self._url,
-                    self.worker,
-                    gpus,
-                    bool(self._ledger.total.gpus),
-                ),
-                "cwd": task.get("cwd") or self._home,
-                "timeout_seconds": _seconds(task.get("timeout_milliseconds")),
-                "grace_seconds": grace,
-                "before": before,
-                "log_bytes_max": knobs().LOG_BYTES_MAX,
-                "keep": keep,
-            }
-        )
+        self._link.say({**self._process_of(task, gpus), "before": before, "keep": keep})
+
+    def _process_of(self, task: Mapping[str, Any], gpus: list[int]) -> Message:
+        """What the launcher is to start for a task."""
+        grace = _seconds(task.get("max_shutdown_time_milliseconds"))
+        has_gpus = bool(self._ledger.total.gpus)
+        return {
+            "do": "start",
+            "attempt": str(task["attempt_id"]),
+            "argv": environment.command_argv(task["command"]),
+            "env": environment.task_environment(
+                self._base_environment, task, self._url, self.worker, gpus, has_gpus
+            ),
+            "cwd": task.get("cwd") or self._home,
+            "timeout_seconds": _seconds(task.get("timeout_milliseconds")),
+            "grace_seconds": _GRACE_SECONDS_DEFAULT if grace is None else grace,
+            "log_bytes_max": knobs().LOG_BYTES_MAX,
+        }
 
     def stop(self, attempt: str, why: str, grace_seconds: float | None = None) -> None:
         """SIGTERM, and SIGKILL after the grace (None: the task's own); then it ends as `why`."""
