@@ -27,12 +27,15 @@ _LONGEST_SILENCE_SECONDS = 300.0
 class Watch:
     """The ends of the tasks with one tag."""
 
-    def __init__(self, client: Client, tag: str, value: str) -> None:
+    def __init__(
+        self, client: Client, tag: str, value: str, silence_seconds: float = HOLD_SECONDS
+    ) -> None:
+        """silence_seconds: after so long without news each open task is looked at."""
         self._client = client
         self._held = Held(client.transport, "/tasks")
         self._tasks = {f"tags.{tag}": value, "_id": {"$gte": since(value)}, "state": {"$in": ENDED}}
         self._since: dict[str, str] | None = None
-        self._silence_seconds = HOLD_SECONDS
+        self._first_silence_seconds = self._silence_seconds = silence_seconds
         self._heard = time.monotonic()
 
     def ended(self, open_ids: set[str], seconds: float) -> list[Document]:
@@ -44,7 +47,7 @@ class Watch:
             items: list[Document] = answer.body["_items"]
             self._move_on(items)
             if not open_ids.isdisjoint(item["_id"] for item in items):
-                self._heard, self._silence_seconds = time.monotonic(), HOLD_SECONDS
+                self._heard, self._silence_seconds = time.monotonic(), self._first_silence_seconds
                 return items
         if time.monotonic() - self._heard < self._silence_seconds:
             return []

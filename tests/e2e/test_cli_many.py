@@ -56,12 +56,12 @@ def test_items_of_json_are_put_in_by_name(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_more_than_a_thousand_go_in_requests_of_a_thousand(stack: Stack) -> None:
-    sweep = ("submit", "--hold", "--array", "1-2001", "--tag", "set=long", "--", "true")
-    requests = stack.text("submit", "--curl", *sweep[1:])
+    sweep = ("--hold", "--array", "1-2001", "--tag", "set=long", "--", "true")
+    requests = stack.text("submit", "--curl", *sweep)
     bodies = [json.loads(re.findall(r"-d '(.*)' http", line)[0]) for line in requests.splitlines()]
     assert [len(body) if isinstance(body, list) else 1 for body in bodies] == [1000, 1000, 1]
     assert stack.text("ls", "-q", "--tag", "set=long") == ""
-    assert len(set(stack.text(*sweep, "-q").splitlines())) == 2001
+    assert len(set(stack.text("submit", "-q", *sweep).splitlines())) == 2001
     counted = stack.json("progress", "--once", "--json", "--tag", "set=long")
     assert counted["held"] == 2001
 
