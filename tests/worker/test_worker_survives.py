@@ -111,7 +111,7 @@ def test_when_all_is_killed_the_next_worker_clears_away_and_tasks_run_again(
     agent = crew.worker("one", "--cores", "1")
     script = f"echo x >> {file}; test $(wc -l < {file}) = 2 || exec sleep 1000"
     task = crew.submit(script)  # it says nothing: there is no file of it to find it by
-    eventually(lambda: file.exists() and file.read_text())
+    eventually(lambda: programs(crew.processes_of(task)) == ["sleep"])
     old = crew.processes_of(task)
     launcher = crew.launcher()
     freeze(launcher)  # so that it cannot notice
@@ -196,6 +196,14 @@ def test_a_server_that_stays_away_ends_the_tasks_and_the_worker_comes_back(
     )
     assert crew.ended(task, seconds=30)["outcome"] == "success"
     assert crew.statuses(task) == ["lost", "success"]
+
+
+def programs(pids: list[int]) -> list[str]:
+    """What these processes are at the moment."""
+    try:
+        return [Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids]
+    except OSError:
+        return []
 
 
 def runs(file: Path) -> list[str]:
