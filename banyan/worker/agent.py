@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from banyan.config import knobs
-from banyan.domain.resources import ResourceError, capacity_from, normalise_capacity
+from banyan.domain.resources import Grant, ResourceError, capacity_from, normalise_capacity
 from banyan.errors import EXIT_OK, BanyanError
 from banyan.worker import inventory, mailbox, wire
+from banyan.worker.ahead import Ahead
 from banyan.worker.claims import wish_for
 from banyan.worker.connection import Connection
 from banyan.worker.courier import Courier, Errand
@@ -66,6 +67,7 @@ class Agent:
         self._timers = Timers()
         self._link = Link(state.path)
         self._ledger = Ledger(capacity_from(resources))
+        self._ahead = Ahead()
         self._courier = Courier(self._connect(), self._box)
         self._holding = Holding(options.url, state, self._link, self._ledger, self._courier.reports)
         self._usage = Usage(lambda: self._link.pid)
@@ -155,7 +157,7 @@ class Agent:
             lease_seconds,
             self._connect,
             self._box,
-            lambda: self._holding.attempts,
+            lambda: self._holding.attempts + self._ahead.attempts,
             self._usage.now,
         )
 
@@ -171,6 +173,8 @@ class Agent:
         try:
             for message in self._link.hear():
                 self._holding.hear(message)
+                if message["is"] == "ended":
+                    self._ahead.ended(now())
             for event in self._box.take():
                 self._handlers[type(event)](event)
             for key in self._timers.due(now()):
@@ -195,6 +199,7 @@ class Agent:
     def _follow_up(self) -> None:
         """What follows from all that has happened in this turn."""
         holding = self._holding
+        self._go_on_with_the_line()
         if holding.to_release:
             tokens, holding.to_release = holding.to_release, []
             self._courier.send(Errand("release", "POST", "/tasks/release", {"tokens": tokens}))
@@ -203,10 +208,27 @@ class Agent:
             holding.short = False
             self._timers.set("claims", now() + _SHORT_SECONDS)
         if self._registration:
-            self._registration.want(wish_for(self._ledger.free) if self._may_claim() else None)
+            ahead = self._ahead.wanted(now())
+            wish = wish_for(self._ledger.free, ahead) if self._may_claim() else None
+            self._registration.want(wish)
         leaving = self._mode in (Mode.DRAINING, Mode.ENDING)
         if leaving and not holding.busy and not self._releases:
             self._leave()
+
+    def _go_on_with_the_line(self) -> None:
+        """Starts what was claimed ahead where there is room now; gives back what waits too long."""
+        if self._mode is not Mode.ACTIVE:
+            self._give_back(self._ahead.clear())
+            return
+        for task in self._ahead.take(self._ledger.fits):
+            self._holding.start(task, self._trusted_until)
+        self._give_back(self._ahead.overdue(now()))
+        overdue = self._ahead.next_overdue()
+        if overdue:
+            self._timers.set("ahead", overdue)
+
+    def _give_back(self, tasks: list[dict[str, Any]]) -> None:
+        self._holding.to_release += [task["token"] for task in tasks]
 
     def _may_claim(self) -> bool:
         return self._mode is Mode.ACTIVE and not self._drained and "claims" not in self._timers
@@ -219,11 +241,13 @@ class Agent:
             return  # with the lease of that registration, its claims were lost too
         registration.heard()
         for task in event.items:
-            if self._mode is Mode.ACTIVE:
-                before = max(event.trusted_until, self._trusted_until)
-                self._holding.start(task, before)
+            self._trusted_until = max(event.trusted_until, self._trusted_until)
+            if self._mode is not Mode.ACTIVE:
+                self._give_back([task])
+            elif self._ledger.fits(Grant.from_json(task["granted_resources"])):
+                self._holding.start(task, self._trusted_until)
             else:
-                self._holding.to_release.append(task["token"])
+                self._ahead.add(task, now())
 
     def _beaten(self, event: mailbox.Beaten) -> None:
         if not self._registration or event.worker != self._registration.worker:
@@ -234,8 +258,11 @@ class Agent:
         self._timers.set_earlier("launcher", now() + self._silence_seconds())
         self._drained = event.answer["mode"] != "active"
         for each in event.answer["cancel"]:
+            waiting = self._ahead.drop(each["attempt"])
+            self._give_back([waiting] if waiting else [])
             self._holding.stop(each["attempt"], "cancelled")
         for attempt in event.answer["lost"]:
+            self._ahead.drop(attempt)
             self._holding.lose(attempt)
 
     def _reported(self, event: mailbox.Reported) -> None:
@@ -273,6 +300,7 @@ class Agent:
             return False
         self._registration.stop()
         self._registration = None
+        self._ahead.clear()
         for attempt in self._holding.attempts:
             self._holding.lose(attempt)
         return True

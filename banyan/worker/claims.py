@@ -33,11 +33,12 @@ class Wish:
 
     fits: dict[str, Any]
     max_count: int
+    ahead: int = 0
 
 
-def wish_for(free: Capacity) -> Wish | None:
-    """A claim for what is free; None where no task can be started."""
-    if free.cores <= 0 or free.memory_bytes <= 0:
+def wish_for(free: Capacity, ahead: int = 0) -> Wish | None:
+    """A claim for what is free, and for `ahead` tasks more; None where nothing is wanted."""
+    if not ahead and (free.cores <= 0 or free.memory_bytes <= 0):
         return None
     fits: dict[str, Any] = {
         "cores": free.cores,
@@ -50,7 +51,7 @@ def wish_for(free: Capacity) -> Wish | None:
     }
     if free.disk_bytes is not None:
         fits["disk"] = free.disk_bytes
-    return Wish(fits, max(1, min(_TASKS_MAX, int(free.cores))))
+    return Wish(fits, max(1, min(_TASKS_MAX, int(free.cores))), ahead)
 
 
 class Claims(threading.Thread):
@@ -80,7 +81,7 @@ class Claims(threading.Thread):
                 return
             self._wish = wish
             self._changed.notify()
-            if self._held and self._held != wish:
+            if self._held and self._held.fits != (wish and wish.fits):
                 self._connection.break_off()
 
     def stop(self) -> None:
@@ -127,11 +128,14 @@ class Claims(threading.Thread):
             "max": wish.max_count,
             "fits": wish.fits,
             "start": True,
+            "ahead": wish.ahead,
         }
         sent = now()
-        items: list[dict[str, Any]] = self._connection.held(
-            "POST", "/tasks/claim", body, seconds
-        ).body["_items"]
+        items = self._ask("/tasks/claim", body, seconds)
+        if not items:
+            # Nobody has anything to give away: look who has claimed more than it has started.
+            sent = now()
+            items = self._ask("/tasks/steal", body, 0.0)
         if items:
             with self._changed:
                 self._wish = None  # it has changed by this; the loop will say how
@@ -139,10 +143,16 @@ class Claims(threading.Thread):
             self._mailbox.put(Claimed(self._worker, items, trusted_until(sent, self.lease_seconds)))
         return items
 
+    def _ask(self, path: str, body: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self._connection.held("POST", path, body, seconds).body[
+            "_items"
+        ]
+        return items
+
     def _rest(self, wish: Wish, pause: float) -> float:
         """Waits after trouble, unless it was our own doing; the next pause."""
         with self._changed:
-            if self._held and self._wish != wish:
+            if self._held and (self._wish and self._wish.fits) != wish.fits:
                 return pause
             self._changed.wait_for(lambda: self._stopped, pause)
             return min(pause * 2, _LONGEST_PAUSE_SECONDS)

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from tests.contract.playing import Player
 from tests.harness import Processes, eventually
 from tests.worker.crew import Crew
 
@@ -116,3 +117,13 @@ def test_the_server_shows_what_the_worker_has_and_uses(hurried: Crew):
     eventually(used, 20)
     crew.server.provider.post(f"tasks/{task}/cancel")
     crew.ended(task)
+
+
+def test_an_idle_worker_steals_what_another_has_claimed_and_not_started(crew: Crew):
+    """A player claims and never starts; the real worker takes all of it, half at a time."""
+    hoarder = Player(crew.server.worker, "default", resources={"cores": 64, "memory": "64 GiB"})
+    tasks = [crew.submit(["/bin/true"]) for _ in range(9)]
+    claimed = {item["_id"] for item in hoarder.claim(9)}
+    assert claimed == set(tasks)
+    crew.worker("idle")
+    assert {crew.ended(task)["outcome"] for task in tasks} == {"success"}

@@ -1,0 +1,65 @@
+"""Claims ahead of need: bounded by time, in order, and never in the way of others."""
+
+from typing import Any
+
+from banyan.domain.resources import Grant
+from banyan.worker.ahead import PATIENCE_SECONDS, WINDOW_SECONDS, Ahead
+from tests.worker.crew import Crew
+
+ONE_CORE: dict[str, Any] = {"requested_resources": {"cores": 1}}
+
+
+def claimed(attempt: str, cores: int = 1) -> dict[str, Any]:
+    return {"attempt_id": attempt, "granted_resources": Grant(cores=cores).to_json()}
+
+
+def test_as_much_is_wanted_as_has_ended_lately() -> None:
+    ahead = Ahead()
+    for number in range(10):
+        ahead.ended(number * WINDOW_SECONDS / 100)
+    assert ahead.wanted(WINDOW_SECONDS / 10) == 10
+    assert ahead.wanted(10 * WINDOW_SECONDS) == 0, "where tasks take long nothing is wanted"
+
+
+def test_nothing_more_is_wanted_until_half_of_the_line_is_used_up() -> None:
+    ahead = Ahead()
+    for number in range(10):
+        ahead.ended(0)
+        if number < 5:
+            ahead.add(claimed(str(number)), 0)
+    assert ahead.wanted(0) == 0
+    ahead.drop("0")
+    assert ahead.wanted(0) == 6
+
+
+def test_the_line_goes_on_in_order_with_what_there_is_room_for() -> None:
+    ahead = Ahead()
+    for attempt, cores in (("first", 1), ("large", 2), ("last", 1)):
+        ahead.add(claimed(attempt, cores), 0)
+    taken = [task["attempt_id"] for task in ahead.take(lambda grant: grant.cores == 1)]
+    assert taken == ["first", "last"]
+    assert ahead.attempts == ["large"]
+
+
+def test_what_has_waited_too_long_is_given_back() -> None:
+    ahead = Ahead()
+    ahead.add(claimed("early"), 0)
+    ahead.add(claimed("late"), 0.5)
+    assert ahead.next_overdue() == PATIENCE_SECONDS
+    assert [task["attempt_id"] for task in ahead.overdue(PATIENCE_SECONDS)] == ["early"]
+    assert ahead.attempts == ["late"]
+
+
+def test_short_tasks_behind_a_long_one_run_on_an_idle_worker(crew: Crew) -> None:
+    crew.worker("busy", "--cores", "1")
+    crew.registered("busy")
+    warm = [crew.submit(["/bin/true"], **ONE_CORE) for _ in range(60)]
+    long = crew.submit("sleep 30", **ONE_CORE)
+    short = [crew.submit(["/bin/true"], **ONE_CORE) for _ in range(20)]
+    for task in warm:
+        crew.ended(task)
+    crew.worker("idle", "--cores", "1")
+    for task in short:
+        assert crew.ended(task)["outcome"] == "success"
+    assert crew.state_of(long) == "running"
+    assert all(len(crew.attempts(task)) <= 2 for task in short), "given back once, if at all"
