@@ -1,0 +1,1 @@
+"""Benchmarks of a whole stack on this machine; run by `scripts/bench`."""
