@@ -1,5 +1,6 @@
 """Which server, and with which token: flags > `BANYAN_URL`, `BANYAN_TOKEN` > a profile.
 
+Inside a running task its own token (`BANYAN_TASK_TOKEN`) stands between the last two.
 Profiles are tables of one TOML file (`BANYAN_CONFIG`, else the XDG place), written by
 `banyan up` and `banyan login`, read by every command. A profile's token must never go to
 another server than the profile's own.
@@ -18,6 +19,7 @@ from pathlib import Path
 from banyan.errors import BanyanError
 
 LOCAL = "local"  # the profile that `banyan up` writes
+TASK = "task"
 ROLES = ("provider", "worker", "operator", "admin")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -71,13 +73,16 @@ def find_access(
 ) -> Access:
     """The server and the token for a command that needs `role`.
 
+    role: one of ROLES, or TASK for what a running task says of itself.
     url, token, profile: what was said on the command line or to `Client(...)`.
     Errors: `usage` when there is no server to be found, `unauthenticated` when there is no
     token for it; both name the next step.
     """
+    if role == TASK:
+        return _access_of_task(url, token)
     if profile is None:
         url = url or os.environ.get("BANYAN_URL")
-        token = token or os.environ.get("BANYAN_TOKEN")
+        token = token or os.environ.get("BANYAN_TOKEN") or _token_of_task(url)
     if url and token:
         return Access(url, token.strip())
     chosen = _chosen(load(), url, profile or os.environ.get("BANYAN_PROFILE"))
@@ -87,6 +92,24 @@ def find_access(
             raise BanyanError("unauthenticated", message)
         raise BanyanError("usage", f"no server is known: {_NEXT_STEP}")
     return Access(chosen.url, (token or _token(chosen, role)).strip())
+
+
+def _access_of_task(url: str | None, token: str | None) -> Access:
+    url = url or os.environ.get("BANYAN_URL")
+    token = token or os.environ.get("BANYAN_TASK_TOKEN")
+    if not (url and token and os.environ.get("BANYAN_TASK_ID")):
+        message = "this is for inside a running task, which has BANYAN_TASK_ID in its environment"
+        raise BanyanError("usage", message)
+    return Access(url, token)
+
+
+def _token_of_task(url: str | None) -> str | None:
+    """In a running task: the task's own token, unless another server or profile is named."""
+    named = os.environ.get("BANYAN_PROFILE")
+    own = os.environ.get("BANYAN_URL")
+    if named or not url or not own or not _same_server(url, own):
+        return None
+    return os.environ.get("BANYAN_TASK_TOKEN")
 
 
 def find_credentials(

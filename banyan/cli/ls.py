@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from banyan.cli.connection import with_client
-from banyan.cli.output import age, as_json, column, print_json, print_table, quiet
+from banyan.cli.output import Row, age, as_json, column, print_json, print_table, quiet
 from banyan.cli.selecting import complete_state, filters, select
 from banyan.cli.verdict import standing
 from banyan.client.api import Client
@@ -17,8 +17,13 @@ from banyan.errors import BanyanError
 _LISTED = (
     "name", "command", "state", "outcome", "reason", "queue", "priority", "requested_resources",
     "attempt_count", "pending_dependency_count", "_created", "tags",
+    "progress", "result",
 )  # fmt: skip
-_TITLES = ("ID", "NAME", "STATE", "QUEUE", "CORES", "MEMORY", "ATTEMPTS", "AGE", "COMMAND")
+_TITLES = (
+    "ID", "NAME", "STATE", "QUEUE", "CORES", "MEMORY", "ATTEMPTS", "AGE", "PROGRESS", "RESULT",
+    "COMMAND",
+)  # fmt: skip
+_WHERE_ANY = ("PROGRESS", "RESULT")  # columns that are there where a task has something to say
 _USUAL = {"QUEUE": ["default"], "CORES": ["1"], "MEMORY": ["128 MiB"], "ATTEMPTS": ["0", "1"]}
 
 
@@ -73,7 +78,7 @@ def ls_command(
         for task in found:
             click.echo(task["_id"])
     else:
-        print_table(_TITLES, [_row(task) for task in found], _USUAL)
+        print_table(*_table([_row(task) for task in found]), _USUAL)
 
 
 def _filter(text: str | None) -> dict[str, Any]:
@@ -86,6 +91,15 @@ def _filter(text: str | None) -> dict[str, Any]:
     return found
 
 
+def _table(rows: list[Row]) -> tuple[Row, list[Row]]:
+    shown = [
+        place
+        for place, title in enumerate(_TITLES)
+        if title not in _WHERE_ANY or any(row[place] for row in rows)
+    ]
+    return [_TITLES[place] for place in shown], [[row[place] for place in shown] for row in rows]
+
+
 def _row(task: dict[str, Any]) -> tuple[str, ...]:
     return (
         task["_id"],
@@ -96,8 +110,23 @@ def _row(task: dict[str, Any]) -> tuple[str, ...]:
         column(task, "requested_resources.cpu_memory_bytes", format_bytes),
         column(task, "attempt_count"),
         age(task.get("_created")),
+        progress(task),
+        result(task),
         command(task),
     )
+
+
+def progress(task: dict[str, Any]) -> str:
+    """How far the task says that it is: "40/100 epoch 4"."""
+    told = task.get("progress") or {}
+    parts = [f"{told[name]:.15g}" for name in ("done", "total") if told.get(name) is not None]
+    return " ".join(filter(None, ["/".join(parts), str(told.get("message") or "")]))
+
+
+def result(task: dict[str, Any]) -> str:
+    """What the task has given back, as JSON."""
+    value = task.get("result")
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def cores(task: dict[str, Any]) -> str:

@@ -33,9 +33,10 @@ SECTIONS = {
         "retry": ("ending", "Give ended tasks one more attempt."),
         "explain": ("explain", "Why a task does not run, or where its time went."),
         "script": ("explain", "A shell script that runs a task again by hand."),
+        "result": ("telling", "In a task: what it gives back, as JSON."),
     },
     "Overview": {
-        "progress": ("progress", "How far tasks are, live."),
+        "progress": ("progress", "How far tasks are, live; in a task: how far it is."),
         "top": ("top", "Workers and what they run, live."),
         "stats": ("stats", "How many, how long, how busy."),
     },

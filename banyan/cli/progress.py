@@ -1,5 +1,9 @@
-"""`banyan progress`: how far tasks are, by state, until all have ended."""
+"""`banyan progress`: how far tasks are, by state, until all have ended.
 
+With a number, inside a task, it is `banyan.cli.telling` that does the work.
+"""
+
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +14,7 @@ import click
 from banyan.cli.connection import with_client
 from banyan.cli.output import as_json, print_json
 from banyan.cli.selecting import Selection, selection_options
+from banyan.cli.telling import is_number, tell_progress_command
 from banyan.client.api import Client
 from banyan.client.holding import Held
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED, BanyanError
@@ -30,7 +35,28 @@ _PIPE_SECONDS = 5.0
 _BAR_COLUMNS = 40
 
 
-@click.command("progress")
+class _TellOrShow(click.Command):
+    """`progress 40 --of 100` tells, where there is a task to tell it of; all else shows."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """That of the command which is meant."""
+        in_task = "BANYAN_TASK_ID" in os.environ
+        if (in_task and args and is_number(args[0])) or any(_is_total(one) for one in args):
+            return tell_progress_command.make_context(info_name, args, parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+def _is_total(argument: str) -> bool:
+    return argument == "--of" or argument.startswith("--of=")
+
+
+@click.command("progress", cls=_TellOrShow)
 @with_client()
 @selection_options
 @click.option("--once", is_flag=True, help="How it is now, and end.")
@@ -40,9 +66,12 @@ def progress_command(client: Client, chosen: Selection, once: bool, as_json: boo
 
     On a terminal they move; in a pipe there is a line now and then, and one at the end.
 
+    Inside a task, with a number, it tells how far that task is (--of N: of how many).
+
     \b
     Example:
       banyan progress last
+      banyan progress 40 --of 100 "epoch 4"
     """
     counts: Counts = {}
     show = _shower(as_json)

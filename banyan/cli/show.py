@@ -1,13 +1,12 @@
 """`banyan show`: all about one task, what goes without saying left out."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from banyan.cli.connection import with_client
-from banyan.cli.ls import command, cores
+from banyan.cli.ls import command, cores, progress, result
 from banyan.cli.output import age, as_json, column, harmless, print_json, print_table
 from banyan.cli.selecting import find_id
 from banyan.client.api import Client
@@ -72,8 +71,8 @@ def _facts(task: dict[str, Any]) -> dict[str, str]:
         "attempts": f"{column(task, 'attempt_count')} of {column(task, 'max_attempt_count')}",
         **{name.replace("_", " "): " ".join(task.get(name) or ()) for name in _LISTS},
         "open parents": column(task, "pending_dependency_count", _some),
-        "progress": _json(task.get("progress")),
-        "result": _json(task.get("result")),
+        "progress": progress(task),
+        "result": result(task),
         "owner": column(task, "owner"),
         "created": f"{created} ({age(created)} ago)",
     }
@@ -108,7 +107,3 @@ def _format_some_bytes(size: int) -> str:
 
 def _pairs(mapping: Mapping[str, Any] | None) -> str:
     return " ".join(f"{name}={value}" for name, value in (mapping or {}).items())
-
-
-def _json(value: Any) -> str:
-    return "" if value is None else json.dumps(value, ensure_ascii=False)

@@ -71,9 +71,8 @@ class Courier(threading.Thread):
 
     def _wait(self, busy: bool) -> bool:
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._stopped or self._errands or self.reports.waiting > 0
-            )
+            while not (self._stopped or self._errands or self.reports.waiting):
+                self._changed.wait(self.reports.seconds_to_next)
             if busy and not self._errands:
                 self._changed.wait_for(lambda: self._stopped, _GATHER_SECONDS)
             return not self._stopped

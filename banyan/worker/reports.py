@@ -12,10 +12,13 @@ from typing import Any
 
 from banyan.worker.mailbox import AttemptLost, Mailbox, Reported, Shipped
 from banyan.worker.output import Reader, as_json
-from banyan.worker.spool import Chunk
+from banyan.worker.progress import ProgressLines
+from banyan.worker.spool import STDOUT, Chunk
+from banyan.worker.timers import now
 
 _ITEMS_MAX = 500
 _OUTPUT_BYTES_MAX = 4 << 20  # of one report, so that its body stays below the server's bound
+_PROGRESS_SECONDS = 1.0  # from one report of an attempt's progress to the next
 _ONCE_MORE = {"conflict", "unavailable"}
 
 _log = logging.getLogger(__name__)
@@ -29,7 +32,17 @@ class Told:
     token: str
     reader: Reader
     end: Mapping[str, Any] | None = None  # as `endings.end_of` says it
-    news: bool = False
+    looked_at: int = 0  # offset in the output up to which `lines` has seen it
+    lines: ProgressLines = field(default_factory=ProgressLines)
+    progress: Mapping[str, Any] | None = None  # as it was reported last
+    progress_after: float = 0.0  # not reported again before (seconds since boot)
+
+    def look(self, chunk: Chunk) -> None:
+        """Looks for progress in output, once, however often it is sent."""
+        if chunk.offset >= self.looked_at:
+            self.looked_at = chunk.offset + len(chunk.data)
+            if chunk.stream == STDOUT:
+                self.lines.feed(chunk.data)
 
 
 @dataclass(slots=True)
@@ -40,6 +53,7 @@ class Part:
     item: dict[str, Any]
     last_chunk: Chunk | None
     ends: bool
+    progress: Mapping[str, Any] | None
     more: bool  # there was more output than went into it
 
 
@@ -60,6 +74,7 @@ class Reports:
         self._mailbox = mailbox
         self._told: dict[str, Told] = {}
         self._news: dict[str, None] = {}  # in the order in which they came
+        self._later: dict[str, float] = {}  # of these, progress is held back until then
 
     # --- from the loop ---------------------------------------------------------------
 
@@ -86,6 +101,7 @@ class Reports:
         with self._changed:
             self._told.pop(attempt, None)
             self._news.pop(attempt, None)
+            self._later.pop(attempt, None)
 
     def _note(self, attempt: str) -> None:
         if attempt in self._told:
@@ -96,8 +112,16 @@ class Reports:
 
     @property
     def waiting(self) -> int:
-        """How many attempts there is news of."""
+        """How many attempts there is news of; to be asked again in `seconds_to_next`."""
+        for attempt in [one for one, when in self._later.items() if when <= now()]:
+            del self._later[attempt]
+            self._news[attempt] = None
         return len(self._news)
+
+    @property
+    def seconds_to_next(self) -> float | None:
+        """When what is held back now will be news."""
+        return max(min(self._later.values()) - now(), 0) if self._later else None
 
     def gather(self) -> Batch:
         """What is new, as far as it goes into one report."""
@@ -116,14 +140,32 @@ class Reports:
         data: dict[str, Any] = {"token": told.token}
         item: dict[str, Any] = {"_id": told.task, "update_execution_data": data}
         ends = told.end is not None and not more
+        for chunk in chunks:
+            told.look(chunk)
         if ends and told.end is not None:
             item["state"] = told.end["state"]
             data.update({k: v for k, v in told.end.items() if k != "state" and v is not None})
         if chunks:
             batch.output_bytes += sum(len(chunk.data) for chunk in chunks)
             data["log"] = [as_json(chunk) for chunk in chunks]
-        if chunks or ends:
-            batch.parts.append(Part(attempt, item, chunks[-1] if chunks else None, ends, more))
+        progress = self._progress_of(attempt, told, ends)
+        if progress:
+            item["progress"] = progress
+        if chunks or ends or progress:
+            last = chunks[-1] if chunks else None
+            batch.parts.append(Part(attempt, item, last, ends, progress, more))
+
+    def _progress_of(self, attempt: str, told: Told, ends: bool) -> Mapping[str, Any] | None:
+        """What is to be said of it now; at the end also what was held back."""
+        if ends:
+            told.lines.finish()
+        if told.lines.value == told.progress:
+            return None
+        if not ends and now() < told.progress_after:
+            self._later[attempt] = told.progress_after
+            return None
+        told.progress_after = now() + _PROGRESS_SECONDS
+        return told.lines.value
 
     def settle(self, parts: list[Part], results: list[dict[str, Any]]) -> None:
         """What the server said to each part of a report; results in the same order."""
@@ -146,6 +188,8 @@ class Reports:
         """Also of what was refused: to say it again would change nothing."""
         with self._changed:
             told = self._told.get(part.attempt)
+            if told is not None and part.progress:
+                told.progress = part.progress
             if told is None or part.last_chunk is None:
                 return
             told.reader.delivered(part.last_chunk)

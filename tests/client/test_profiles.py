@@ -19,7 +19,7 @@ TOKENS = {"admin": "tok-a", "provider": "tok-p", "worker": "tok-w"}
 
 @pytest.fixture(autouse=True)
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("URL", "TOKEN", "PROFILE"):
+    for name in ("URL", "TOKEN", "PROFILE", "TASK_TOKEN", "TASK_ID"):
         monkeypatch.delenv(f"BANYAN_{name}", raising=False)
     monkeypatch.setenv("BANYAN_CONFIG", str(tmp_path / "etc" / "config.toml"))
     return tmp_path / "etc" / "config.toml"
@@ -144,3 +144,32 @@ def test_whatever_is_written_is_read_back(known: dict[str, Profile], default: st
     with Path(os.environ["BANYAN_CONFIG"]).open("rb") as file:
         tomllib.load(file)
     assert profiles.load() == written
+
+
+def test_a_running_task_uses_its_own_token_for_its_own_server(
+    monkeypatch: pytest.MonkeyPatch, credentials: Path
+) -> None:
+    profiles.remember_local("http://127.0.0.1:1", credentials)
+    monkeypatch.setenv("BANYAN_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("BANYAN_TASK_TOKEN", "tok-t")
+    assert find_access().token == "tok-t"
+    assert find_access(profile="local").token == "tok-p"
+    monkeypatch.setenv("BANYAN_TOKEN", "tok-e")
+    assert find_access().token == "tok-e"
+    monkeypatch.delenv("BANYAN_TOKEN")
+    with pytest.raises(BanyanError, match="no token for"):
+        find_access(url="http://127.0.0.1:2")
+    monkeypatch.setenv("BANYAN_PROFILE", "local")
+    assert find_access().token == "tok-p"
+
+
+def test_what_a_task_says_of_itself_goes_with_its_token_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BANYAN_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("BANYAN_TOKEN", "tok-e")
+    with pytest.raises(BanyanError, match="inside a running task"):
+        find_access(profiles.TASK)
+    monkeypatch.setenv("BANYAN_TASK_ID", "x")
+    monkeypatch.setenv("BANYAN_TASK_TOKEN", "tok-t")
+    assert find_access(profiles.TASK).token == "tok-t"

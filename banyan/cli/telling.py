@@ -1,0 +1,80 @@
+"""`banyan progress N` and `banyan result JSON`: what a running task says of itself.
+
+They work inside a task only, with what its worker has put into its environment. Without a
+number, `banyan progress` shows how far other tasks are (see `banyan.cli.progress`).
+"""
+
+import json
+import os
+import re
+import sys
+from typing import Any
+
+import click
+
+from banyan.cli.connection import with_client
+from banyan.client.api import Client
+from banyan.errors import BanyanError
+from banyan.profiles import TASK
+
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
+_MESSAGE_LENGTH_MAX = 256
+
+
+def is_number(text: str) -> bool:
+    """Whether this is how far something is, and not the id of a task."""
+    return _NUMBER.fullmatch(text) is not None
+
+
+@click.command("progress")
+@with_client(TASK)
+@click.argument("done", metavar="DONE")
+@click.argument("message", nargs=-1, metavar="[MESSAGE]...")
+@click.option("--of", "total", metavar="TOTAL", help="What DONE will be at the end.")
+def tell_progress_command(
+    client: Client, done: str, message: tuple[str, ...], total: str | None
+) -> None:
+    """Tells, from inside a task, how far it is.
+
+    \b
+    Example:
+      banyan progress 40 --of 100 "epoch 4"
+    """
+    told: dict[str, Any] = {"done": _number(done, "DONE")}
+    if total is not None:
+        told["total"] = _number(total, "--of")
+    if message:
+        told["message"] = " ".join(message)[:_MESSAGE_LENGTH_MAX]
+    _tell(client, "progress", told)
+
+
+@click.command("result")
+@with_client(TASK)
+@click.argument("value", metavar="JSON")
+def result_command(client: Client, value: str) -> None:
+    """Tells, from inside a task, what it gives back; '-' reads it from standard input.
+
+    It stands in 'banyan show' and 'banyan ls' at once; the last one stays.
+
+    \b
+    Example:
+      banyan result '{"loss": 0.1}'
+    """
+    try:
+        result = json.loads(sys.stdin.read() if value == "-" else value)
+    except ValueError as problem:
+        raise BanyanError("usage", f"this is no JSON: {problem}") from None
+    if result is None:
+        raise BanyanError("usage", "null is no result: leave the command out")
+    _tell(client, "result", result)
+
+
+def _tell(client: Client, name: str, value: Any) -> None:
+    task = os.environ["BANYAN_TASK_ID"]
+    client.transport.request("POST", f"/tasks/{task}/{name}", json=value, repeatable=True)
+
+
+def _number(text: str, name: str) -> int | float:
+    if not is_number(text):
+        raise BanyanError("usage", f"{name} {text!r} is no number, 0 or more")
+    return float(text) if "." in text else int(text)
