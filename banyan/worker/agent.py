@@ -7,7 +7,6 @@ that new work is), and the courier (what must arrive). Tasks are the launcher's 
 the agent's: it must never start a process of a task itself.
 """
 
-import enum
 import logging
 import select
 import signal
@@ -25,6 +24,7 @@ from banyan.worker.claims import wish_for
 from banyan.worker.connection import Connection
 from banyan.worker.courier import Courier, Errand
 from banyan.worker.holding import Holding
+from banyan.worker.leaving import GIVE_UP, Leaving, Mode
 from banyan.worker.ledger import Ledger
 from banyan.worker.link import Link
 from banyan.worker.options import Options
@@ -36,21 +36,9 @@ from banyan.worker.tokens import read_token
 from banyan.worker.usage import Usage
 
 _SHORT_SECONDS = 5.0  # without a claim after the machine could not start a process
-_DEREGISTER_SECONDS = 5.0
-_GIVE_UP_SECONDS = 10.0  # after the tasks' time to end
 _SILENCE_SECONDS_MIN = 2.0
 
 _log = logging.getLogger("banyan.worker")
-
-
-class Mode(enum.Enum):
-    """What the worker is about."""
-
-    ACTIVE = "active"
-    DRAINING = "draining"  # takes nothing new, finishes what runs
-    ENDING = "ending"  # ends what runs
-    LEAVING = "leaving"  # nothing runs; says so to the server
-    OVER = "over"
 
 
 class Agent:
@@ -66,18 +54,19 @@ class Agent:
         self._box = mailbox.Mailbox()
         self._timers = Timers()
         self._link = Link(state.path)
-        self._ledger = Ledger(capacity_from(resources))
+        self._ledger = Ledger(capacity_from(resources), inventory.cpus(options))
         self._ahead = Ahead()
         self._courier = Courier(self._connect(), self._box)
-        self._holding = Holding(options.url, state, self._link, self._ledger, self._courier.reports)
+        self._holding = Holding(options, state, self._link, self._ledger, self._courier.reports)
         self._usage = Usage(lambda: self._link.pid)
         self._registration: Registration | None = None
         self._workers: set[str] = set()  # all that this state directory may have tasks of
-        self._mode = Mode.ACTIVE
+        self._leaving = Leaving(
+            options.shutdown_seconds, self._holding, self._courier, self._timers
+        )
         self._releases = 0  # under way
         self._drained = False  # by an operator
         self._trusted_until = 0.0
-        self._failure: BanyanError | None = None
         self._handlers: dict[type, Callable[[Any], None]] = {
             mailbox.Claimed: self._claimed,
             mailbox.Beaten: self._beaten,
@@ -87,7 +76,7 @@ class Agent:
             mailbox.LeaseLost: self._lease_lost,
             mailbox.Removed: self._removed,
             mailbox.Done: self._done,
-            mailbox.SignalCame: self._signalled,
+            mailbox.SignalCame: lambda _: self._leaving.signalled(self._registration),
         }
 
     def run(self) -> int:
@@ -96,14 +85,14 @@ class Agent:
             signal.signal(number, lambda *_: self._box.put(mailbox.SignalCame()))
         self._courier.start()
         self._begin()
-        while self._mode is not Mode.OVER:
+        while self._leaving.mode is not Mode.OVER:
             self._turn()
         for attempt in self._holding.running:
             self._holding.stop(attempt, "released", 0)
         self._courier.stop()
         self._link.goodbye()
-        if self._failure:
-            raise self._failure
+        if self._leaving.failure:
+            raise self._leaving.failure
         return EXIT_OK
 
     # --- beginning -------------------------------------------------------------------
@@ -135,7 +124,7 @@ class Agent:
             return
         for attempt in self._holding.attempts:
             self._holding.lose(attempt)
-        if self._mode is Mode.ACTIVE:
+        if self._leaving.active:
             self._register()
 
     def _register(self) -> None:
@@ -189,8 +178,8 @@ class Agent:
         return None if first is None else max(first - now(), 0)
 
     def _due(self, key: object) -> None:
-        if key == "give up":
-            self._mode = Mode.OVER
+        if key == GIVE_UP:
+            self._leaving.over()
         elif key == "launcher" and self._link.silent_seconds() > self._silence_seconds():
             _log.error("the launcher does not answer")
             self._link.kill()
@@ -211,13 +200,11 @@ class Agent:
             ahead = self._ahead.wanted(now())
             wish = wish_for(self._ledger.free, ahead) if self._may_claim() else None
             self._registration.want(wish)
-        leaving = self._mode in (Mode.DRAINING, Mode.ENDING)
-        if leaving and not holding.busy and not self._releases:
-            self._leave()
+        self._leaving.follow_up(self._registration, self._releases)
 
     def _go_on_with_the_line(self) -> None:
         """Starts what was claimed ahead where there is room now; gives back what waits too long."""
-        if self._mode is not Mode.ACTIVE:
+        if not self._leaving.active:
             self._give_back(self._ahead.clear())
             return
         for task in self._ahead.take(self._ledger.fits):
@@ -231,7 +218,7 @@ class Agent:
         self._holding.to_release += [task["token"] for task in tasks]
 
     def _may_claim(self) -> bool:
-        return self._mode is Mode.ACTIVE and not self._drained and "claims" not in self._timers
+        return self._leaving.active and not self._drained and "claims" not in self._timers
 
     # --- what the server says --------------------------------------------------------
 
@@ -242,7 +229,7 @@ class Agent:
         registration.heard()
         for task in event.items:
             self._trusted_until = max(event.trusted_until, self._trusted_until)
-            if self._mode is not Mode.ACTIVE:
+            if not self._leaving.active:
                 self._give_back([task])
             elif self._ledger.fits(Grant.from_json(task["granted_resources"])):
                 self._holding.start(task, self._trusted_until)
@@ -275,14 +262,14 @@ class Agent:
     def _lease_lost(self, event: mailbox.LeaseLost) -> None:
         if self._part_with(event.worker):
             _log.warning("the lease of worker %s has lapsed: its tasks are ended", event.worker)
-            if self._mode is Mode.ACTIVE:  # a removal, while it is under way, looks the same
+            if self._leaving.active:  # a removal, while it is under way, looks the same
                 self._courier.send(Errand("inquiry", "GET", f"/workers/{event.worker}"))
 
     def _inquired(self, event: mailbox.Done) -> None:
         if event.error or event.answer["mode"] == "off":
             removed = BanyanError("not_found", "the worker was removed by an operator")
             self._give_in(event.error or removed)
-        elif self._mode is Mode.ACTIVE:
+        elif self._leaving.active:
             self._register()
 
     def _removed(self, event: mailbox.Removed) -> None:
@@ -290,9 +277,8 @@ class Agent:
             self._give_in(event.error)
 
     def _give_in(self, error: BanyanError) -> None:
-        self._failure = error
         self._state.forget_identity()
-        self._end_at_latest(_GIVE_UP_SECONDS)
+        self._leaving.give_in(error)
 
     def _part_with(self, worker: str) -> bool:
         """Ends what was done in the name of a registration; False where that is done."""
@@ -310,15 +296,14 @@ class Agent:
             self._releases -= 1
         elif event.errand == "deregistration":
             self._state.forget_identity()
-            self._mode = Mode.OVER
+            self._leaving.over()
         elif event.errand == "recognition":
             self._recognised(event)
         elif event.errand == "inquiry":
             self._inquired(event)
         elif event.errand == "registration" and event.error:
-            self._failure = event.error
-            self._mode = Mode.OVER
-        elif event.errand == "registration" and self._mode is Mode.ACTIVE:
+            self._leaving.over(event.error)
+        elif event.errand == "registration" and self._leaving.active:
             self._registered(event.answer)
 
     def _registered(self, worker: dict[str, Any]) -> None:
@@ -331,38 +316,6 @@ class Agent:
             self._options.url,
         )
         self._work_as(worker["_id"], worker["lease_seconds"])
-
-    # --- the end ---------------------------------------------------------------------
-
-    def _signalled(self, _: mailbox.SignalCame) -> None:
-        """The first signal drains, the second ends the tasks, the third waits for nothing."""
-        if self._mode is Mode.ACTIVE:
-            _log.info("draining: what runs is finished; a second signal ends it")
-            self._mode = Mode.DRAINING
-            if self._registration and self._holding.busy:
-                path = f"/workers/{self._registration.worker}/drain"
-                self._courier.send(Errand("drain", "POST", path))
-        elif self._mode is Mode.DRAINING:
-            _log.info("ending what runs; it is given back, to run elsewhere")
-            for attempt in self._holding.running:
-                self._holding.stop(attempt, "released", self._options.shutdown_seconds)
-            self._end_at_latest(self._options.shutdown_seconds + _GIVE_UP_SECONDS)
-        else:
-            self._mode = Mode.OVER
-
-    def _end_at_latest(self, seconds: float) -> None:
-        self._mode = Mode.ENDING
-        self._timers.set("give up", now() + seconds)
-
-    def _leave(self) -> None:
-        if not self._registration:
-            self._mode = Mode.OVER
-            return
-        self._mode = Mode.LEAVING
-        worker = self._registration.worker
-        self._registration.stop()
-        self._courier.send(Errand("deregistration", "DELETE", f"/workers/{worker}"))
-        self._timers.set_earlier("give up", now() + _DEREGISTER_SECONDS)
 
     # --- the launcher ----------------------------------------------------------------
 

@@ -1,0 +1,101 @@
+"""How a worker comes to its end: what a signal means, and when there is nothing left to wait for.
+
+Owned by the agent's loop. It must never leave while an attempt, or a token to give back, is
+still the server's business.
+"""
+
+import enum
+import logging
+
+from banyan.errors import BanyanError
+from banyan.worker.courier import Courier, Errand
+from banyan.worker.holding import Holding
+from banyan.worker.registration import Registration
+from banyan.worker.timers import Timers, now
+
+GIVE_UP = "give up"  # of the timers
+
+_DEREGISTER_SECONDS = 5.0
+_GIVE_UP_SECONDS = 10.0  # after the tasks' time to end
+
+_log = logging.getLogger("banyan.worker")
+
+
+class Mode(enum.Enum):
+    """What the worker is about."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"  # takes nothing new, finishes what runs
+    ENDING = "ending"  # ends what runs
+    LEAVING = "leaving"  # nothing runs; says so to the server
+    OVER = "over"
+
+
+class Leaving:
+    """The mode, and the ways from one to the next."""
+
+    def __init__(
+        self, shutdown_seconds: float, holding: Holding, courier: Courier, timers: Timers
+    ) -> None:
+        """`shutdown_seconds` is what tasks get to end in."""
+        self.mode = Mode.ACTIVE
+        self.failure: BanyanError | None = None  # why it cannot go on
+        self._shutdown_seconds = shutdown_seconds
+        self._holding = holding
+        self._courier = courier
+        self._timers = timers
+
+    @property
+    def active(self) -> bool:
+        """Whether it takes new tasks, as far as it is concerned."""
+        return self.mode is Mode.ACTIVE
+
+    def signalled(self, registration: Registration | None) -> None:
+        """The first signal drains, the second ends the tasks, the third waits for nothing."""
+        if self.active:
+            _log.info("draining: what runs is finished; a second signal ends it")
+            self.drain(registration)
+        elif self.mode is Mode.DRAINING:
+            _log.info("ending what runs; it is given back, to run elsewhere")
+            self.end_tasks()
+        else:
+            self.mode = Mode.OVER
+
+    def drain(self, registration: Registration | None) -> None:
+        """Takes nothing new, and leaves when what runs has ended."""
+        self.mode = Mode.DRAINING
+        if registration and self._holding.busy:
+            self._courier.send(Errand("drain", "POST", f"/workers/{registration.worker}/drain"))
+
+    def end_tasks(self) -> None:
+        """Ends what runs, and gives it back."""
+        for attempt in self._holding.running:
+            self._holding.stop(attempt, "released", self._shutdown_seconds)
+        self._end_at_latest(self._shutdown_seconds + _GIVE_UP_SECONDS)
+
+    def give_in(self, error: BanyanError) -> None:
+        """The server does not let this worker go on, whose tasks are lost."""
+        self.failure = error
+        self._end_at_latest(_GIVE_UP_SECONDS)
+
+    def over(self, error: BanyanError | None = None) -> None:
+        """There is nothing to wait for any more."""
+        self.failure = error or self.failure
+        self.mode = Mode.OVER
+
+    def follow_up(self, registration: Registration | None, releases: int) -> None:
+        """Leaves where nothing is left; `releases` are under way."""
+        ending = self.mode in (Mode.DRAINING, Mode.ENDING)
+        if not ending or self._holding.busy or releases:
+            return
+        if not registration:
+            self.mode = Mode.OVER
+            return
+        self.mode = Mode.LEAVING
+        registration.stop()
+        self._courier.send(Errand("deregistration", "DELETE", f"/workers/{registration.worker}"))
+        self._timers.set_earlier(GIVE_UP, now() + _DEREGISTER_SECONDS)
+
+    def _end_at_latest(self, seconds: float) -> None:
+        self.mode = Mode.ENDING
+        self._timers.set(GIVE_UP, now() + seconds)
