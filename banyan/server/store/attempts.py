@@ -1,6 +1,6 @@
-"""The record of each attempt: made at the claim, filled in at the end, never overwritten.
+"""The record of each attempt: made at the claim, filled in at the end.
 
-The truth about who holds a task stands in the task. These records follow it, and every
+The truth about who holds a task stands in the task; these records tell its story. Every
 write here may be repeated.
 """
 
@@ -10,13 +10,24 @@ from typing import Any
 
 from bson import ObjectId
 from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
 from pymongo.write_concern import WriteConcern
 
 from banyan.domain.lifecycle import Change
-from banyan.server.store.mongo import BATCH, FORGETTABLE, MAJORITY, Document, Store, new_etag, now
+from banyan.server.store.mongo import (
+    BATCH,
+    DUPLICATE_KEY,
+    FORGETTABLE,
+    MAJORITY,
+    Document,
+    Store,
+    new_etag,
+    now,
+)
 
 # Samples of usage kept for one attempt; the oldest go first, the peaks stay.
 SAMPLES_MAX = 500
+_NO_GUARD: Mapping[str, Any] = {}
 _MEASURED_MAX = 1000
 
 
@@ -44,8 +55,8 @@ def begin(store: Store, changes: Sequence[Change]) -> None:
 
 
 def record(store: Store, changes: Sequence[Change]) -> None:
-    """Write what these changes say of their attempts."""
-    report(store, [_addition(one) for one in changes])
+    """Write what these changes, which were written, say of their attempts."""
+    _write(store, [_addition(one) for one in changes], MAJORITY)
 
 
 def _addition(change: Change) -> Addition:
@@ -53,26 +64,41 @@ def _addition(change: Change) -> Addition:
 
 
 def report(store: Store, additions: Sequence[Addition]) -> None:
-    """Write all additions in one command."""
-    _write(store, additions, MAJORITY)
+    """What workers report, before it is known whether their attempts still hold their tasks.
+
+    So the end of a record that has one is left alone: `record` may have said `lost` already,
+    and where that is still to be said, it will overwrite this.
+    """
+    _write(store, additions, MAJORITY, {"time_terminated": None})
 
 
-def _write(store: Store, additions: Sequence[Addition], concern: WriteConcern) -> None:
+def _write(
+    store: Store,
+    additions: Sequence[Addition],
+    concern: WriteConcern,
+    end_guard: Mapping[str, Any] = _NO_GUARD,
+) -> None:
     """One command for all of them.
 
-    As upserts: a record is made here too if a server was killed after the claim.
+    As upserts: a record is made here too if a server was killed after the claim. Where the
+    guard does not match, the upsert finds the record there and changes nothing.
     """
     updates = [
-        _update(one)
+        _update(one, end_guard if "time_terminated" in one.fields else _NO_GUARD)
         for one in additions
         if one.attempt_id and (one.fields or one.lists or one.peaks)
     ]
-    if updates:
+    if not updates:
+        return
+    try:
         collection = store["attempts"].with_options(write_concern=concern)
         collection.bulk_write(updates, ordered=False)
+    except BulkWriteError as error:
+        if any(one["code"] != DUPLICATE_KEY for one in error.details["writeErrors"]):
+            raise
 
 
-def _update(one: Addition) -> UpdateOne:
+def _update(one: Addition, guard: Mapping[str, Any]) -> UpdateOne:
     time = now()
     update: Document = {
         "$set": {**one.fields, "_etag": new_etag(), "_updated": time},
@@ -86,7 +112,7 @@ def _update(one: Addition) -> UpdateOne:
         }
     if one.peaks:
         update["$max"] = dict(one.peaks)
-    return UpdateOne({"_id": one.attempt_id}, update, upsert=True)
+    return UpdateOne({"_id": one.attempt_id, **guard}, update, upsert=True)
 
 
 def find(

@@ -28,6 +28,7 @@ T = TypeVar("T")
 # Documents in a query's own answer; of more than MongoDB's 101 the rest is asked for again.
 BATCH = 10_000
 MAJORITY = WriteConcern("majority", j=True, wtimeout=10_000)
+DUPLICATE_KEY = 11000  # MongoDB's error code
 # For what may be forgotten in a crash without harm; each use says why it may.
 FORGETTABLE = WriteConcern(1)
 # A server that has lost its database says so with 503 before its callers give up.

@@ -13,11 +13,9 @@ from pymongo import UpdateOne
 from pymongo.errors import BulkWriteError
 
 from banyan.domain.lifecycle import Change
-from banyan.server.store.mongo import BATCH, Document, Store, new_etag, now
+from banyan.server.store.mongo import BATCH, DUPLICATE_KEY, Document, Store, new_etag, now
 
-_DUPLICATE_KEY = 11000
 _VALIDATION_FAILED = 121
-_LIST_OPERATORS = ("$addToSet", "$push", "$pull")
 
 
 def find(
@@ -49,7 +47,7 @@ def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:
         store["tasks"].bulk_write(updates, ordered=False)
     except BulkWriteError as error:
         lost = error.details["writeErrors"]
-        if any(one["code"] not in (_DUPLICATE_KEY, _VALIDATION_FAILED) for one in lost):
+        if any(one["code"] not in (DUPLICATE_KEY, _VALIDATION_FAILED) for one in lost):
             raise
         for one in lost:
             written[one["index"]] = None

@@ -23,7 +23,7 @@ def log(call: Call) -> Answer:
         raise BanyanError("bad_request", "stream: stdout or stderr")
     offset = _number(call, "offset") or 0
     wanted = _number(call, "attempt")
-    task = scoped.item(call, ["attempt_id", "state"])
+    task = scoped.item(call, ["attempt_id", "attempt_count", "state"])
     attempt = _attempt(call, task, wanted)
     topics = [f"log:{call.item_id}", f"task:{call.item_id}"]
     if attempt is None:
@@ -54,6 +54,8 @@ def _attempt(call: Call, task: Document, wanted: int | None) -> Document | None:
     for attempt in every:
         if attempt["attempt_count"] == wanted:
             return attempt
+    if wanted == task["attempt_count"]:
+        return None  # claimed a moment ago: its record is on its way
     raise BanyanError("not_found", f"there is no attempt {wanted} of this task")
 
 

@@ -177,13 +177,17 @@ def _touch(task: Document, attempt_id: ObjectId, report: Report) -> Change:
 
 
 def _write(call: Call, decided: Mapping[int, tuple[Report, Change]]) -> dict[int, Document]:
-    """Output first, then the tasks, then the attempts' records; what was written, of who won."""
+    """What was written to the tasks, of those that won.
+
+    The output first, then the attempts' records, then the tasks: whoever sees that a task has
+    ended finds how its attempt ended, and all that it wrote.
+    """
     chunks = [chunk for report, change in decided.values() for chunk in _chunks(report, change)]
     logs.append(call.store, chunks)
+    attempts.report(call.store, [_record(*pair) for pair in decided.values()])
     writing = {i: change for i, (_, change) in decided.items() if change.set}
     written = dict(zip(writing, tasks.apply(call.store, list(writing.values())), strict=True))
     won = {i: fields for i in decided if (fields := written.get(i, {})) is not None}
-    attempts.report(call.store, [_record(*decided[index]) for index in won])
     for index in won:
         topic = "log" if decided[index][0].data.get("log") else "task"
         call.context.signals.signal(f"{topic}:{decided[index][0].task_id}")

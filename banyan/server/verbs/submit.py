@@ -24,7 +24,7 @@ from banyan.server.schemas.tasks import DEFAULTS, SCHEMA
 from banyan.server.settle import settle_ended
 from banyan.server.shapes import SHAPES, of_task
 from banyan.server.store import dedupe, edges, tasks
-from banyan.server.store.mongo import Document, new_etag, now
+from banyan.server.store.mongo import DUPLICATE_KEY, Document, new_etag, now
 
 _ATTEMPTS = 8  # at writing while others change what the new tasks hang on
 _CREATE_SCHEMA = {
@@ -118,7 +118,7 @@ def _is_duplicate(error: Exception) -> bool:
     codes += [
         one.get("code") for one in (getattr(error, "details", None) or {}).get("writeErrors", [])
     ]
-    return 11000 in codes
+    return DUPLICATE_KEY in codes
 
 
 def _dedupe_race(error: Exception) -> bool:
