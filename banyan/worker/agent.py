@@ -322,7 +322,7 @@ class Agent:
     def _replace_launcher(self) -> None:
         _log.error("the launcher has died: its tasks are ended, and reported as lost")
         self._link.close()
-        left = sweep(self._workers)
+        left = sweep(self._workers, state_directory=self._state.path)
         if left:
             _log.error("these processes would not end: %s", left)
         self._holding.launcher_died()

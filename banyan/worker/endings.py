@@ -13,6 +13,7 @@ _REASON_LENGTH_MAX = 1024
 # Why the launcher stopped it -> the exit status, and what to say about it.
 _STOPPED = {
     "timeout": ("timeout", None),
+    "oom": ("oom", None),
     "cancelled": ("cancelled", None),
     "lease": ("lost", "its worker had no word from the server until the lease was over"),
     "launcher": ("lost", "the launcher of its worker died"),

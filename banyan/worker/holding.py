@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from banyan.config import knobs
@@ -17,7 +17,9 @@ from banyan.domain.resources import Grant
 from banyan.worker import environment
 from banyan.worker.endings import end_of
 from banyan.worker.ledger import Ledger
+from banyan.worker.limits import Limits
 from banyan.worker.link import Link
+from banyan.worker.options import Options
 from banyan.worker.output import Reader
 from banyan.worker.reports import Reports
 from banyan.worker.state import StateDirectory
@@ -46,9 +48,10 @@ class Holding:
     """All of them."""
 
     def __init__(
-        self, url: str, state: StateDirectory, link: Link, ledger: Ledger, reports: Reports
+        self, options: Options, state: StateDirectory, link: Link, ledger: Ledger, reports: Reports
     ) -> None:
-        self._url = url
+        self._url = options.url
+        self._limits = Limits(enforcement=options.memory_enforcement, nice=options.nice)
         self._state = state
         self._link = link
         self._ledger = ledger
@@ -96,6 +99,7 @@ class Holding:
             "grace_seconds": grace,
             "granted": grant.to_json(),
             "gpus": gpus,
+            "cpus": self._ledger.cpus_of(attempt),
         }
         self._follow(attempt, keep, (0, 0))
         self._link.say({**self._process_of(task, gpus), "before": before, "keep": keep})
@@ -104,6 +108,11 @@ class Holding:
         """What the launcher is to start for a task."""
         grace = _seconds(task.get("max_shutdown_time_milliseconds"))
         has_gpus = bool(self._ledger.total.gpus)
+        limits = replace(
+            self._limits,
+            memory_bytes=task["granted_resources"]["memory_bytes"],
+            cpus=self._ledger.cpus_of(str(task["attempt_id"])),
+        )
         return {
             "do": "start",
             "attempt": str(task["attempt_id"]),
@@ -115,6 +124,7 @@ class Holding:
             "timeout_seconds": _seconds(task.get("timeout_milliseconds")),
             "grace_seconds": _GRACE_SECONDS_DEFAULT if grace is None else grace,
             "log_bytes_max": knobs().LOG_BYTES_MAX,
+            "limits": limits.to_json(),
         }
 
     def stop(self, attempt: str, why: str, grace_seconds: float | None = None) -> None:
@@ -184,7 +194,8 @@ class Holding:
                 self._reports.output(attempt)
 
     def _follow(self, attempt: str, keep: Mapping[str, Any], shipped: tuple[int, int]) -> None:
-        self._ledger.take(attempt, Grant.from_json(keep["granted"]), tuple(keep["gpus"]))
+        grant, gpus, cpus = Grant.from_json(keep["granted"]), keep["gpus"], keep.get("cpus", ())
+        self._ledger.take(attempt, grant, tuple(gpus), tuple(cpus))
         self._held[attempt] = Held(keep["task"], keep["token"], keep["grace_seconds"])
         reader = Reader(self._state.output_of(attempt), *shipped)
         self._reports.follow(attempt, keep["task"], keep["token"], reader)

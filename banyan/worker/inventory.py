@@ -6,9 +6,10 @@ a container's limits and a CPU affinity count. It must never fail for want of a 
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from banyan.worker import cgroups
 from banyan.worker.options import Options
 
 _NO_LIMIT_BYTES = 1 << 60  # version 1 writes "no limit" as a number close to 2**63
@@ -35,6 +36,11 @@ def cores(proc: Path = Path("/proc/self")) -> int | float:
     allowed = len(os.sched_getaffinity(0))
     quota = min(_cpu_quotas(proc), default=float(allowed))
     return allowed if quota >= allowed else max(round(quota, 2), 0.01)
+
+
+def cpus(options: Options) -> tuple[int, ...]:
+    """The numbers of the CPUs that tasks are to be bound to; none where they are not to be."""
+    return tuple(sorted(os.sched_getaffinity(0))) if options.affinity else ()
 
 
 def memory_bytes(proc: Path = Path("/proc/self")) -> int:
@@ -71,59 +77,19 @@ def _gpu(pynvml: Any, index: int) -> dict[str, Any]:
 
 
 def _cpu_quotas(proc: Path) -> Iterator[float]:
-    for directory in _cgroups(proc, "cpu"):
-        quota, _, period = _text(directory / "cpu.max").partition(" ")  # version 2
+    for directory in cgroups.own("cpu", proc):
+        quota, _, period = cgroups.text(directory / "cpu.max").partition(" ")  # version 2
         if not quota:
-            quota = _text(directory / "cpu.cfs_quota_us")
-            period = _text(directory / "cpu.cfs_period_us")
+            quota = cgroups.text(directory / "cpu.cfs_quota_us")
+            period = cgroups.text(directory / "cpu.cfs_period_us")
         if quota.isdigit() and period.isdigit() and int(period) > 0:
             yield int(quota) / int(period)
 
 
 def _memory_limits(proc: Path) -> Iterator[int]:
-    for directory in _cgroups(proc, "memory"):
-        limit = _text(directory / "memory.max") or _text(directory / "memory.limit_in_bytes")
+    for directory in cgroups.own("memory", proc):
+        limit = cgroups.text(directory / "memory.max") or cgroups.text(
+            directory / "memory.limit_in_bytes"
+        )
         if limit.isdigit() and int(limit) < _NO_LIMIT_BYTES:
             yield int(limit)
-
-
-def _cgroups(proc: Path, controller: str) -> Iterator[Path]:
-    """The cgroups of this process that may bound this controller, up to the root that it sees."""
-    mounts = list(_mounts(proc))
-    for line in _text(proc / "cgroup").splitlines():
-        _, listed, path = line.split(":", 2)
-        controllers = listed.split(",") if listed else []  # none: version 2 has them all
-        if controllers and controller not in controllers:
-            continue
-        for mounted, root, names in mounts:
-            if controller in names if controllers else not names:
-                yield from _upwards(mounted, root, path)
-
-
-def _mounts(proc: Path) -> Iterator[tuple[Path, str, list[str]]]:
-    """Where cgroups are mounted: directory, the cgroup at its root, its version 1 controllers."""
-    for line in _text(proc / "mountinfo").splitlines():
-        before, _, after = line.partition(" - ")
-        fields, kind = before.split(), after.split()
-        if kind and kind[0] in ("cgroup", "cgroup2"):
-            names = kind[2].split(",") if kind[0] == "cgroup" else []
-            yield Path(fields[4]), fields[3], names
-
-
-def _upwards(mounted: Path, root: str, path: str) -> Iterator[Path]:
-    """From the process's own cgroup to the mount; a path from outside the mount is the mount."""
-    inside = PurePosixPath(path)
-    relative = inside.relative_to(root) if inside.is_relative_to(root) else PurePosixPath(".")
-    directory = mounted / relative
-    while True:
-        yield directory
-        if directory == mounted:
-            return
-        directory = directory.parent
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""

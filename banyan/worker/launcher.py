@@ -7,7 +7,8 @@ thread, standard library only, no network: so it stays small, and starting a tas
 It must never forget a process that it has started.
 
 What it is told: start, stop, trust, shipped, forget, goodbye. What it tells: hello (to each
-new agent: all attempts that it holds), started, output, ended, cleared, trusted.
+new agent: all attempts that it holds), started, output, sample, ended,
+cleared, trusted.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ import sys
 from pathlib import Path
 
 from banyan.worker import wire
+from banyan.worker.cells import Cells
 from banyan.worker.supervision import Supervision
 from banyan.worker.timers import Timers, now
 
@@ -39,8 +41,9 @@ class Launcher:
         self._listener = listener
         self._epoll = select.epoll()
         self._timers = Timers()
+        self._cells = Cells(state_directory)
         self._attempts = Supervision(
-            state_directory / OUTPUT, self._epoll, self._timers, self._tell
+            state_directory / OUTPUT, self._cells, self._epoll, self._timers, self._tell
         )
         self._agent: wire.Line | None = None
         self._agent_is_slow = False
@@ -58,6 +61,7 @@ class Launcher:
             self._turn()
         for attempt in list(self._attempts.ended):
             self._attempts.forget(attempt)
+        self._cells.end()
 
     def _finished(self) -> bool:
         if self._attempts.running:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import banyan
-from banyan.worker import wire
+from banyan.worker import cells, wire
 from banyan.worker.launcher import OUTPUT, SOCKET
 
 _STDERR = "launcher.stderr"
@@ -36,6 +36,7 @@ def start(state_directory: Path) -> tuple[wire.Line, subprocess.Popen[bytes]]:
     It inherits a socket that listens already, with the agent's connection in its queue: so
     nobody has to wait for it, and if the agent dies now, it finds nobody there and ends.
     """
+    cells.clear(state_directory)  # of one that was killed
     (state_directory / OUTPUT).mkdir(exist_ok=True)
     with wire.listen(state_directory / SOCKET) as listener:
         line = wire.connect(state_directory / SOCKET)

@@ -4,17 +4,28 @@ Owned by the agent's loop. The arithmetic is the domain's; here are the names: w
 holds what, and which GPUs, by index. It must never count an attempt twice.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from banyan.domain.resources import Capacity, Gpu, Grant, fits
+
+
+class _Held(NamedTuple):
+    grant: Grant
+    gpus: tuple[int, ...]
+    cpus: tuple[int, ...]
 
 
 class Ledger:
     """Reserved and free."""
 
-    def __init__(self, total: Capacity) -> None:
+    def __init__(self, total: Capacity, cpus: Sequence[int] = ()) -> None:
+        """`cpus`: the numbers of those that attempts are bound to; none: they are not."""
         self.total = total
-        self._held: dict[str, tuple[Grant, tuple[int, ...]]] = {}
+        self._cpus = cpus
+        self._held: dict[str, _Held] = {}
         self._free: Capacity | None = total
 
     @property
@@ -22,8 +33,8 @@ class Ledger:
         """What nobody holds; never below nothing."""
         if self._free is None:
             free = replace(self.total, gpus=tuple(self.total.gpus[i] for i in self._free_gpus()))
-            for grant, _ in self._held.values():
-                free = free.minus(replace(grant, gpu_count=0))
+            for held in self._held.values():
+                free = free.minus(replace(held.grant, gpu_count=0))
             self._free = free
         return self._free
 
@@ -31,17 +42,27 @@ class Ledger:
         """Whether there is room for it now."""
         return fits(grant, self.free)
 
-    def take(self, attempt: str, grant: Grant, gpus: tuple[int, ...] | None = None) -> list[int]:
+    def take(
+        self,
+        attempt: str,
+        grant: Grant,
+        gpus: tuple[int, ...] | None = None,
+        cpus: tuple[int, ...] | None = None,
+    ) -> list[int]:
         """Reserves a grant; the indexes of its GPUs.
 
-        gpus: those that it holds already, where an earlier agent has chosen them.
+        gpus, cpus: those that it holds already, where an earlier agent has chosen them.
         """
-        if attempt in self._held:
-            return list(self._held[attempt][1])
-        chosen = self._choose_gpus(grant) if gpus is None else gpus
-        self._held[attempt] = (grant, chosen)
-        self._free = None
-        return list(chosen)
+        if attempt not in self._held:
+            gpus = self._choose_gpus(grant) if gpus is None else gpus
+            cpus = self._choose_cpus(grant) if cpus is None else cpus
+            self._held[attempt] = _Held(grant, gpus, cpus)
+            self._free = None
+        return list(self._held[attempt].gpus)
+
+    def cpus_of(self, attempt: str) -> tuple[int, ...]:
+        """The CPUs that an attempt is bound to; none: all."""
+        return self._held[attempt].cpus
 
     def give_back(self, attempt: str) -> bool:
         """Frees what an attempt holds; whether it held anything."""
@@ -55,6 +76,15 @@ class Ledger:
         able.sort(key=lambda index: (self.total.gpus[index], index))
         return tuple(sorted(able[: grant.gpu_count]))
 
+    def _choose_cpus(self, grant: Grant) -> tuple[int, ...]:
+        """As many as it has cores, those that carry the least; a part of a core shares one."""
+        load = dict.fromkeys(self._cpus, 0.0)
+        for held in self._held.values():
+            for cpu in held.cpus:
+                load[cpu] = load.get(cpu, 0.0) + held.grant.cores / len(held.cpus)
+        chosen = sorted(self._cpus, key=lambda cpu: (load[cpu], cpu))
+        return tuple(sorted(chosen[: max(math.ceil(grant.cores), 1)]))
+
     def _free_gpus(self) -> list[int]:
-        taken = {index for _, gpus in self._held.values() for index in gpus}
+        taken = {index for held in self._held.values() for index in held.gpus}
         return [index for index in range(len(self.total.gpus)) if index not in taken]

@@ -27,6 +27,10 @@ class Options:
     labels:          what it offers to tasks that ask for labels.
     host:            the name under which it registers; None: the machine's own.
     shutdown_seconds: how long its tasks may take to end at the second signal.
+    memory_enforcement: how tasks are held to the memory that they asked for: "cgroup",
+                     "watch", "none", or "best", which is the first of these that works here.
+    nice:            the niceness of its tasks, 0 to 19.
+    affinity:        binds each task to as many cores as it was granted.
     """
 
     url: str
@@ -41,3 +45,6 @@ class Options:
     labels: Mapping[str, str] = field(default_factory=dict)
     host: str | None = None
     shutdown_seconds: float = 5.0
+    memory_enforcement: str = "best"
+    nice: int = 0
+    affinity: bool = False

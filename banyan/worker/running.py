@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from banyan.worker import tree
+from banyan.worker.cells import Cell
+from banyan.worker.limits import Limits
 from banyan.worker.spawning import Spawned
 from banyan.worker.spool import STDERR, STDOUT, Spool
 
@@ -25,8 +27,18 @@ _DRAIN_READS = 64  # more than a pipe holds; those who would write on are dead b
 class Running:
     """An attempt from its start until the agent forgets it."""
 
-    def __init__(self, attempt: str, keep: Any, process: Spawned, spool: Spool) -> None:
+    def __init__(
+        self,
+        attempt: str,
+        keep: Any,
+        process: Spawned,
+        spool: Spool,
+        limits: Limits,
+        cell: Cell | None,
+    ) -> None:
         """`keep` is what the agent wants to be told again, should it be a new one."""
+        self.limits = limits
+        self.cell = cell
         self.attempt = attempt
         self.keep = keep
         self.pid = process.pid
@@ -42,6 +54,10 @@ class Running:
         self.cpu_seconds = 0.0
         self.peak_kibibytes = 0
         self.time_ended = 0.0
+        self.reason: str | None = None  # for being stopped, where there is more to say
+        self.peak_bytes = 0  # of the whole tree, as far as it was looked at
+        self.looked_at_bytes = 0  # resident when it was last looked at closely
+        self.sampled_at = self.sample_at = self.sampled_cpu_seconds = 0.0
 
     @property
     def leader_ended(self) -> bool:
@@ -120,10 +136,11 @@ class Running:
             "time_ended": self.time_ended,
             "cpu_seconds": round(self.cpu_seconds, 6),
         }
-        if self.peak_kibibytes > own_peak_kibibytes:
-            told["peak_memory_bytes"] = self.peak_kibibytes * 1024
-        if self.spool.trouble:
-            told["reason"] = self.spool.trouble
+        largest = self.peak_kibibytes * 1024 if self.peak_kibibytes > own_peak_kibibytes else 0
+        if peak_bytes := max(largest, self.peak_bytes):
+            told["peak_memory_bytes"] = peak_bytes
+        if reasons := [each for each in (self.reason, self.spool.trouble) if each]:
+            told["reason"] = "; ".join(reasons)
         if left:
             told["left"] = left
         return told

@@ -14,9 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from banyan.worker import tree, watching
+from banyan.worker.cells import Cell, Cells
+from banyan.worker.limits import Limits
 from banyan.worker.orphans import Orphans
 from banyan.worker.running import OwnPeak, Running, kill_trees
-from banyan.worker.spawning import NotStarted, Spawner
+from banyan.worker.spawning import NotStarted, Spawned, Spawner
 from banyan.worker.spool import Spool
 from banyan.worker.timers import Timers, now
 from banyan.worker.wire import Message
@@ -26,16 +29,23 @@ _FLUSH_BYTES = 1 << 20  # or so much of it
 _LOOK_AGAIN_SECONDS = 0.05
 _GIVE_UP_SECONDS = 10.0  # what SIGKILL has not ended by then is reported as left
 _AGAIN = "again"
+_WATCH = "watch"
 
 
 class Supervision:
     """Attempts by id, and what is to happen to them when."""
 
     def __init__(
-        self, outputs: Path, epoll: select.epoll, timers: Timers, tell: Callable[[Message], None]
+        self,
+        outputs: Path,
+        cells: Cells,
+        epoll: select.epoll,
+        timers: Timers,
+        tell: Callable[[Message], None],
     ) -> None:
         """`tell` hands a message to the agent, if there is one."""
         self._outputs = outputs
+        self._cells = cells
         self._epoll = epoll
         self._timers = timers
         self._tell = tell
@@ -76,17 +86,42 @@ class Supervision:
         except NotStarted as error:
             self._not_started(message, error)
             return
+        limits = Limits.from_json(message.get("limits"))
+        limits.apply(process.pid)
+        cell = self._confined(attempt, process, limits)
         spool = Spool(self._outputs / attempt, message["log_bytes_max"])
-        running = Running(attempt, message["keep"], process, spool)
-        self.running[attempt] = running
-        self._leaders[running.pid] = attempt
-        for pipe in running.pipes:
-            self.pipes[pipe] = running
-            self._epoll.register(pipe, select.EPOLLIN)
+        running = Running(attempt, message["keep"], process, spool, limits, cell)
         running.grace_seconds = message["grace_seconds"]
+        self._follow(running)
         if message["timeout_seconds"] is not None:
             self._timers.set((attempt, "timeout"), now() + message["timeout_seconds"])
         self._tell({"is": "started", "attempt": attempt, "pid": running.pid})
+
+    def _confined(self, attempt: str, process: Spawned, limits: Limits) -> Cell | None:
+        """Puts a process that has only just started into a cgroup of its own.
+
+        It has hardly reached its program, but should it have forked, its children go in too.
+        """
+        cell = self._cells.open(attempt, limits.memory_bytes) if limits.by_cgroup else None
+        if cell is None:
+            return None
+        try:
+            cell.add(process.pid)
+            for pid in tree.descendants([process.pid])[1:]:
+                cell.add(pid)
+        except OSError:
+            self._cells.close(cell)
+            return None
+        return cell
+
+    def _follow(self, running: Running) -> None:
+        self.running[running.attempt] = running
+        self._leaders[running.pid] = running.attempt
+        for pipe in running.pipes:
+            self.pipes[pipe] = running
+            self._epoll.register(pipe, select.EPOLLIN)
+        watching.begin(running)
+        self._timers.set_earlier(_WATCH, now() + watching.LOOK_SECONDS)
 
     def started_all(self) -> None:
         """To be called after a number of starts."""
@@ -136,6 +171,8 @@ class Supervision:
         """A deadline has come."""
         if key == _AGAIN:
             self._settle()
+        elif key == _WATCH:
+            self._watch()
         elif running := self.running.get(key[0]):
             if key[1] == "timeout":
                 self.stop(running.attempt, "timeout", running.grace_seconds)
@@ -155,12 +192,28 @@ class Supervision:
             if running and not running.leader_ended:
                 running.reap()
                 self._timers.drop((running.attempt, "timeout"))
+                if running.why is None and watching.out_of_memory(running):
+                    running.why, running.reason = "oom", watching.kernel_said(running)
                 continue
             _, _, usage = os.wait4(ended, 0)
             owner = self.running.get(self._orphans.reaped(ended) or "")
             if owner:
                 owner.count(usage)
         self._settle()
+
+    def _watch(self) -> None:
+        """Looks after the memory of what runs; what uses too much is killed at once."""
+        self._look()
+        for running in [each for each in self.running.values() if not each.leader_ended]:
+            orphans = self._orphans_of(running)
+            reason = watching.too_large(running, orphans)
+            if reason:
+                running.reason = reason if running.why is None else running.reason
+                self.stop(running.attempt, "oom", 0)  # also of one that has time to end in
+            elif sample := watching.sample(running, orphans):
+                self._tell(sample)
+        if self.running:
+            self._timers.set(_WATCH, now() + watching.LOOK_SECONDS)
 
     # --- ends ------------------------------------------------------------------------
 
@@ -193,6 +246,8 @@ class Supervision:
         for what in ("timeout", "kill", "flush"):
             self._timers.drop((running.attempt, what))
         del self.running[running.attempt]
+        if running.cell:
+            self._cells.close(running.cell)
         if self._leaders.get(running.pid) == running.attempt:
             del self._leaders[running.pid]
 
@@ -232,6 +287,12 @@ class Supervision:
         kill_trees(self._orphans.of_nobody(self.running))
 
     def _orphans_of(self, running: Running) -> list[int]:
+        """What lives of an attempt beside its leader; with a cgroup nothing is missing."""
+        confined = running.cell.pids() if running.cell else []
+        left = {pid for pid in confined if pid != running.pid or running.leader_ended}
+        return [*left.union(self._strays_of(running))]
+
+    def _strays_of(self, running: Running) -> list[int]:
         if not self._orphans:
             return []
         over = [each.attempt for each in self.running.values() if each.leader_ended]

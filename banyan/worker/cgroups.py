@@ -1,0 +1,57 @@
+"""Where the kernel's control groups are: this process's own, in both versions.
+
+Read by the inventory (what may be used) and by the launcher (where tasks can be confined).
+Standard library only. It only reads.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+
+def own(controller: str, proc: Path = Path("/proc/self")) -> Iterator[Path]:
+    """The cgroups of a process that may bound this controller, up to the root that it sees."""
+    mounts = list(_mounts(proc))
+    for line in text(proc / "cgroup").splitlines():
+        _, listed, path = line.split(":", 2)
+        controllers = listed.split(",") if listed else []  # none: version 2 has them all
+        if controllers and controller not in controllers:
+            continue
+        for mounted, root, names in mounts:
+            if controller in names if controllers else not names:
+                yield from _upwards(mounted, root, path)
+
+
+def names(pid: int) -> set[str]:
+    """The last names of the cgroups that a process is in; empty where it is gone."""
+    lines = text(Path(f"/proc/{pid}/cgroup")).splitlines()
+    return {line.rpartition("/")[2] for line in lines}
+
+
+def text(path: Path) -> str:
+    """What a file of the kernel says; nothing where it is not there."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _mounts(proc: Path) -> Iterator[tuple[Path, str, list[str]]]:
+    """Where cgroups are mounted: directory, the cgroup at its root, its version 1 controllers."""
+    for line in text(proc / "mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if kind and kind[0] in ("cgroup", "cgroup2"):
+            controllers = kind[2].split(",") if kind[0] == "cgroup" else []
+            yield Path(fields[4]), fields[3], controllers
+
+
+def _upwards(mounted: Path, root: str, path: str) -> Iterator[Path]:
+    """From the process's own cgroup to the mount; a path from outside the mount is the mount."""
+    inside = PurePosixPath(path)
+    relative = inside.relative_to(root) if inside.is_relative_to(root) else PurePosixPath(".")
+    directory = mounted / relative
+    while True:
+        yield directory
+        if directory == mounted:
+            return
+        directory = directory.parent

@@ -1,0 +1,54 @@
+"""What bounds an attempt's process beside its time: memory, niceness, the cores it may use.
+
+The agent says it (`Limits.to_json`), the launcher applies it to a process that it has just
+started. Standard library only.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# How memory is held to what was granted: by the kernel, by looking, not at all; or the best
+# of the first two that the machine has.
+ENFORCEMENTS = ("best", "cgroup", "watch", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of one attempt. cpus: the numbers of those that it may use; empty: all."""
+
+    memory_bytes: int = 0  # 0: not bounded
+    enforcement: str = "none"
+    nice: int = 0
+    cpus: tuple[int, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """For the way to the launcher."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any] | None) -> "Limits":
+        """The inverse; None is no limits."""
+        said = said or {}
+        return cls(**{**said, "cpus": tuple(said.get("cpus", ()))})
+
+    @property
+    def by_cgroup(self) -> bool:
+        """Whether a cgroup is wanted, where there can be one."""
+        return self.memory_bytes > 0 and self.enforcement in ("best", "cgroup")
+
+    @property
+    def by_watching(self) -> bool:
+        """Whether it is to be looked after, where there is no cgroup."""
+        return self.memory_bytes > 0 and self.enforcement in ("best", "watch")
+
+    def apply(self, pid: int) -> None:
+        """To a process that has only just started; one that has ended again needs none."""
+        with contextlib.suppress(OSError):
+            if self.nice:
+                os.setpriority(os.PRIO_PROCESS, pid, self.nice)
+        with contextlib.suppress(OSError):
+            if self.cpus:
+                os.sched_setaffinity(pid, self.cpus)

@@ -1,0 +1,137 @@
+"""Memory beyond what was granted ends an attempt, by a cgroup or by looking."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from banyan.worker import cells, memory, tree
+from tests.harness import eventually
+from tests.worker.launched import Launched, alive, carrying
+
+MIB = 1 << 20
+NEEDS_CGROUP = pytest.mark.skipif(not cells.available(), reason="no writable memory cgroup here")
+BY = pytest.mark.parametrize("by", ["watch", pytest.param("cgroup", marks=NEEDS_CGROUP)])
+
+HOARD = "x = bytearray({} << 20); print('full', flush=True); import time; time.sleep(1000)"
+# Away from its parent, out of its session, with nothing in its environment.
+UNKNOWN = """
+import os, sys, time
+if os.fork():
+    os.wait(); time.sleep(0.2); sys.exit()
+os.setsid()
+if os.fork():
+    os._exit(0)
+os.setsid() if os.getpid() != os.getsid(0) else None
+script = f"echo $$ > {sys.argv[1]}.new; mv {sys.argv[1]}.new {sys.argv[1]}; exec sleep 1000"
+os.execve("/bin/sh", ["sh", "-c", script], {"PATH": os.environ["PATH"]})
+"""
+
+
+def limits(by: str, mebibytes: int) -> dict[str, object]:
+    return {"memory_bytes": mebibytes * MIB, "enforcement": by, "nice": 0, "cpus": []}
+
+
+@BY
+def test_too_much_memory_is_the_end(launcher: Launched, by: str):
+    attempt = launcher.start(["python3", "-c", HOARD.format(120)], limits=limits(by, 64))
+    ended = launcher.ended(attempt)
+    assert (ended["why"], ended["signal"]) == ("oom", 9)
+    assert "64 MiB" in ended["reason"]
+
+
+@BY
+def test_too_much_memory_in_a_child_ends_all_of_the_attempt(launcher: Launched, by: str):
+    script = f'python3 -c "{HOARD.format(120)}" & sleep 1000 & wait; sleep 1000'
+    attempt = launcher.shell(script, limits=limits(by, 64))
+    assert launcher.ended(attempt)["why"] == "oom"
+    assert carrying("BANYAN_ATTEMPT", attempt) == []
+
+
+@BY
+def test_many_small_processes_count_together(launcher: Launched, by: str):
+    script = f'for i in 1 2 3; do python3 -c "{HOARD.format(30)}" & done; wait; sleep 1000'
+    attempt = launcher.shell(script, limits=limits(by, 64))
+    assert launcher.ended(attempt)["why"] == "oom"
+
+
+@BY
+def test_what_is_shared_counts_once(launcher: Launched, by: str):
+    """Eight processes with the same 40 MiB: 320 MiB by the sum of what is resident."""
+    script = """
+import os, time
+x = bytearray(40 << 20)
+for _ in range(7):
+    if os.fork() == 0:
+        break
+time.sleep(1.5)
+"""
+    attempt = launcher.start(["python3", "-c", script], limits=limits(by, 128))
+    ended = launcher.ended(attempt)
+    assert (ended["why"], ended["code"]) == (None, 0)
+    assert 40 * MIB < ended["peak_memory_bytes"] < 128 * MIB
+
+
+@pytest.mark.parametrize("by", ["none", "watch"])
+def test_without_a_bound_nothing_is_ended(launcher: Launched, by: str):
+    script = "x = bytearray(100 << 20); import time; time.sleep(0.8)"
+    bound = limits(by, 64 if by == "none" else 0)
+    attempt = launcher.start(["python3", "-c", script], limits=bound)
+    ended = launcher.ended(attempt)
+    assert (ended["why"], ended["code"]) == (None, 0)
+    assert ended["peak_memory_bytes"] > 100 * MIB
+
+
+@NEEDS_CGROUP
+def test_a_process_that_nobody_could_place_goes_with_its_own_task(
+    launcher: Launched, tmp_path: Path
+):
+    other = launcher.shell("exec sleep 1000", limits=limits("cgroup", 64))
+    pid_file = tmp_path / "pid"
+    attempt = launcher.start(["python3", "-c", UNKNOWN, str(pid_file)], limits=limits("cgroup", 64))
+    pid = int(eventually(lambda: pid_file.exists() and pid_file.read_text()))
+    assert launcher.ended(attempt)["code"] == 0
+    assert not alive(pid)
+    assert alive(launcher.until("started", other)["pid"])
+    launcher.stop(other)
+    launcher.ended(other)
+
+
+@NEEDS_CGROUP
+def test_cgroups_are_gone_with_their_launcher(launcher: Launched):
+    attempt = launcher.shell("exec sleep 1000", limits=limits("cgroup", 64))
+    launcher.until("started", attempt)
+    root = Path((launcher.state_directory / cells.NOTE).read_text())
+    assert [path.name for path in root.iterdir() if path.is_dir()] == [attempt]
+    launcher.end()
+    assert not root.exists()
+    assert not (launcher.state_directory / cells.NOTE).exists()
+
+
+@NEEDS_CGROUP
+def test_what_a_killed_launcher_has_confined_is_cleared(launcher: Launched):
+    """Even what has nothing in its environment to know it by."""
+    attempt = launcher.start(
+        ["/usr/bin/env", "-i", "/bin/sleep", "1000"], limits=limits("cgroup", 64)
+    )
+    pid = launcher.until("started", attempt)["pid"]
+    eventually(lambda: tree.variable_of(pid, "PATH") is None)
+    root = Path((launcher.state_directory / cells.NOTE).read_text())
+    launcher.process.kill()
+    launcher.process.wait()
+    assert alive(pid)
+    assert cells.clear(launcher.state_directory)
+    assert not alive(pid)
+    assert not root.exists()
+    assert cells.clear(launcher.state_directory), "once more, with nothing there"
+
+
+def test_memory_is_read_of_processes_and_not_of_what_is_gone():
+    pids = [os.getpid()]
+    resident = memory.resident_bytes(pids)
+    assert 0 < memory.proportional_bytes(pids) <= resident * 1.1
+    assert memory.virtual_bytes(pids) > resident
+    assert memory.cpu_seconds(pids) > 0
+    gone = [1 << 22]
+    assert (memory.resident_bytes(gone), memory.proportional_bytes(gone)) == (0, 0)
+    assert memory.cpu_seconds(gone) == 0
