@@ -47,6 +47,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="What tasks get to end in, at the second SIGTERM.",
 )
+@click.option(
+    "--time-limit",
+    metavar="TIME",
+    help="End after this; take only what says that it ends before, give back what does not.",
+)
+@click.option("--idle-limit", metavar="TIME", help="End after this time with nothing to do.")
 @click.pass_context
 def worker_command(
     context: click.Context,
@@ -99,7 +105,13 @@ def _options(url: str, token_file: Path, given: Mapping[str, Any]) -> "Options":
         labels=pairs(given["label"], "--label"),
         host=given["host"],
         shutdown_seconds=duration_seconds(given["shutdown"], "--shutdown"),
+        time_limit_seconds=_seconds(given["time_limit"], "--time-limit"),
+        idle_limit_seconds=_seconds(given["idle_limit"], "--idle-limit"),
     )
+
+
+def _seconds(text: str | None, option: str) -> float | None:
+    return None if text is None else duration_seconds(text, option)
 
 
 def _numbers(texts: dict[str, str]) -> dict[str, float]:

@@ -27,6 +27,7 @@ from banyan.worker.holding import Holding
 from banyan.worker.leaving import GIVE_UP, Leaving, Mode
 from banyan.worker.ledger import Ledger
 from banyan.worker.link import Link
+from banyan.worker.modes import IDLE, TIME_UP, Limits
 from banyan.worker.options import Options
 from banyan.worker.registration import Registration
 from banyan.worker.state import Identity, StateDirectory, open_state
@@ -64,6 +65,7 @@ class Agent:
         self._leaving = Leaving(
             options.shutdown_seconds, self._holding, self._courier, self._timers
         )
+        self._limits = Limits(options, self._timers)
         self._releases = 0  # under way
         self._drained = False  # by an operator
         self._trusted_until = 0.0
@@ -148,6 +150,7 @@ class Agent:
             self._box,
             lambda: self._holding.attempts + self._ahead.attempts,
             self._usage.now,
+            self._limits.left_seconds,
         )
 
     def _connect(self) -> Connection:
@@ -180,6 +183,10 @@ class Agent:
     def _due(self, key: object) -> None:
         if key == GIVE_UP:
             self._leaving.over()
+        elif key == TIME_UP:
+            self._leaving.time_is_up(self._registration)
+        elif key == IDLE:
+            self._leaving.idle(self._registration)
         elif key == "launcher" and self._link.silent_seconds() > self._silence_seconds():
             _log.error("the launcher does not answer")
             self._link.kill()
@@ -200,6 +207,7 @@ class Agent:
             ahead = self._ahead.wanted(now())
             wish = wish_for(self._ledger.free, ahead) if self._may_claim() else None
             self._registration.want(wish)
+        self._limits.follow_up(holding.busy or bool(self._ahead.attempts))
         self._leaving.follow_up(self._registration, self._releases)
 
     def _go_on_with_the_line(self) -> None:

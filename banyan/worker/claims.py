@@ -9,6 +9,7 @@ the second. It must never send a new claim_id while it does not know what became
 import logging
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,13 +59,20 @@ class Claims(threading.Thread):
     """Claims for one registration until `stop`."""
 
     def __init__(
-        self, connection: Connection, worker: str, lease_seconds: float, mailbox: Mailbox
+        self,
+        connection: Connection,
+        worker: str,
+        lease_seconds: float,
+        mailbox: Mailbox,
+        left_seconds: Callable[[], float | None],
     ) -> None:
+        """`left_seconds`: within which a task must end by what it says; asked in the thread."""
         super().__init__(name="claims", daemon=True)
         self._connection = connection
         self._worker = worker
         self.lease_seconds = lease_seconds
         self._mailbox = mailbox
+        self._left_seconds = left_seconds
         self._changed = threading.Condition()
         self._wish: Wish | None = None
         self._held: Wish | None = None  # of the claim that the server holds now
@@ -130,6 +138,9 @@ class Claims(threading.Thread):
             "start": True,
             "ahead": wish.ahead,
         }
+        left = self._left_seconds()
+        if left is not None:
+            body["ends_within_milliseconds"] = int(max(left - seconds, 0) * 1000)
         sent = now()
         items = self._ask("/tasks/claim", body, seconds)
         if not items:

@@ -61,6 +61,20 @@ class Leaving:
         else:
             self.mode = Mode.OVER
 
+    def time_is_up(self, registration: Registration | None) -> None:
+        """Ends, and what runs too."""
+        if self.active:
+            _log.info("the time limit is reached: what runs is ended and given back")
+            self.drain(registration)
+        if self.mode is Mode.DRAINING:
+            self.end_tasks()
+
+    def idle(self, registration: Registration | None) -> None:
+        """There was nothing to do for as long as was to be waited."""
+        if self.active:
+            _log.info("the idle limit is reached: draining")
+            self.drain(registration)
+
     def drain(self, registration: Registration | None) -> None:
         """Takes nothing new, and leaves when what runs has ended."""
         self.mode = Mode.DRAINING

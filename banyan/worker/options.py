@@ -27,6 +27,9 @@ class Options:
     labels:          what it offers to tasks that ask for labels.
     host:            the name under which it registers; None: the machine's own.
     shutdown_seconds: how long its tasks may take to end at the second signal.
+    time_limit_seconds: after so long it has ended; it claims only what says that it ends
+                     before, and what runs then is given back. None: without limit.
+    idle_limit_seconds: it drains when it had nothing to do for so long. None: never.
     memory_enforcement: how tasks are held to the memory that they asked for: "cgroup",
                      "watch", "none", or "best", which is the first of these that works here.
     nice:            the niceness of its tasks, 0 to 19.
@@ -45,6 +48,8 @@ class Options:
     labels: Mapping[str, str] = field(default_factory=dict)
     host: str | None = None
     shutdown_seconds: float = 5.0
+    time_limit_seconds: float | None = None
+    idle_limit_seconds: float | None = None
     memory_enforcement: str = "best"
     nice: int = 0
     affinity: bool = False

@@ -24,12 +24,16 @@ class Registration:
         mailbox: Mailbox,
         attempts: Callable[[], list[str]],
         used: Callable[[], dict[str, Any]],
+        left_seconds: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """Starts to beat at once, and to claim when something is wanted."""
+        """Starts to beat at once, and to claim when something is wanted.
+
+        left_seconds: what a task may take that is claimed now, as `Claims` wants it.
+        """
         self.worker = worker
         self.lease_seconds = lease_seconds
         self._beats = Beats(connect(), worker, lease_seconds, mailbox, attempts, used)
-        self._claims = Claims(connect(), worker, lease_seconds, mailbox)
+        self._claims = Claims(connect(), worker, lease_seconds, mailbox, left_seconds)
         self._heard = 0
         self._beats.start()
         self._claims.start()

@@ -285,3 +285,22 @@ def test_a_claim_of_many_may_start_the_attempts_at_once(play: Play):
     (attempt,) = play.attempts(task)
     assert attempt["time_started"] == attempt["time_claimed"]
     assert play.player().steal(1) == []
+
+
+def test_a_claim_may_ask_for_what_ends_in_time(play: Play):
+    hour = 3_600_000
+    long = play.submit(estimated_runtime_milliseconds=2 * hour, timeout_milliseconds=3 * hour)
+    long += play.submit(timeout_milliseconds=2 * hour)
+    short = play.submit(estimated_runtime_milliseconds=hour, timeout_milliseconds=2 * hour)
+    short += play.submit(timeout_milliseconds=hour) + play.submit()
+    player = play.player()
+    assert sorted(ids(player.claim(9, ends_within_milliseconds=hour))) == sorted(short)
+    assert sorted(ids(play.player().claim(9))) == sorted(long)
+
+
+def test_a_thief_may_ask_for_what_ends_in_time(play: Play):
+    play.submit(estimated_runtime_milliseconds=2000)
+    play.player().claim(1)
+    thief = play.player()
+    assert thief.steal(1, ends_within_milliseconds=1999) == []
+    assert len(thief.steal(1, ends_within_milliseconds=2000)) == 1

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from banyan.domain.units import LARGEST
 from banyan.server.schemas.tasks import NAME
 
 _QUEUES = {
@@ -69,6 +70,7 @@ CLAIM: dict[str, Any] = {
     "labels": _LABELS,
     "start": {"type": "boolean"},
     "ahead": {"type": "integer", "min": 0, "max": 1000},
+    "ends_within_milliseconds": {"type": "integer", "min": 0, "max": LARGEST},
 }
 
 CLAIM_ONE: dict[str, Any] = {"worker": CLAIM["worker"]}

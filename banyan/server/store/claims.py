@@ -38,17 +38,32 @@ def shapes_with(store: Store, keys: Collection[str]) -> dict[str, Document]:
     return {one["_id"]: one for one in store["shapes"].find({"_id": {"$in": list(keys)}})}
 
 
-def candidates(store: Store, shapes: list[str], limit: int) -> list[Document]:
-    """The first available tasks of these shapes, in the order of claiming."""
+def candidates(
+    store: Store, shapes: list[str], limit: int, within_milliseconds: int | None = None
+) -> list[Document]:
+    """The first available tasks of these shapes, in the order of claiming.
+
+    within_milliseconds: see `ends_within`.
+    """
     found: list[Document] = []
     for start in range(0, len(shapes), SHAPES_AT_ONCE):
         query: dict[str, Any] = {
             "state": "available",
             "shape": {"$in": shapes[start : start + SHAPES_AT_ONCE]},
             "wake_at": {"$not": {"$gt": now()}},
+            **ends_within(within_milliseconds),
         }
         found += store["tasks"].find(query, FIELDS, batch_size=BATCH).sort(ORDER).limit(limit)
     return sorted(found, key=lambda task: (-task["priority"], task["seq"]))[:limit]
+
+
+def ends_within(milliseconds: int | None) -> dict[str, Any]:
+    """Tasks that end in this time by their own estimate or timeout, or say nothing of it."""
+    if milliseconds is None:
+        return {}
+    names = ("estimated_runtime_milliseconds", "timeout_milliseconds")
+    said: list[dict[str, Any]] = [{name: {"$lte": milliseconds}} for name in names]
+    return {"$or": [*said, dict.fromkeys(names)]}
 
 
 def count_ahead(store: Store, task: Document) -> int:
@@ -61,13 +76,19 @@ def count_ahead(store: Store, task: Document) -> int:
     return store["tasks"].count_documents(query)
 
 
-def not_started(store: Store, thief: ObjectId, queues: Collection[str]) -> list[Document]:
-    """What other workers hold of these queues and have not started, without its payload."""
+def not_started(
+    store: Store, thief: ObjectId, queues: Collection[str], within_milliseconds: int | None
+) -> list[Document]:
+    """What other workers hold of these queues and have not started, without its payload.
+
+    within_milliseconds: see `ends_within`.
+    """
     query = {
         "state": "running",
         "holder.worker": {"$ne": thief},
         "holder.started": False,
         "queue": {"$in": list(queues)},
+        **ends_within(within_milliseconds),
     }
     fields = [*FIELDS, "queue", "labels", "holder"]
     return list(store["tasks"].find(query, fields, batch_size=BATCH))

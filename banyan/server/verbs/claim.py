@@ -205,10 +205,12 @@ def _choose(
     if not now_fit and not (room.ahead and later_fit):
         return []
     wanted = room.most * _READ_AHEAD + room.ahead
-    found = claims.candidates(call.store, now_fit, wanted * _LOOK_FURTHER**lost_rounds)
+    within = body.get("ends_within_milliseconds")
+    found = claims.candidates(call.store, now_fit, wanted * _LOOK_FURTHER**lost_rounds, within)
     if lost_rounds and len(found) > wanted:
         found = random.sample(found, wanted)
-    found += claims.candidates(call.store, later_fit, max(1, room.ahead)) if later_fit else []
+    if later_fit:
+        found += claims.candidates(call.store, later_fit, max(1, room.ahead), within)
     by_id = {str(task["_id"]): task for task in found}
     chosen = choose(
         [_candidate(task) for task in found],

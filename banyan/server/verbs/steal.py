@@ -56,7 +56,8 @@ def _loot(call: Call, thief: Document, body: Mapping[str, Any]) -> list[tuple[Do
     labels = body.get("labels", thief["labels"])
     queues = body.get("queues", thief["queues"])
     by_victim: dict[ObjectId, list[tuple[Document, Grant]]] = defaultdict(list)
-    for task in claims.not_started(call.store, thief["_id"], queues):
+    within = body.get("ends_within_milliseconds")
+    for task in claims.not_started(call.store, thief["_id"], queues, within):
         grant = grant_for(task["requested_resources"], total)
         if claim.has_labels(task["labels"], labels) and fits(grant, free):
             by_victim[task["holder"]["worker"]].append((task, grant))
