@@ -14,7 +14,7 @@ from typing import Any
 
 from banyan.config import knobs
 from banyan.domain.resources import Grant
-from banyan.worker import environment
+from banyan.worker import environment, gpus
 from banyan.worker.endings import end_of
 from banyan.worker.ledger import Ledger
 from banyan.worker.limits import Limits
@@ -171,6 +171,9 @@ class Holding:
                 self._take_over(message)
             case "output":
                 self._reports.output(message["attempt"])
+            case "sample":
+                gpus_used = gpus.usage_of(self._ledger.gpus_of(message["attempt"]))
+                self._reports.sample(message["attempt"], {**message, "gpus": gpus_used})
             case "ended":
                 self._ended(message)
             case "cleared":

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from banyan.worker import cgroups
+from banyan.worker import cgroups, gpus
 from banyan.worker.options import Options
 
 _NO_LIMIT_BYTES = 1 << 60  # version 1 writes "no limit" as a number close to 2**63
@@ -17,7 +17,7 @@ _NO_LIMIT_BYTES = 1 << 60  # version 1 writes "no limit" as a number close to 2*
 
 def resources(options: Options) -> dict[str, Any]:
     """The `resources` of a registration: what the machine has, less what the owner keeps."""
-    found_gpus = gpus() if options.gpu_count != 0 else []
+    found_gpus = gpus.found() if options.gpu_count != 0 else []
     count = len(found_gpus) if options.gpu_count is None else options.gpu_count
     unknown: list[dict[str, Any]] = [{"memory": 0}] * max(count - len(found_gpus), 0)
     found: dict[str, Any] = {
@@ -47,33 +47,6 @@ def memory_bytes(proc: Path = Path("/proc/self")) -> int:
     """Memory that this process and its children may use."""
     whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([whole, *_memory_limits(proc)])
-
-
-def gpus() -> list[dict[str, Any]]:
-    """The NVIDIA GPUs in the order of their indexes; none without the library or the driver."""
-    try:
-        import pynvml
-    except ImportError:
-        return []
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _gpu(pynvml: Any, index: int) -> dict[str, Any]:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    return {
-        "memory": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-        "compute_capability": f"{major}.{minor}",
-        "uuid": str(pynvml.nvmlDeviceGetUUID(handle)),
-        "name": str(pynvml.nvmlDeviceGetName(handle)),
-    }
 
 
 def _cpu_quotas(proc: Path) -> Iterator[float]:

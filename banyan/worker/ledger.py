@@ -64,6 +64,10 @@ class Ledger:
         """The CPUs that an attempt is bound to; none: all."""
         return self._held[attempt].cpus
 
+    def gpus_of(self, attempt: str) -> tuple[int, ...]:
+        """The indexes of the GPUs that an attempt holds."""
+        return self._held[attempt].gpus if attempt in self._held else ()
+
     def give_back(self, attempt: str) -> bool:
         """Frees what an attempt holds; whether it held anything."""
         self._free = None

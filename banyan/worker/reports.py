@@ -13,6 +13,7 @@ from typing import Any
 from banyan.worker.mailbox import AttemptLost, Mailbox, Reported, Shipped
 from banyan.worker.output import Reader, as_json
 from banyan.worker.progress import ProgressLines
+from banyan.worker.samples import Samples
 from banyan.worker.spool import STDOUT, Chunk
 from banyan.worker.timers import now
 
@@ -33,6 +34,7 @@ class Told:
     reader: Reader
     end: Mapping[str, Any] | None = None  # as `endings.end_of` says it
     looked_at: int = 0  # offset in the output up to which `lines` has seen it
+    samples: Samples = field(default_factory=Samples)
     lines: ProgressLines = field(default_factory=ProgressLines)
     progress: Mapping[str, Any] | None = None  # as it was reported last
     progress_after: float = 0.0  # not reported again before (seconds since boot)
@@ -55,6 +57,7 @@ class Part:
     ends: bool
     progress: Mapping[str, Any] | None
     more: bool  # there was more output than went into it
+    samples_end: int  # as `Samples.end` says it
 
 
 @dataclass(slots=True)
@@ -87,6 +90,13 @@ class Reports:
         """There is more output."""
         with self._changed:
             self._note(attempt)
+
+    def sample(self, attempt: str, sample: Mapping[str, Any]) -> None:
+        """There is a sample of what it uses."""
+        with self._changed:
+            if told := self._told.get(attempt):
+                told.samples.add(sample)
+                self._note(attempt)
 
     def ended(self, attempt: str, end: Mapping[str, Any], inline: str | None) -> None:
         """It has ended; `inline` as `Reader.complete` wants it."""
@@ -137,7 +147,8 @@ class Reports:
 
     def _add(self, batch: Batch, attempt: str, told: Told) -> None:
         chunks, more = told.reader.read(_OUTPUT_BYTES_MAX - batch.output_bytes)
-        data: dict[str, Any] = {"token": told.token}
+        samples = told.samples.as_report()
+        data: dict[str, Any] = {"token": told.token, **samples}
         item: dict[str, Any] = {"_id": told.task, "update_execution_data": data}
         ends = told.end is not None and not more
         for chunk in chunks:
@@ -151,9 +162,10 @@ class Reports:
         progress = self._progress_of(attempt, told, ends)
         if progress:
             item["progress"] = progress
-        if chunks or ends or progress:
+        if chunks or ends or progress or samples:
             last = chunks[-1] if chunks else None
-            batch.parts.append(Part(attempt, item, last, ends, progress, more))
+            end = told.samples.end
+            batch.parts.append(Part(attempt, item, last, ends, progress, more, end))
 
     def _progress_of(self, attempt: str, told: Told, ends: bool) -> Mapping[str, Any] | None:
         """What is to be said of it now; at the end also what was held back."""
@@ -188,8 +200,9 @@ class Reports:
         """Also of what was refused: to say it again would change nothing."""
         with self._changed:
             told = self._told.get(part.attempt)
-            if told is not None and part.progress:
-                told.progress = part.progress
+            if told is not None:
+                told.samples.delivered(part.samples_end)
+                told.progress = part.progress or told.progress
             if told is None or part.last_chunk is None:
                 return
             told.reader.delivered(part.last_chunk)
