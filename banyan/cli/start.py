@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from banyan.cli.owner import owner_arguments, with_owner_options
 from banyan.config import data_directory, knobs
 from banyan.errors import BanyanError
 
@@ -47,6 +48,7 @@ def _server_options(command: Callable[..., int]) -> Callable[..., int]:
 @click.option("--gpus", metavar="N", help="GPUs that it gives. [default: all]")
 @click.option("--queue", multiple=True, metavar="NAME", help="Queue that it serves; repeatable.")
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="What it offers; repeatable.")
+@with_owner_options
 def up_command(
     no_worker: bool,
     cores: str | None,
@@ -54,7 +56,7 @@ def up_command(
     gpus: str | None,
     queue: tuple[str, ...],
     label: tuple[str, ...],
-    **server: Any,
+    **given: Any,
 ) -> int:
     """Server, private MongoDB and one worker, all on this machine, until SIGTERM or Ctrl-C.
 
@@ -65,12 +67,12 @@ def up_command(
     Example:
       banyan up --port 0 --cores 2 --memory "4 GiB"
     """
-    worker: list[str] = []
+    worker = owner_arguments(given)
     for name, value in (("--cores", cores), ("--memory", memory), ("--gpus", gpus)):
         worker += [name, value] if value is not None else []
     for name, values in (("--queue", queue), ("--label", label)):
         worker += [part for value in values for part in (name, value)]
-    return _serve(with_worker=not no_worker, worker_options=worker, **server)
+    return _serve(with_worker=not no_worker, worker_options=worker, **given)
 
 
 @click.command("server")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from banyan import profiles
+from banyan.cli.owner import owner_options, with_owner_options
 from banyan.cli.words import duration_seconds, pairs, size_bytes
 from banyan.cli.workers import drain_command, invite_command, list_command, remove_command
 from banyan.errors import EXIT_OK, BanyanError
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     help="End after this; take only what says that it ends before, give back what does not.",
 )
 @click.option("--idle-limit", metavar="TIME", help="End after this time with nothing to do.")
+@with_owner_options
 @click.pass_context
 def worker_command(
     context: click.Context,
@@ -107,6 +109,7 @@ def _options(url: str, token_file: Path, given: Mapping[str, Any]) -> "Options":
         shutdown_seconds=duration_seconds(given["shutdown"], "--shutdown"),
         time_limit_seconds=_seconds(given["time_limit"], "--time-limit"),
         idle_limit_seconds=_seconds(given["idle_limit"], "--idle-limit"),
+        **owner_options(given),
     )
 
 

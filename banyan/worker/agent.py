@@ -18,7 +18,7 @@ from typing import Any
 from banyan.config import knobs
 from banyan.domain.resources import Grant, ResourceError, capacity_from, normalise_capacity
 from banyan.errors import EXIT_OK, BanyanError
-from banyan.worker import inventory, mailbox, wire
+from banyan.worker import cells, inventory, mailbox, wire
 from banyan.worker.ahead import Ahead
 from banyan.worker.claims import wish_for
 from banyan.worker.connection import Connection
@@ -29,6 +29,7 @@ from banyan.worker.ledger import Ledger
 from banyan.worker.link import Link
 from banyan.worker.modes import IDLE, TIME_UP, Limits
 from banyan.worker.options import Options
+from banyan.worker.politeness import others_beside
 from banyan.worker.registration import Registration
 from banyan.worker.state import Identity, StateDirectory, open_state
 from banyan.worker.sweep import sweep
@@ -55,7 +56,9 @@ class Agent:
         self._box = mailbox.Mailbox()
         self._timers = Timers()
         self._link = Link(state.path)
-        self._ledger = Ledger(capacity_from(resources), inventory.cpus(options))
+        total = capacity_from(resources)
+        others = others_beside(lambda: self._link.pid, total.cores) if options.polite else None
+        self._ledger = Ledger(total, inventory.cpus(options), others)
         self._ahead = Ahead()
         self._courier = Courier(self._connect(), self._box)
         self._holding = Holding(options, state, self._link, self._ledger, self._courier.reports)
@@ -349,6 +352,8 @@ def main(options: Options) -> int:
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     token = read_token(options.token_file)
+    if options.memory_enforcement == "cgroup" and not cells.available():
+        raise BanyanError("usage", "there is no cgroup here that could bound a task's memory")
     try:
         resources: dict[str, Any] = normalise_capacity(inventory.resources(options))
     except ResourceError as error:

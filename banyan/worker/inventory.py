@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from banyan.errors import BanyanError
 from banyan.worker import cgroups, gpus
 from banyan.worker.options import Options
 
@@ -21,14 +22,31 @@ def resources(options: Options) -> dict[str, Any]:
     count = len(found_gpus) if options.gpu_count is None else options.gpu_count
     unknown: list[dict[str, Any]] = [{"memory": 0}] * max(count - len(found_gpus), 0)
     found: dict[str, Any] = {
-        "cores": cores() if options.cores is None else options.cores,
-        "memory": memory_bytes() if options.memory_bytes is None else options.memory_bytes,
+        "cores": _cores_to_give(options),
+        "memory": _memory_to_give(options),
         "gpus": [*found_gpus[:count], *unknown],
         "custom": dict(options.custom),
     }
     if options.disk_bytes is not None:
         found["disk"] = options.disk_bytes
     return found
+
+
+def _cores_to_give(options: Options) -> float:
+    """Errors: BanyanError `usage` where the owner keeps all."""
+    there = cores() if options.cores is None else options.cores
+    if options.reserve_cores and options.reserve_cores >= there:
+        raise BanyanError("usage", f"to keep {options.reserve_cores:g} of {there:g} cores is all")
+    return round(there - options.reserve_cores, 6) if options.reserve_cores else there
+
+
+def _memory_to_give(options: Options) -> int:
+    """Errors: BanyanError `usage` where the owner keeps all."""
+    there = memory_bytes() if options.memory_bytes is None else options.memory_bytes
+    kept = options.reserve_memory_bytes + int(there * options.reserve_memory_percent / 100)
+    if kept and kept >= there:
+        raise BanyanError("usage", f"to keep {kept} of {there} bytes of memory is all")
+    return there - kept
 
 
 def cores(proc: Path = Path("/proc/self")) -> int | float:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from banyan.domain.resources import Capacity, Gpu, Grant, fits
+from banyan.worker.politeness import Others
 
 
 class _Held(NamedTuple):
@@ -21,8 +22,14 @@ class _Held(NamedTuple):
 class Ledger:
     """Reserved and free."""
 
-    def __init__(self, total: Capacity, cpus: Sequence[int] = ()) -> None:
-        """`cpus`: the numbers of those that attempts are bound to; none: they are not."""
+    def __init__(
+        self, total: Capacity, cpus: Sequence[int] = (), others: Others | None = None
+    ) -> None:
+        """`cpus`: the numbers of those that attempts are bound to; none: they are not.
+
+        others: who is given way to.
+        """
+        self._others = others
         self.total = total
         self._cpus = cpus
         self._held: dict[str, _Held] = {}
@@ -30,13 +37,14 @@ class Ledger:
 
     @property
     def free(self) -> Capacity:
-        """What nobody holds; never below nothing."""
+        """What nobody holds, less what is to be left alone; never below nothing."""
         if self._free is None:
             free = replace(self.total, gpus=tuple(self.total.gpus[i] for i in self._free_gpus()))
             for held in self._held.values():
                 free = free.minus(replace(held.grant, gpu_count=0))
             self._free = free
-        return self._free
+        taken = self._others.cores() if self._others else 0
+        return self._free.minus(Grant(cores=taken)) if taken else self._free
 
     def fits(self, grant: Grant) -> bool:
         """Whether there is room for it now."""

@@ -32,6 +32,8 @@ class Options:
     idle_limit_seconds: it drains when it had nothing to do for so long. None: never.
     memory_enforcement: how tasks are held to the memory that they asked for: "cgroup",
                      "watch", "none", or "best", which is the first of these that works here.
+    reserve_cores, reserve_memory_bytes, reserve_memory_percent: what of all that is kept.
+    polite:          leaves cores alone that other processes keep busy.
     nice:            the niceness of its tasks, 0 to 19.
     affinity:        binds each task to as many cores as it was granted.
     """
@@ -51,5 +53,9 @@ class Options:
     time_limit_seconds: float | None = None
     idle_limit_seconds: float | None = None
     memory_enforcement: str = "best"
+    reserve_cores: float = 0.0
+    reserve_memory_bytes: int = 0
+    reserve_memory_percent: float = 0.0
+    polite: bool = False
     nice: int = 0
     affinity: bool = False

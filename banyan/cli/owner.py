@@ -1,0 +1,77 @@
+"""What a machine's owner keeps, as options of `banyan worker` and of `banyan up`.
+
+`with_owner_options` adds them to a command; `owner_options` reads what was given for the
+worker, `owner_arguments` hands it on to a worker's command line.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from banyan.cli.words import size_bytes
+from banyan.errors import BanyanError
+
+_NAMES = ("reserve_cores", "reserve_memory", "nice", "affinity", "polite", "memory_enforcement")
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?) ?%")
+_ENFORCEMENTS = ("best", "cgroup", "watch", "none")
+
+_OPTIONS = (
+    click.option(
+        "--reserve-cores", type=click.FloatRange(min=0), metavar="N", help="Cores to keep."
+    ),
+    click.option("--reserve-memory", metavar="SIZE", help='Memory to keep: "2 GiB" or "10%".'),
+    click.option("--nice", type=click.IntRange(0, 19), metavar="N", help="Niceness of tasks."),
+    click.option("--affinity", is_flag=True, help="Bind each task to its cores."),
+    click.option("--polite", is_flag=True, help="Leave cores that other processes keep busy."),
+    click.option(
+        "--memory-enforcement",
+        type=click.Choice(_ENFORCEMENTS),
+        help="How tasks are held to the memory they asked for. [default: best]",
+    ),
+)
+
+
+def with_owner_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def owner_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of the worker's Options."""
+    percent, size = _memory(given["reserve_memory"])
+    return {
+        "reserve_cores": given["reserve_cores"] or 0.0,
+        "reserve_memory_bytes": size,
+        "reserve_memory_percent": percent,
+        "nice": given["nice"] or 0,
+        "affinity": given["affinity"],
+        "polite": given["polite"],
+        "memory_enforcement": given["memory_enforcement"] or "best",
+    }
+
+
+def owner_arguments(given: dict[str, Any]) -> list[str]:
+    """Takes the options out of `given`: the same for `banyan worker`."""
+    arguments: list[str] = []
+    for name in _NAMES:
+        value = given.pop(name)
+        if value is not None and value is not False:
+            arguments.append(f"--{name.replace('_', '-')}")
+            arguments += [] if value is True else [str(value)]
+    return arguments
+
+
+def _memory(text: str | None) -> tuple[float, int]:
+    """(percent, bytes); one of them is 0."""
+    if text is None:
+        return 0.0, 0
+    percent = _PERCENT.fullmatch(text.strip())
+    if percent is None:
+        return 0.0, size_bytes(text, "--reserve-memory")
+    if float(percent[1]) > 100:
+        raise BanyanError("usage", f"--reserve-memory {text!r} is more than there is")
+    return float(percent[1]), 0
