@@ -55,6 +55,18 @@ if TYPE_CHECKING:
 )
 @click.option("--idle-limit", metavar="TIME", help="End after this time with nothing to do.")
 @with_owner_options
+@click.option(
+    "--standalone",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Run the tasks of a file (JSON lines) to their ends, without a server.",
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where those tasks write, and what has succeeded is kept. [default: FILE.d]",
+)
 @click.pass_context
 def worker_command(
     context: click.Context,
@@ -66,18 +78,26 @@ def worker_command(
 ) -> int:
     """Claims tasks that fit on this machine and runs them, until it is told to end.
 
+    With --standalone it asks no server, and ends with 1 where a task failed; called again, it
+    skips what has succeeded.
+
     The first SIGTERM or Ctrl-C lets running tasks finish and takes no new ones; the second
     ends them.
 
     \b
     Example:
       banyan worker --url http://head:5100 --token-file worker.token --cores 4 --queue night
+      banyan worker --standalone tasks.jsonl --cores 8
     """
     if context.invoked_subcommand is not None:
         return EXIT_OK
     if importlib.util.find_spec("psutil") is None:
         message = "the worker's parts are not installed: pip install 'banyan[worker]'"
         raise BanyanError("usage", message)
+    if given["standalone"]:
+        from banyan.worker.standalone import run
+
+        return run.main(_options("", Path(), given), given["standalone"], given["output"])
     if url is None or token_file is None:
         url, token_file = profiles.find_credentials(url, token_file, profile)
     if not token_file.is_file():

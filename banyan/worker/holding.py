@@ -16,12 +16,12 @@ from banyan.config import knobs
 from banyan.domain.resources import Grant
 from banyan.worker import environment, gpus
 from banyan.worker.endings import end_of
+from banyan.worker.hearer import Hearer
 from banyan.worker.ledger import Ledger
 from banyan.worker.limits import Limits
 from banyan.worker.link import Link
 from banyan.worker.options import Options
 from banyan.worker.output import Reader
-from banyan.worker.reports import Reports
 from banyan.worker.state import StateDirectory
 from banyan.worker.wire import Message
 
@@ -48,7 +48,7 @@ class Holding:
     """All of them."""
 
     def __init__(
-        self, options: Options, state: StateDirectory, link: Link, ledger: Ledger, reports: Reports
+        self, options: Options, state: StateDirectory, link: Link, ledger: Ledger, reports: Hearer
     ) -> None:
         self._url = options.url
         self._limits = Limits(enforcement=options.memory_enforcement, nice=options.nice)

@@ -1,0 +1,1 @@
+"""`banyan worker --standalone FILE`: a file of tasks on this machine, with no server."""

@@ -1,0 +1,75 @@
+"""What the tasks of a standalone run write: NAME.out and NAME.err in its directory.
+
+Fed by the run's loop from the spool. A disk that is full ends a task's files, not the task.
+"""
+
+import logging
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote
+
+from banyan.worker.output import Reader
+from banyan.worker.spool import STDERR, STDOUT
+
+_READ_BYTES = 4 << 20
+_SUFFIXES = {STDOUT: ".out", STDERR: ".err"}
+_STEM_BYTES_MAX = 200
+
+_log = logging.getLogger("banyan.worker")
+
+
+def stem(name: str) -> str:
+    """A file's name for a task's name: no slash in it, none that is hidden, none too long."""
+    quoted = quote(name, safe=" +,=@:()[]")
+    quoted = f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
+    return quoted if len(quoted) <= _STEM_BYTES_MAX else f"{quoted[:_STEM_BYTES_MAX]}~"
+
+
+class Output:
+    """Of one attempt."""
+
+    def __init__(self, directory: Path, name: str, reader: Reader, first: bool) -> None:
+        """`first`: what an earlier run has left is removed."""
+        self._base = directory / stem(name)
+        self._reader = reader
+        self._files: dict[int, BinaryIO] = {}
+        self._lost = False
+        if first:
+            for suffix in _SUFFIXES.values():
+                self._path(suffix).unlink(missing_ok=True)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Up to where it is in the files: position in the spool, offset in the output."""
+        return self._reader.position, self._reader.offset
+
+    def copy(self) -> None:
+        """Takes over what is new."""
+        more = True
+        while more:
+            chunks, more = self._reader.read(_READ_BYTES)
+            for chunk in chunks:
+                self._write(chunk.stream, chunk.data)
+                self._reader.delivered(chunk)
+
+    def finish(self, inline: str | None) -> None:
+        """The attempt has ended; `inline` as `Reader.complete` takes it."""
+        self._reader.complete(inline)
+        self.copy()
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _write(self, stream: int, data: bytes) -> None:
+        if self._lost:
+            return
+        try:
+            if stream not in self._files:
+                self._files[stream] = self._path(_SUFFIXES[stream]).open("ab", buffering=0)
+            self._files[stream].write(data)
+        except OSError as error:
+            self._lost = True
+            _log.error("output of %s is lost: %s", self._base.name, error)
+
+    def _path(self, suffix: str) -> Path:
+        return self._base.with_name(self._base.name + suffix)
