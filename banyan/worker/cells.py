@@ -16,6 +16,7 @@ from banyan.worker import cgroups
 
 NOTE = "launcher.cgroup"  # in the state directory: where the launcher's cells are
 _PREFIX = "banyan-"
+_READ_BYTES = 1 << 14
 _CLEAR_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
 
@@ -23,46 +24,45 @@ _LOOK_AGAIN_SECONDS = 0.01
 class Cell:
     """The cgroup of one attempt."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
 
     def confine(self, memory_bytes: int) -> None:
         """Makes it, with a bound on memory and swap together. Errors: OSError."""
-        self.path.mkdir()
-        if (self.path / "memory.max").exists():
-            _write(self.path / "memory.max", memory_bytes)
-            with contextlib.suppress(OSError):  # a kernel without swap has no such file
-                _write(self.path / "memory.swap.max", 0)
+        os.mkdir(self.path)
+        try:
+            _write(f"{self.path}/memory.limit_in_bytes", memory_bytes)
+        except FileNotFoundError:
+            self._confine_with_version_2(memory_bytes)
+            return
+        with contextlib.suppress(OSError):  # a kernel without swap has no such file
+            _write(f"{self.path}/memory.memsw.limit_in_bytes", memory_bytes)
+
+    def _confine_with_version_2(self, memory_bytes: int) -> None:
+        _write(f"{self.path}/memory.max", memory_bytes)
+        for name, value in (("memory.swap.max", 0), ("memory.oom.group", 1)):
             with contextlib.suppress(OSError):
-                _write(self.path / "memory.oom.group", 1)
-        else:
-            _write(self.path / "memory.limit_in_bytes", memory_bytes)
-            with contextlib.suppress(OSError):
-                _write(self.path / "memory.memsw.limit_in_bytes", memory_bytes)
+                _write(f"{self.path}/{name}", value)
 
     def add(self, pid: int) -> None:
         """Takes a process in, unless it has ended. Errors: OSError."""
         with contextlib.suppress(ProcessLookupError):
-            _write(self.path / "cgroup.procs", pid)
+            _write(f"{self.path}/cgroup.procs", pid)
 
     def pids(self) -> list[int]:
         """All that is in it; zombies are not."""
-        return [int(pid) for pid in cgroups.text(self.path / "cgroup.procs").split()]
+        return [int(pid) for pid in _read(f"{self.path}/cgroup.procs").split()]
 
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed for want of memory."""
-        said = cgroups.text(self.path / "memory.events")
-        said = said or cgroups.text(self.path / "memory.oom_control")
-        for line in said.splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
-        return 0
+        said = _read(f"{self.path}/memory.oom_control") or _read(f"{self.path}/memory.events")
+        after = said.partition(b"oom_kill ")[2].split()
+        return int(after[0]) if after else 0
 
     def kill(self) -> None:
         """SIGKILL to all that is in it; with version 2 at one stroke, so that none forks away."""
         try:
-            _write(self.path / "cgroup.kill", 1)
+            _write(f"{self.path}/cgroup.kill", 1)
         except OSError:
             for number in (signal.SIGSTOP, signal.SIGKILL):
                 for pid in self.pids():
@@ -71,11 +71,12 @@ class Cell:
 
     def remove(self) -> bool:
         """Removes it, if it is empty."""
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                self.path.rmdir()
-            except OSError:
-                return False
+        try:
+            os.rmdir(self.path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
         return True
 
 
@@ -97,7 +98,7 @@ class Cells:
                 self._note.write_text(str(self._root))
         if not self._root:
             return None
-        cell = Cell(self._root / attempt)
+        cell = Cell(f"{self._root}/{attempt}")
         try:
             cell.confine(memory_bytes)
         except OSError:
@@ -125,7 +126,7 @@ def make_root(name: str) -> Path | None:
     """A cgroup below our own whose children can bound memory; None where that is not allowed."""
     for place in _places():
         root = place / f"{_PREFIX}{name}"
-        trial = Cell(root / "trial")
+        trial = Cell(f"{root}/trial")
         try:
             _divide(place)
             root.mkdir(exist_ok=True)
@@ -133,7 +134,7 @@ def make_root(name: str) -> Path | None:
             trial.confine(1 << 30)
         except OSError:
             trial.remove()
-            Cell(root).remove()
+            Cell(str(root)).remove()
             continue
         trial.remove()
         return root
@@ -153,11 +154,11 @@ def clear(state_directory: Path) -> bool:
 def _clear(root: Path) -> bool:
     deadline = time.monotonic() + _CLEAR_SECONDS
     while True:
-        left = [Cell(path) for path in root.iterdir() if path.is_dir()]
+        left = [Cell(str(path)) for path in root.iterdir() if path.is_dir()]
         for cell in left:
             if not cell.remove():
                 cell.kill()
-        if not left and Cell(root).remove():
+        if not left and Cell(str(root)).remove():
             return True
         if time.monotonic() > deadline:
             return False
@@ -178,10 +179,26 @@ def _divide(place: Path) -> None:
     """With version 2, lets the children of a cgroup have bounds of their own. Errors: OSError."""
     control = place / "cgroup.subtree_control"
     if control.exists() and "memory" not in cgroups.text(control).split():
-        _write(control, "+memory")
+        _write(str(control), "+memory")
 
 
-def _write(path: Path, value: int | str) -> None:
+def _read(path: str) -> bytes:
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        read = b""
+        while more := os.read(file, _READ_BYTES):
+            read += more
+        return read
+    except OSError:  # it was removed meanwhile
+        return b""
+    finally:
+        os.close(file)
+
+
+def _write(path: str, value: int | str) -> None:
     file = os.open(path, os.O_WRONLY)
     try:
         os.write(file, str(value).encode())

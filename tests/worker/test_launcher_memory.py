@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from banyan.worker import cells, memory, tree
+from banyan.worker import cells, cgroups, memory, tree
 from tests.harness import eventually
 from tests.worker.launched import Launched, alive, carrying
 
@@ -124,6 +124,24 @@ def test_what_a_killed_launcher_has_confined_is_cleared(launcher: Launched):
     assert not alive(pid)
     assert not root.exists()
     assert cells.clear(launcher.state_directory), "once more, with nothing there"
+
+
+def test_a_cell_of_version_2_is_killed_at_one_stroke(launcher: Launched):
+    """Where the machine has version 2, with the memory controller or without."""
+    mounted = [path for path in cgroups.own("memory") if (path / "cgroup.kill").exists()]
+    mounted += [path for path in [Path("/sys/fs/cgroup/unified")] if path.is_dir()]
+    if not mounted or not os.access(mounted[0], os.W_OK):
+        pytest.skip("no writable cgroup of version 2 here")
+    cell = cells.Cell(f"{mounted[0]}/banyan-test-{os.getpid()}")
+    os.mkdir(cell.path)
+    attempt = launcher.shell("exec sleep 1000")
+    pid = launcher.until("started", attempt)["pid"]
+    cell.add(pid)
+    assert cell.pids() == [pid]
+    cell.kill()
+    assert launcher.ended(attempt)["signal"] == 9
+    assert eventually(cell.remove)
+    assert cell.remove(), "once more"
 
 
 def test_memory_is_read_of_processes_and_not_of_what_is_gone():

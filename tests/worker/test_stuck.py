@@ -1,0 +1,80 @@
+"""A process that SIGKILL does not end: its attempt is told, its room stays taken."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import eventually
+from tests.worker.crew import Crew
+from tests.worker.launched import Launched
+
+FREEZER = Path("/sys/fs/cgroup/freezer")  # of version 1: what is frozen there cannot be killed
+
+
+@pytest.fixture
+def freeze() -> Iterator[Callable[[int], Callable[[], object]]]:
+    """Makes a process one that cannot be killed; what it returns ends that."""
+    cgroup = FREEZER / f"banyan-test-{os.getpid()}"
+    try:
+        cgroup.mkdir()
+    except OSError:
+        pytest.skip("no freezer cgroup here to make a process that cannot be killed")
+
+    def state(wanted: str) -> bool:
+        (cgroup / "freezer.state").write_text(wanted)
+        return (cgroup / "freezer.state").read_text().strip() == wanted
+
+    def frozen(pid: int) -> Callable[[], object]:
+        (cgroup / "cgroup.procs").write_text(str(pid))
+        eventually(lambda: state("FROZEN"))
+        return lambda: state("THAWED")
+
+    yield frozen
+    state("THAWED")
+    eventually(lambda: not (cgroup / "cgroup.procs").read_text())
+    cgroup.rmdir()
+
+
+def test_a_process_that_cannot_be_killed_is_named_and_cleared_later(
+    launcher: Launched, freeze: Callable[[int], Callable[[], object]]
+):
+    attempt = launcher.shell("sleep 1000 & echo $!; wait")
+    launcher.says(attempt, b"\n")
+    child = int(launcher.output(attempt))
+    thaw = freeze(child)
+    launcher.stop(attempt, grace_seconds=0)
+    assert launcher.ended(attempt, seconds=30)["left"] == [child]
+    thaw()
+    launcher.until("cleared", attempt)
+
+
+def test_its_room_is_not_given_to_another_task_while_it_is_there(
+    crew: Crew, freeze: Callable[[int], Callable[[], object]]
+):
+    crew.worker("one", "--cores", "1", "--memory", "1 GiB")
+    stuck = crew.submit("sleep 1000 & wait", max_shutdown_time_milliseconds=0)
+    crew.until(stuck, "running")
+    sleeping = eventually(
+        lambda: [pid for pid in crew.processes_of(stuck) if name_of(pid) == "sleep"]
+    )
+    thaw = freeze(sleeping[0])
+    crew.server.provider.post(f"tasks/{stuck}/cancel")
+    ended = crew.ended(stuck, seconds=30)
+    assert ended["state"] == "cancelled"
+    assert f"would not end: {sleeping[0]}" in crew.attempts(stuck)[0]["reason"]
+    following = crew.submit("date +%s.%N")
+    crew.until(following, "running")  # claimed ahead: it waits for its turn
+    thawed_at = time.time()
+    thaw()
+    assert crew.ended(following)["outcome"] == "success"
+    assert float(crew.log(following)) > thawed_at
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
