@@ -144,7 +144,10 @@ class Agent:
     def _work_as(self, worker: str, lease_seconds: float) -> None:
         self._workers.add(worker)
         self._holding.worker = worker
-        self._state.keep_identity(Identity(worker, lease_seconds))
+        try:
+            self._state.keep_identity(Identity(worker, lease_seconds))
+        except OSError as error:
+            _log.error("%s: the next worker here will not take the tasks over", error)
         self._drained = False
         self._registration = Registration(
             worker,
@@ -361,5 +364,7 @@ def main(options: Options) -> int:
     state = open_state(options.state_directory, options.url)
     try:
         return Agent(options, token, state, resources).run()
+    except OSError as error:  # what runs is ended by the launcher, in its time
+        raise BanyanError("unavailable", f"the worker cannot go on: {error}") from error
     finally:
         state.close()

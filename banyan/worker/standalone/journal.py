@@ -19,8 +19,6 @@ class Journal:
         """Errors: OSError."""
         self._path = directory / FILE
         self._file = self._path.open("ab", buffering=0)
-        if self._path.stat().st_size and not self._path.read_bytes().endswith(b"\n"):
-            self._file.write(b"\n")
 
     def succeeded(self, tasks: Iterable[Mapping[str, Any]]) -> list[str]:
         """Of these tasks, those that have succeeded already, as they are now.
@@ -40,7 +38,8 @@ class Journal:
         """How a task has ended, at `time`. Errors: OSError."""
         entry = {"name": task["name"], "key": task["key"], "outcome": task["outcome"]}
         more = {"reason": task["reason"], "attempts": task.get("attempt_count", 0), "time": time}
-        self._file.write(json.dumps({**entry, **more}).encode() + b"\n")
+        # On a line of its own, also where the one before was cut by a full disk.
+        self._file.write(b"\n" + json.dumps({**entry, **more}).encode())
 
     def close(self) -> None:
         """No more is written."""

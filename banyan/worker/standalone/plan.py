@@ -32,6 +32,7 @@ class Plan:
 
     def __init__(self, tasks: Iterable[Task], starvation_milliseconds: int) -> None:
         self.tasks: dict[str, Task] = {task["_id"]: task for task in tasks}
+        self._open = set(self.tasks)
         self._starvation_milliseconds = starvation_milliseconds
         # Available tasks by what they ask for, in the order of claiming: so that a choice costs
         # as many looks as there are kinds of task.
@@ -41,7 +42,7 @@ class Plan:
     def begin(self, succeeded: Iterable[str]) -> None:
         """Lets everything go that may, after what has succeeded in a run before."""
         for name in succeeded:
-            self.tasks[name].update(lifecycle.ended(Outcome.SUCCESS, Ending.SUCCESS))
+            self._set(self.tasks[name], lifecycle.ended(Outcome.SUCCESS, Ending.SUCCESS))
         for task in list(self.tasks.values()):
             if task["state"] == State.INACTIVE and not task["open_parents"]:
                 self._set(task, lifecycle.activated(task, now()))  # a group ends by it
@@ -72,7 +73,7 @@ class Plan:
     @property
     def over(self) -> bool:
         """Whether all have ended."""
-        return all(task["state"] in ENDED for task in self.tasks.values())
+        return not self._open
 
     # --- what happens ----------------------------------------------------------------
 
@@ -103,6 +104,8 @@ class Plan:
 
     def _set(self, task: Task, fields: Mapping[str, Any]) -> None:
         task.update(fields)
+        if task["state"] in ENDED:
+            self._open.discard(task["_id"])
         if task["state"] != State.AVAILABLE:
             return
         if task.get("wake_at"):

@@ -153,7 +153,7 @@ class Run:
             self._timers.set("short", now() + _SHORT_SECONDS)
         if not self._interrupted and "short" not in self._timers:
             self._start()
-        self._terminal.draw(self._plan.counts())
+        self._terminal.draw(self._plan.counts)
         done = self._interrupted or self._plan.over
         self._over = self._over or (done and not self._holding.busy)
 
@@ -201,6 +201,13 @@ class Run:
             output.copy()
             self._holding.shipped(attempt, *output.place)
 
+    def _note(self, task: Task, time: str) -> None:
+        try:
+            self._journal.add(task, time)
+        except OSError as error:  # the next run will do it again
+            _log.error("the end of %s is not kept: %s", task["name"], error)
+        self._terminal.ended(task)
+
     def sample(self, attempt: str, sample: Mapping[str, Any]) -> None:
         """Nobody asks what it uses."""
 
@@ -210,8 +217,7 @@ class Run:
             task, output = self._attempts.pop(attempt)
             output.finish(inline)
             for over in self._plan.ended(task, end):
-                self._journal.add(over, str(end["time_terminated"]))
-                self._terminal.ended(over)
+                self._note(over, str(end["time_terminated"]))
         self._holding.reported(attempt)
 
     def drop(self, attempt: str) -> None:

@@ -6,7 +6,7 @@ Called by the run's loop. Names are other people's text: none reaches the termin
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _REDRAW_SECONDS = 0.1
@@ -38,12 +38,12 @@ class Terminal:
         said = reason if reason.startswith(outcome) else f"{outcome}: {reason}".rstrip(": ")
         self.say(f"{task['name']}: {said}")
 
-    def draw(self, counts: Counter[str]) -> None:
+    def draw(self, counts: Callable[[], Counter[str]]) -> None:
         """How far it is now, over what was drawn before; not more often than one can see."""
         if not self._live or time.monotonic() - self._drawn_at < _REDRAW_SECONDS:
             return
         self._clear()
-        sys.stdout.write(self.summary(counts))
+        sys.stdout.write(self.summary(counts()))
         sys.stdout.flush()
         self._drawn, self._drawn_at = True, time.monotonic()
 

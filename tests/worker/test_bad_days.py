@@ -1,0 +1,120 @@
+"""A full disk, a server that is away while the agent dies, output that nobody can read."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Processes, Started, eventually
+from tests.harness.processes import MARK
+from tests.worker.crew import Crew
+from tests.worker.test_worker_survives import freeze_server, running_task, thaw_server
+
+CAN_MOUNT = subprocess.run(["unshare", "-Urm", "true"], check=False).returncode == 0
+
+
+def test_an_agent_that_dies_while_the_server_is_away_loses_no_report(crew: Crew, tmp_path: Path):
+    """What has ended meanwhile is with the launcher and on the disk; the next agent tells it."""
+    file = tmp_path / "runs"
+    agent = crew.worker("one", "--cores", "2")
+    worker = crew.registered()
+    task = running_task(crew, f"echo x >> {file}; echo ready; sleep 0.5; seq 100000; exit 9")
+    freeze_server(crew)
+    eventually(lambda: not crew.processes_of(task), 10)
+    agent.kill()
+    crew.worker("one", "--cores", "2")
+    launcher = crew.launcher()
+    eventually(lambda: len(connections(launcher)) == 1)  # the next agent has found it
+    thaw_server(crew)
+    assert crew.ended(task)["reason"] == "failure (9)"
+    assert crew.log(task) == b"ready\n" + b"".join(b"%d\n" % n for n in range(1, 100_001))
+    assert crew.registered() == worker
+    assert file.read_text() == "x\n"
+
+
+def connections(pid: int) -> list[str]:
+    """The sockets of a launcher, but the one at which it listens."""
+    links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    return [link for link in links if link.startswith("socket:")][1:]
+
+
+def test_bytes_that_are_no_text_arrive_as_they_are(crew: Crew):
+    crew.worker("one", "--cores", "1")
+    script = (
+        "import os; os.write(1, bytes(range(256)) * 300); os.write(2, b'\\xff\\n::progress \\xff')"
+    )
+    task = crew.submit(["python3", "-c", script])
+    assert crew.ended(task)["outcome"] == "success"
+    assert crew.log(task, stream="stdout") == bytes(range(256)) * 300
+
+
+def test_a_gigabyte_on_one_line_ends_well_and_is_kept_to_its_bound(crew: Crew):
+    bound = 1 << 20
+    crew.worker("one", "--cores", "1", BANYAN_LOG_BYTES_MAX=str(bound))
+    task = crew.submit("head -c 1000000000 /dev/zero; exit 3")
+    assert crew.ended(task, seconds=60)["reason"] == "failure (3)"
+    said = crew.log(task)
+    assert len(said) == bound
+    assert said.endswith(b"[banyan: output is kept up to 1048576 bytes; the rest is not]\n")
+
+
+def on_a_small_disk(processes: Processes, directory: Path, size: str, *arguments: str) -> Started:
+    """`banyan ARGUMENTS...` that sees a disk of this size in place of `directory`."""
+    directory.mkdir()
+    words = shlex.join([sys.executable, "-m", "banyan", *arguments])
+    script = f"mount -t tmpfs -o size={size} none {directory} && exec {words}"
+    return processes.start(["unshare", "-Urm", "sh", "-c", script])
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="no user namespaces here")
+def test_a_full_disk_under_a_worker_ends_the_log_and_not_the_task(crew: Crew):
+    state = ("--state-directory", str(crew.state()))
+    access = ("--url", crew.url, "--token-file", str(crew.credentials), "--cores", "1")
+    worker = on_a_small_disk(crew.processes, crew.state(), "200k", "worker", *access, *state)
+    crew.workers.append(worker)
+    task = crew.submit("head -c 400000 /dev/zero; sleep 0.3; head -c 400000 /dev/zero; exit 5")
+    ended = crew.ended(task)
+    assert (ended["outcome"], ended["reason"]) == (
+        "failure",
+        "output lost: No space left on device",
+    )
+    assert crew.statuses(task) == ["failure (5)"]
+    again = crew.submit("echo good")
+    assert crew.ended(again)["outcome"] == "success"
+    assert crew.log(again) == b"good\n"
+    assert worker.terminate() == 0
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="no user namespaces here")
+def test_a_disk_that_is_full_from_the_start_is_told_and_ends_the_worker(crew: Crew):
+    state = crew.state()
+    access = ("--url", crew.url, "--token-file", str(crew.credentials), "--cores", "1")
+    state.mkdir()
+    words = [sys.executable, "-m", "banyan", "worker", *access, "--state-directory", str(state)]
+    fill = f"mount -t tmpfs -o size=64k none {state} && head -c 100000 /dev/zero > {state}/full"
+    script = f"{fill}; exec {shlex.join(words)}"
+    worker = crew.processes.start(["unshare", "-Urm", "sh", "-c", script])
+    assert worker.wait(20) == 75
+    assert "No space left on device" in worker.stderr
+    assert "Traceback" not in worker.stderr
+
+
+@pytest.mark.skipif(not CAN_MOUNT, reason="no user namespaces here")
+def test_a_full_disk_under_a_standalone_run_ends_the_output_and_not_the_tasks(
+    processes: Processes, tmp_path: Path
+):
+    file, runs = tmp_path / "tasks.jsonl", tmp_path / "runs"
+    env = {MARK: processes.mark}
+    script = f"head -c 400000 /dev/zero; echo x >> {runs}"
+    tasks = [{"command": script, "env": env}, {"command": script, "env": env, "after": "1"}]
+    file.write_text("\n".join(map(json.dumps, tasks)))
+    arguments = ("worker", "--standalone", str(file), "--output", str(tmp_path / "disk"))
+    started = on_a_small_disk(processes, tmp_path / "disk", "100k", *arguments)
+    assert started.wait(30) == 0, started.stderr
+    assert "No space left on device" in started.stderr
+    assert "Traceback" not in started.stderr
+    assert runs.read_text() == "x\nx\n"
