@@ -78,6 +78,8 @@ class PrivateMongo:
         `unavailable` with the log's place where it does not come up.
         """
         program = find_mongod()
+        if self.child:  # its port is free only when it is gone, and others know it by its port
+            self.child.wait_or_kill(_STOP_SECONDS)
         self._prepare_files()
         self._port = self._port or self._port_of_last_start()
         deadline = time.monotonic() + _START_SECONDS
