@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.harness.processes import MARK
 from tests.worker.crew import Crew
 from tests.worker.test_worker_survives import freeze_server, running_task, thaw_server
 
+PIDS = Path("/sys/fs/cgroup/pids")  # version 1, where a test may make one of its own
 CAN_MOUNT = subprocess.run(["unshare", "-Urm", "true"], check=False).returncode == 0
 
 
@@ -60,6 +62,37 @@ def test_a_gigabyte_on_one_line_ends_well_and_is_kept_to_its_bound(crew: Crew):
     said = crew.log(task)
     assert len(said) == bound
     assert said.endswith(b"[banyan: output is kept up to 1048576 bytes; the rest is not]\n")
+
+
+@pytest.fixture
+def few_processes(processes: Processes) -> Iterator[Path]:
+    """A cgroup in which there is room for 16 processes and threads."""
+    cgroup = PIDS / f"banyan-test-{processes.mark}"
+    try:
+        cgroup.mkdir()
+    except OSError:
+        pytest.skip("no cgroup of processes can be made here")
+    (cgroup / "pids.max").write_text("16")
+    yield cgroup
+    eventually(lambda: not (cgroup / "cgroup.procs").read_text())
+    cgroup.rmdir()
+
+
+def test_a_machine_that_is_out_of_processes_gives_tasks_back_and_blames_nobody(
+    crew: Crew, few_processes: Path
+):
+    arguments = ["--url", crew.url, "--token-file", str(crew.credentials), "--cores", "20"]
+    arguments += ["--state-directory", str(crew.state())]
+    enter = f'echo $$ > {few_processes}/cgroup.procs; exec "$@"'
+    banyan = [sys.executable, "-m", "banyan", "worker", *arguments]
+    worker = crew.processes.start(["sh", "-c", enter, "sh", *banyan])
+    crew.workers.append(worker)
+    small = {"cores": 1, "memory": "1 MiB"}
+    tasks = [crew.submit("exec sleep 1", requested_resources=small) for _ in range(20)]
+    for task in tasks:
+        assert crew.ended(task, seconds=60)["outcome"] == "success"
+    assert "cannot start a process: Resource temporarily unavailable" in worker.stderr
+    assert worker.terminate() == 0
 
 
 def on_a_small_disk(processes: Processes, directory: Path, size: str, *arguments: str) -> Started:
