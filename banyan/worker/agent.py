@@ -18,7 +18,7 @@ from typing import Any
 from banyan.config import knobs
 from banyan.domain.resources import Grant, ResourceError, capacity_from, normalise_capacity
 from banyan.errors import EXIT_OK, BanyanError
-from banyan.worker import cells, inventory, mailbox, wire
+from banyan.worker import inventory, mailbox, wire
 from banyan.worker.ahead import Ahead
 from banyan.worker.claims import wish_for
 from banyan.worker.connection import Connection
@@ -355,8 +355,6 @@ def main(options: Options) -> int:
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     token = read_token(options.token_file)
-    if options.memory_enforcement == "cgroup" and not cells.available():
-        raise BanyanError("usage", "there is no cgroup here that could bound a task's memory")
     try:
         resources: dict[str, Any] = normalise_capacity(inventory.resources(options))
     except ResourceError as error:

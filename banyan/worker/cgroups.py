@@ -21,12 +21,6 @@ def own(controller: str, proc: Path = Path("/proc/self")) -> Iterator[Path]:
                 yield from _upwards(mounted, root, path)
 
 
-def names(pid: int) -> set[str]:
-    """The last names of the cgroups that a process is in; empty where it is gone."""
-    lines = text(Path(f"/proc/{pid}/cgroup")).splitlines()
-    return {line.rpartition("/")[2] for line in lines}
-
-
 def text(path: Path) -> str:
     """What a file of the kernel says; nothing where it is not there."""
     try:

@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from banyan.errors import BanyanError
-from banyan.worker import cgroups, gpus
+from banyan.worker import cells, cgroups, gpus
 from banyan.worker.options import Options
 
 _NO_LIMIT_BYTES = 1 << 60  # version 1 writes "no limit" as a number close to 2**63
 
 
 def resources(options: Options) -> dict[str, Any]:
-    """The `resources` of a registration: what the machine has, less what the owner keeps."""
+    """The `resources` of a registration: what the machine has, less what the owner keeps.
+
+    Errors: BanyanError `usage` where nothing would be left, or the machine cannot hold tasks
+    to their memory in the way that is demanded.
+    """
+    if options.memory_enforcement == "cgroup" and not cells.available():
+        raise BanyanError("usage", "there is no cgroup here that could bound a task's memory")
     found_gpus = gpus.found() if options.gpu_count != 0 else []
     count = len(found_gpus) if options.gpu_count is None else options.gpu_count
     unknown: list[dict[str, Any]] = [{"memory": 0}] * max(count - len(found_gpus), 0)

@@ -42,7 +42,7 @@ class Limits:
     @property
     def by_watching(self) -> bool:
         """Whether it is to be looked after, where there is no cgroup."""
-        return self.memory_bytes > 0 and self.enforcement in ("best", "watch")
+        return self.memory_bytes > 0 and self.enforcement != "none"
 
     def apply(self, pid: int) -> None:
         """To a process that has only just started; one that has ended again needs none."""

@@ -10,7 +10,7 @@ wanted alive.
 import os
 from collections.abc import Collection, Mapping
 
-from banyan.worker import cgroups, tree
+from banyan.worker import tree
 
 
 class Orphans:
@@ -56,7 +56,7 @@ class Orphans:
 
     @staticmethod
     def _suspects(pid: int, leaders: Mapping[int, str], alive: Collection[str]) -> set[str]:
-        """Its session or group tells, else its cgroup or marker; else all who may have started it.
+        """Its session or group tells, else the marker; else all who may have started it.
 
         Who cleared its environment and left its session is nobody's for certain: it is
         held to belong to every attempt that was alive when it was first seen.
@@ -64,8 +64,5 @@ class Orphans:
         for leader in tree.group_and_session(pid):
             if leader in leaders:
                 return {leaders[leader]}
-        for name in cgroups.names(pid):
-            if name in alive:
-                return {name}
         attempt = tree.variable_of(pid, tree.ATTEMPT_VARIABLE)
         return {attempt} if attempt and attempt in alive else set(alive)
