@@ -1,5 +1,6 @@
 """What the owner of a machine keeps for himself, and how tasks are held to the rest."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from banyan.worker import inventory
 from banyan.worker.ledger import Ledger
 from banyan.worker.options import Options
 from banyan.worker.politeness import Others, busy_seconds, others_beside
-from tests.harness import eventually
+from tests.harness import Processes, eventually
 from tests.worker.crew import Crew, fields_of
 from tests.worker.launched import Launched, alive
 
@@ -136,3 +137,21 @@ def test_what_the_launcher_s_tasks_use_is_not_of_others(launcher: Launched):
 
     assert eventually(lambda: seconds() > 0.2, 20)
     assert busy_seconds() > began[0][2]
+
+
+def test_a_file_of_tasks_is_run_by_the_same_rules(processes: Processes, tmp_path: Path):
+    file = tmp_path / "tasks.jsonl"
+    hoard = "x = bytearray(300 << 20); import time; time.sleep(1000)"
+    tasks = [
+        {"name": "probe", "command": ["python3", "-c", PROBE]},
+        {"name": "hoard", "command": ["python3", "-c", hoard]},
+    ]
+    file.write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    own = ["--cores", "2", "--memory", "2 GiB", "--nice", "3", "--affinity"]
+    worker = processes.banyan("worker", "--standalone", str(file), *own)
+    assert worker.wait(60) == 1, worker.stderr
+    assert "hoard: oom" in worker.stdout
+    printed = [
+        path.read_text() for path in (tmp_path / "tasks.jsonl.d").iterdir() if path.is_file()
+    ]
+    assert "nice=3\ncpus=1\n" in printed

@@ -31,6 +31,7 @@ from banyan.worker.ledger import Ledger
 from banyan.worker.link import Link
 from banyan.worker.options import Options
 from banyan.worker.output import Reader
+from banyan.worker.politeness import others_beside
 from banyan.worker.standalone.journal import Journal
 from banyan.worker.standalone.outputs import Output
 from banyan.worker.standalone.plan import Plan, Task, too_large
@@ -65,7 +66,8 @@ class Run:
         self._box = mailbox.Mailbox()
         self._timers = Timers()
         self._link = Link(state.path)
-        self._ledger = Ledger(total)
+        others = others_beside(lambda: self._link.pid, total.cores) if options.polite else None
+        self._ledger = Ledger(total, inventory.cpus(options), others)
         self._journal = Journal(directory)
         self._terminal = Terminal(len(plan.tasks))
         self._holding = Holding(options, state, self._link, self._ledger, self)
