@@ -106,6 +106,11 @@ class Cells:
             return None
         return cell
 
+    def hold(self, pid: int) -> bool:
+        """Whether a process is in one of them."""
+        inside = f"/{self._root.name}/" if self._root else "/"
+        return inside in cgroups.text(Path(f"/proc/{pid}/cgroup"))
+
     def close(self, cell: Cell) -> None:
         """Removes a cell, at once or when the kernel is done with it."""
         self._emptied = [each for each in [*self._emptied, cell] if not each.remove()]

@@ -22,6 +22,9 @@ class Orphans:
     def __len__(self) -> int:
         return len(self._owners)
 
+    def __contains__(self, pid: int) -> bool:
+        return pid in self._owners
+
     def look(self, leaders: Mapping[int, str], alive: Collection[str]) -> None:
         """Notes new orphans.
 

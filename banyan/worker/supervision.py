@@ -79,16 +79,19 @@ class Supervision:
         attempt = message["attempt"]
         if attempt in self.running or attempt in self.ended:
             return
+        limits = Limits.from_json(message.get("limits"))
+        cell = self._cells.open(attempt, limits.memory_bytes) if limits.by_cgroup else None
         try:
             if now() >= message["before"]:
                 raise NotStarted(None, "the worker came to it too late")
             process = self._spawner.spawn(message["argv"], message["env"], message["cwd"])
         except NotStarted as error:
+            if cell:
+                self._cells.close(cell)
             self._not_started(message, error)
             return
-        limits = Limits.from_json(message.get("limits"))
+        cell = self._confined(attempt, process, cell)
         limits.apply(process.pid)
-        cell = self._confined(attempt, process, limits)
         spool = Spool(self._outputs / attempt, message["log_bytes_max"])
         running = Running(attempt, message["keep"], process, spool, limits, cell)
         running.grace_seconds = message["grace_seconds"]
@@ -97,22 +100,40 @@ class Supervision:
             self._timers.set((attempt, "timeout"), now() + message["timeout_seconds"])
         self._tell({"is": "started", "attempt": attempt, "pid": running.pid})
 
-    def _confined(self, attempt: str, process: Spawned, limits: Limits) -> Cell | None:
-        """Puts a process that has only just started into a cgroup of its own.
+    def _confined(self, attempt: str, process: Spawned, cell: Cell | None) -> Cell | None:
+        """Puts a process that has only just started into its cgroup; None where that fails.
 
-        It has hardly reached its program, but should it have forked, its children go in too.
+        That may take the kernel some milliseconds: what it has forked meanwhile goes in too.
         """
-        cell = self._cells.open(attempt, limits.memory_bytes) if limits.by_cgroup else None
         if cell is None:
             return None
         try:
             cell.add(process.pid)
-            for pid in tree.descendants([process.pid])[1:]:
-                cell.add(pid)
+            taken = {process.pid}
+            while new := self._escaped(attempt, process.pid, taken):
+                for pid in new:
+                    cell.add(pid)
+                taken.update(new)
         except OSError:
             self._cells.close(cell)
             return None
         return cell
+
+    def _escaped(self, attempt: str, leader: int, taken: set[int]) -> list[int]:
+        """What has come from a new leader and is not in its cgroup yet.
+
+        A child of the launcher that it did not start, and that is in no cgroup of an attempt,
+        is of the attempt that is just being started: all others were taken in before.
+        """
+        strays = [
+            pid
+            for pid in tree.children(os.getpid())
+            if pid not in self._leaders
+            and pid not in self._orphans
+            and tree.variable_of(pid, tree.ATTEMPT_VARIABLE) in (None, attempt)
+            and not self._cells.hold(pid)
+        ]
+        return [pid for pid in tree.descendants([leader, *strays]) if pid not in taken]
 
     def _follow(self, running: Running) -> None:
         self.running[running.attempt] = running
