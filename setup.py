@@ -45,6 +45,7 @@ EMBEDDED = [
 DEV = [
     "pytest>=8,<10",  # the tests
     "pytest-timeout>=2.3,<3",  # a test that hangs fails, and tells where
+    "pytest-xdist>=3.5,<4",  # two files of tests at a time: most of their time is waiting
     "hypothesis>=6.100,<7",  # rules tested on generated input
     "schemathesis~=4.32.5",  # random requests made from /openapi.json; its hooks change
     "openapi-spec-validator>=0.8,<1",  # whether /openapi.json is what it says it is
