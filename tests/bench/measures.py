@@ -43,10 +43,12 @@ def api(count: int) -> Figures:
             )
         }
         ids = [one["_id"] for one in up.post("tasks", [TRUE] * _BULK)["_items"]]
-        for state in ("inactive", "available"):
+        rates = []
+        for state in ("inactive", "available") * 5:
             body = [{"_id": one, "state": state} for one in ids]
-            name = f"bulk PATCH to {state}, list of {_BULK} (state changes/s)"
-            figures[name] = _per_second(_BULK, lambda body=body: up.patch("tasks", body))
+            rates.append(_per_second(_BULK, lambda body=body: up.patch("tasks", body)))
+        median = round(statistics.median(rates), 1)
+        figures[f"bulk PATCH, lists of {_BULK} (state changes/s)"] = median
         figures |= _claims_and_ends(up)
         page = [_milliseconds(lambda: up.get("tasks", max_results="100")) for _ in range(20)]
         figures["page of 100 (ms)"] = round(statistics.median(page), 1)

@@ -12,6 +12,6 @@ def test_the_quick_form_measures_lists_and_one_task(tmp_path: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == 0, ran.stderr
     measured = json.loads(figures.read_text())
-    assert len(measured) == 11
+    assert len(measured) == 10
     assert all(figure > 0 for figure in measured.values())
     assert all(f"| {what} |" in ran.stdout for what in measured)

@@ -226,19 +226,23 @@ def _write(
     found: Mapping[ObjectId, Document],
 ) -> dict[int, Result]:
     """Apply the changes, settle what ended, and tell winners and losers what is there now."""
-    order = list(changes)
-    new_shapes = [{**found[changes[i].task_id], **changes[i].set} for i in order]
-    SHAPES.describe(call.store, [task for task in new_shapes if "shape" in task])
-    written = tasks.apply(call.store, [changes[i] for i in order])
-    won = [index for index, fields in zip(order, written, strict=True) if fields]
-    aftermath.follow(call.context, [changes[index] for index in won], found)
-    current = tasks.find(call.store, [changes[i].task_id for i in order]) if order else {}
+    reshaped = [change for change in changes.values() if "shape" in change.set]
+    SHAPES.describe(call.store, [{**found[one.task_id], **one.set} for one in reshaped])
+    written = dict(zip(changes, tasks.apply(call.store, list(changes.values())), strict=True))
+    aftermath.follow(call.context, [changes[i] for i, fields in written.items() if fields], found)
+    # What was written is known; what others wrote, and what settling did, is to be read.
+    unknown = [one.task_id for i, one in changes.items() if one.ends or not written[i]]
+    current = tasks.find(call.store, unknown) if unknown else {}
     results: dict[int, Result] = {}
-    for index in order:
-        task = current.get(changes[index].task_id)
+    for index, change in changes.items():
+        fields = written[index]
+        if fields and not change.ends:
+            results[index] = _shown(call, {**found[change.task_id], **fields})
+            continue
+        task = current.get(change.task_id)
         if task is None:
-            results[index] = missing("tasks", changes[index].task_id)
-        elif index not in won:
+            results[index] = missing("tasks", change.task_id)
+        elif fields is None:
             message = f"another request was faster: the task is {task['state']}"
             results[index] = BanyanError("conflict", message, extra={"state": task["state"]})
         else:
