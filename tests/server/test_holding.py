@@ -136,12 +136,14 @@ def test_a_collection_that_changes_all_the_time_is_looked_at_ten_times_a_second(
     server: Served, things: Things
 ) -> None:
     things.topics = "tasks"
+    began = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, server, 0.5)
         eventually(lambda: server.hub.waiting == 1)
         while not answer.done():
             server.hub.signal("tasks")
-    assert 3 <= things.asked <= 10
+    looks_max = 2 + 10 * (time.monotonic() - began)  # of a busy machine the wait is longer
+    assert 3 <= things.asked <= looks_max
 
 
 def test_work_is_offered_to_one_after_the_other(server: Served, things: Things) -> None:
