@@ -1,4 +1,4 @@
-"""A stack of its own for one benchmark: server, private MongoDB and, if asked, a worker."""
+"""A stack of its own for one measurement: server, private MongoDB and, if asked, a worker."""
 
 import contextlib
 import json
@@ -9,82 +9,62 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
-import requests
-
-MINIMAL = {"Prefer": "return=minimal"}
+from tests.bench import processes
+from tests.bench.http import Client
 
 
 class Stack:
-    """A running stack; `provider` and `worker` are sessions of those roles."""
+    """A running stack; `provider` and `worker` ask as accounts of those roles."""
 
-    def __init__(self, process: subprocess.Popen[str], ready: dict[str, str]) -> None:
-        self.process = process
-        self.url = ready["url"]
-        tokens = json.loads(Path(ready["credentials"]).read_text())
-        self.provider = self._session(tokens["provider"])
-        self.worker = self._session(tokens["worker"])
-
-    def _session(self, token: str) -> requests.Session:
-        session = requests.Session()
-        session.trust_env = False
-        session.headers["Authorization"] = f"Bearer {token}"
-        return session
-
-    def post(self, path: str, body: Any, role: str = "provider") -> Any:
-        """A POST without echoes; its JSON."""
-        session: requests.Session = getattr(self, role)
-        answer = session.post(f"{self.url}/{path}", json=body, headers=MINIMAL)
-        answer.raise_for_status()
-        return answer.json()
-
-    def patch(self, path: str, body: Any, role: str = "provider") -> Any:
-        """A PATCH without echoes; its JSON."""
-        session: requests.Session = getattr(self, role)
-        answer = session.patch(f"{self.url}/{path}", json=body, headers=MINIMAL)
-        answer.raise_for_status()
-        return answer.json()
-
-    def get(self, path: str, **parameters: str) -> Any:
-        """A GET; its JSON."""
-        answer = self.provider.get(f"{self.url}/{path}", params=parameters, headers=MINIMAL)
-        answer.raise_for_status()
-        return answer.json()
+    def __init__(self, process: "subprocess.Popen[str]", url: str, tokens: dict[str, str]) -> None:
+        self.pid = process.pid
+        self.url = url
+        self.tokens = tokens
+        self.provider = Client(url, tokens["provider"])
+        self.worker = Client(url, tokens["worker"])
 
     def cpu_seconds(self) -> dict[str, float]:
         """What each kind of process has used so far."""
-        used = {"server": 0.0, "mongod": 0.0, "worker": 0.0}
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                words = " ".join(process.cmdline())
-                times = process.cpu_times()
-                kind = next((k for k, mark in _MARKS.items() if mark in words), None)
-                if kind:
-                    used[kind] += times.user + times.system
-        return used
+        return processes.cpu_seconds(self.pid)
 
-
-_MARKS = {"mongod": "mongod", "worker": "banyan.worker.launcher", "server": "banyan.server.serve"}
+    def mongo_uri(self) -> str:
+        """Where its private MongoDB is: as one of the server processes was told."""
+        for one in processes.tree(self.pid):
+            if "banyan.server.serve" in one.command:
+                words = Path(f"/proc/{one.pid}/environ").read_bytes().split(b"\0")
+                found = [word for word in words if word.startswith(b"BANYAN_MONGO_URI=")]
+                return found[0].decode().split("=", 1)[1]
+        raise RuntimeError("no server process is there")
 
 
 @contextlib.contextmanager
-def stack(*options: str) -> Iterator[Stack]:
-    """`banyan up` with a data directory and a profile of its own, ended at the end."""
+def stack(*options: str, **knobs: str) -> Iterator[Stack]:
+    """`banyan up` with a data directory and a profile of its own, ended at the end.
+
+    knobs: LEASE_SECONDS="20" becomes BANYAN_LEASE_SECONDS in its environment.
+    """
     with tempfile.TemporaryDirectory(prefix="banyan-bench-") as directory:
-        environment = {**os.environ, "BANYAN_CONFIG": f"{directory}/config.toml"}
+        own = {"BANYAN_CONFIG": f"{directory}/config.toml"}
+        own |= {f"BANYAN_{name}": value for name, value in knobs.items()}
         command = [sys.executable, "-m", "banyan", "up", "--json", "--port", "0"]
-        process = subprocess.Popen(
-            [*command, "--data", f"{directory}/data", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-        )
+        complaints = Path(directory) / "complaints"
+        with complaints.open("w") as stderr:
+            process = subprocess.Popen(
+                [*command, "--data", f"{directory}/data", *options],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=os.environ | own,
+                text=True,
+            )
         try:
             assert process.stdout is not None
-            yield Stack(process, json.loads(process.stdout.readline()))
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"the stack did not come up:\n{complaints.read_text()}")
+            ready = json.loads(line)
+            tokens = json.loads(Path(ready["credentials"]).read_text())
+            yield Stack(process, ready["url"], tokens)
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            process.wait(120)

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 
-def test_the_quick_form_measures_lists_and_one_task(tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
-    command = [sys.executable, "-m", "tests.bench", "--quick", "--json", str(figures), "api", "w2"]
+def test_the_quick_form_measures_one_task_and_many_workers(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.bench", "--quick", "--out", str(tmp_path), "w2", "w5"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == 0, ran.stderr
-    measured = json.loads(figures.read_text())
-    assert len(measured) == 10
-    assert all(figure > 0 for figure in measured.values())
+    (written,) = tmp_path.glob("*.json")
+    measured = json.loads(written.read_text())["figures"]
+    assert measured["W2, median"]["value"] > 0
+    assert measured["W5, 2 server processes, errors and tasks lost"]["value"] == 0
     assert all(f"| {what} |" in ran.stdout for what in measured)
