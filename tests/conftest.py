@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     patch.setenv("HOME", str(home))
     mark = os.urandom(8).hex()
     patch.setenv(MARK, mark)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # else no process hears Ctrl-C
     yield
     patch.undo()
     left = marked_processes(mark)
