@@ -10,13 +10,17 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from banyan.worker import cgroups
 
 NOTE = "launcher.cgroup"  # in the state directory: where the launcher's cells are
 _PREFIX = "banyan-"
+_THREADS = "tasks"  # of version 1; the number 0 is who writes it
 _READ_BYTES = 1 << 14
+_ROOMY_BYTES = 64 << 20  # a cell that the launcher may enter while it is bounded
+_FREE_MAX = 64
 _CLEAR_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
 
@@ -26,19 +30,30 @@ class Cell:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.entered = False  # what the launcher started was born in it
+        self.bound_bytes = 0  # of its memory; 0: none
 
-    def confine(self, memory_bytes: int) -> None:
-        """Makes it, with a bound on memory and swap together. Errors: OSError."""
+    def make(self) -> None:
+        """Makes it. Errors: OSError."""
         os.mkdir(self.path)
+
+    def bound(self, memory_bytes: int) -> None:
+        """Bounds memory and swap together. Errors: OSError, also where it holds more already."""
         try:
             _write(f"{self.path}/memory.limit_in_bytes", memory_bytes)
         except FileNotFoundError:
-            self._confine_with_version_2(memory_bytes)
-            return
-        with contextlib.suppress(OSError):  # a kernel without swap has no such file
-            _write(f"{self.path}/memory.memsw.limit_in_bytes", memory_bytes)
+            self._bound_version_2(memory_bytes)
+        else:
+            with contextlib.suppress(OSError):  # a kernel without swap has no such file
+                _write(f"{self.path}/memory.memsw.limit_in_bytes", memory_bytes)
+        self.bound_bytes = memory_bytes
 
-    def _confine_with_version_2(self, memory_bytes: int) -> None:
+    def enter(self) -> None:
+        """Moves the calling thread in, which only version 1 lets it do alone. Errors: OSError."""
+        _write(f"{self.path}/{_THREADS}", 0)
+        self.entered = True
+
+    def _bound_version_2(self, memory_bytes: int) -> None:
         _write(f"{self.path}/memory.max", memory_bytes)
         for name, value in (("memory.swap.max", 0), ("memory.oom.group", 1)):
             with contextlib.suppress(OSError):
@@ -86,25 +101,56 @@ class Cells:
     def __init__(self, state_directory: Path) -> None:
         self._note = state_directory / NOTE
         self._root: Path | None = None
+        self._home: str | None = None  # through which a thread leaves a cell again
         self._looked = False
+        self._count = 0
+        self._free: list[Cell] = []  # empty and bounded: to make one costs more than to keep it
         self._emptied: list[Cell] = []
 
-    def open(self, attempt: str, memory_bytes: int) -> Cell | None:
-        """A new cell; None where the machine does not let us have one."""
+    def open(self, memory_bytes: int) -> Cell | None:
+        """An empty cell with this bound, or with none yet; see `bound_bytes`.
+
+        None where the machine does not let us have one.
+        """
         if not self._looked:
-            self._looked = True
-            self._root = make_root(str(os.getpid()))
-            if self._root:
-                self._note.write_text(str(self._root))
+            self._look()
         if not self._root:
             return None
-        cell = Cell(f"{self._root}/{attempt}")
+        for cell in self._free:
+            if cell.bound_bytes == memory_bytes:
+                self._free.remove(cell)
+                return cell
+        self._count += 1
+        cell = Cell(f"{self._root}/{self._count}")
         try:
-            cell.confine(memory_bytes)
+            cell.make()
         except OSError:
-            cell.remove()
             return None
         return cell
+
+    def _look(self) -> None:
+        self._looked = True
+        self._root = make_root(str(os.getpid()))
+        if self._root:
+            self._note.write_text(str(self._root))
+            self._home = _home()
+
+    @contextlib.contextmanager
+    def inside(self, cell: Cell | None) -> Iterator[None]:
+        """What the calling thread starts in here is born in the cell, where that can be.
+
+        To move a thread costs microseconds; to move a process once it is there waits for the
+        whole kernel to agree (milliseconds), and what it has forked must be looked for. A
+        narrow cell must have no bound yet: the thread that would be in the way is our own.
+        """
+        with contextlib.suppress(OSError):
+            if cell and self._home:
+                cell.enter()
+        try:
+            yield
+        finally:
+            if cell and cell.entered and self._home:
+                _write(self._home, 0)
 
     def hold(self, pid: int) -> bool:
         """Whether a process is in one of them."""
@@ -112,7 +158,17 @@ class Cells:
         return inside in cgroups.text(Path(f"/proc/{pid}/cgroup"))
 
     def close(self, cell: Cell) -> None:
-        """Removes a cell, at once or when the kernel is done with it."""
+        """Keeps an emptied cell for the next attempt with its bound, or removes it.
+
+        One in which the kernel has killed would go on saying so. What cannot be removed at
+        once is when the kernel is done with it.
+        """
+        if cell.bound_bytes >= _ROOMY_BYTES and not cell.oom_kills():
+            cell.entered = False
+            self._free.append(cell)
+            if len(self._free) <= _FREE_MAX:
+                return
+            cell = self._free.pop(0)
         self._emptied = [each for each in [*self._emptied, cell] if not each.remove()]
 
     def end(self) -> None:
@@ -136,7 +192,8 @@ def make_root(name: str) -> Path | None:
             _divide(place)
             root.mkdir(exist_ok=True)
             _divide(root)
-            trial.confine(1 << 30)
+            trial.make()
+            trial.bound(1 << 30)
         except OSError:
             trial.remove()
             Cell(str(root)).remove()
@@ -178,6 +235,16 @@ def _places() -> list[Path]:
         if own[1:] and os.getxattr(own[1], "user.delegate") == b"1":
             places.append(own[1])
     return places
+
+
+def _home() -> str | None:
+    """Where a thread of this process comes back to; None where threads can't be moved alone."""
+    for place in list(cgroups.own("memory"))[:1]:
+        home = f"{place}/{_THREADS}"
+        with contextlib.suppress(OSError):
+            _write(home, 0)
+            return home
+    return None
 
 
 def _divide(place: Path) -> None:

@@ -80,17 +80,21 @@ class Supervision:
         if attempt in self.running or attempt in self.ended:
             return
         limits = Limits.from_json(message.get("limits"))
-        cell = self._cells.open(attempt, limits.memory_bytes) if limits.by_cgroup else None
+        cell = self._cells.open(limits.memory_bytes) if limits.by_cgroup else None
         try:
             if now() >= message["before"]:
                 raise NotStarted(None, "the worker came to it too late")
-            process = self._spawner.spawn(message["argv"], message["env"], message["cwd"])
+            with self._cells.inside(cell):
+                process = self._spawner.spawn(message["argv"], message["env"], message["cwd"])
         except NotStarted as error:
             if cell:
                 self._cells.close(cell)
             self._not_started(message, error)
             return
         cell = self._confined(attempt, process, cell)
+        if cell and not cell.bound_bytes:
+            with contextlib.suppress(OSError):  # then looking after it must do
+                cell.bound(limits.memory_bytes)
         limits.apply(process.pid)
         spool = Spool(self._outputs / attempt, message["log_bytes_max"])
         running = Running(attempt, message["keep"], process, spool, limits, cell)
@@ -103,10 +107,11 @@ class Supervision:
     def _confined(self, attempt: str, process: Spawned, cell: Cell | None) -> Cell | None:
         """Puts a process that has only just started into its cgroup; None where that fails.
 
-        That may take the kernel some milliseconds: what it has forked meanwhile goes in too.
+        Unless it was born there. That may take the kernel some milliseconds: what it has
+        forked meanwhile goes in too.
         """
-        if cell is None:
-            return None
+        if cell is None or cell.entered:
+            return cell
         try:
             cell.add(process.pid)
             taken = {process.pid}

@@ -29,7 +29,8 @@ def too_large(running: Running, orphans: list[int]) -> str | None:
     exact = memory.proportional_bytes(pids)
     running.peak_bytes = max(running.peak_bytes, exact)
     limits = running.limits
-    if running.cell is None and limits.by_watching and exact > limits.memory_bytes:
+    bounded = running.cell and running.cell.bound_bytes
+    if not bounded and limits.by_watching and exact > limits.memory_bytes:
         return _said(running, exact)
     return None
 

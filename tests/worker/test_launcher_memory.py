@@ -98,11 +98,39 @@ def test_a_process_that_nobody_could_place_goes_with_its_own_task(
 
 
 @NEEDS_CGROUP
+def test_a_cgroup_serves_one_attempt_after_another(launcher: Launched):
+    for bound in (64, 64, 65, 64):
+        attempt = launcher.shell("exit 3", limits=limits("cgroup", bound))
+        assert launcher.ended(attempt)["code"] == 3
+    root = Path((launcher.state_directory / cells.NOTE).read_text())
+    assert len([path for path in root.iterdir() if path.is_dir()]) == 2
+    assert all(not cells.Cell(str(path)).pids() for path in root.iterdir() if path.is_dir())
+
+
+@NEEDS_CGROUP
+def test_a_cgroup_in_which_the_kernel_has_killed_serves_nobody_else(launcher: Launched):
+    for _ in range(2):
+        hoard = launcher.start(["python3", "-c", HOARD.format(120)], limits=limits("cgroup", 64))
+        assert launcher.ended(hoard)["why"] == "oom"
+        good = launcher.shell("exit 0", limits=limits("cgroup", 64))
+        assert (launcher.ended(good)["why"], launcher.ended(good)["code"]) == (None, 0)
+
+
+@NEEDS_CGROUP
+def test_a_narrow_bound_never_ends_the_launcher_itself(launcher: Launched):
+    """It stands in the task's cgroup while it starts the task."""
+    for _ in range(5):
+        attempt = launcher.start(["python3", "-c", HOARD.format(20)], limits=limits("cgroup", 1))
+        assert launcher.ended(attempt)["why"] == "oom"
+    assert launcher.process.poll() is None
+
+
+@NEEDS_CGROUP
 def test_cgroups_are_gone_with_their_launcher(launcher: Launched):
     attempt = launcher.shell("exec sleep 1000", limits=limits("cgroup", 64))
-    launcher.until("started", attempt)
+    pid = launcher.until("started", attempt)["pid"]
     root = Path((launcher.state_directory / cells.NOTE).read_text())
-    assert [path.name for path in root.iterdir() if path.is_dir()] == [attempt]
+    assert [cells.Cell(str(path)).pids() for path in root.iterdir() if path.is_dir()] == [[pid]]
     launcher.end()
     assert not root.exists()
     assert not (launcher.state_directory / cells.NOTE).exists()
