@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import many, programs
+from tests.bench import backlog, graphs, idle, many, programs
 from tests.bench.figures import Figure, as_json, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 MEASURES: dict[str, tuple[Callable[[int], list[Figure]], int, int]] = {
     "w1": (programs.w1, 10_000, 300),
     "w2": (programs.w2, 50, 5),
+    "w3": (graphs.w3, 1000, 20),
+    "w4": (backlog.w4, 1_000_000, 100_000),
     "w5": (many.w5, 100_000, 2_000),
+    "w6": (backlog.w6, 100_000, 2_000),
+    "idle": (idle.idle, 1000, 20),
 }
 
 

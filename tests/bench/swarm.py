@@ -87,7 +87,7 @@ class Worker:
             asked = self._work.ask("POST", "/tasks/claim", self._claim())
             items = (await self._swarm.timed("claim", asked))["_items"]
             if items:
-                reports = [_end(item) for item in items]
+                reports = [end_of(item) for item in items]
                 await self._swarm.timed("end", self._work.ask("PATCH", "/tasks", reports))
                 self._swarm.end(len(items))
             else:
@@ -126,7 +126,8 @@ class Worker:
             await self._swarm.timed("beat", asked)
 
 
-def _end(item: dict[str, Any]) -> dict[str, Any]:
+def end_of(item: dict[str, Any]) -> dict[str, Any]:
+    """The report of a claimed task's end."""
     ended = time.time()
     data = {
         "token": item["token"],
