@@ -101,7 +101,7 @@ class Cells:
     def __init__(self, state_directory: Path) -> None:
         self._note = state_directory / NOTE
         self._root: Path | None = None
-        self._home: str | None = None  # through which a thread leaves a cell again
+        self._home: int | None = None  # an open file through which a thread leaves a cell again
         self._looked = False
         self._count = 0
         self._free: list[Cell] = []  # empty and bounded: to make one costs more than to keep it
@@ -144,13 +144,13 @@ class Cells:
         narrow cell must have no bound yet: the thread that would be in the way is our own.
         """
         with contextlib.suppress(OSError):
-            if cell and self._home:
+            if cell and self._home is not None:
                 cell.enter()
         try:
             yield
         finally:
-            if cell and cell.entered and self._home:
-                _write(self._home, 0)
+            if cell and cell.entered and self._home is not None:
+                os.write(self._home, b"0")
 
     def hold(self, pid: int) -> bool:
         """Whether a process is in one of them."""
@@ -237,12 +237,12 @@ def _places() -> list[Path]:
     return places
 
 
-def _home() -> str | None:
+def _home() -> int | None:
     """Where a thread of this process comes back to; None where threads can't be moved alone."""
     for place in list(cgroups.own("memory"))[:1]:
-        home = f"{place}/{_THREADS}"
         with contextlib.suppress(OSError):
-            _write(home, 0)
+            home = os.open(f"{place}/{_THREADS}", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(home, b"0")
             return home
     return None
 

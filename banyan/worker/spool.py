@@ -9,7 +9,6 @@ Standard library only. It must never grow beyond its bound, nor stop a task that
 import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 STDOUT, STDERR = 1, 2
@@ -32,7 +31,7 @@ class Chunk(NamedTuple):
 class Spool:
     """The writing end."""
 
-    def __init__(self, path: Path, bytes_max: int) -> None:
+    def __init__(self, path: str, bytes_max: int) -> None:
         """Keeps at most `bytes_max` of output, the line that says so included."""
         self._path = path
         self._notice = f"\n[banyan: output is kept up to {bytes_max} bytes; the rest is not]\n"

@@ -44,7 +44,7 @@ class Supervision:
         tell: Callable[[Message], None],
     ) -> None:
         """`tell` hands a message to the agent, if there is one."""
-        self._outputs = outputs
+        self._outputs = str(outputs)
         self._cells = cells
         self._epoll = epoll
         self._timers = timers
@@ -85,7 +85,9 @@ class Supervision:
             if now() >= message["before"]:
                 raise NotStarted(None, "the worker came to it too late")
             with self._cells.inside(cell):
-                process = self._spawner.spawn(message["argv"], message["env"], message["cwd"])
+                process = self._spawner.spawn(
+                message["argv"], message["env"], message["cwd"], message.get("user")
+            )
         except NotStarted as error:
             if cell:
                 self._cells.close(cell)
@@ -96,7 +98,7 @@ class Supervision:
             with contextlib.suppress(OSError):  # then looking after it must do
                 cell.bound(limits.memory_bytes)
         limits.apply(process.pid)
-        spool = Spool(self._outputs / attempt, message["log_bytes_max"])
+        spool = Spool(self._output_of(attempt), message["log_bytes_max"])
         running = Running(attempt, message["keep"], process, spool, limits, cell)
         running.grace_seconds = message["grace_seconds"]
         self._follow(running)
@@ -177,9 +179,10 @@ class Supervision:
 
     def forget(self, attempt: str) -> None:
         """Drops an ended attempt and its output."""
-        if self.ended.pop(attempt, None) is not None:
+        ended = self.ended.pop(attempt, None)
+        if ended is not None and ended["inline"] is None:
             with contextlib.suppress(OSError):
-                (self._outputs / attempt).unlink()
+                os.unlink(self._output_of(attempt))
 
     # --- what the loop notices -------------------------------------------------------
 
@@ -307,6 +310,9 @@ class Supervision:
     def _tell_output(self, running: Running) -> None:
         size = running.spool.flush()
         self._tell({"is": "output", "attempt": running.attempt, "size": size})
+
+    def _output_of(self, attempt: str) -> str:
+        return f"{self._outputs}/{attempt}"
 
     def _look(self) -> None:
         self._orphans.look(self._leaders, self.running)

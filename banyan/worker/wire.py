@@ -13,6 +13,8 @@ from typing import Any
 Message = dict[str, Any]
 
 _READ_BYTES = 1 << 18
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # `dumps` would make one each time
+_decode = json.JSONDecoder().decode
 
 
 class Gone(Exception):
@@ -43,7 +45,7 @@ class Line:
 
     def say(self, message: Message) -> None:
         """Keeps one message for the next `flush`."""
-        self._to_send += json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        self._to_send += _encode(message).encode() + b"\n"
 
     def flush(self) -> None:
         """Sends what the socket takes. Errors: Gone."""
@@ -71,7 +73,7 @@ class Line:
         if not newline:
             return []
         self._arrived = rest
-        return [json.loads(line) for line in complete.split(b"\n")]
+        return [_decode(line) for line in complete.decode().split("\n")]
 
 
 def listen(path: Path) -> socket.socket:

@@ -1,7 +1,6 @@
 """Output on its way through the spool: what goes in comes out, in the same chunks."""
 
 import base64
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -33,7 +32,7 @@ def test_what_goes_in_comes_out_in_order_however_little_is_read_at_a_time(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, bytes, bool]], bytes_max: int
 ):
     path = tmp_path_factory.mktemp("spool") / "output"
-    spool, reader = Spool(path, 1 << 20), Reader(path)
+    spool, reader = Spool(str(path), 1 << 20), Reader(path)
     found: list[Chunk] = []
     for stream, data, flush in pieces:
         spool.add(stream, data)
@@ -60,7 +59,7 @@ def test_a_reader_that_starts_again_makes_the_same_chunks(
 ):
     """The server knows chunks by their offset: one that was cut otherwise would tear the log."""
     path = tmp_path_factory.mktemp("spool") / "output"
-    spool, early = Spool(path, 1 << 20), Reader(path)
+    spool, early = Spool(str(path), 1 << 20), Reader(path)
     before: list[Chunk] = []
     for stream, data, flush in pieces:
         spool.add(stream, data)
@@ -79,7 +78,7 @@ def test_a_reader_that_starts_again_makes_the_same_chunks(
 
 @given(some.integers(60, 200), some.lists(some.binary(max_size=50), max_size=30))
 def test_a_spool_never_holds_more_than_its_bound(bound: int, pieces: list[bytes]):
-    spool = Spool(Path("/does/not/exist"), bound)
+    spool = Spool("/does/not/exist", bound)
     for data in pieces:
         spool.add(1, data)
     assert spool.pending <= max(bound, len(spool._notice))
