@@ -11,6 +11,12 @@ DATABASE = "banyan"  # used where the URI names no database
 SERVER_PROCESSES = 1
 SERVER_THREADS = 8  # requests in work at one time in one server process
 
+# --- Who may talk to it ----------------------------------------------------------------
+# Wrong tokens that one address may send in a minute, to one server process; then 429. A
+# valid token is served all the same, so that a laboratory behind one address goes on.
+AUTH_FAILURES_PER_MINUTE = 30
+ALLOW_PLAIN_HTTP = False  # clients: send tokens over http beyond this machine, too
+
 # --- Leases ----------------------------------------------------------------------------
 LEASE_SECONDS = 60.0  # a worker that is silent for so long has lost its attempts
 LEASE_MARGIN_SECONDS = 15.0  # and after this much more its tasks are given out again

@@ -28,11 +28,15 @@ _NEXT_STEP = "start one here with 'banyan up', or name one with 'banyan login UR
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One server as its user knows it. `credentials` is a file; `token` stands by itself."""
+    """One server as its user knows it. `credentials` is a file; `token` stands by itself.
+
+    tls_ca: a file with whom to trust as this server.
+    """
 
     url: str
     credentials: str = ""
     token: str = ""
+    tls_ca: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,18 @@ def find_access(
             raise BanyanError("unauthenticated", message)
         raise BanyanError("usage", f"no server is known: {_NEXT_STEP}")
     return Access(chosen.url, (token or _token(chosen, role)).strip())
+
+
+def find_tls_ca(url: str, said: str | None = None, profile: str | None = None) -> str:
+    """The file that says whom to trust as this server; empty: the machine's authorities.
+
+    said: on the command line, or to `Client(...)`; then `BANYAN_TLS_CA`, then the profile.
+    """
+    named = said or os.environ.get("BANYAN_TLS_CA", "")
+    if named or not url.startswith("https:"):
+        return named
+    chosen = _chosen(load(), url, profile or os.environ.get("BANYAN_PROFILE"))
+    return chosen.tls_ca if chosen else ""
 
 
 def _access_of_task(url: str | None, token: str | None) -> Access:
@@ -160,9 +176,9 @@ def save(profiles: Profiles) -> None:
         raise
 
 
-def remember_local(url: str, credentials: Path) -> None:
+def remember_local(url: str, credentials: Path, tls_ca: str = "") -> None:
     """What `banyan up` keeps of the server it started; a default that the user chose stays."""
-    profile = Profile(url, credentials=str(credentials.absolute()))
+    profile = Profile(url, credentials=str(credentials.absolute()), tls_ca=tls_ca)
     save(load().with_profile(LOCAL, profile, default=False))
 
 
@@ -221,7 +237,7 @@ def _token(profile: Profile, role: str) -> str:
 def _profile(name: str, table: Mapping[str, object]) -> Profile:
     if not isinstance(table.get("url"), str):
         raise ValueError(f"profile {name} has no url")
-    unknown = table.keys() - {"url", "credentials", "token"}
+    unknown = table.keys() - {"url", "credentials", "token", "tls_ca"}
     if unknown:
         raise ValueError(f"profile {name}: {sorted(unknown)[0]} is no setting of a profile")
     return Profile(**{key: str(value) for key, value in table.items()})
@@ -236,6 +252,8 @@ def _toml(profiles: Profiles) -> str:
             lines.append(f"credentials = {_quoted(profile.credentials)}")
         if profile.token:
             lines.append(f"token = {_quoted(profile.token)}")
+        if profile.tls_ca:
+            lines.append(f"tls_ca = {_quoted(profile.tls_ca)}")
     return "\n".join([*lines, ""])
 
 

@@ -19,8 +19,9 @@ from banyan.errors import BanyanError
     metavar="FILE",
     help="The token's file, or a credentials file; -: standard input. [default: it is asked for]",
 )
+@click.option("--tls-ca", metavar="FILE", help="Whom to trust as the server (PEM); is kept.")
 @click.option("--name", default="", help="Of the profile. [default: the server's host name]")
-def login_command(url: str, token_file: str | None, name: str) -> None:
+def login_command(url: str, token_file: str | None, tls_ca: str | None, name: str) -> None:
     """Remember a server and a token as the profile that other commands use.
 
     The token is tried first. It is kept in ~/.config/banyan/config.toml, readable by you
@@ -34,19 +35,21 @@ def login_command(url: str, token_file: str | None, name: str) -> None:
         token: str = click.prompt("Token", hide_input=True, err=True).strip()
     else:
         token = read_token_file(token_file, "provider")
-    with Client(url, token, retry_seconds=3.0) as client:
+    with Client(url, token, retry_seconds=3.0, tls_ca=tls_ca) as client:
         client.transport.request("GET", "/")
+        trusted = client.transport.tls_ca
     name = name or re.sub(r"[^A-Za-z0-9_-]", "-", url.split("//")[-1].split(":")[0].strip("/"))
-    profiles.remember_login(name, _profile(url, token, token_file))
+    profiles.remember_login(name, _profile(url, token, token_file, trusted))
     say(f"{url} is the default now, as profile {name}")
 
 
-def _profile(url: str, token: str, token_file: str | None) -> profiles.Profile:
+def _profile(url: str, token: str, token_file: str | None, tls_ca: str) -> profiles.Profile:
     from pathlib import Path
 
     if token_file not in (None, "-") and Path(str(token_file)).read_text().lstrip()[:1] == "{":
-        return profiles.Profile(url, credentials=str(Path(str(token_file)).absolute()))
-    return profiles.Profile(url, token=token)
+        credentials = str(Path(str(token_file)).absolute())
+        return profiles.Profile(url, credentials=credentials, tls_ca=tls_ca)
+    return profiles.Profile(url, token=token, tls_ca=tls_ca)
 
 
 @click.group("account")

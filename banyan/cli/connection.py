@@ -17,6 +17,7 @@ from banyan.errors import BanyanError
 # A person waits for the answer: a server that restarts is met again, one that is not there
 # is told of soon. What waits for tasks is more patient (see banyan.client.holding).
 PATIENCE_SECONDS = 3.0
+TLS_CA_HELP = "Whom to trust as the server (PEM). [default: BANYAN_TLS_CA, else of the profile]"
 
 
 def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -28,6 +29,7 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
         @click.option(
             "--token-file", metavar="FILE", help="A file with the token; -: standard input."
         )
+        @click.option("--tls-ca", metavar="FILE", help=TLS_CA_HELP)
         @click.option(
             "--profile", help="A profile. [default: BANYAN_PROFILE, else the default one]"
         )
@@ -39,6 +41,7 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
             url: str | None,
             token: str | None,
             token_file: str | None,
+            tls_ca: str | None,
             profile: str | None,
             curl: bool,
             **options: Any,
@@ -47,9 +50,8 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
 
             if token_file:
                 token = read_token_file(token_file, role)
-            with Client(
-                url, token, profile=profile, role=role, retry_seconds=PATIENCE_SECONDS
-            ) as client:
+            asked: dict[str, Any] = {"profile": profile, "role": role, "tls_ca": tls_ca}
+            with Client(url, token, **asked, retry_seconds=PATIENCE_SECONDS) as client:
                 if not curl:
                     return command(client, **options)
                 _print_requests(client, command, options)

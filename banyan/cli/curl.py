@@ -24,7 +24,7 @@ class CurlTransport(Transport):
     """Writes down what it is asked; a read ends the command, a write is answered as if done."""
 
     def __init__(self, real: Transport) -> None:
-        super().__init__(real.url)
+        super().__init__(real.url, tls_ca=real.tls_ca)
         self.lines: list[str] = []
 
     def clone(self) -> Transport:
@@ -35,6 +35,7 @@ class CurlTransport(Transport):
         """Keeps the request as a line for the shell."""
         sending = self._prepare(method, path, options)
         words = ["curl"] if method == "GET" else ["curl", "-X", method]
+        words += ["--cacert", shlex.quote(self.tls_ca)] if self.tls_ca else []
         line = [*words, "-H", '"Authorization: Bearer $BANYAN_TOKEN"']
         for name in ("Content-Type", "Prefer"):
             if name in sending.headers:

@@ -6,6 +6,7 @@ worker, `owner_arguments` hands it on to a worker's command line.
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +14,10 @@ import click
 from banyan.cli.words import size_bytes
 from banyan.errors import BanyanError
 
-_NAMES = ("reserve_cores", "reserve_memory", "nice", "affinity", "polite", "memory_enforcement")
+_NAMES = (
+    "reserve_cores", "reserve_memory", "nice", "affinity", "polite", "memory_enforcement",
+    "run_as", "secrets_file",
+)  # fmt: skip
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?) ?%")
 _ENFORCEMENTS = ("best", "cgroup", "watch", "none")
 
@@ -25,6 +29,12 @@ _OPTIONS = (
     click.option("--nice", type=click.IntRange(0, 19), metavar="N", help="Niceness of tasks."),
     click.option("--affinity", is_flag=True, help="Bind each task to its cores."),
     click.option("--polite", is_flag=True, help="Leave cores that other processes keep busy."),
+    click.option("--run-as", metavar="USER", help="Whose processes tasks are; takes root."),
+    click.option(
+        "--secrets-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="JSON, name -> value: what tasks get that name a secret. Mode 0600.",
+    ),
     click.option(
         "--memory-enforcement",
         type=click.Choice(_ENFORCEMENTS),
@@ -50,6 +60,8 @@ def owner_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "nice": given["nice"] or 0,
         "affinity": given["affinity"],
         "polite": given["polite"],
+        "run_as": given["run_as"],
+        "secrets_file": given["secrets_file"] and given["secrets_file"].absolute(),
         "memory_enforcement": given["memory_enforcement"] or "best",
     }
 

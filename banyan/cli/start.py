@@ -16,6 +16,7 @@ from banyan.config import data_directory, knobs
 from banyan.errors import BanyanError
 
 _NEEDED = ("eve", "pymongo", "uvicorn")
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def _server_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -32,6 +33,13 @@ def _server_options(command: Callable[..., int]) -> Callable[..., int]:
     @click.option("--mongo", metavar="URI", help="An existing MongoDB instead of a private one.")
     @click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
     @click.option("--port", type=click.IntRange(0, 65535), help="0: any free one. [default: 5100]")
+    @click.option("--tls-cert", type=_FILE, help="Answer https with this certificate (PEM).")
+    @click.option("--tls-key", type=_FILE, help="The key of that certificate.")
+    @click.option(
+        "--behind-proxy",
+        is_flag=True,
+        help="A proxy ends TLS in front of it; its X-Forwarded-For is believed.",
+    )
     @click.option("--processes", type=click.IntRange(1, 64), help="Server processes. [default: 1]")
     @functools.wraps(command)
     def with_options(**options: Any) -> int:
@@ -82,7 +90,7 @@ def server_command(**server: Any) -> int:
 
     \b
     Example:
-      banyan server --mongo mongodb://db.example.org/banyan --host 0.0.0.0 --processes 4
+      banyan server --host 0.0.0.0 --tls-cert head.pem --tls-key head.key --processes 4
     """
     return _serve(with_worker=False, worker_options=[], **server)
 
@@ -94,6 +102,9 @@ def _serve(
     mongo: str | None,
     host: str | None,
     port: int | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    behind_proxy: bool,
     processes: int | None,
     with_worker: bool,
     worker_options: list[str],
@@ -102,7 +113,7 @@ def _serve(
     if missing:
         message = f"the server's parts are not installed ({', '.join(missing)} is missing): "
         raise BanyanError("usage", f"{message}pip install 'banyan[server,worker,embedded]'")
-    from banyan.server import supervisor
+    from banyan.server import exposure, supervisor
 
     return supervisor.run(
         supervisor.Options(
@@ -111,6 +122,8 @@ def _serve(
             host=host or knobs().HOST,
             port=knobs().PORT if port is None else port,
             processes=processes or knobs().SERVER_PROCESSES,
+            tls=exposure.pair(tls_cert, tls_key),
+            behind_proxy=behind_proxy,
             with_worker=with_worker,
             json_line=as_json,
             worker_options=worker_options,

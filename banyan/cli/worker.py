@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from banyan import profiles
+from banyan.cli.connection import TLS_CA_HELP
 from banyan.cli.owner import owner_options, with_owner_options
 from banyan.cli.words import duration_seconds, pairs, size_bytes
 from banyan.cli.workers import drain_command, invite_command, list_command, remove_command
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="A worker's token, or the credentials file of 'banyan up'. [default: of the profile]",
 )
-@click.option("--profile", help="Which profile, where the two above are left out.")
+@click.option("--tls-ca", metavar="FILE", help=TLS_CA_HELP)
+@click.option("--profile", help="Which profile, where URL and token are left out.")
 @click.option("--cores", type=float, metavar="N", help="Cores to give. [default: all]")
 @click.option("--memory", metavar="SIZE", help='Memory to give: "8 GiB". [default: all]')
 @click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to give.")
@@ -73,6 +75,7 @@ def worker_command(
     /,
     url: str | None,
     token_file: Path | None,
+    tls_ca: str | None,
     profile: str | None,
     **given: Any,
 ) -> int:
@@ -104,19 +107,21 @@ def worker_command(
         raise BanyanError("usage", f"there is no file {token_file}: give one with --token-file")
     from banyan.worker import agent
 
-    return agent.main(_options(url, token_file.absolute(), given))
+    trusted = profiles.find_tls_ca(url, tls_ca, profile)
+    return agent.main(_options(url, token_file.absolute(), given, trusted))
 
 
 for _command in (list_command, invite_command, drain_command, remove_command):
     worker_command.add_command(_command)
 
 
-def _options(url: str, token_file: Path, given: Mapping[str, Any]) -> "Options":
+def _options(url: str, token_file: Path, given: Mapping[str, Any], tls_ca: str = "") -> "Options":
     from banyan.worker.options import Options
 
     return Options(
         url=url,
         token_file=token_file,
+        tls_ca=tls_ca,
         state_directory=given["state_directory"],
         cores=given["cores"],
         memory_bytes=given["memory"] and size_bytes(given["memory"], "--memory"),

@@ -1,10 +1,13 @@
 """`banyan worker list`, `drain` and `remove`: the workers that there are."""
 
+import base64
 import shlex
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 
+from banyan.addresses import is_loopback
 from banyan.cli.asking import assured, yes
 from banyan.cli.connection import with_client
 from banyan.cli.curl import plain
@@ -90,12 +93,21 @@ def invite_command(client: Client, name: str, address: str | None) -> None:
     """
     url = address or client.transport.url
     token = client.create_account(name, ["worker"])["token"]
+    ca_file, trust = _trust_there(client.transport.tls_ca)
     click.echo(
-        f"(umask 077; echo {token} > banyan-worker.token); "
-        f"banyan worker --url {shlex.quote(url)} --token-file banyan-worker.token"
+        f"(umask 077; echo {token} > banyan-worker.token{ca_file}); "
+        f"banyan worker --url {shlex.quote(url)} --token-file banyan-worker.token{trust}"
     )
-    if urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1"):
-        say(f"{url} is for this machine alone; for others: banyan up --host 0.0.0.0, and --address")
+    if is_loopback(urlsplit(url).hostname or ""):
+        say(f"{url} is for this machine alone: see 'A second machine' in the README")
+
+
+def _trust_there(tls_ca: str) -> tuple[str, str]:
+    """What makes the other machine trust whom this one does: a command, and an option."""
+    if not tls_ca:
+        return "", ""
+    encoded = base64.b64encode(Path(tls_ca).read_bytes()).decode()
+    return f"; echo {encoded} | base64 -d > banyan-ca.pem", " --tls-ca banyan-ca.pem"
 
 
 def _find(client: Client, texts: tuple[str, ...]) -> list[str]:

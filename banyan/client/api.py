@@ -17,7 +17,7 @@ from banyan.client.ids import in_pieces
 from banyan.client.output import Output
 from banyan.client.transport import Options, Transport
 from banyan.client.waiting import wait_until_ended
-from banyan.profiles import find_access
+from banyan.profiles import find_access, find_tls_ca
 
 Document = dict[str, Any]  # one resource as the server tells it
 
@@ -35,10 +35,16 @@ class Client:
         profile: str | None = None,
         role: str = "provider",
         retry_seconds: float = 30.0,
+        tls_ca: str | None = None,
     ) -> None:
-        """Where url or token is left out: `BANYAN_URL`, `BANYAN_TOKEN`, then the profile."""
+        """Where url or token is left out: `BANYAN_URL`, `BANYAN_TOKEN`, then the profile.
+
+        tls_ca: a PEM file with whom to trust as the server; left out: `BANYAN_TLS_CA`, the
+        profile's, else the machine's certificate authorities.
+        """
         access = find_access(role, url, token, profile)
-        self.transport = Transport(access.url, access.token, retry_seconds)
+        trusted = find_tls_ca(access.url, tls_ca, profile)
+        self.transport = Transport(access.url, access.token, retry_seconds, trusted)
 
     def __enter__(self) -> Self:
         return self

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import requests
 
 from banyan import __version__
+from banyan.addresses import is_loopback
+from banyan.client import trust
 from banyan.client.failures import Trouble, error_of, trouble_of_answer, trouble_of_exception
 from banyan.errors import BanyanError
 
@@ -26,7 +28,6 @@ RETRY_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _random = random.SystemRandom()
 
@@ -59,25 +60,40 @@ class Options(TypedDict, total=False):
 class Transport:
     """Requests to one server with one token."""
 
-    def __init__(self, url: str, token: str = "", retry_seconds: float = RETRY_SECONDS) -> None:
-        """Takes the server's root URL; `retry_seconds` is how long trouble is put up with."""
+    def __init__(
+        self,
+        url: str,
+        token: str = "",
+        retry_seconds: float = RETRY_SECONDS,
+        tls_ca: str = "",
+    ) -> None:
+        """Takes the server's root URL; `retry_seconds` is how long trouble is put up with.
+
+        tls_ca: a PEM file with whom to trust; empty: the machine's certificate authorities.
+        Errors: `usage`, also where the token would go over an open line.
+        """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BanyanError("usage", f"{url!r} is not the URL of a server: http://HOST:PORT")
         if not token.isascii() or not token.isprintable():
             raise BanyanError("usage", "the token holds characters that no token has")
+        if token:
+            trust.refuse_to_tell(parts.scheme, parts.hostname)
         self.url = url.rstrip("/")
         self.retry_seconds = retry_seconds
+        self.tls_ca = trust.readable(tls_ca)
         self._token = token
         self._session = requests.Session()
         # Proxies and .netrc are for the outside; to look them up costs more than the request.
-        self._session.trust_env = parts.hostname not in _LOOPBACK
+        self._session.trust_env = not is_loopback(parts.hostname)
+        if self.tls_ca:
+            self._session.mount("https://", trust.Adapter(self.tls_ca))
         self._session.auth = _Bearer(token)
         self._session.headers["User-Agent"] = f"banyan/{__version__}"
 
     def clone(self) -> "Transport":
         """One more of the same, for another thread."""
-        return Transport(self.url, self._token, self.retry_seconds)
+        return Transport(self.url, self._token, self.retry_seconds, self.tls_ca)
 
     def close(self) -> None:
         """Closes the connections that are not in use."""
@@ -139,7 +155,7 @@ class Transport:
         self, sending: requests.PreparedRequest, read_seconds: float, raw: bool, repeats: int
     ) -> Answer | Trouble:
         environment = self._session.merge_environment_settings(
-            sending.url or "", {}, None, None, None
+            sending.url or "", {}, None, self.tls_ca or None, None
         )
         try:
             response = self._session.send(

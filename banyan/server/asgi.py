@@ -22,6 +22,7 @@ from banyan.server.bridge import (
     call,
     environ_of,
     error_answer,
+    heed_proxy,
 )
 from banyan.server.intake import Disconnected, read_body
 from banyan.server.waiting import TURN_TOPICS, Hub, Waiter
@@ -51,8 +52,11 @@ class Request:
 class Application:
     """One WSGI application behind ASGI; `threads` requests are in work at one time."""
 
-    def __init__(self, wsgi: WSGIApplication, hub: Hub, threads: int) -> None:
+    def __init__(
+        self, wsgi: WSGIApplication, hub: Hub, threads: int, behind_proxy: bool = False
+    ) -> None:
         self._wsgi = wsgi
+        self._behind_proxy = behind_proxy
         self._hub = hub
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         # Who was woken shares half of the threads, so that a change that wakes hundreds
@@ -71,6 +75,8 @@ class Application:
             await _send(send, scope, error_answer(error), close=True)
             return
         environ = environ_of(scope, body)
+        if self._behind_proxy:
+            heed_proxy(environ)
         request = Request(environ, body, wait_seconds(environ.get("HTTP_PREFER", "")))
         answer = await self._answer(request, receive)
         if answer:

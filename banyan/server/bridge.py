@@ -61,6 +61,19 @@ def environ_of(scope: Mapping[str, Any], body: bytes) -> Environ:
     return environ
 
 
+def heed_proxy(environ: Environ) -> None:
+    """The proxy in front says whom it speaks for. Only for a server that has one.
+
+    A proxy adds the address that it sees at the end of X-Forwarded-For: what stands before
+    that was said by the caller, who could say anything.
+    """
+    address = str(environ.get("HTTP_X_FORWARDED_FOR", "")).rpartition(",")[2].strip()
+    if address:
+        environ["REMOTE_ADDR"] = address
+    if environ.get("HTTP_X_FORWARDED_PROTO") in ("http", "https"):
+        environ["wsgi.url_scheme"] = environ["HTTP_X_FORWARDED_PROTO"]
+
+
 def _add_header(environ: Environ, name: bytes, value: str) -> None:
     # `X_Y` and `X-Y` would be one name in the environment: whoever has checked the one
     # would take the other for it. The body's framing was undone before.

@@ -11,6 +11,7 @@ connections, and serves it alone for hours.
 import contextlib
 import socket
 import sys
+from collections.abc import Sequence
 
 from banyan.errors import BanyanError
 
@@ -39,10 +40,16 @@ def listen(host: str, port: int, processes: int) -> list[socket.socket]:
         ) from None
 
 
-def url(host: str, listening: socket.socket) -> str:
-    """The address for clients on this machine."""
+def url(host: str, listening: socket.socket, names: Sequence[str] = ()) -> str:
+    """The address for clients on this machine.
+
+    names: those of the certificate, the best first; with it the server is asked by https.
+    """
     named, port = _HERE.get(host, host), listening.getsockname()[1]
-    return f"http://[{named}]:{port}" if ":" in named else f"http://{named}:{port}"
+    if names and named not in names:
+        named = names[0]
+    scheme = "https" if names else "http"
+    return f"{scheme}://[{named}]:{port}" if ":" in named else f"{scheme}://{named}:{port}"
 
 
 def close(sockets: list[socket.socket]) -> None:

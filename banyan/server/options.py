@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from banyan.server.exposure import Tls
+
 
 @dataclass(frozen=True)
 class Options:
@@ -11,6 +13,8 @@ class Options:
     data:           the data directory (database, credentials, lock).
     mongo_uri:      an existing MongoDB; None or empty: a private one in `data`.
     port:           0 takes any free port.
+    tls:            certificate and key that it answers https with; None: http.
+    behind_proxy:   a proxy in front ends TLS, and says whom it speaks for.
     with_worker:    also start one worker on this machine (`banyan up` without `--no-worker`).
     json_line:      print `{"url", "credentials"}` when ready, and nothing else.
     worker_options: further arguments for `banyan worker`, e.g. `["--cores", "2"]`.
@@ -21,6 +25,8 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 5100
     processes: int = 1
+    tls: Tls | None = None
+    behind_proxy: bool = False
     with_worker: bool = False
     json_line: bool = False
     worker_options: list[str] = field(default_factory=list)

@@ -2,34 +2,50 @@
 
 import http.client
 import json
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
 _TIMEOUT_SECONDS = 2.0
 
 
-def is_ready(url: str) -> bool:
-    """Whether the server at this address serves and reaches its database."""
-    return _get(url, "/readyz", None) is not None
+class Probe:
+    """Asks the server at one address of this machine.
 
+    context: for https; it knows the server by its certificate, not by its name.
+    """
 
-def newest_worker(url: str, token: str) -> str | None:
-    """The id of the worker that registered last; empty when there is none, None if not told."""
-    answer = _get(url, "/workers?sort=-_created&max_results=1&projection={%22mode%22:1}", token)
-    if answer is None:
-        return None
-    return str(answer["_items"][0]["_id"]) if answer["_items"] else ""
+    def __init__(self, url: str, context: ssl.SSLContext | None = None) -> None:
+        self._address = urlsplit(url).netloc
+        self._context = context
 
+    def is_ready(self) -> bool:
+        """Whether the server serves and reaches its database."""
+        return self._get("/readyz", None) is not None
 
-def _get(url: str, path: str, token: str | None) -> Any:
-    """The JSON of a 200; None for anything else, also for no answer in time."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT_SECONDS)
-    try:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        connection.request("GET", path, headers=headers)
-        answer = connection.getresponse()
-        return json.loads(answer.read()) if answer.status == 200 else None
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
-    finally:
-        connection.close()
+    def newest_worker(self, token: str) -> str | None:
+        """The id of the worker that registered last; empty: there is none, None: not told."""
+        answer = self._get("/workers?sort=-_created&max_results=1&projection={%22mode%22:1}", token)
+        if answer is None:
+            return None
+        return str(answer["_items"][0]["_id"]) if answer["_items"] else ""
+
+    def _get(self, path: str, token: str | None) -> Any:
+        """The JSON of a 200; None for anything else, also for no answer in time."""
+        connection = self._connection()
+        try:
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return json.loads(answer.read()) if answer.status == 200 else None
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self._context is None:
+            return http.client.HTTPConnection(self._address, timeout=_TIMEOUT_SECONDS)
+        return http.client.HTTPSConnection(
+            self._address, timeout=_TIMEOUT_SECONDS, context=self._context
+        )

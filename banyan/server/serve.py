@@ -12,14 +12,17 @@ import logging
 import os
 import socket
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
 from banyan.config import knobs
+from banyan.server import exposure
 from banyan.server.app import create_app
 from banyan.server.asgi import Application
+from banyan.server.exposure import Tls
 from banyan.server.protocol import Protocol
 from banyan.server.upkeep.loop import Upkeep
 from banyan.server.waiting import Hub
@@ -49,7 +52,9 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(listener: socket.socket, mongo_uri: str) -> None:
+def serve(
+    listener: socket.socket, mongo_uri: str, tls: Tls | None = None, behind_proxy: bool = False
+) -> None:
     """Serve on this socket until SIGTERM."""
     hub = Hub()
     application = create_app(mongo_uri, hub)
@@ -61,13 +66,13 @@ def serve(listener: socket.socket, mongo_uri: str) -> None:
     # Threads that calculate give way to the event loop five times sooner than usual.
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays: no use in looking through it again
-    asgi = Application(application, hub, knobs().SERVER_THREADS)
-    Server(server_config(asgi), hub).run([listener])
+    asgi = Application(application, hub, knobs().SERVER_THREADS, behind_proxy)
+    Server(server_config(asgi, tls), hub).run([listener])
     upkeep.stop()
     watcher.stop()
 
 
-def server_config(application: Application) -> uvicorn.Config:
+def server_config(application: Application, tls: Tls | None = None) -> uvicorn.Config:
     """How uvicorn serves us: silent, without its extras, with our own protocol."""
     return uvicorn.Config(
         application,
@@ -81,6 +86,7 @@ def server_config(application: Application) -> uvicorn.Config:
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+        ssl_context_factory=(lambda *_: exposure.context(tls)) if tls else None,
     )
 
 
@@ -95,12 +101,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the arguments and serve."""
     parser = argparse.ArgumentParser(prog="python -m banyan.server.serve", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="an inherited listening socket")
+    parser.add_argument("--tls-cert", type=Path, help="answer https with this certificate")
+    parser.add_argument("--tls-key", type=Path, help="and this key")
+    parser.add_argument("--behind-proxy", action="store_true", help="believe X-Forwarded-For")
     options = parser.parse_args(arguments)
+    tls = exposure.pair(options.tls_cert, options.tls_key)
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each bad request
-    serve(socket.socket(fileno=options.fd), os.environ["BANYAN_MONGO_URI"])
+    listener = socket.socket(fileno=options.fd)
+    serve(listener, os.environ["BANYAN_MONGO_URI"], tls, options.behind_proxy)
     # A thread that still waits for the database would hold up the end for half a minute.
     logging.shutdown()
     os._exit(0)

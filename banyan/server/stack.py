@@ -7,6 +7,7 @@ port, then the worker.
 import contextlib
 import functools
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -15,12 +16,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from banyan.addresses import is_loopback
 from banyan.errors import BanyanError
-from banyan.server import listening, probe
+from banyan.server import exposure, listening
 from banyan.server.app import prepare_database
 from banyan.server.bootstrap import ensure_credentials
 from banyan.server.embedded import PrivateMongo
 from banyan.server.options import Options
+from banyan.server.probe import Probe
 from banyan.server.processes import Child, spawn
 from banyan.server.services import Service, environment, python
 
@@ -44,14 +47,20 @@ class Stack:
         self._services: list[Service] = []
         self._ends = ExitStack()  # what was started last ends first
         self.url = ""
+        self.tls_ca = str(options.tls.certificate) if options.tls else ""
         self.credentials = options.data / "credentials"
 
     def start(self) -> None:
         """Start everything, and return when it is ready."""
         options = self._options
+        exposure.check(options.host, options.tls, options.behind_proxy)
+        self._worker_options = _as_whom(options) if options.with_worker else []
+        names = exposure.names(options.tls) if options.tls else []
         sockets = listening.listen(options.host, options.port, options.processes)
         self._ends.callback(listening.close, sockets)
-        self.url = listening.url(options.host, sockets[0])
+        self.url = listening.url(options.host, sockets[0], names)
+        context = exposure.pinned(options.tls.certificate) if options.tls else None
+        self._probe = Probe(listening.url(options.host, sockets[0]), context)
         uri = options.mongo_uri or self._start_mongo()
         prepare_database(uri)
         ensure_credentials(uri, self.credentials)
@@ -80,27 +89,34 @@ class Stack:
         servers = []
         for number, own in enumerate(sockets, start=1):
             name = f"server process {number}"
-            servers.append(Service(name, functools.partial(_spawn_server, name, own, uri)))
+            servers.append(Service(name, functools.partial(self._spawn_server, name, own, uri)))
         self._ends.callback(_stop_together, servers)
         for server in servers:
             self._begin(server)
-        self._wait_until(lambda: probe.is_ready(self.url), "server")
+        self._wait_until(self._probe.is_ready, "server")
+
+    def _spawn_server(self, name: str, own: socket.socket, uri: str) -> Child:
+        tls = self._options.tls
+        how = ["--tls-cert", str(tls.certificate), "--tls-key", str(tls.key)] if tls else []
+        how += ["--behind-proxy"] if self._options.behind_proxy else []
+        arguments = python("banyan.server.serve", "--fd", str(own.fileno()), *how)
+        variables = environment(BANYAN_MONGO_URI=uri)
+        return spawn(name, arguments, variables, inherited=[own.fileno()])
 
     def _start_worker(self) -> None:
         token = json.loads(self.credentials.read_text())["provider"]
-        before = probe.newest_worker(self.url, token)
+        before = self._probe.newest_worker(token)
         worker = Service("worker", self._spawn_worker)
         self._ends.callback(_stop_worker, worker)
         self._begin(worker)
-        self._wait_until(
-            lambda: probe.newest_worker(self.url, token) not in (None, before), "worker"
-        )
+        self._wait_until(lambda: self._probe.newest_worker(token) not in (None, before), "worker")
 
     def _spawn_worker(self) -> Child:
         """A worker gets its token by file; the database's password is none of its business."""
         own = ["--url", self.url, "--token-file", str(self.credentials)]
         state = ["--state-directory", str(self._options.data / "worker")]
-        arguments = python("banyan", "worker", *own, *state, *self._options.worker_options)
+        own += ["--tls-ca", self.tls_ca] if self.tls_ca else []
+        arguments = python("banyan", "worker", *own, *state, *self._worker_options)
         return spawn("worker", arguments, environment(BANYAN_MONGO_URI=None))
 
     def _begin(self, service: Service) -> None:
@@ -123,10 +139,18 @@ class Stack:
             self._woken.clear()
 
 
-def _spawn_server(name: str, own: socket.socket, uri: str) -> Child:
-    arguments = python("banyan.server.serve", "--fd", str(own.fileno()))
-    variables = environment(BANYAN_MONGO_URI=uri)
-    return spawn(name, arguments, variables, inherited=[own.fileno()])
+def _as_whom(options: Options) -> list[str]:
+    """The worker's options, with the word that root's worker wants: this stack is root's own.
+
+    Errors: `usage` where others can send it tasks.
+    """
+    given = options.worker_options
+    if os.geteuid() != 0 or "--run-as" in given:
+        return given
+    if options.behind_proxy or not is_loopback(options.host):
+        message = "everybody's tasks would run as root here: name a user with --run-as, or root"
+        raise BanyanError("usage", message)
+    return [*given, "--run-as", "root"]
 
 
 def _stop_together(services: list[Service]) -> None:

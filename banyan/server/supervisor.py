@@ -14,6 +14,7 @@ from types import FrameType
 
 from banyan import profiles
 from banyan.errors import EXIT_OK, BanyanError
+from banyan.server import keeping
 from banyan.server.directory import DirectoryLock
 from banyan.server.options import Options
 from banyan.server.stack import Stack
@@ -36,6 +37,7 @@ def run(options: Options) -> int:
     `unavailable` where something does not come up or keeps dying.
     """
     logging.basicConfig(level=logging.WARNING, format="banyan: %(message)s")
+    keeping.rules()  # what is no rule is told now, and not by upkeep, again and again
     woken = threading.Event()
     stack = Stack(options, woken)
     _heed_signals(woken)
@@ -73,7 +75,7 @@ def _ignore_signals() -> None:
 def _announce(stack: Stack, json_line: bool) -> None:
     """Tell whoever started this that it is ready, and where."""
     try:
-        profiles.remember_local(stack.url, stack.credentials)
+        profiles.remember_local(stack.url, stack.credentials, stack.tls_ca)
     except (OSError, BanyanError) as error:
         logger.warning("the command line's profile was not written: %s", error)
     if json_line:

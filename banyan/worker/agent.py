@@ -18,7 +18,7 @@ from typing import Any
 from banyan.config import knobs
 from banyan.domain.resources import Grant, ResourceError, capacity_from, normalise_capacity
 from banyan.errors import EXIT_OK, BanyanError
-from banyan.worker import inventory, mailbox, wire
+from banyan.worker import identity, inventory, mailbox, wire
 from banyan.worker.ahead import Ahead
 from banyan.worker.claims import wish_for
 from banyan.worker.connection import Connection
@@ -31,6 +31,7 @@ from banyan.worker.modes import IDLE, TIME_UP, Limits
 from banyan.worker.options import Options
 from banyan.worker.politeness import others_beside
 from banyan.worker.registration import Registration
+from banyan.worker.secrets_file import Secrets
 from banyan.worker.state import Identity, StateDirectory, open_state
 from banyan.worker.sweep import sweep
 from banyan.worker.timers import Timers, now
@@ -160,7 +161,7 @@ class Agent:
         )
 
     def _connect(self) -> Connection:
-        return Connection(self._options.url, self._token)
+        return Connection(self._options.url, self._token, self._options.tls_ca)
 
     # --- the loop --------------------------------------------------------------------
 
@@ -355,6 +356,8 @@ def main(options: Options) -> int:
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     token = read_token(options.token_file)
+    identity.check(options)
+    Secrets(options.secrets_file).check()
     try:
         resources: dict[str, Any] = normalise_capacity(inventory.resources(options))
     except ResourceError as error:

@@ -9,11 +9,11 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from banyan.client.transport import Answer, Transport
+from banyan.client.trust import Adapter
 
 _ANSWER_SECONDS = 30.0  # beyond the time that was asked to be held
 
@@ -21,12 +21,12 @@ _ANSWER_SECONDS = 30.0  # beyond the time that was asked to be held
 class Connection(Transport):
     """One thread's requests. `break_off` may be called from another thread."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, tls_ca: str = "") -> None:
         """Repeats nothing by itself: its caller knows what may be repeated, and until when."""
-        super().__init__(url, token, retry_seconds=0)
+        super().__init__(url, token, retry_seconds=0, tls_ca=tls_ca)
         self._socket: socket.socket | None = None
         self._broken = False
-        adapter = _Adapter(self._note)
+        adapter = _Adapter(self._note, self.tls_ca)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
@@ -72,12 +72,12 @@ class Connection(Transport):
                 socket.socket.shutdown(one, socket.SHUT_RDWR)  # of a TLS socket, the plain one
 
 
-class _Adapter(HTTPAdapter):
+class _Adapter(Adapter):
     """Tells of each new connection, of which a thread has one at a time."""
 
-    def __init__(self, note: Callable[[socket.socket | None], None]) -> None:
+    def __init__(self, note: Callable[[socket.socket | None], None], tls_ca: str) -> None:
         self._note = note
-        super().__init__(pool_connections=1, pool_maxsize=1)
+        super().__init__(tls_ca, pool_connections=1, pool_maxsize=1)
 
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
         super().init_poolmanager(*arguments, **more)

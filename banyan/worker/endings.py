@@ -1,13 +1,15 @@
 """How an attempt ended, in the words of a report.
 
-Called by the agent with what its launcher said. Pure.
+Called by the agent with what its launcher said.
 """
 
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from banyan.domain.attempts import exit_status_of
+from banyan.worker.spawning import NOT_EXECUTABLE
 
 _REASON_LENGTH_MAX = 1024
 # Why the launcher stopped it -> the exit status, and what to say about it.
@@ -37,6 +39,19 @@ def end_of(ended: Mapping[str, Any]) -> dict[str, Any]:
         "cpu_seconds": ended.get("cpu_seconds"),
         "peak_memory_bytes": ended.get("peak_memory_bytes"),
         "reason": "; ".join(reasons)[:_REASON_LENGTH_MAX] or None,
+    }
+
+
+def failed_at_start(attempt: str, reason: str) -> dict[str, Any]:
+    """What a launcher would say of an attempt that can't be started, for a fault of its own."""
+    return {
+        "attempt": attempt,
+        "why": None,
+        "code": NOT_EXECUTABLE,
+        "signal": None,
+        "time_ended": time.time(),
+        "reason": reason,
+        "inline": "",
     }
 
 

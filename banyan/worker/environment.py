@@ -7,17 +7,28 @@ names of the machine, and who it is. It must never get a token or a setting of t
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from banyan.worker.identity import User
 from banyan.worker.tree import ATTEMPT_VARIABLE, WORKER_VARIABLE
 
 _KEPT = {"PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR"}
 _KEPT_PREFIX = "LC_"
 
 
-def base_environment(own: Mapping[str, str]) -> dict[str, str]:
-    """What of the worker's own environment its tasks may see."""
-    return {
+def base_environment(
+    own: Mapping[str, str], user: User | None = None, tls_ca: str = ""
+) -> dict[str, str]:
+    """What of the worker's own environment its tasks may see.
+
+    user:   whose processes they are, where that is another.
+    tls_ca: whom they are to trust as the server; empty: the machine's authorities.
+    """
+    kept = {
         name: value for name, value in own.items() if name in _KEPT or name.startswith(_KEPT_PREFIX)
     }
+    if user:
+        kept.pop("TMPDIR", None)  # it may be the worker's alone
+        kept |= user.environment()
+    return {**kept, "BANYAN_TLS_CA": tls_ca} if tls_ca else kept
 
 
 def task_environment(
@@ -30,6 +41,7 @@ def task_environment(
 ) -> dict[str, str]:
     """For one claimed task. What it asked for stands before the machine's, Banyan's before both.
 
+    task: its `env` has no secret to be put in any more.
     has_gpus: whether the worker has any; then a task sees those that it was granted, or none.
     """
     granted = task["granted_resources"]

@@ -12,16 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from banyan.client.trust import readable
 from banyan.config import knobs
 from banyan.domain.resources import Grant
-from banyan.worker import environment, gpus
-from banyan.worker.endings import end_of
+from banyan.worker import environment, gpus, identity
+from banyan.worker.endings import end_of, failed_at_start
 from banyan.worker.hearer import Hearer
 from banyan.worker.ledger import Ledger
 from banyan.worker.limits import Limits
 from banyan.worker.link import Link
 from banyan.worker.options import Options
 from banyan.worker.output import Reader
+from banyan.worker.secrets_file import SecretMissing, Secrets
 from banyan.worker.state import StateDirectory
 from banyan.worker.wire import Message
 
@@ -56,8 +58,12 @@ class Holding:
         self._link = link
         self._ledger = ledger
         self._reports = reports
-        self._base_environment = environment.base_environment(os.environ)
-        self._home = os.getcwd()
+        self._user = identity.user_for(options)
+        self._secrets = Secrets(options.secrets_file)
+        self._base_environment = environment.base_environment(
+            os.environ, self._user, readable(options.tls_ca)
+        )
+        self._home = self._user.directory() if self._user else os.getcwd()
         self._held: dict[str, Held] = {}
         self.worker = ""  # in whose name tasks are started
         self.to_release: list[str] = []  # tokens of attempts that others may take
@@ -102,7 +108,13 @@ class Holding:
             "cpus": self._ledger.cpus_of(attempt),
         }
         self._follow(attempt, keep, (0, 0))
-        self._link.say({**self._process_of(task, gpus), "before": before, "keep": keep})
+        try:
+            asked = self._secrets.resolved(task.get("env") or {})
+        except SecretMissing as problem:
+            self._ended(failed_at_start(attempt, str(problem)))
+            return
+        process = self._process_of({**task, "env": asked}, gpus)
+        self._link.say({**process, "before": before, "keep": keep})
 
     def _process_of(self, task: Mapping[str, Any], gpus: list[int]) -> Message:
         """What the launcher is to start for a task."""
@@ -120,6 +132,7 @@ class Holding:
             "env": environment.task_environment(
                 self._base_environment, task, self._url, self.worker, gpus, has_gpus
             ),
+            "user": self._user.to_json() if self._user else None,
             "cwd": task.get("cwd") or self._home,
             "timeout_seconds": _seconds(task.get("timeout_milliseconds")),
             "grace_seconds": _GRACE_SECONDS_DEFAULT if grace is None else grace,

@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 
 import banyan
-from banyan.worker import cells, wire
+from banyan.worker import cells, secrets_file, wire
 from banyan.worker.launcher import OUTPUT, SOCKET
 
 _STDERR = "launcher.stderr"
 _PID = "launcher.pid"
 _KILL_SECONDS = 5.0
-_NOT_HANDED_ON = {"BANYAN_ATTEMPT", "BANYAN_TASK_TOKEN", "BANYAN_TOKEN"}
+_NOT_HANDED_ON = {"BANYAN_ATTEMPT", "BANYAN_TASK_TOKEN", "BANYAN_TOKEN", "BANYAN_MONGO_URI"}
 
 
 def find(state_directory: Path) -> wire.Line | None:
@@ -99,6 +99,10 @@ def _python() -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """The agent's, less what a task is known by (the agent may itself run in one)."""
-    kept = {name: value for name, value in os.environ.items() if name not in _NOT_HANDED_ON}
+    """The agent's, less its secrets, and what a task is known by (the agent may run in one)."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _NOT_HANDED_ON and not name.startswith(secrets_file.PREFIX)
+    }
     return {**kept, "PYTHONPATH": str(Path(banyan.__file__).parents[1])}

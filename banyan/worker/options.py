@@ -16,6 +16,8 @@ class Options:
     url:             of the server, e.g. `http://127.0.0.1:5100`.
     token_file:      a file with the worker's token alone, or the credentials file that
                      `banyan up` writes (then its "worker" token).
+    tls_ca:          a PEM file with whom to trust as the server; empty: the machine's
+                     certificate authorities.
     state_directory: where this worker keeps its launcher's socket and the output of
                      running tasks; the next worker on the same directory takes over what
                      this one left. One worker at a time. None: the first free place of
@@ -36,10 +38,15 @@ class Options:
     polite:          leaves cores alone that other processes keep busy.
     nice:            the niceness of its tasks, 0 to 19.
     affinity:        binds each task to as many cores as it was granted.
+    run_as:          the user as whom tasks run, by name or number; only root can name another
+                     than itself. None: the worker's own, and root says so first.
+    secrets_file:    JSON, name -> value, for tasks that name a secret; None: only those in
+                     the worker's environment.
     """
 
     url: str
     token_file: Path
+    tls_ca: str = ""
     state_directory: Path | None = None
     cores: float | None = None
     memory_bytes: int | None = None
@@ -59,3 +66,5 @@ class Options:
     polite: bool = False
     nice: int = 0
     affinity: bool = False
+    run_as: str | None = None
+    secrets_file: Path | None = None

@@ -1,8 +1,9 @@
 """One process from a command: its program found, its pipes tied, its session its own.
 
 Called by the launcher, which has one thread (the working directory is the process's).
-Standard library only. It must not fork: `posix_spawn` shares memory until the program is
-there, so that starting a task costs the same however large the launcher is.
+Standard library only. It must not fork, but to start a process as another user:
+`posix_spawn` shares memory until the program is there, so that starting a task costs the same
+however large the launcher is.
 """
 
 import errno
@@ -10,7 +11,7 @@ import os
 import resource
 import signal
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
@@ -65,8 +66,17 @@ class Spawner:
         self._own_files = (hard, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, self._own_files)
 
-    def spawn(self, argv: list[str], env: Mapping[str, str], cwd: str) -> Spawned:
-        """Starts `argv` in a session of its own, its input empty. Errors: NotStarted."""
+    def spawn(
+        self,
+        argv: list[str],
+        env: Mapping[str, str],
+        cwd: str,
+        user: Mapping[str, Any] | None = None,
+    ) -> Spawned:
+        """Starts `argv` in a session of its own, its input empty. Errors: NotStarted.
+
+        user: as whom (`uid`, `gid`, `groups`); None: as the launcher itself.
+        """
         self._enter(cwd)
         name = argv[0] if argv else ""
         program = _find(name, env.get("PATH", os.defpath))
@@ -74,7 +84,7 @@ class Spawner:
         try:
             pipes += os.pipe()
             pipes += os.pipe()
-            pid = self._spawn(program, argv, env, pipes[1], pipes[3])
+            pid = self._spawn(program, argv, env, (self._null, pipes[1], pipes[3]), user)
         except (OSError, ValueError) as error:
             _close(pipes)
             raise _not_started(name, error) from error
@@ -88,18 +98,25 @@ class Spawner:
             self._directory = self._home
 
     def _spawn(
-        self, program: str, argv: list[str], env: Mapping[str, str], stdout: int, stderr: int
+        self,
+        program: str,
+        argv: list[str],
+        env: Mapping[str, str],
+        files: tuple[int, int, int],
+        user: Mapping[str, Any] | None,
     ) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, self._task_files)
         try:
+            if user is not None:
+                from banyan.worker import spawning_as  # which most launchers never need
+
+                return spawning_as.spawn(program, argv, env, user, files, _SIGNALS_RESET)
             return os.posix_spawn(
                 program,
                 argv,
                 env,
                 file_actions=[
-                    (os.POSIX_SPAWN_DUP2, self._null, 0),
-                    (os.POSIX_SPAWN_DUP2, stdout, 1),
-                    (os.POSIX_SPAWN_DUP2, stderr, 2),
+                    (os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)
                 ],
                 setsid=True,
                 setsigmask=[],

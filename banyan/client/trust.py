@@ -1,0 +1,66 @@
+"""Whom a client trusts: the machine's certificate authorities, or one that is named.
+
+Used by the transport, by the worker's connections, and by a server that looks at its own
+certificate. It must never make a connection that does not check whom it speaks to.
+"""
+
+import ssl
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+
+from banyan.addresses import is_loopback
+from banyan.config import knobs
+from banyan.errors import BanyanError
+
+
+def context_of(file: str) -> ssl.SSLContext:
+    """A new context that trusts the certificates of this PEM file, and nobody else.
+
+    Any of them may be an end of the chain: a server's own certificate will do.
+    Errors: `usage` where the file can't be read.
+    """
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        made.load_verify_locations(file)
+    except (OSError, ValueError) as problem:
+        raise BanyanError("usage", f"--tls-ca {file}: {problem}") from None
+    return made
+
+
+_shared_context = cache(context_of)
+
+
+class Adapter(HTTPAdapter):
+    """HTTPS as `context_of` has it; without a file, as requests does it."""
+
+    def __init__(self, tls_ca: str = "", **more: Any) -> None:
+        self._context = _shared_context(tls_ca) if tls_ca else None
+        super().__init__(**more)
+
+    def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
+        """The pool of connections."""
+        if self._context:
+            more["ssl_context"] = self._context
+        super().init_poolmanager(*arguments, **more)
+
+
+def refuse_to_tell(scheme: str, host: str) -> None:
+    """A token must not go over an open line. Errors: `usage`."""
+    if scheme == "https" or is_loopback(host) or knobs().ALLOW_PLAIN_HTTP:
+        return
+    message = (
+        f"http://{host} is not encrypted, and whoever listens on the way would have the token: "
+        "use https (--tls-ca FILE for a certificate of your own), or set "
+        "BANYAN_ALLOW_PLAIN_HTTP=1 where you trust every machine on the way"
+    )
+    raise BanyanError("usage", message)
+
+
+def readable(file: str) -> str:
+    """The file's absolute name, as a process with another directory can use it."""
+    return str(Path(file).absolute()) if file else ""

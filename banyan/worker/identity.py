@@ -1,0 +1,85 @@
+"""As whom tasks run: as the worker itself, or (`--run-as`) as another user of the machine.
+
+Asked by the agent, which tells the launcher; `UserSpawner` there starts processes so. A
+worker that is root must never run others' tasks as root without having been told to.
+"""
+
+import logging
+import os
+import pwd
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from banyan.addresses import is_loopback
+from banyan.errors import BanyanError
+from banyan.worker.options import Options
+
+_ROOT = 0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Another user than the worker's own."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+    shell: str
+
+    def to_json(self) -> dict[str, Any]:
+        """For the way to the launcher."""
+        return asdict(self)
+
+    def environment(self) -> dict[str, str]:
+        """What a login would say of the user."""
+        own = {"HOME": self.home, "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
+        return {name: value for name, value in own.items() if value}
+
+    def directory(self) -> str:
+        """Where the user's tasks start that name no directory."""
+        return self.home if os.path.isdir(self.home) else "/"
+
+
+def user_for(options: Options) -> User | None:
+    """As whom tasks run; None: as the worker itself.
+
+    Errors: `usage` for a user that is not there or that this worker can't become.
+    """
+    if options.run_as is None:
+        return None
+    user = _find(options.run_as)
+    if user.uid == os.geteuid():
+        return None
+    if os.geteuid() != _ROOT:
+        raise BanyanError("usage", f"--run-as {options.run_as}: only root can do that")
+    return user
+
+
+def check(options: Options) -> None:
+    """Before the first task: whether this worker may do what it would do.
+
+    Root is refused where other machines reach the server; at one that only this machine
+    reaches it is warned, as the server's users could be anybody here.
+    Errors: `usage`, also as `user_for`.
+    """
+    user_for(options)
+    if options.run_as is not None or os.geteuid() != _ROOT:
+        return
+    message = "everybody's tasks would run as root: name a user with --run-as, or say --run-as root"
+    if not is_loopback(urlsplit(options.url).hostname or ""):
+        raise BanyanError("usage", message)
+    _log.warning("%s", message)
+
+
+def _find(name: str) -> User:
+    try:
+        found = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except (KeyError, OverflowError):
+        raise BanyanError("usage", f"--run-as {name}: there is no such user here") from None
+    groups = tuple(os.getgrouplist(found.pw_name, found.pw_gid))
+    return User(found.pw_name, found.pw_uid, found.pw_gid, groups, found.pw_dir, found.pw_shell)

@@ -1,0 +1,77 @@
+"""The values behind `{"secret": NAME}` in a task's environment: only this worker knows them.
+
+Asked by the agent for each task that names one, at the moment of its start. A value goes into
+the task's environment and nowhere else: it must never be logged, reported or kept.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from banyan.errors import BanyanError
+
+PREFIX = "BANYAN_SECRET_"
+
+
+class SecretMissing(Exception):
+    """A task names a secret that this worker does not have, or cannot read."""
+
+
+class Secrets:
+    """Of one worker: a file of its own (JSON, name -> value), then `BANYAN_SECRET_<NAME>`."""
+
+    def __init__(self, file: Path | None, environ: Mapping[str, str] = os.environ) -> None:
+        self._file = file
+        self._environ = environ
+
+    def check(self) -> None:
+        """Errors: `usage` where the file is not one, or others can read it."""
+        try:
+            self._read()
+        except SecretMissing as problem:
+            raise BanyanError("usage", str(problem)) from None
+
+    def resolved(self, env: Mapping[str, Any]) -> dict[str, str]:
+        """An environment with its secrets put in. Errors: SecretMissing."""
+        named = [value["secret"] for value in env.values() if not isinstance(value, str)]
+        if not named:
+            return dict(env)
+        kept = self._read()
+        values = {name: self._value(name, kept) for name in named}
+        return {
+            name: value if isinstance(value, str) else values[value["secret"]]
+            for name, value in env.items()
+        }
+
+    def _value(self, name: str, kept: Mapping[str, str]) -> str:
+        value = kept.get(name, self._environ.get(f"{PREFIX}{name.upper()}"))
+        if value is None:
+            raise SecretMissing(f"this worker has no secret {name!r}")
+        if "\0" in value:
+            raise SecretMissing(f"the secret {name!r} holds a NUL and can't be in an environment")
+        return value
+
+    def _read(self) -> Mapping[str, str]:
+        """Each time anew: a secret may be changed while the worker is at work."""
+        if self._file is None:
+            return {}
+        try:
+            with self._file.open("rb") as file:
+                self._demand_own(os.fstat(file.fileno()))
+                kept = json.load(file)
+        except OSError as problem:
+            raise SecretMissing(f"the file of secrets: {problem.strerror}") from None
+        except ValueError:  # its message would quote the file
+            raise SecretMissing("the file of secrets is not JSON") from None
+        if not isinstance(kept, dict) or not all(isinstance(one, str) for one in kept.values()):
+            raise SecretMissing("the file of secrets is an object of names and texts")
+        return kept
+
+    def _demand_own(self, status: os.stat_result) -> None:
+        if status.st_uid not in (0, os.geteuid()) or stat.S_IMODE(status.st_mode) & 0o077:
+            raise SecretMissing(
+                "the file of secrets can be read by others: chmod 600, and owned by the worker"
+            )
