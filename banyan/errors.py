@@ -43,7 +43,7 @@ WORDS: Mapping[str, Word] = {
     "unsupported_media_type": Word(415, EXIT_USAGE, "requests are JSON only"),
     "invalid": Word(422, EXIT_USAGE, "fields are invalid; see _issues"),
     "illegal_transition": Word(422, EXIT_REFUSED, "the task's state does not allow this"),
-    "too_many_requests": Word(429, EXIT_UNAVAILABLE, "slow down"),
+    "too_many_requests": Word(429, EXIT_UNAVAILABLE, "too many wrong tokens: slow down"),
     "internal": Word(500, EXIT_BUG, "a bug in Banyan: please report it"),
     "unavailable": Word(503, EXIT_UNAVAILABLE, "the database or the server is away"),
     # Words that only a process on the user's own machine says; the status is unused.
@@ -60,6 +60,7 @@ class BanyanError(Exception):
     issues: field (or item index) -> what is wrong with it.
     extra:  further top-level members of the JSON answer, e.g. the state that won.
     allowed_methods: of a 405, for its header `Allow`.
+    retry_after_seconds: of a 429 or a 503, for its header `Retry-After`.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class BanyanError(Exception):
         issues: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
         allowed_methods: tuple[str, ...] = (),
+        retry_after_seconds: float = 1.0,
     ) -> None:
         super().__init__(message)
         self.word = word
@@ -76,6 +78,7 @@ class BanyanError(Exception):
         self.issues = dict(issues or {})
         self.extra = dict(extra or {})
         self.allowed_methods = allowed_methods
+        self.retry_after_seconds = retry_after_seconds
 
     @property
     def status(self) -> int:

@@ -88,7 +88,9 @@ class Wiring:
     def __init__(self, app: eve.Eve, context: Context) -> None:
         self.app = app
         self.context = context
-        self.authenticator = Authenticator(context.store, context.attempt_secret)
+        self.authenticator = Authenticator(
+            context.store, context.attempt_secret, knobs().AUTH_FAILURES_PER_MINUTE
+        )
         self.roles: dict[tuple[str, str], list[str]] = {}  # (endpoint, method) -> who may
         self.arguments: dict[str, Sequence[str]] = {}  # endpoint -> what it reads of the query
         self.document = render.dumps(openapi.document(app.config))
@@ -198,7 +200,9 @@ class Wiring:
         if endpoint is None or endpoint in _PUBLIC:
             return
         edge.check_request(request)
-        g.caller = self.authenticator.authenticate(request.headers.get("Authorization"))
+        g.caller = self.authenticator.authenticate(
+            request.headers.get("Authorization"), request.remote_addr or ""
+        )
         if endpoint == "home" or request.method == "OPTIONS":
             return
         method = "GET" if request.method == "HEAD" else request.method

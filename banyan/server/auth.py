@@ -17,6 +17,7 @@ from bson.errors import InvalidId
 
 from banyan.errors import BanyanError
 from banyan.server.calls import Caller
+from banyan.server.refusals import Refusals
 from banyan.server.store import accounts, tasks
 from banyan.server.store.mongo import Store
 
@@ -29,19 +30,25 @@ NOBODY: Mapping[str, Any] = {"_id": {"$in": []}}
 class Authenticator:
     """Turns the Authorization header into a Caller; remembers tokens for a second."""
 
-    def __init__(self, store: Store, attempt_secret: bytes) -> None:
+    def __init__(self, store: Store, attempt_secret: bytes, failures_per_minute: int) -> None:
         self._store = store
+        self._refusals = Refusals(failures_per_minute)
         self._attempt_secret = attempt_secret
         self._seen: dict[str, tuple[float, Caller]] = {}
         self._lock = threading.Lock()
 
-    def authenticate(self, header: str | None) -> Caller:
-        """Errors: `unauthenticated`, the same for no token and for a wrong one."""
+    def authenticate(self, header: str | None, address: str = "") -> Caller:
+        """Errors: `unauthenticated`, the same for no token and for a wrong one.
+
+        `too_many_requests` where that address has sent too many wrong ones; who sends none
+        guesses nothing, and is not counted.
+        """
         token = _token_in(header or "")
         if token:
             caller = self._remembered(token) or self._look_up(token)
             if caller:
                 return caller
+            self._refusals.count(address)
         raise BanyanError("unauthenticated", "send a valid token: `Authorization: Bearer <token>`")
 
     def forget(self) -> None:

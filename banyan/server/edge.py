@@ -5,6 +5,7 @@ Called around every request by `app.py`. It never decides anything about a task.
 
 import hashlib
 import logging
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -82,7 +83,7 @@ def error_response(error: BanyanError) -> Response:
     if error.status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="banyan"'
     if error.status in (429, 503):
-        response.headers["Retry-After"] = "1"
+        response.headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
     return response
 
 

@@ -18,7 +18,7 @@ _DESCRIPTION = """\
 Tasks, the attempts at them, and the workers that run them. Every answer has links: start
 from `GET /` and follow what is offered. Addresses answer `OPTIONS`, and those with `GET`
 answer `HEAD`; another method gets 405 with `Allow`."""
-_ALWAYS = (400, 401, 403, 406, 503)
+_ALWAYS = (400, 401, 403, 406, 429, 503)
 _OF_WRITES = (404, 409, 413, 415, 422)
 
 
@@ -85,7 +85,7 @@ def document(tables: Tables) -> Json:
 def _fixed_paths() -> Json:
     links = {"type": "object", "properties": {"_links": ref("schemas", "Links")}}
     answers = {
-        "/": ("Where everything starts", links, (401, 406, 503)),
+        "/": ("Where everything starts", links, (401, 406, 429, 503)),
         "/healthz": ("Whether the process serves", ref("schemas", "OK"), ()),
         "/readyz": ("Whether the database answers", ref("schemas", "OK"), (503,)),
         "/openapi.json": ("This document", {"type": "object"}, ()),

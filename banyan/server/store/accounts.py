@@ -16,6 +16,7 @@ from pymongo import ReturnDocument
 from banyan.server.store.mongo import Document, Store, new_etag, now
 
 LAST_USE_EVERY = timedelta(minutes=1)
+_NO_HASH = "0" * 64
 
 
 def insert(store: Store, name: str, roles: Sequence[str]) -> Document:
@@ -63,7 +64,8 @@ def find_token(store: Store, token: str) -> Document | None:
     if kind != "bny" or not public_id or not secret:
         return None
     found = store["tokens"].find_one({"_id": public_id})
-    if not found or not secrets.compare_digest(found["hash"], _hash(secret)):
+    kept = found["hash"] if found else _NO_HASH  # an id that nobody has takes as long
+    if not secrets.compare_digest(kept, _hash(secret)) or not found:
         return None
     time = now()
     if found["expires"] and found["expires"] <= time:
