@@ -203,10 +203,8 @@ class Agent:
         """What follows from all that has happened in this turn."""
         holding = self._holding
         self._go_on_with_the_line()
-        if holding.to_release:
-            tokens, holding.to_release = holding.to_release, []
-            self._courier.send(Errand("release", "POST", "/tasks/release", {"tokens": tokens}))
-            self._releases += 1
+        tokens, holding.to_release = holding.to_release, []
+        self._release(tokens, "released by its worker")
         if holding.short:
             holding.short = False
             self._timers.set("claims", now() + _SHORT_SECONDS)
@@ -231,6 +229,12 @@ class Agent:
 
     def _give_back(self, tasks: list[dict[str, Any]]) -> None:
         self._holding.to_release += [task["token"] for task in tasks]
+
+    def _release(self, tokens: list[str], reason: str) -> None:
+        if tokens:
+            body = {"tokens": tokens, "reason": reason}
+            self._courier.send(Errand("release", "POST", "/tasks/release", body))
+            self._releases += 1
 
     def _may_claim(self) -> bool:
         return self._leaving.active and not self._drained and "claims" not in self._timers
@@ -263,6 +267,8 @@ class Agent:
             waiting = self._ahead.drop(each["attempt"])
             self._give_back([waiting] if waiting else [])
             self._holding.stop(each["attempt"], "cancelled")
+        wanted = self._ahead.hand_over(event.answer["wanted"]["attempts"])
+        self._release([task["token"] for task in wanted], "handed over to an idle worker")
         for attempt in event.answer["lost"]:
             self._ahead.drop(attempt)
             self._holding.lose(attempt)

@@ -3,11 +3,12 @@
 Owned by the agent's loop. How many is bounded by time, not by number: as many as have ended
 within the last quarter of a second. Where tasks take longer than that, nothing is claimed
 ahead. What has waited for a second after all (a long task came between) is given back, for
-others to run. It must never start anything: it only keeps the order.
+others to run; and at once what an idle worker wants. It must never start anything: it only
+keeps the order.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from banyan.domain.resources import Grant
@@ -57,6 +58,17 @@ class Ahead:
         """Takes one out, if it waits here."""
         task, _ = self._line.pop(attempt, (None, 0.0))
         return task
+
+    def hand_over(self, attempts: Collection[str]) -> list[Task]:
+        """Takes out, for idle workers, what is theirs to have of these: what still waits here.
+
+        Nothing is wanted after that until more has ended: who has shared must not be first to
+        take it again.
+        """
+        tasks = [task for attempt in attempts if (task := self.drop(attempt))]
+        if tasks:
+            self._ends.clear()
+        return tasks
 
     def clear(self) -> list[Task]:
         """Takes all of them out."""

@@ -36,6 +36,11 @@ class Wish:
     max_count: int
     ahead: int = 0
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is room for a task now."""
+        return bool(self.fits["cores"] > 0)
+
 
 def wish_for(free: Capacity, ahead: int = 0) -> Wish | None:
     """A claim for what is free, and for `ahead` tasks more; None where nothing is wanted."""
@@ -101,32 +106,39 @@ class Claims(threading.Thread):
 
     def run(self) -> None:
         """The thread. A claim is held only after the same claim, not held, brought nothing."""
-        claim_id, hold, pause = uuid.uuid4().hex, False, _FIRST_PAUSE_SECONDS
-        while wish := self._next(hold):
+        claim_id, dry, pause = uuid.uuid4().hex, None, _FIRST_PAUSE_SECONDS
+        while wish := self._next(dry):
             try:
-                items = self._claim(claim_id, wish, hold)
+                items = self._claim(claim_id, wish, hold=wish.fits == dry)
             except BanyanError as error:
                 if self._is_final(error):
                     return
-                hold = False
+                dry = None
                 pause = self._rest(wish, pause)
                 continue
             pause = _FIRST_PAUSE_SECONDS
-            hold = not items
+            dry = None if items else wish.fits
             if items:
                 claim_id = uuid.uuid4().hex
 
-    def _next(self, hold: bool) -> Wish | None:
-        """Waits for a wish; None at the end."""
+    def _next(self, dry: dict[str, Any] | None) -> Wish | None:
+        """Waits for a wish; None at the end.
+
+        dry: for what room nothing was there. To hold a claim for that is of use only where
+        there is room: what a busy worker claims ahead is what waits already.
+        """
         with self._changed:
             self._held = None
-            while self._wish is None and not self._stopped:
+            while not self._stopped and not self._is_ripe(dry):
                 self._changed.wait()
-            if self._stopped:
+            if self._stopped or not self._wish:
                 return None
-            self._held = self._wish if hold else None
+            self._held = self._wish if self._wish.fits == dry else None
             self._connection.allow()
             return self._wish
+
+    def _is_ripe(self, dry: dict[str, Any] | None) -> bool:
+        return bool(self._wish and (self._wish.idle or self._wish.fits != dry))
 
     def _claim(self, claim_id: str, wish: Wish, hold: bool) -> list[dict[str, Any]]:
         seconds = min(_HOLD_SECONDS_MAX, self.lease_seconds / 4) if hold else 0.0
@@ -136,7 +148,7 @@ class Claims(threading.Thread):
             "max": wish.max_count,
             "fits": wish.fits,
             "start": True,
-            "ahead": wish.ahead,
+            "ahead": 0 if hold else wish.ahead,  # what comes later, an idle worker is to have
         }
         left = self._left_seconds()
         if left is not None:
@@ -144,7 +156,8 @@ class Claims(threading.Thread):
         sent = now()
         items = self._ask("/tasks/claim", body, seconds)
         if not items:
-            # Nobody has anything to give away: look who has claimed more than it has started.
+            # Nothing waits: who has claimed most without starting it is asked for half of that.
+            # Some comes with the answer; what comes later finds the next claim held.
             sent = now()
             items = self._ask("/tasks/steal", body, 0.0)
         if items:

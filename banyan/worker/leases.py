@@ -51,6 +51,7 @@ class Beats(threading.Thread):
         self._mailbox = mailbox
         self._attempts = attempts
         self._used = used
+        self._wanted_number: int | None = None  # of what idle workers want: the last that is known
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -88,6 +89,8 @@ class Beats(threading.Thread):
         hold = min(_HOLD_SECONDS_MAX, self._lease_seconds / 4, seconds or 0.0)
         if seconds is None:
             body["attempts"] = self._attempts()
+        if self._wanted_number is not None:
+            body["wanted_number"] = self._wanted_number
         sent = now()
         try:
             answer = self._connection.held(
@@ -97,6 +100,7 @@ class Beats(threading.Thread):
             self._fail(error)
             return None
         self._lease_seconds = answer["lease_seconds"]
+        self._wanted_number = answer["wanted"]["number"]
         self._mailbox.put(
             Beaten(
                 self._worker,

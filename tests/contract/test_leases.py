@@ -166,7 +166,8 @@ def test_a_lost_worker_is_shown_as_lost(lapsing: Play):
 def test_a_quiet_beat_carries_nothing(play: Play):
     player, _, item = held(play)
     answer = player.beat(attempts=[item["attempt_id"]]).json()
-    assert answer == {"lease_seconds": 60, "mode": "active", "cancel": [], "lost": []}
+    nothing = {"cancel": [], "lost": [], "wanted": {"number": 0, "attempts": []}}
+    assert answer == {"lease_seconds": 60, "mode": "active", **nothing}
 
 
 def test_a_beat_carries_cancellations(play: Play):
@@ -291,6 +292,65 @@ def test_a_thief_looks_past_the_fullest_whose_tasks_it_may_not_take(play: Play):
     assert len(fullest.claim(3)) == 3
     assert [item["_id"] for item in other.claim(1)] == [wanted]
     assert [item["_id"] for item in play.player().steal(1)] == [wanted]
+
+
+def test_what_was_claimed_ahead_is_asked_for_and_stays_with_its_worker_until_given_back(play: Play):
+    """Only who claimed it, to start it without asking, knows whether it has begun."""
+    tasks = play.submit(5, requested_resources={"cores": 1})
+    victim, thief = play.player(), play.player()
+    first, *line = victim.claim(1, fits={"cores": 1}, start=True, ahead=4)
+    assert [item["_id"] for item in [first, *line]] == tasks
+    assert thief.steal(1, start=True) == []
+    wanted = victim.beat(wanted_number=0).json()["wanted"]
+    assert wanted == {"number": 1, "attempts": [line[3]["attempt_id"], line[2]["attempt_id"]]}
+    assert {task["worker"] for one in tasks for task in play.attempts(one)} == {victim.id}
+    tokens = {"tokens": [line[3]["token"]], "reason": "handed over"}
+    assert victim.api.post("tasks/release", tokens).status_code == 200
+    (taken,) = thief.claim(1, fits={"cores": 1}, start=True)
+    assert taken["_id"] == tasks[4]
+    assert [one.get("reason") for one in play.attempts(tasks[4])] == ["handed over", None]
+    assert word(victim.end(line[3])) == (409, "lease_lost")
+    assert victim.end(line[2]).status_code == 200
+
+
+def test_what_is_wanted_is_told_once_and_at_once(play: Play):
+    play.submit(3, requested_resources={"cores": 1})
+    victim = play.player()
+    victim.claim(1, fits={"cores": 1}, start=True, ahead=2)
+
+    asks = [lambda: victim.beat(wait=20, wanted_number=0), lambda: play.player().steal(1)]
+    heard, _ = at_once(asks)
+    assert heard.json()["wanted"]["number"] == 1
+    assert len(heard.json()["wanted"]["attempts"]) == 1
+    again = victim.beat(wait=0.2, wanted_number=1).json()["wanted"]
+    assert again == {"number": 1, "attempts": []}
+
+
+def test_a_busy_worker_asks_nobody(play: Play):
+    play.submit(3, requested_resources={"cores": 1})
+    victim = play.player()
+    victim.claim(1, fits={"cores": 1}, start=True, ahead=2)
+    assert play.player().steal(1, fits={"cores": 0}, start=True, ahead=2) == []
+    assert victim.beat(wanted_number=0).json()["wanted"]["number"] == 0
+
+
+def test_a_thief_takes_some_ahead_of_need(play: Play):
+    tasks = play.submit(8, requested_resources={"cores": 1})
+    hoarder = play.player(resources={"cores": 8, "memory": "8 GiB"})
+    assert len(hoarder.claim(8)) == 8
+    stolen = play.player().steal(1, fits={"cores": 1}, start=True, ahead=2)
+    assert [item["_id"] for item in stolen] == tasks[:-4:-1]
+
+
+def test_thieves_at_one_moment_all_get_something(play: Play):
+    play.submit(64, requested_resources={"cores": 1})
+    hoarder = play.player(resources={"cores": 64, "memory": "64 GiB"})
+    assert len(hoarder.claim(64)) == 64
+    thieves = [play.player() for _ in range(6)]
+    stolen = at_once([lambda one=thief: one.steal(2, fits={"cores": 2}) for thief in thieves])
+    assert all(stolen)
+    taken = [item["_id"] for items in stolen for item in items]
+    assert len(taken) == len(set(taken))
 
 
 def test_nobody_steals_from_itself(play: Play):

@@ -249,7 +249,8 @@ ASKED: dict[str, tuple[str, str, str, str]] = {
     "claim candidates": ("claim", "find", "shape", "claim"),
     "what this claim_id took": ("repeated claim", "find", "holder.claim_id", "claim_id"),
     "what a worker holds": ("beat", "find", "holder.worker", "held_by"),
-    "what may be stolen": ("steal", "find", "holder.started", "held_by"),
+    "who may be stolen from": ("steal", "aggregate", "holder.spare", "spare"),
+    "what may be stolen": ("steal", "find", "holder.spare", "spare"),
     "who holds anything": ("upkeep", "distinct", "holder.worker", "held_by"),
     "what is unsettled": ("upkeep", "find", "unsettled", "unsettled"),
     "whose delay is over": ("upkeep", "update", "wake_at", "wake"),
@@ -278,6 +279,8 @@ def test_each_query_has_its_own_index(bench: Bench, what: str):
 
 def _filter(command: Item) -> set[str]:
     """The names of the fields by which a command searches."""
+    if "pipeline" in command:
+        return _keys(command["pipeline"][0]["$match"])
     given = command.get("filter", command.get("query"))
     return _keys(command["updates"][0]["q"] if given is None else given)
 

@@ -50,6 +50,19 @@ def test_what_has_waited_too_long_is_given_back() -> None:
     assert ahead.attempts == ["late"]
 
 
+def test_what_an_idle_worker_wants_is_handed_over_where_it_still_waits() -> None:
+    ahead = Ahead()
+    for name in ("first", "middle", "last"):
+        ahead.ended(0)
+        ahead.ended(0)
+        ahead.add(claimed(name), 0)
+    ahead.drop("middle")  # it has started
+    handed_over = ahead.hand_over(["middle", "last"])
+    assert [task["attempt_id"] for task in handed_over] == ["last"]
+    assert ahead.attempts == ["first"]
+    assert ahead.wanted(0) == 0, "who has shared does not take it again at once"
+
+
 def test_short_tasks_behind_a_long_one_run_on_an_idle_worker(crew: Crew) -> None:
     crew.worker("busy", "--cores", "1")
     crew.registered("busy")

@@ -52,7 +52,8 @@ RELEASE_MANY: Rules = {
         "maxlength": TARGETS_MAX,
         "schema": {"type": "string"},
         "required": True,
-    }
+    },
+    "reason": {"type": "string", "maxlength": 256},
 }
 
 # --- Answers: rules of one value -------------------------------------------------------
@@ -71,6 +72,7 @@ BEAT = _object(
     cancel=_list(_object(task=_ID, attempt=_ID)),
     lost=_list(_ID),
 )
+    wanted=_object(number=_COUNT, attempts=_list(_ID)),
 ACCOUNT_WITH_TOKEN: Rules = {"item_of": "accounts", "schema": {"token": {"type": "string"}}}
 TOKEN = _object(name=_TEXT, token={"type": "string"}, _status={"type": "string"})
 _TIME: Rules = {"type": "datetime", "nullable": True}

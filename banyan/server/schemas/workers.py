@@ -82,4 +82,5 @@ BEAT: dict[str, Any] = {
         "schema": {"type": "objectid", "coerce": "object_id"},
     },
     "used": _USED,
+    "wanted_number": {"type": "integer", "min": 0},
 }

@@ -4,6 +4,7 @@ Available tasks are grouped by shape (equal request, queue and labels), so that 
 claim costs depends on how many *kinds* of task wait, not on how many tasks.
 """
 
+import heapq
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ FIELDS = ["shape", "priority", "seq", "available_since", "requested_resources", 
           "attempt_count"]  # fmt: skip
 # MongoDB merges sorted index ranges only up to a limit of scans; beyond it would sort.
 SHAPES_AT_ONCE = 100
+_VICTIMS_MAX = 8  # a thief that may take nothing of the fullest looks at so many
+_SPARE_MAX = 256  # and at so many tasks of each
 
 
 def waiting_shapes(store: Store) -> list[str]:
@@ -76,19 +79,44 @@ def count_ahead(store: Store, task: Document) -> int:
     return store["tasks"].count_documents(query)
 
 
-def not_started(
+def fullest(
     store: Store, thief: ObjectId, queues: Collection[str], within_milliseconds: int | None
-) -> list[Document]:
-    """What other workers hold of these queues and have not started, without its payload.
+) -> list[ObjectId]:
+    """The other workers that have claimed and not started most tasks of these queues.
 
     within_milliseconds: see `ends_within`.
     """
-    query = {
+    spare = _spare({"$ne": thief}, queues, within_milliseconds)
+    found = store["tasks"].aggregate(
+        [
+            {"$match": spare},
+            {"$group": {"_id": "$holder.worker", "count": {"$sum": 1}}},
+        ],
+        hint="spare",  # all that is in it; by itself MongoDB would read all that is held
+    )
+    most = heapq.nlargest(_VICTIMS_MAX, found, key=lambda one: one["count"])
+    return [one["_id"] for one in most]
+
+
+def spare_of(
+    store: Store, worker: ObjectId, queues: Collection[str], within_milliseconds: int | None
+) -> list[Document]:
+    """What a worker has claimed and not started, without its payload; what it comes to last first.
+
+    As far as the server knows: of what was claimed ahead (`holder.started`), only the worker
+    knows whether it has started by now.
+    """
+    fields = [*FIELDS, "queue", "labels", "holder"]
+    query = _spare(worker, queues, within_milliseconds)
+    found = store["tasks"].find(query, fields, batch_size=BATCH)
+    return list(found.sort([("priority", 1), ("seq", -1)]).limit(_SPARE_MAX))
+
+
+def _spare(worker: Any, queues: Collection[str], within_milliseconds: int | None) -> dict[str, Any]:
+    return {
         "state": "running",
-        "holder.worker": {"$ne": thief},
-        "holder.started": False,
+        "holder.spare": True,
+        "holder.worker": worker,
         "queue": {"$in": list(queues)},
         **ends_within(within_milliseconds),
     }
-    fields = [*FIELDS, "queue", "labels", "holder"]
-    return list(store["tasks"].find(query, fields, batch_size=BATCH))

@@ -35,6 +35,12 @@ INDEXES = {
             partialFilterExpression={"state": {"$in": HELD_STATES}},
         ),
         IndexModel([("open_parents", ASCENDING)], name="open_parents", sparse=True),
+        # What may be stolen: of each worker, what it comes to last.
+        IndexModel(
+            [("holder.worker", ASCENDING), ("priority", ASCENDING), ("seq", DESCENDING)],
+            name="spare",
+            partialFilterExpression={"state": "running", "holder.spare": True},
+        ),
         IndexModel(
             [("unsettled", ASCENDING)],
             name="unsettled",

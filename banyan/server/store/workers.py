@@ -81,6 +81,12 @@ def signal(store: Store, worker_ids: Collection[ObjectId]) -> None:
     store["workers"].update_many({"_id": {"$in": list(worker_ids)}}, update)
 
 
+def want(store: Store, worker_id: ObjectId, attempts: list[ObjectId]) -> None:
+    """Leave word for a worker that an idle one would take these attempts' tasks."""
+    update = {"$inc": {"wanted.number": 1}, "$set": {"wanted.attempts": attempts}}
+    store["workers"].update_one({"_id": worker_id}, update)
+
+
 def delete(store: Store, worker_id: ObjectId) -> None:
     """The worker is gone: its next beat will not find it."""
     store["workers"].delete_one({"_id": worker_id})

@@ -1,6 +1,7 @@
 """Beat: one call that renews the lease of all of a worker's attempts.
 
-The answer carries what the worker must do: cancel, give up, drain. With `Prefer: wait`
+The answer carries what the worker must do: cancel, give up, drain; and what an idle worker
+wants of it, which it gives back where it has not started it. With `Prefer: wait`
 it is held until there is something new to say, so that a cancellation is there at once.
 What the worker has heard already it names by `If-None-Match`, the ETag of that answer.
 """
@@ -26,6 +27,7 @@ from banyan.server.verbs.release import give_back
 # The worker hears of what it claimed after the claim was written: so long it may not
 # know yet. What it still does not know of then, it will never start.
 UNHEARD_OF = timedelta(seconds=10)
+_NOTHING_WANTED: Document = {"number": 0, "attempts": []}
 
 
 def beat(call: Call) -> Answer:
@@ -35,6 +37,9 @@ def beat(call: Call) -> Answer:
     fields = {"used": body["used"]} if "used" in body else {}
     worker = renewed(call, call.item_id, fields)
     held = tasks.held_by(call.store, [call.item_id])
+    wanted = worker.get("wanted", _NOTHING_WANTED)
+    if body.get("wanted_number") == wanted["number"]:
+        wanted = {**wanted, "attempts": []}
     orders = {
         "mode": worker["mode"],
         "cancel": [
@@ -43,14 +48,16 @@ def beat(call: Call) -> Answer:
             if task["state"] == State.PENDING_CANCELLATION
         ],
         "lost": _reconcile(call, held, body["attempts"]) if "attempts" in body else [],
+        "wanted": wanted,
     }
     etag = hashlib.sha1(dumps(orders), usedforsecurity=False).hexdigest()
-    nothing = not orders["cancel"] and not orders["lost"] and worker["mode"] == "active"
+    quiet = not orders["cancel"] and not orders["lost"] and worker["mode"] == "active"
+    quiet = quiet and body.get("wanted_number", wanted["number"]) == wanted["number"]
     heard = call.headers.get("If-None-Match", "").strip('"') == etag
     return Answer(
         {"lease_seconds": knobs().LEASE_SECONDS, **orders},
         headers={"ETag": f'"{etag}"'},
-        wait_for=[f"worker:{call.item_id}"] if nothing or heard else (),
+        wait_for=[f"worker:{call.item_id}"] if quiet or heard else (),
     )
 
 

@@ -86,8 +86,18 @@ def has_labels(wanted: Mapping[str, str], has: Mapping[str, str]) -> bool:
 
 
 def decide(
-    task: Document, worker: Document, grant: Grant, claim_id: str | None, start: bool
+    task: Document,
+    worker: Document,
+    grant: Grant,
+    claim_id: str | None,
+    start: bool,
+    spare: bool = True,
 ) -> lifecycle.Decision:
+    """The claim of one task.
+
+    start: its worker needs not ask again before it starts it.
+    spare: it may wait there, and so be wanted by an idle worker.
+    """
     time, attempt_id = now(), ObjectId()
     granted = grant.to_json()
     holder = {
@@ -97,6 +107,7 @@ def decide(
         "granted": granted,
         "claimed": time,
         "started": start,
+        "spare": spare,
     }
     record = {
         "worker": worker["_id"],
@@ -149,9 +160,10 @@ def _claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[D
         chosen = _choose(call, worker, body, room, lost_rounds)
         if not chosen:
             break
+        spare = _spare(room, [grant for _, grant in chosen], bool(body.get("start")))
         decisions = [
-            decide(task, worker, grant, body.get("claim_id"), bool(body.get("start")))
-            for task, grant in chosen
+            decide(task, worker, grant, body.get("claim_id"), bool(body.get("start")), waits)
+            for (task, grant), waits in zip(chosen, spare, strict=True)
         ]
         taken = _take(call, decisions, [task for task, _ in chosen])
         won += taken
@@ -180,6 +192,16 @@ class _Room(NamedTuple):
     total: Capacity
     most: int
     ahead: int
+
+
+def _spare(room: _Room, chosen: Sequence[Grant], start: bool) -> list[bool]:
+    """Which of the chosen cannot start at once, or wait to be told to."""
+    free, spare = room.free, []
+    for number, grant in enumerate(chosen):
+        goes = number < room.most and fits(grant, free)
+        free = free.minus(grant) if goes else free
+        spare.append(not (goes and start))
+    return spare
 
 
 def _choose(

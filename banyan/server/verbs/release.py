@@ -15,15 +15,18 @@ from banyan.server.store import attempts, tasks
 from banyan.server.store.mongo import Document, now
 from banyan.server.verbs.leases import check_token
 
+_REASON = "released by its worker"
+
 
 def release(call: Call) -> Answer:
-    """POST /tasks/<id>/release {"token"}, POST /tasks/release {"tokens": [...]}."""
+    """POST /tasks/<id>/release {"token"}, POST /tasks/release {"tokens": [...], "reason"}."""
     if call.item_id:
         return Answer(_one(call, call.item_id))
-    tokens = validation.demand(schemas.RELEASE_MANY, call.body)["tokens"]
-    held = {attempt_of(call.context.attempt_secret, token) for token in tokens} - {None}
+    body = validation.demand(schemas.RELEASE_MANY, call.body)
+    held = {attempt_of(call.context.attempt_secret, token) for token in body["tokens"]} - {None}
     query = {"holder.attempt": {"$in": list(held)}, "holder.account": call.caller.account}
-    give_back(call.context, tasks.held(call.store, query), "released by its worker")
+    reason = body.get("reason", _REASON)
+    give_back(call.context, tasks.held(call.store, query), reason)
     return Answer(OK)
 
 
@@ -33,7 +36,7 @@ def _one(call: Call, task_id: ObjectId) -> Document:
         raise BanyanError("not_found", f"there is no task {task_id}")
     body = validation.demand(schemas.RELEASE, {} if call.body is None else call.body)
     check_token(call, found, body.get("token"))
-    give_back(call.context, [found], "released by its worker")
+    give_back(call.context, [found], _REASON)
     current = tasks.find(call.store, [task_id])[task_id]
     return {**represent.task(call, current), **OK}
 

@@ -168,6 +168,7 @@ def _touch(task: Document, attempt_id: ObjectId, report: Report) -> Change:
     changed = dict(report.fields)
     if report.data.get("time_started"):
         changed["holder.started"] = True
+        changed["holder.spare"] = False
     expected = {"holder.attempt": attempt_id, "state": task["state"]} if changed else {}
     fields = {"time_started": report.data["time_started"]} if "time_started" in report.data else {}
     for name in ("reason", "cpu_seconds"):

@@ -1,27 +1,42 @@
 """Steal: an idle worker takes tasks that others have claimed and not started.
 
-The holder is replaced in one compare-and-set that demands that the attempt has not
-started; a worker starts a task only after its own compare-and-set said so. One of the
-two comes first, and the other is refused.
+What its holder must report as started before it starts it is taken at once: the holder is
+replaced in one compare-and-set that demands that the attempt has not started. One of the two
+comes first, and the other is refused.
+
+What was claimed ahead by a worker that need not ask before it starts ("start": true) only that
+worker knows to be waiting still. It is told in its beat which an idle worker wants, and gives
+back those that it has not started and never will; the idle one, whose claim is held, gets them
+by that. Such a task is never on two workers, and costs no request where nobody is idle.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 
 from banyan.domain import lifecycle
 from banyan.domain.lifecycle import Change
-from banyan.domain.resources import Grant, capacity_from, fits, grant_for
+from banyan.domain.resources import Capacity, Grant, capacity_from, fits, grant_for
 from banyan.server import aftermath, represent, validation
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas import workers as schemas
-from banyan.server.store import attempts, claims, tasks
+from banyan.server.store import attempts, claims, tasks, workers
 from banyan.server.store.mongo import Document, now
 from banyan.server.verbs import claim
 from banyan.server.verbs.leases import renewed
+
+_ROUNDS = 4
+
+
+class _Loot(NamedTuple):
+    """A task that the thief may take; `waits`: it has no room for it at once."""
+
+    task: Document
+    grant: Grant
+    waits: bool
 
 
 def steal(call: Call) -> Answer:
@@ -35,51 +50,99 @@ def steal(call: Call) -> Answer:
 
 
 def _take_away(call: Call, thief: Document, body: Mapping[str, Any]) -> list[Document]:
-    loot = {task["_id"]: (task, grant) for task, grant in _loot(call, thief, body)}
-    thefts = [_theft(task, thief, grant, body) for task, grant in loot.values()]
+    """What was stolen. Where other thieves were faster, it looks again, and not at the same."""
+    for lost_rounds in range(_ROUNDS):
+        loot = _loot(call, thief, body, lost_rounds)
+        won = _take(call, thief, body, loot)
+        if won or all(one.task["holder"]["started"] for one in loot):
+            return won
+    return []
+
+
+def _take(
+    call: Call, thief: Document, body: Mapping[str, Any], loot: Sequence[_Loot]
+) -> list[Document]:
+    """Steals what can be had at once, and asks the victim for the rest; what was stolen."""
+    by_id = {one.task["_id"]: one.task for one in loot}
+    asked = [one.task for one in loot if one.task["holder"]["started"]]
+    thefts = [_theft(one, thief, body) for one in loot if not one.task["holder"]["started"]]
     written = tasks.apply(call.store, thefts)
     won = [theft for theft, fields in zip(thefts, written, strict=True) if fields]
-    attempts.report(call.store, [_ended(loot[theft.task_id][0]) for theft in won])
+    attempts.report(call.store, [_ended(by_id[theft.task_id]) for theft in won])
     attempts.record(call.store, won)
-    aftermath.tell_workers(
-        call.context, {loot[theft.task_id][0]["holder"]["worker"] for theft in won}
-    )
+    for victim in {task["holder"]["worker"] for task in asked}:
+        workers.want(call.store, victim, [task["holder"]["attempt"] for task in asked])
+    told = [*asked, *(by_id[theft.task_id] for theft in won)]
+    aftermath.tell_workers(call.context, {task["holder"]["worker"] for task in told})
     found: dict[ObjectId, Document] = tasks.find(call.store, [theft.task_id for theft in won])
     represent.announce(call.context, found.values())
     return [found[theft.task_id] for theft in won if theft.task_id in found]
 
 
-def _loot(call: Call, thief: Document, body: Mapping[str, Any]) -> list[tuple[Document, Grant]]:
-    """Of the worker that has most of what the thief may take: half of that, if it fits."""
+def _loot(call: Call, thief: Document, body: Mapping[str, Any], lost_rounds: int) -> list[_Loot]:
+    """Half of what the fullest worker has that the thief may take, what it comes to last.
+
+    lost_rounds: how often others were faster: from then on any of that half.
+    """
+    queues = body.get("queues", thief["queues"])
+    within = body.get("ends_within_milliseconds")
     total = capacity_from(thief["resources"])
     free = claim.free_of(call, thief, body.get("fits"), total)
-    labels = body.get("labels", thief["labels"])
-    queues = body.get("queues", thief["queues"])
-    by_victim: dict[ObjectId, list[tuple[Document, Grant]]] = defaultdict(list)
-    within = body.get("ends_within_milliseconds")
-    for task in claims.not_started(call.store, thief["_id"], queues, within):
-        grant = grant_for(task["requested_resources"], total)
-        if claim.has_labels(task["labels"], labels) and fits(grant, free):
-            by_victim[task["holder"]["worker"]].append((task, grant))
-    fullest = max(by_victim.values(), key=len, default=[])
-    fullest.sort(key=lambda one: (one[0]["priority"], -one[0]["seq"]))  # what it comes to last
-    most = min(body.get("max", claim.TASKS_DEFAULT), (len(fullest) + 1) // 2)
-    chosen: list[tuple[Document, Grant]] = []
-    for task, grant in fullest:
-        if len(chosen) < most and fits(grant, free):
-            chosen.append((task, grant))
-            free = free.minus(grant)
-    return chosen
+    for victim in claims.fullest(call.store, thief["_id"], queues, within):
+        spare = claims.spare_of(call.store, victim, queues, within)
+        wish = {"labels": thief["labels"], **body}
+        mine = _may_take(spare, wish, free, total)
+        if mine:
+            half = mine[: (len(mine) + 1) // 2]
+            if lost_rounds:
+                random.shuffle(half)
+            return _that_there_is_room_for(half, body, free)
+    return []
 
 
-def _theft(task: Document, thief: Document, grant: Grant, body: Mapping[str, Any]) -> Change:
+def _may_take(
+    spare: Sequence[Document], wish: Mapping[str, Any], free: Capacity, total: Capacity
+) -> list[tuple[Document, Grant]]:
+    """What fits in now; what is claimed ahead, too, but a victim is asked only by the idle."""
+    later = total if wish.get("ahead") else free
+    granted = [(task, grant_for(task["requested_resources"], total)) for task in spare]
+    return [
+        (task, grant)
+        for task, grant in granted
+        if claim.has_labels(task["labels"], wish["labels"])
+        and fits(grant, free if task["holder"]["started"] else later)
+    ]
+
+
+def _that_there_is_room_for(
+    half: Sequence[tuple[Document, Grant]], body: Mapping[str, Any], free: Capacity
+) -> list[_Loot]:
+    """As many as are asked for; of what the victim must be asked for, all: others are idle too."""
+    most, ahead = body.get("max", claim.TASKS_DEFAULT), body.get("ahead", 0)
+    loot: list[_Loot] = []
+    for task, grant in half:
+        goes = most > 0 and fits(grant, free)
+        if task["holder"]["started"]:
+            loot.append(_Loot(task, grant, waits=True))
+        elif goes:
+            most, free = most - 1, free.minus(grant)
+            loot.append(_Loot(task, grant, waits=False))
+        elif ahead > 0:
+            ahead -= 1
+            loot.append(_Loot(task, grant, waits=True))
+    return loot
+
+
+def _theft(one: _Loot, thief: Document, body: Mapping[str, Any]) -> Change:
     """A claim of the task as if nobody held it, which holds only while it has not started."""
-    again = {**task, "state": "available"}
-    change = claim.decide(again, thief, grant, body.get("claim_id"), bool(body.get("start")))
+    again = {**one.task, "state": "available"}
+    start = bool(body.get("start"))
+    spare = one.waits or not start
+    change = claim.decide(again, thief, one.grant, body.get("claim_id"), start, spare)
     assert isinstance(change, Change)  # noqa: S101 - what is available may be claimed
     expected = {
         "state": "running",
-        "holder.attempt": task["holder"]["attempt"],
+        "holder.attempt": one.task["holder"]["attempt"],
         "holder.started": False,
     }
     return replace(change, expected=expected)
