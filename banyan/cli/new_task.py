@@ -37,6 +37,9 @@ _OPTIONS = (
     click.option("--after-fail", multiple=True, metavar="TASK", help="Wait until it failed."),
     click.option("--after-any", multiple=True, metavar="TASK", help="Wait until it ended."),
     click.option("--env", multiple=True, metavar="KEY[=VALUE]", help="For its environment."),
+    click.option(
+        "--secret", multiple=True, metavar="KEY=NAME", help="A secret of the worker, by its name."
+    ),
     click.option("--cwd", metavar="DIR", help="Where it runs. [default: the directory here]"),
     click.option("--retries", type=click.IntRange(min=0), metavar="N", help="After failures."),
     click.option("--timeout", metavar="TIME", help='End it after "90s", "10 minutes", "1:30:00".'),
@@ -65,7 +68,7 @@ def task_options(command: Command) -> Command:
 
 _NAMES = (
     "cores", "memory", "gpus", "disk", "name", "queue", "priority", "label", "tag", "after",
-    "after_fail", "after_any", "env", "cwd", "retries", "timeout", "shell",
+    "after_fail", "after_any", "env", "secret", "cwd", "retries", "timeout", "shell",
 )  # fmt: skip
 
 
@@ -81,13 +84,17 @@ def _task(client: Client, words: Sequence[str], **given: Any) -> dict[str, Any]:
         "after": _ids(client, given["after"]),
         "after_failure": _ids(client, given["after_fail"]),
         "after_any": _ids(client, given["after_any"]),
-        "env": environment(given["env"]),
+        "env": {**environment(given["env"]), **_secrets(given["secret"])},
         "cwd": os.path.abspath(given["cwd"] or os.getcwd()),
         "max_attempt_count": None if given["retries"] is None else given["retries"] + 1,
         "timeout_milliseconds": given["timeout"]
         and duration_milliseconds(given["timeout"], "--timeout"),
     }
     return {name: value for name, value in task.items() if value not in (None, {}, [], "")}
+
+
+def _secrets(named: Sequence[str]) -> dict[str, dict[str, str]]:
+    return {key: {"secret": name} for key, name in pairs(named, "--secret").items()}
 
 
 def _resources(given: dict[str, Any]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def _facts(task: dict[str, Any]) -> dict[str, str]:
         "reason": column(task, "reason"),
         "command": command(task),
         "cwd": column(task, "cwd"),
-        "env": _pairs(task.get("env")),
+        "env": _pairs({name: _shown(one) for name, one in (task.get("env") or {}).items()}),
         "queue": column(task, "queue"),
         "priority": column(task, "priority"),
         "cores": cores(task),
@@ -103,6 +103,10 @@ def _some(count: int) -> str:
 
 def _format_some_bytes(size: int) -> str:
     return format_bytes(size) if size else ""
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else f"(secret {value['secret']})"
 
 
 def _pairs(mapping: Mapping[str, Any] | None) -> str:

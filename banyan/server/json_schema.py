@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from banyan.server.schemas import forms
-from banyan.server.schemas.tasks import COMMAND_CHARACTERS_MAX
+from banyan.server.schemas.tasks import COMMAND_CHARACTERS_MAX, SECRET_NAME
 
 Rules = Mapping[str, Any]
 JsonSchema = dict[str, Any]
@@ -30,6 +30,18 @@ _TEXT = {"type": "string", "minLength": 1, "maxLength": COMMAND_CHARACTERS_MAX, 
 # Checks that say all about a value, and those that add to what the other rules say.
 _WHOLE: Mapping[str, JsonSchema] = {
     "free": forms.FREE,
+    "env_value": {
+        "anyOf": [
+            {"type": "string", "pattern": _NO_NUL},
+            {
+                "type": "object",
+                "description": "A value that only the worker knows, put in where the task starts.",
+                "properties": {"secret": {"type": "string", "pattern": f"^{SECRET_NAME}$"}},
+                "required": ["secret"],
+                "additionalProperties": False,
+            },
+        ]
+    },
     "command": {
         "anyOf": [
             {**_TEXT, "description": "Run by /bin/sh -c."},

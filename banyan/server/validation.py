@@ -27,7 +27,7 @@ from banyan.domain.units import parse_duration_milliseconds, parse_time
 from banyan.errors import BanyanError
 from banyan.server import quick, sparing
 from banyan.server.schemas.forms import PRIORITIES
-from banyan.server.schemas.tasks import COMMAND_CHARACTERS_MAX
+from banyan.server.schemas.tasks import COMMAND_CHARACTERS_MAX, SECRET_NAME
 
 _ENV_BYTES_MAX = 64 * 1024
 
@@ -87,6 +87,15 @@ def _nul_in(value: Any) -> str | None:
     return "contains a NUL character" if isinstance(value, str) and "\0" in value else None
 
 
+def _wrong_with_env_value(value: Any) -> str | None:
+    if isinstance(value, str):
+        return _nul_in(value)
+    name = value.get("secret") if isinstance(value, dict) and len(value) == 1 else None
+    if isinstance(name, str) and re.fullmatch(SECRET_NAME, name):
+        return None
+    return 'a string, or {"secret": NAME} for what only the worker knows'
+
+
 def _too_large_env(value: Any) -> str | None:
     if not isinstance(value, dict):
         return None
@@ -105,6 +114,7 @@ def _wrong_with_free(value: Any) -> str | None:
 CHECKS: Mapping[str, Callable[[Any], str | None]] = {
     "command": _wrong_with_command,
     "no_nul": _nul_in,
+    "env_value": _wrong_with_env_value,
     "env_size": _too_large_env,
     "free": _wrong_with_free,
 }

@@ -9,6 +9,7 @@ from typing import Any
 from banyan.domain.states import Outcome, State
 
 NAME = r"[A-Za-z0-9_-]{1,64}"
+SECRET_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 EDGES_MAX = 1024
 COMMAND_CHARACTERS_MAX = 32_768
 
@@ -73,7 +74,7 @@ SCHEMA: dict[str, Any] = {
     "env": {
         "type": "dict",
         "keysrules": {"type": "string", "regex": r"[A-Za-z_][A-Za-z0-9_]*", "maxlength": 256},
-        "valuesrules": {"type": "string", "check_with": "no_nul"},
+        "valuesrules": {"type": ["string", "dict"], "check_with": "env_value"},
         "maxlength": 256,
         "check_with": "env_size",
     },

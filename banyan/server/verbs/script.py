@@ -18,9 +18,15 @@ def script(call: Call) -> Answer:
     ]
     if task.get("cwd"):
         lines.append(f"cd {shlex.quote(task['cwd'])}")
-    lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(task["env"].items())]
+    lines += [_variable(name, value) for name, value in sorted(task["env"].items())]
     lines.append(_command(task))
     return Answer("\n".join(lines).encode() + b"\n", wait_for=[f"task:{call.item_id}"])
+
+
+def _variable(name: str, value: str | dict[str, str]) -> str:
+    if isinstance(value, str):
+        return f"export {name}={shlex.quote(value)}"
+    return f': "${{{name}:?set it to the secret {value["secret"]}}}"; export {name}'
 
 
 def _one_line(text: str) -> str:

@@ -1,0 +1,38 @@
+"""Secrets by reference: a task names what only its worker knows, and that is all that is kept."""
+
+from typing import Any
+
+import pytest
+
+from tests.contract.asking import make, read, refused
+from tests.harness import Server
+
+NAMED = {"KEY": {"secret": "db_password"}, "PLAIN": "x"}
+
+
+def test_a_reference_is_stored_and_answered_as_it_is(server: Server):
+    task = make(server.provider, env=NAMED)
+    assert read(server.provider, task)["env"] == NAMED
+    same = server.provider.patch(f"tasks/{task['_id']}", {"env": {"KEY": {"secret": "other"}}})
+    assert same.status_code == 200, same.text
+    assert read(server.provider, task)["env"] == {"KEY": {"secret": "other"}}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {}, {"secret": ""}, {"secret": "a b"}, {"secret": "1a"}, {"secret": "a-b"}, {"secret": 1},
+        {"secret": None}, {"secret": ["a"]}, {"secret": {"$gt": ""}}, {"secret": "a", "more": "b"},
+        {"secret": "a" * 65}, {"secret": "a\n"}, {"value": "a"}, ["a"], None, 1, True,
+    ],
+)  # fmt: skip
+def test_what_is_no_reference_is_refused(server: Server, value: Any):
+    answer = server.provider.post("tasks", {"command": "true", "env": {"KEY": value}})
+    assert "env" in refused(answer, 422, "invalid")
+
+
+def test_the_script_asks_for_the_secret_and_has_everything_else(server: Server):
+    task = make(server.provider, env=NAMED)
+    script = server.provider.get(f"tasks/{task['_id']}/script").text
+    assert ': "${KEY:?set it to the secret db_password}"; export KEY\n' in script
+    assert "export PLAIN=x\n" in script
