@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import backlog, graphs, idle, many, programs
+from tests.bench import backlog, graphs, idle, many, programs, stealing
 from tests.bench.figures import Figure, as_json, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +22,7 @@ MEASURES: dict[str, tuple[Callable[[int], list[Figure]], int, int]] = {
     "w5": (many.w5, 100_000, 2_000),
     "w6": (backlog.w6, 100_000, 2_000),
     "idle": (idle.idle, 1000, 20),
+    "stealing": (stealing.stealing, 2000, 200),
 }
 
 
