@@ -71,8 +71,8 @@ BEAT = _object(
     mode={"type": "string", "allowed": ["active", "draining"]},
     cancel=_list(_object(task=_ID, attempt=_ID)),
     lost=_list(_ID),
-)
     wanted=_object(number=_COUNT, attempts=_list(_ID)),
+)
 ACCOUNT_WITH_TOKEN: Rules = {"item_of": "accounts", "schema": {"token": {"type": "string"}}}
 TOKEN = _object(name=_TEXT, token={"type": "string"}, _status={"type": "string"})
 _TIME: Rules = {"type": "datetime", "nullable": True}
