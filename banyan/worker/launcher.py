@@ -6,9 +6,8 @@ over. It ends them by itself when their time is up, and when nobody renews the l
 thread, standard library only, no network: so it stays small, and starting a task cheap.
 It must never forget a process that it has started.
 
-What it is told: start, stop, trust, shipped, forget, goodbye. What it tells: hello (to each
-new agent: all attempts that it holds), started, output, sample, ended,
-cleared, trusted.
+What it is told: start, stop, withdraw, trust, shipped, forget, goodbye. What it tells: hello (to
+each new agent: all attempts that it holds), started, output, sample, ended, cleared, trusted.
 """
 
 import contextlib
@@ -91,6 +90,7 @@ class Launcher:
                 self._lease_over()
             else:
                 self._attempts.due(key)
+        self._attempts.go_home()
         self._flush_agent()
 
     def _sleep_seconds(self) -> float | None:
@@ -101,6 +101,8 @@ class Launcher:
 
     def _lease_over(self) -> None:
         """Nobody has renewed the leases: end all, so early that it is done when they end."""
+        for waiting in self._attempts.waiting:
+            self._attempts.withdraw(waiting, "released")  # before what it waits for ends
         grace_seconds = max((self._lease_end or 0) - now(), 0) * _LEASE_GRACE
         for attempt in list(self._attempts.running):
             self._attempts.stop(attempt, "lease", grace_seconds)
@@ -151,7 +153,6 @@ class Launcher:
             return
         for message in messages:
             self._obey(message)
-        self._attempts.started_all()
 
     def _obey(self, message: wire.Message) -> None:
         match message["do"]:
@@ -159,6 +160,9 @@ class Launcher:
                 self._attempts.start(message)
             case "stop":
                 self._attempts.stop(message["attempt"], message["why"], message["grace_seconds"])
+            case "withdraw":
+                for attempt in message["attempts"]:
+                    self._attempts.withdraw(attempt, "released")
             case "forget":
                 for attempt in message["attempts"]:
                     self._attempts.forget(attempt)

@@ -51,6 +51,7 @@ class Running:
         self.give_up_at: float | None = None  # from then on reported with what is left
         self.told_ended = False
         self.shipped = (0, 0)  # position in the spool and offset in the output, delivered
+        self.time_started = time.time()
         self.cpu_seconds = 0.0
         self.peak_kibibytes = 0
         self.time_ended = 0.0
@@ -133,6 +134,7 @@ class Running:
             "code": code if code >= 0 else None,
             "signal": -code if code < 0 else None,
             "why": self.why,
+            "time_started": self.time_started,
             "time_ended": self.time_ended,
             "cpu_seconds": round(self.cpu_seconds, 6),
         }

@@ -21,6 +21,7 @@ from banyan.worker.orphans import Orphans
 from banyan.worker.running import OwnPeak, Running, kill_trees
 from banyan.worker.spawning import NotStarted, Spawned, Spawner
 from banyan.worker.spool import Spool
+from banyan.worker.successors import Successors
 from banyan.worker.timers import Timers, now
 from banyan.worker.wire import Message
 
@@ -52,6 +53,7 @@ class Supervision:
         self._spawner = Spawner()
         self._orphans = Orphans()
         self._own_peak = OwnPeak()
+        self._successors = Successors()
         self._leaders: dict[int, str] = {}
         self.pipes: dict[int, Running] = {}
         self.running: dict[str, Running] = {}
@@ -70,14 +72,26 @@ class Supervision:
                 for each in self.running.values()
             ],
             "ended": list(self.ended.values()),
+            "waiting": self._successors.all(),
         }
+
+    @property
+    def waiting(self) -> list[str]:
+        """The attempts that are to start when another has ended."""
+        return [each["attempt"] for each in self._successors.all()]
 
     # --- what the agent asks for -----------------------------------------------------
 
     def start(self, message: Message) -> None:
-        """Starts a command, unless its attempt is known or `before` has passed."""
-        attempt = message["attempt"]
-        if attempt in self.running or attempt in self.ended:
+        """Starts a command, unless its attempt is known or `before` has passed.
+
+        Where it names an attempt that it comes `after`, only when that has ended.
+        """
+        attempt, after = message["attempt"], message.get("after") or ""
+        if attempt in self.running or attempt in self.ended or attempt in self._successors:
+            return
+        if after in self.running or after in self._successors:
+            self._successors.add(after, message)
             return
         limits = Limits.from_json(message.get("limits"))
         cell = self._cells.open(limits.memory_bytes) if limits.by_cgroup else None
@@ -86,8 +100,8 @@ class Supervision:
                 raise NotStarted(None, "the worker came to it too late")
             with self._cells.inside(cell):
                 process = self._spawner.spawn(
-                message["argv"], message["env"], message["cwd"], message.get("user")
-            )
+                    message["argv"], message["env"], message["cwd"], message.get("user")
+                )
         except NotStarted as error:
             if cell:
                 self._cells.close(cell)
@@ -151,12 +165,21 @@ class Supervision:
         watching.begin(running)
         self._timers.set_earlier(_WATCH, now() + watching.LOOK_SECONDS)
 
-    def started_all(self) -> None:
-        """To be called after a number of starts."""
+    def go_home(self) -> None:
+        """To be called after a number of starts: leaves the last one's directory."""
         self._spawner.go_home()
+
+    def withdraw(self, attempt: str, why: str) -> bool:
+        """Ends an attempt that still waits for another to end; whether it did."""
+        waiting = self._successors.withdraw(attempt)
+        if waiting:
+            self._never_started(waiting, why, None)
+        return waiting is not None
 
     def stop(self, attempt: str, why: str, grace_seconds: float) -> None:
         """SIGTERM now, SIGKILL after the grace; a second call can only shorten the grace."""
+        if self.withdraw(attempt, why):
+            return
         running = self.running.get(attempt)
         if running is None or (running.leader_ended and running.why is None):
             return  # it was over already: what is left of it is being killed
@@ -279,6 +302,11 @@ class Supervision:
             self._cells.close(running.cell)
         if self._leaders.get(running.pid) == running.attempt:
             del self._leaders[running.pid]
+        self._go_on_after(running.attempt)
+
+    def _go_on_after(self, attempt: str) -> None:
+        if successor := self._successors.of(attempt):
+            self.start({**successor, "after": ""})
 
     def _tell_ended(self, running: Running, left: list[int]) -> None:
         for pipe in running.drain():
@@ -291,13 +319,20 @@ class Supervision:
         self._tell_end(running.attempt, running.keep, told)
 
     def _not_started(self, message: Message, error: NotStarted) -> None:
+        why = None if error.exit_code else "not_started"
+        self._never_started(message, why, error.reason, error.exit_code)
+        self._go_on_after(message["attempt"])
+
+    def _never_started(
+        self, message: Message, why: str | None, reason: str | None, code: int | None = None
+    ) -> None:
         told = {
-            "code": error.exit_code,
+            "code": code,
             "signal": None,
-            "why": None if error.exit_code else "not_started",
+            "why": why,
             "time_ended": time.time(),
             "cpu_seconds": 0.0,
-            "reason": error.reason,
+            "reason": reason,
             "inline": "",
             "shipped": (0, 0),
         }
