@@ -23,6 +23,14 @@ LEASE_MARGIN_SECONDS = 15.0  # and after this much more its tasks are given out 
 UPKEEP_SECONDS = 1.0  # how often lapsed leases and half-done releases are looked for
 STARVATION_SECONDS = 30.0  # a task passed over for so long holds back what comes after it
 
+# --- Retention: ended tasks go, with their attempts and output -----------------------------
+RETAIN = "30 days"  # after the end, or the last change; "forever" keeps them
+RETAIN_QUEUES = ""  # of single queues: "scratch=1 day, archive=forever"; a task's own goes before
+RETENTION_SECONDS = 60.0  # how often what has had its time is looked for
+LOGS_TOTAL_BYTES_MAX = 16 * 1024**3  # of output, of all attempts; beyond it the oldest goes first
+SAMPLES_WHOLE_SECONDS = 86_400.0  # so long after its claim an attempt's samples are thinned
+SAMPLES_THINNED_MAX = 50  # to so many of each kind; the peaks stay
+
 # --- Limits ----------------------------------------------------------------------------
 WAIT_SECONDS_MAX = 60.0  # of `Prefer: wait=`
 BODY_BYTES_MAX = 16 * 1024 * 1024
@@ -261,6 +269,19 @@ VIRTUAL_RESOURCES = {
             "roles": PROVIDERS,
             "states": ["terminated", "cancelled"],
             "title": "One more attempt",
+        },
+        "forget": {
+            "kind": "action",
+            "levels": ["item", "collection"],
+            "function": f"{VERBS}.forget:forget",
+            "body": {
+                "item": f"{SCHEMAS}.answers:NOTHING",
+                "collection": f"{SCHEMAS}.answers:TARGETS",
+            },
+            "answer": f"{SCHEMAS}.answers:DONE",
+            "roles": PROVIDERS,
+            "states": ["terminated", "cancelled"],
+            "title": "Remove it with its attempts and output",
         },
         "update_execution_data": {
             "kind": "action",

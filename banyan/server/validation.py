@@ -23,6 +23,7 @@ from banyan.domain.resources import (
     normalise_capacity,
     normalise_request,
 )
+from banyan.domain.retention import parse_retain
 from banyan.domain.units import parse_duration_milliseconds, parse_time
 from banyan.errors import BanyanError
 from banyan.server import quick, sparing
@@ -63,6 +64,7 @@ COERCIONS: Mapping[str, Callable[[Any], Any]] = {
     "object_id": _object_id,
     "time": lambda value: None if value is None else parse_time(value),
     "duration": lambda value: None if value is None else parse_duration_milliseconds(value),
+    "retain": lambda value: None if value is None else parse_retain(value),
     "priority": _priority,
     "requested_resources": lambda value: normalise_request(_mapping(value)),
     "capacity": lambda value: normalise_capacity(_mapping(value)),

@@ -22,7 +22,7 @@ _REST_AFTER_SECONDS = 30.0
 _AWAIT_MILLISECONDS = 500  # how long the database holds a question for changes
 _BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
-_WRITES = ["insert", "update", "replace"]
+_WRITES = ["insert", "update", "replace", "delete"]
 _PIPELINE: list[dict[str, Any]] = [
     {
         "$match": {

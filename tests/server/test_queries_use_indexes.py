@@ -14,9 +14,10 @@ from pymongo import MongoClient, monitoring
 
 from banyan.server.app import Silent, create_app, prepare_database
 from banyan.server.calls import Context
-from banyan.server.store import accounts
+from banyan.server.store import accounts, ageing
 from banyan.server.store.mongo import Store
 from banyan.server.upkeep.duties import DUTIES
+from banyan.server.upkeep.retention import Retention
 
 KINDS = 5  # of request among the tasks
 END = {"exit_status": "success", "time_terminated": "2026-11-22T06:51:14Z"}
@@ -172,6 +173,18 @@ def upkeep(bench: Bench) -> None:
         duty(Context(bench.store, Silent(), b""))
 
 
+def retention(bench: Bench) -> None:
+    bench.submit(1, retain="1 day")
+    Retention().work(Context(bench.store, Silent(), b""))
+    ageing.attempts_with_output(bench.store, None, 10)  # asked for where there is too much
+
+
+def forget(bench: Bench) -> None:
+    (item,) = bench.claim(bench.worker(), 1)
+    bench.end([item])
+    bench.ask("provider", "POST", "/tasks/forget", {"targets": [item["_id"]]})
+
+
 def cancel_child_and_retry(bench: Bench) -> None:
     child = bench.ask("provider", "POST", "/tasks", {"command": "true"})["_id"]
     parent = {"command": "true", "continuations": [child]}
@@ -218,6 +231,8 @@ HOT: dict[str, Callable[[Bench], Any]] = {
     "steal": steal,
     "output": report_output,
     "upkeep": upkeep,
+    "retention": retention,
+    "forget": forget,
     "submit": lambda bench: bench.submit(10),
     "submit once": lambda bench: bench.submit(1, dedupe_key=str(ObjectId())),
     "a parent ends": cancel_child_and_retry,
@@ -256,6 +271,7 @@ ASKED: dict[str, tuple[str, str, str, str]] = {
     "whose delay is over": ("upkeep", "update", "wake_at", "wake"),
     "who waits for a parent": ("a parent ends", "find", "open_parents", "open_parents"),
     "cancelled because": ("a parent ends", "find", "cancelled_because", "cancelled_because"),
+    "times of their own": ("retention", "distinct", "forget_after", "forget_after"),
     "the same dedupe_key": ("submit once", "find", "dedupe_key", "dedupe"),
     "output": ("output", "find", "attempt", "attempt_offset"),
     "history": ("output", "find", "task", "task_count"),

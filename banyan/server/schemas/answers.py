@@ -57,6 +57,7 @@ RELEASE_MANY: Rules = {
 }
 
 # --- Answers: rules of one value -------------------------------------------------------
+DONE = _object(_status={"type": "string"})
 CLAIMED: Rules = {
     "item_of": "tasks",
     "schema": {"granted_resources": ATTEMPT["granted_resources"], "token": {"type": "string"}},

@@ -73,6 +73,7 @@ SCHEMA: dict[str, Any] = {
     "log_size_bytes": {"type": "integer"},
     "memory_usage": _samples(_MEMORY_SAMPLE),
     "cpu_utilization": _samples(_CPU_SAMPLE),
+    "time_log_removed": {"type": "datetime", "nullable": True},
     "gpu_usage": _samples(_GPU_SAMPLE),
     "messages": _samples(_MESSAGE),
 }

@@ -15,6 +15,7 @@ from banyan.domain.resources import (
     GPUS_MAX,
     TEXT_LENGTH_MAX,
 )
+from banyan.domain.retention import FOREVER, LONGEST_MILLISECONDS
 from banyan.domain.units import LARGEST
 from banyan.server.schemas.tasks import NAME
 
@@ -73,6 +74,15 @@ def _gpus(gpu: Form) -> Form:
 
 _TEXT: Form = {"type": "string", "maxLength": TEXT_LENGTH_MAX}
 
+_DURATIONS: list[Form] = [
+    {"type": "integer", "minimum": 0, "maximum": LARGEST},
+    {
+        "type": "string",
+        "pattern": _DURATION_TEXT,
+        "examples": ["10 minutes", "1h30m", "PT10M", "00:10:00"],
+    },
+]
+
 FORMS: Mapping[str, Form] = {
     "object_id": OBJECT_ID,
     "time": {
@@ -83,13 +93,14 @@ FORMS: Mapping[str, Form] = {
     },
     "duration": {
         "description": "Milliseconds, or text with units.",
+        "anyOf": _DURATIONS,
+    },
+    "retain": {
+        "description": "Milliseconds after the last change, or text with units; or for ever.",
         "anyOf": [
-            {"type": "integer", "minimum": 0, "maximum": LARGEST},
-            {
-                "type": "string",
-                "pattern": _DURATION_TEXT,
-                "examples": ["10 minutes", "1h30m", "PT10M", "00:10:00"],
-            },
+            {**_DURATIONS[0], "maximum": LONGEST_MILLISECONDS},
+            _DURATIONS[1],
+            {"type": "string", "enum": [FOREVER]},
         ],
     },
     "priority": {"anyOf": [{"type": "integer"}, {"type": "string", "enum": list(PRIORITIES)}]},

@@ -12,6 +12,7 @@ from banyan.server.store import duties
 from banyan.server.store.mongo import Store
 
 UPKEEP = "upkeep"
+RETENTION = "retention"
 HELD_STATES = ["running", "pending_cancellation"]
 
 INDEXES = {
@@ -58,6 +59,12 @@ INDEXES = {
             name="cancelled_because",
             partialFilterExpression={"cancelled_because": {"$type": "objectId"}},
         ),
+        # Ended tasks go when their time is over; those with a time of their own are found by it.
+        IndexModel(
+            [("forget_after", ASCENDING), ("_id", ASCENDING)],
+            name="forget_after",
+            partialFilterExpression={"forget_after": {"$gte": 0}},
+        ),
         IndexModel(
             [("owner", ASCENDING), ("dedupe_key", ASCENDING)],
             name="dedupe",
@@ -97,4 +104,6 @@ def ensure(store: Store) -> None:
         with contextlib.suppress(CollectionInvalid):  # it is there
             store.database.create_collection(name, validator=VALIDATORS.get(name, {}))
         store[name].create_indexes(indexes)
-    duties.ensure(store, UPKEEP)
+    tallies.ensure(store)
+    for duty in (UPKEEP, RETENTION):
+        duties.ensure(store, duty)

@@ -3,6 +3,7 @@
 A process does the duties only while it has their lease in the database; when it is
 killed, another takes over as soon as the lease is over. What a killed server holds in an
 open transaction would block a duty, so a thread of its own sees to that, in every process.
+What has had its time is removed by one more thread: it may take long, and leases may not wait.
 """
 
 import logging
@@ -17,9 +18,10 @@ from pymongo.errors import PyMongoError
 from banyan.config import knobs
 from banyan.server.calls import Context, Signals
 from banyan.server.store import accounts, duties, orphans
-from banyan.server.store.indexes import UPKEEP
+from banyan.server.store.indexes import RETENTION, UPKEEP
 from banyan.server.store.mongo import Store
 from banyan.server.upkeep.duties import DUTIES
+from banyan.server.upkeep.retention import Retention
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +38,10 @@ class Upkeep:
         self._name = secrets.token_hex(8)
         self._stop = threading.Event()
         self._idle: orphans.Idle = {}
+        self._ageing = Retention()
         self._threads = [
             threading.Thread(target=self._loop, args=[work], name="upkeep", daemon=True)
-            for work in (self._duties, self._orphans)
+            for work in (self._duties, self._orphans, self._retention)
         ]
 
     @cached_property
@@ -69,6 +72,11 @@ class Upkeep:
         if duties.take(self._store, UPKEEP, self._name, seconds):
             for duty in DUTIES:
                 self._round(partial(duty, self._context))  # one that fails stops no other
+
+    def _retention(self) -> None:
+        seconds = PERIODS_HELD * knobs().UPKEEP_SECONDS
+        if duties.take(self._store, RETENTION, self._name, seconds):
+            self._ageing.work(self._context)
 
     def _orphans(self) -> None:
         self._idle = orphans.end(self._store, self._idle)

@@ -13,7 +13,7 @@ from banyan.domain.lifecycle import Change, Refusal, Same
 from banyan.domain.resources import changed_request
 from banyan.domain.states import State
 from banyan.errors import BanyanError
-from banyan.server import validation
+from banyan.server import keeping, validation
 from banyan.server.calls import Call
 from banyan.server.schemas.tasks import SCHEMA
 from banyan.server.shapes import of_task
@@ -114,6 +114,8 @@ def decide(edit: Edit, task: Document) -> Change | Same:
         raise BanyanError(moved.word, moved.message, extra={"state": task["state"]})
     if fields.keys() & _SHAPE_FIELDS:
         fields["shape"] = of_task({**task, **fields})
+    if fields.keys() & keeping.FIELDS:
+        fields["forget_after"] = keeping.mark({**task, **fields}).get("forget_after")
     if isinstance(moved, Same):
         if not fields:
             return moved

@@ -29,6 +29,9 @@ def log(call: Call) -> Answer:
     if attempt is None:
         headers = _headers(0, offset, complete=False)
         return Answer(b"", headers={**headers, "ETag": '"none"'}, wait_for=topics)
+    if attempt.get("time_log_removed"):
+        told = f"the output of attempt {attempt['attempt_count']} was removed to make room"
+        raise BanyanError("not_found", f"{told} for newer (LOGS_TOTAL_BYTES_MAX)")
     # Whether it is complete is read first: output that comes in between is read as well.
     complete = attempt.get("time_terminated") is not None
     text, end = logs.read(call.store, attempt["_id"], offset, stream)

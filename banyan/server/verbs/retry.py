@@ -3,7 +3,7 @@
 The tasks that are restored hang together by their edges, so all of it is one transaction.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from bson import ObjectId
@@ -17,8 +17,9 @@ from banyan.domain.states import ENDED, Ending, State
 from banyan.errors import BanyanError
 from banyan.server import aftermath, represent
 from banyan.server.calls import OK, Answer, Call
+from banyan.server.scoped import missing
 from banyan.server.settle import settle_ended
-from banyan.server.store import edges, tasks
+from banyan.server.store import edges
 from banyan.server.store.mongo import Document, new_etag, now
 from banyan.server.verbs import targets
 
@@ -40,7 +41,7 @@ def retry(call: Call) -> Answer:
     _write(call, ids, work)
     aftermath.follow(call.context, changes, {})
     if call.item_id:
-        current = tasks.find(call.store, ids)[call.item_id]
+        current = targets.find(call, ids)[call.item_id]
         return Answer({**represent.task(call, current), **OK})
     return Answer(OK)
 
@@ -63,11 +64,13 @@ class _Retrying:
     """What one request restores, decided and written within the transaction."""
 
     def __init__(
-        self, call: Call, ids: Iterable[ObjectId], downstream: bool, session: ClientSession
+        self, call: Call, ids: Collection[ObjectId], downstream: bool, session: ClientSession
     ) -> None:
         self.store = call.store
         self.session = session
         self.retried = self._find(ids)
+        for absent in set(ids) - self.retried.keys():
+            raise missing("tasks", absent)  # it was forgotten a moment ago
         self.restored = self._cancelled_below(self.retried) if downstream else {}
 
     def _find(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Document]:

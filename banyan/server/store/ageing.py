@@ -1,0 +1,135 @@
+"""What has grown old, a little at a time: tasks, output, samples, workers that are gone.
+
+Called by upkeep, which decides what goes. Nothing here has an index of its own on the way
+of a task but for those with a time of their own: an id tells when its task was made, and no
+task is over its time before that.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ASCENDING
+
+from banyan.server.store.forgetting import FIELDS
+from banyan.server.store.mongo import Document, Store, new_etag, now
+from banyan.server.store.workers import GONE
+
+# A client may have chosen ids whose time has not come: they are looked at, too.
+_AHEAD = timedelta(days=1)
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
+_SAMPLES = ("memory_usage", "cpu_utilization", "gpu_usage")
+_EVERYTHING: Mapping[str, Any] = {}
+
+
+def made_before(milliseconds: int) -> Document | None:
+    """The filter for what was made so long ago; None where that was before any id."""
+    time = _ago(milliseconds)
+    return None if time is None else {"_id": {"$lt": ObjectId.from_datetime(time)}}
+
+
+def _ago(milliseconds: int) -> datetime | None:
+    try:
+        return max(now() - timedelta(milliseconds=milliseconds), _FIRST)
+    except OverflowError:
+        return None
+
+
+def made_ahead() -> Document:
+    """The filter for what has an id from the future."""
+    return {"_id": {"$gt": ObjectId.from_datetime(now() + _AHEAD)}}
+
+
+def own_times(store: Store) -> list[int]:
+    """The times of their own that tasks have: one index seek each."""
+    return list(store["tasks"].distinct("forget_after", {"forget_after": {"$gte": 0}}))
+
+
+def tasks_in_order(
+    store: Store, range_: Mapping[str, Any], after: ObjectId | None, limit: int
+) -> list[Document]:
+    """The next tasks of a range by their ids, whatever state they are in."""
+    query = _after(range_, after)
+    return list(store["tasks"].find(query, FIELDS).sort("_id", ASCENDING).limit(limit))
+
+
+def _after(range_: Mapping[str, Any], after: ObjectId | None) -> Document:
+    if after is None:
+        return dict(range_)
+    return {**range_, "_id": {**range_.get("_id", {}), "$gt": after}}
+
+
+# --- Output ------------------------------------------------------------------------------
+
+
+def logs_bytes(store: Store) -> int:
+    """How much output is kept, of all attempts."""
+    stats = store["log_chunks"].aggregate([{"$collStats": {"storageStats": {}}}])
+    return int(next(iter(stats))["storageStats"]["size"])
+
+
+def attempts_with_output(store: Store, after: ObjectId | None, limit: int) -> list[ObjectId]:
+    """The next attempts that have output, the oldest first; read from the index alone."""
+    query = _EVERYTHING if after is None else {"attempt": {"$gt": after}}
+    found = store["log_chunks"].find(query, {"attempt": 1, "_id": 0})
+    found = found.sort([("attempt", ASCENDING), ("offset", ASCENDING)]).limit(limit)
+    return list(dict.fromkeys(chunk["attempt"] for chunk in found))
+
+
+def sizes_of_output(store: Store, attempts: Sequence[ObjectId]) -> dict[ObjectId, int]:
+    """The bytes of output of those of these attempts that have ended."""
+    query = {"_id": {"$in": list(attempts)}, "time_terminated": {"$ne": None}}
+    found = store["attempts"].find(query, ["log_size_bytes"])
+    return {one["_id"]: one.get("log_size_bytes") or 0 for one in found}
+
+
+def remove_output(store: Store, attempts: Collection[ObjectId]) -> None:
+    """Take the output of attempts away; that it is gone is said before it goes."""
+    which = {"_id": {"$in": list(attempts)}}
+    said = {"time_log_removed": now(), "_etag": new_etag(), "_updated": now()}
+    store["attempts"].update_many({**which, "time_log_removed": None}, {"$set": said})
+    store["log_chunks"].delete_many({"attempt": which["_id"]})
+
+
+# --- Samples -----------------------------------------------------------------------------
+
+
+def thin_samples(
+    store: Store, range_: Mapping[str, Any], after: ObjectId | None, limit: int, most: int
+) -> ObjectId | None:
+    """Thin the samples of the next ended attempts; the last of them, None where there is none.
+
+    Of each kind `most` stay, evenly chosen. What is thin enough is left as it is.
+    """
+    found = store["attempts"].find(_after(range_, after), ["_id"])
+    ids = [one["_id"] for one in found.sort("_id", ASCENDING).limit(limit)]
+    if not ids:
+        return None
+    query = {
+        "_id": {"$gte": ids[0], "$lte": ids[-1]},
+        "time_terminated": {"$ne": None},
+        "$or": [{f"{name}.{most}": {"$exists": True}} for name in _SAMPLES],
+    }
+    stamp = {"_etag": {"$literal": new_etag()}, "_updated": {"$literal": now()}}
+    thinned = {name: _thinned(f"${name}", most) for name in _SAMPLES}
+    store["attempts"].update_many(query, [{"$set": {**thinned, **stamp}}])
+    last: ObjectId = ids[-1]
+    return last
+
+
+def _thinned(field: str, most: int) -> Document:
+    size: Document = {"$size": {"$ifNull": [field, []]}}
+    step: Document = {"$toInt": {"$ceil": {"$divide": [size, most]}}}
+    places: Document = {"$range": [0, size, step]}
+    kept = {"$map": {"input": places, "in": {"$arrayElemAt": [field, "$$this"]}}}
+    return {"$cond": [{"$gt": [size, most]}, kept, field]}
+
+
+# --- Workers -----------------------------------------------------------------------------
+
+
+def forget_workers(store: Store, milliseconds: int) -> None:
+    """Workers that were lost, or went, and have not been heard of for so long."""
+    before = _ago(milliseconds)
+    store["workers"].delete_many({"mode": {"$in": GONE}, "last_beat": {"$lt": before}})

@@ -1,0 +1,124 @@
+"""What has had its time goes, a batch at a time, in the background.
+
+Upkeep takes one step after another of a round, for a share of each second, and begins the
+next round after a pause. A round may end anywhere: all that is remembered from one step to
+the next is how far it has come, and the next round finds what is left.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from time import monotonic
+
+from bson import ObjectId
+
+from banyan.config import knobs
+from banyan.domain.retention import Rules, is_over, neighbours
+from banyan.server import keeping, represent
+from banyan.server.calls import Context
+from banyan.server.store import ageing, forgetting
+from banyan.server.store.mongo import Document, Store, now
+
+BATCH = 500
+SHARE = 0.25  # of the time, at the most, while there is something to do
+_ENOUGH = 0.95  # of the bytes that output may have: so far it is brought down
+_ALL_AGAIN_SECONDS = 86_400.0  # samples of attempts that had not ended when they were passed
+
+Steps = Iterator[bool]  # True after each step
+
+
+class Retention:
+    """`work(context)` for a little; called again and again by one thread."""
+
+    def __init__(self) -> None:
+        self._round: Steps | None = None
+        self._next_round = 0.0
+        self._thinned: ObjectId | None = None  # so far the samples of attempts are thin
+        self._all_again = 0.0
+
+    def work(self, context: Context) -> None:
+        """Go on with the round, for the share of a period that it may take."""
+        began = monotonic()
+        if self._round is None and began >= self._next_round:
+            self._next_round = began + knobs().RETENTION_SECONDS
+            self._round = self._steps(context)
+        while self._round and monotonic() - began < SHARE * knobs().UPKEEP_SECONDS:
+            if not next(self._round, False):
+                self._round = None
+
+    def _steps(self, context: Context) -> Steps:
+        rules = keeping.rules()
+        while forgetting.clear_rest(context.store):
+            yield True
+        for range_ in _ranges(context.store, rules):
+            yield from _tasks(context, range_, rules)
+        yield from _output(context.store)
+        yield from self._samples(context.store)
+        if isinstance(rules.default, int):
+            ageing.forget_workers(context.store, rules.default)
+
+    def _samples(self, store: Store) -> Steps:
+        if monotonic() >= self._all_again:
+            self._all_again = monotonic() + _ALL_AGAIN_SECONDS
+            self._thinned = None
+        range_ = ageing.made_before(int(knobs().SAMPLES_WHOLE_SECONDS * 1000))
+        while range_:
+            last = ageing.thin_samples(
+                store, range_, self._thinned, BATCH, knobs().SAMPLES_THINNED_MAX
+            )
+            if last is None:
+                break
+            self._thinned = last
+            yield True
+
+
+def _ranges(store: Store, rules: Rules) -> Iterator[Document]:
+    """Where to look for tasks whose time is over, by what their ids and marks tell."""
+    times = {time: ageing.made_before(time) for time in ageing.own_times(store)}
+    yield from ({"forget_after": time, **range_} for time, range_ in times.items() if range_)
+    if isinstance(rules.default, int):
+        range_ = ageing.made_before(rules.default)
+        if range_:
+            yield range_
+    yield ageing.made_ahead()
+
+
+def _tasks(context: Context, range_: Mapping[str, object], rules: Rules) -> Steps:
+    """Forget what is over in a range of tasks, those that cannot go yet aside."""
+
+    def choose(
+        found: Mapping[ObjectId, Document], unfinished: Collection[ObjectId]
+    ) -> list[ObjectId]:
+        return [
+            task["_id"]
+            for task in found.values()
+            if is_over(task, rules, now()) and neighbours(task).isdisjoint(unfinished)
+        ]
+
+    after = None
+    while batch := ageing.tasks_in_order(context.store, range_, after, BATCH):
+        after = batch[-1]["_id"]
+        over = [task["_id"] for task in batch if is_over(task, rules, now())]
+        # Looked at first: a transaction that finds nothing to do would hold others up.
+        if over and choose(*forgetting.look(context.store, over)):
+            gone = forgetting.remove(context.store, over, choose)
+            forgetting.clear(context.store, gone)
+            represent.announce(context, [{"_id": task_id} for task_id in gone])
+        yield True
+
+
+def _output(store: Store) -> Steps:
+    """The oldest output goes while there is too much of it; never that of a running attempt."""
+    most = knobs().LOGS_TOTAL_BYTES_MAX
+    excess = ageing.logs_bytes(store) - most
+    if excess <= 0:
+        return
+    excess += int(most * (1 - _ENOUGH))
+    after = None
+    while excess > 0 and (batch := ageing.attempts_with_output(store, after, BATCH)):
+        after = batch[-1]
+        going = []
+        for attempt, size in ageing.sizes_of_output(store, batch).items():
+            if excess > 0:
+                going.append(attempt)
+                excess -= size
+        ageing.remove_output(store, going)
+        yield True

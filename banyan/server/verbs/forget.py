@@ -1,0 +1,68 @@
+"""Forget: ended tasks go for good, with their attempts and their output.
+
+Upkeep does the same to those whose time is over (`banyan.server.upkeep.retention`).
+"""
+
+from collections.abc import Collection, Mapping
+
+from bson import ObjectId
+
+from banyan.domain.retention import neighbours
+from banyan.domain.states import ENDED, State
+from banyan.errors import BanyanError
+from banyan.server import represent
+from banyan.server.auth import scope
+from banyan.server.calls import OK, Answer, Call
+from banyan.server.scoped import missing
+from banyan.server.settle import settle_ended
+from banyan.server.store import edges, forgetting, tasks
+from banyan.server.store.mongo import Document
+from banyan.server.verbs import targets
+
+_ROUNDS = 8  # while what they end in is being settled by others
+
+
+def forget(call: Call) -> Answer:
+    """POST /tasks/<id>/forget, POST /tasks/forget {"targets": [...]}: all of them, or none.
+
+    Targets that are not there are as they shall be. Errors: `illegal_transition` where one
+    has not ended, or a task that has not ended names it or is named by it; `not_found`.
+    """
+    ids, _ = targets.read(call)
+    mine = tasks.find(call.store, ids, scope(call.caller, "tasks"), ["_id"])
+    if call.item_id and not mine:
+        raise missing("tasks", call.item_id)
+    gone = _remove(call, list(mine)) if mine else []
+    forgetting.clear(call.store, gone)
+    represent.announce(call.context, [{"_id": task_id} for task_id in gone])
+    return Answer(OK)
+
+
+def _remove(call: Call, ids: list[ObjectId]) -> list[ObjectId]:
+    for _ in range(_ROUNDS):
+        settle_ended(call.store, ids)
+        try:
+            return forgetting.remove(call.store, ids, _all_of_them)
+        except edges.GraphChangedError:
+            continue
+    raise BanyanError("conflict", "the tasks keep changing; try again")
+
+
+def _all_of_them(
+    found: Mapping[ObjectId, Document], unfinished: Collection[ObjectId]
+) -> Collection[ObjectId]:
+    """Errors: a refusal for the first that may not go; GraphChangedError where one is unsettled."""
+    for task in found.values():
+        if State(task["state"]) not in ENDED:
+            message = f"the task {task['_id']} is {task['state']}; only an ended task is forgotten"
+            raise BanyanError("illegal_transition", message, extra={"state": task["state"]})
+        if task.get("unsettled"):
+            raise edges.GraphChangedError
+        waiting = neighbours(task) & set(unfinished)
+        if waiting:
+            message = (
+                f"the task {task['_id']} hangs together with {min(waiting)}, which has not ended; "
+                "cancel that one, or wait for it"
+            )
+            raise BanyanError("illegal_transition", message, extra={"state": task["state"]})
+    return list(found)

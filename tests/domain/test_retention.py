@@ -1,0 +1,90 @@
+"""How long an ended task is kept."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from banyan.domain.retention import (
+    FOREVER,
+    Rules,
+    forget_after,
+    is_over,
+    kept,
+    neighbours,
+    parse_queues,
+    parse_retain,
+)
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+DAY = 86_400_000
+RULES = Rules(30 * DAY, {"scratch": DAY, "archive": FOREVER})
+
+
+def task(**fields: object) -> dict[str, object]:
+    ended = {"state": "terminated", "unsettled": False, "queue": "default", "_updated": NOW}
+    return {**ended, "retain": None, **fields}
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [("forever", FOREVER), ("30 days", 30 * DAY), (0, 0), (1500, 1500), ("PT1H", DAY // 24)],
+)
+def test_a_time_is_read(text: object, time: object):
+    assert parse_retain(text) == time
+
+
+@pytest.mark.parametrize("text", ["", "never", -1, 1.5, True, None, [], "Forever", 2**60])
+def test_what_is_no_time_is_refused(text: object):
+    with pytest.raises(ValueError, match="forever"):
+        parse_retain(text)
+
+
+def test_times_of_single_queues_are_read():
+    text = " scratch = 1 day,archive=forever,"
+    assert parse_queues(text) == {"scratch": DAY, "archive": FOREVER}
+    assert parse_queues("") == {}
+
+
+@pytest.mark.parametrize("text", ["scratch", "=1 day", "scratch=soon", "a=1 day b=2 days"])
+def test_times_of_queues_that_are_none_are_refused(text: str):
+    with pytest.raises(ValueError, match="forever"):
+        parse_queues(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "time", "mark"),
+    [
+        ({}, 30 * DAY, None),
+        ({"queue": "scratch"}, DAY, DAY),
+        ({"queue": "archive"}, FOREVER, None),
+        ({"queue": "archive", "retain": 5}, 5, 5),
+        ({"queue": "scratch", "retain": FOREVER}, FOREVER, None),
+        ({"retain": 0}, 0, 0),
+    ],
+)
+def test_a_task_goes_by_its_own_time_then_its_queues(fields: dict, time: object, mark: object):
+    assert kept(task(**fields), RULES) == time
+    assert forget_after(task(**fields), RULES) == mark
+
+
+def test_it_is_over_once_the_time_has_passed_since_the_last_change():
+    at = timedelta(days=30)
+    assert is_over(task(_updated=NOW - at), RULES, NOW)
+    assert not is_over(task(_updated=NOW - at + timedelta(seconds=1)), RULES, NOW)
+    assert not is_over(task(_updated=NOW - 1000 * at, retain=FOREVER), RULES, NOW)
+
+
+@pytest.mark.parametrize("state", ["inactive", "available", "running", "pending_cancellation"])
+def test_what_has_not_ended_is_never_over(state: str):
+    assert not is_over(task(state=state, retain=0), RULES, NOW)
+
+
+def test_what_is_not_settled_is_not_over():
+    assert is_over(task(state="cancelled", retain=0), RULES, NOW)
+    assert not is_over(task(state="cancelled", retain=0, unsettled=True), RULES, NOW)
+
+
+def test_its_neighbours_are_all_that_its_lists_name():
+    lists = {"continuations": [1], "failure_continuations": [2], "final_continuations": [3]}
+    parents = {"after": [4], "after_failure": [5], "after_any": [6, 1]}
+    assert neighbours({**lists, **parents}) == {1, 2, 3, 4, 5, 6}
