@@ -14,7 +14,7 @@ from pymongo.errors import AutoReconnect, OperationFailure
 SET = "banyan"
 USER = "banyan"
 
-_ROLES = ["readWriteAnyDatabase", "dbAdminAnyDatabase", "clusterMonitor"]
+ROLES = ["readWriteAnyDatabase", "dbAdminAnyDatabase", "clusterMonitor"]
 _POLL_SECONDS = 0.02
 _NOT_YET_INITIALIZED = 94
 _USER_EXISTS = 51003
@@ -82,7 +82,7 @@ def _configure(client: _Client, host: str) -> None:
 def _create_user(client: _Client, password: str) -> None:
     """The server's own user: all databases' data, and nothing of the set's management."""
     try:
-        client.admin.command("createUser", USER, pwd=password, roles=_ROLES)
+        client.admin.command("createUser", USER, pwd=password, roles=ROLES)
     except OperationFailure as error:
         if error.code != _USER_EXISTS:
             raise

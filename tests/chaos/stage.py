@@ -1,0 +1,210 @@
+"""Everything that a run is made of: three mongods, two server processes, workers, the wire.
+
+It starts them, finds them by what they are (the victim of a fault is chosen here), and starts
+again what has died, as whoever runs them for real would.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from random import Random
+
+from pymongo import MongoClient
+
+from tests.chaos.ground import Loopback
+from tests.chaos.wire import Wire
+from tests.harness import Api, Processes, Started, eventually
+from tests.harness.replica_set import Client, ReplicaSet
+from tests.harness.server import as_environment
+from tests.worker.launched import alive
+
+KNOBS = {"LEASE_SECONDS": 6, "LEASE_MARGIN_SECONDS": 2, "UPKEEP_SECONDS": 0.5}
+READY_SECONDS = 90
+_WORKER_DISK_BYTES = 16 << 20
+_MEMBER_DISK_BYTES = 3 << 30
+_MEMBERS = ("m1", "m2", "m3")
+SERVER = "server"
+_BANYAN = [sys.executable, "-m", "banyan"]
+
+
+class Post:
+    """One worker's place: its state directory, and whoever is at work there now."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
+        self.directory = directory
+        self.agent: Started | None = None
+
+    @property
+    def launcher(self) -> int | None:
+        """The process id of the launcher that lives there; None where there is none."""
+        try:
+            pid = int((self.directory / "launcher.pid").read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return None
+        return pid if os.fsencode(self.directory) in command and alive(pid) else None
+
+    @property
+    def living(self) -> bool:
+        return self.agent is not None and self.agent.process.poll() is None
+
+    def tasks(self) -> list[int]:
+        """The processes that the launcher has started."""
+        return children_of(self.launcher)
+
+
+class Stage:
+    """One run's processes. The directory holds all that they write."""
+
+    def __init__(
+        self,
+        ground: Loopback,
+        processes: Processes,
+        directory: Path,
+        workers: int,
+        clock: dict[str, str],
+    ) -> None:
+        self.ground = ground
+        self.processes = processes
+        self.directory = directory
+        self.posts = [Post(f"w{n}", directory / f"w{n}") for n in range(1, workers + 1)]
+        self.clock = clock  # what makes a process heed an injected clock
+        self.server: Started | None = None
+        self.held_down: set[str] = set()  # what a fault keeps from being started again
+        self.launchers: set[int] = set()  # all that there ever were
+        self.admitted: list[tuple[str, float, float]] = []
+        for place in (SERVER, *_MEMBERS, *(post.name for post in self.posts)):
+            ground.add(place)
+        for name in _MEMBERS:
+            ground.disk(directory / "mongo" / name, _MEMBER_DISK_BYTES)
+        for post in self.posts:
+            ground.disk(post.directory, _WORKER_DISK_BYTES)
+        self.members = ReplicaSet(
+            processes,
+            directory / "mongo",
+            [ground.address(name) for name in _MEMBERS],
+            [lambda given, name=name: ground.command(name, given) for name in _MEMBERS],
+            port=27_100 + os.getpid() % 800 * 4,
+        )
+
+    # --- starting ---------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything; returns when a worker is at work."""
+        self.members.start()
+        self._start_server()
+        assert self.server is not None, "it was started just now"
+        ready = json.loads(self.server.line(READY_SECONDS))
+        port = int(ready["url"].rpartition(":")[2])
+        self.port = port
+        self.tokens: dict[str, str] = json.loads(Path(ready["credentials"]).read_text())
+        with self.ground.inside(SERVER):
+            self.wire = Wire(self.ground.address(SERVER), port)
+        self.provider = Api(self.wire.url, self.tokens["provider"])
+        for post in self.posts:
+            self._start_worker(post)
+        for post in self.posts:
+            eventually((post.directory / "worker.json").exists, READY_SECONDS)
+
+    def _start_server(self) -> None:
+        data = ["--data", str(self.directory / "server"), "--port", str(getattr(self, "port", 0))]
+        program = [*_BANYAN, "server", "--json", "--processes", "2", *data]
+        environment = {"BANYAN_MONGO_URI": self.members.uri, **as_environment(KNOBS), **self.clock}
+        self.server = self.processes.start(self.ground.command(SERVER, program), environment)
+
+    def _start_worker(self, post: Post) -> None:
+        token = self.directory / "server" / "credentials"
+        own = ["--token-file", str(token), "--state-directory", str(post.directory)]
+        own += ["--cores", "4", "--memory", "2 GiB", "--host", post.name]
+        program = [*_BANYAN, "worker", "--url", self.wire.url, *own]
+        post.agent = self.processes.start(self.ground.command(post.name, program), self.clock)
+
+    def revive(self) -> None:
+        """Start again what has died, but for what a fault keeps down."""
+        if "members" not in self.held_down:
+            self.members.revive()
+        if self.server and self.server.process.poll() is not None:
+            self._start_server()
+        self.launchers.update(post.launcher for post in self.posts if post.launcher)
+        for post in self.posts:
+            if not post.living and post.name not in self.held_down:
+                self._start_worker(post)
+
+    # --- finding ----------------------------------------------------------------------
+
+    def post(self, chance: Random) -> Post:
+        """A worker that is at work."""
+        living = [post for post in self.posts if post.living]
+        return chance.choice(living or self.posts)
+
+    def server_processes(self) -> list[int]:
+        """The processes that answer, without their supervisor."""
+        return [
+            pid
+            for pid in children_of(self.server.pid if self.server else None)
+            if b"banyan.server.serve" in _command(pid)
+        ]
+
+    def members_client(self) -> Client:
+        """A connection to the whole set."""
+        return MongoClient(self.members.uri, serverSelectionTimeoutMS=10_000, tz_aware=True)
+
+    # --- ending -----------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End all in order: the workers first. Fails where something does not end."""
+        agents = [post.agent for post in self.posts if post.agent and post.living]
+        for agent in agents:
+            agent.signal(signal.SIGTERM)
+        for agent in agents:  # the first signal drains it, the second ends what it runs
+            eventually(lambda one=agent: _has_heard(one), READY_SECONDS)
+            agent.signal(signal.SIGTERM)
+        for post in self.posts:
+            if post.agent:
+                post.agent.wait(READY_SECONDS)
+        if self.server:
+            self.server.terminate(READY_SECONDS)
+
+    def stop_database(self) -> None:
+        """After the judge has looked at it."""
+        with contextlib.suppress(AttributeError):
+            self.wire.close()
+        for member in self.members.members:
+            member.signal(signal.SIGKILL)
+
+
+def _has_heard(agent: Started) -> bool:
+    return agent.process.poll() is not None or "draining" in agent.stderr
+
+
+def signal_all(pids: Iterable[int], number: signal.Signals) -> list[int]:
+    """Signal these processes, as far as they live; those that were."""
+    reached = []
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+            reached.append(pid)
+    return reached
+
+
+def children_of(pid: int | None) -> list[int]:
+    """The children of a process."""
+    if pid is None:
+        return []
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
+    return found
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
