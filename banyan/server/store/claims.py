@@ -15,11 +15,10 @@ from banyan.server.store.mongo import BATCH, Document, Store, now
 
 ORDER = [("priority", -1), ("seq", 1)]
 FIELDS = ["shape", "priority", "seq", "available_since", "requested_resources", "state", "owner",
-          "attempt_count"]  # fmt: skip
+          "attempt_count", "queue"]  # fmt: skip
 # MongoDB merges sorted index ranges only up to a limit of scans; beyond it would sort.
 SHAPES_AT_ONCE = 100
 _VICTIMS_MAX = 8  # a thief that may take nothing of the fullest looks at so many
-_SPARE_MAX = 256  # and at so many tasks of each
 
 
 def waiting_shapes(store: Store) -> list[str]:
@@ -81,8 +80,8 @@ def count_ahead(store: Store, task: Document) -> int:
 
 def fullest(
     store: Store, thief: ObjectId, queues: Collection[str], within_milliseconds: int | None
-) -> list[ObjectId]:
-    """The other workers that have claimed and not started most tasks of these queues.
+) -> list[tuple[ObjectId, int]]:
+    """The other workers that have claimed and not started most tasks of these queues; how many.
 
     within_milliseconds: see `ends_within`.
     """
@@ -92,14 +91,18 @@ def fullest(
             {"$match": spare},
             {"$group": {"_id": "$holder.worker", "count": {"$sum": 1}}},
         ],
-        hint="spare",  # all that is in it; by itself MongoDB would read all that is held
+        hint="spare",
     )
     most = heapq.nlargest(_VICTIMS_MAX, found, key=lambda one: one["count"])
-    return [one["_id"] for one in most]
+    return [(one["_id"], one["count"]) for one in most]
 
 
 def spare_of(
-    store: Store, worker: ObjectId, queues: Collection[str], within_milliseconds: int | None
+    store: Store,
+    worker: ObjectId,
+    queues: Collection[str],
+    within_milliseconds: int | None,
+    limit: int,
 ) -> list[Document]:
     """What a worker has claimed and not started, without its payload; what it comes to last first.
 
@@ -109,7 +112,7 @@ def spare_of(
     fields = [*FIELDS, "queue", "labels", "holder"]
     query = _spare(worker, queues, within_milliseconds)
     found = store["tasks"].find(query, fields, batch_size=BATCH)
-    return list(found.sort([("priority", 1), ("seq", -1)]).limit(_SPARE_MAX))
+    return list(found.sort([("priority", 1), ("seq", -1)]).limit(limit))
 
 
 def _spare(worker: Any, queues: Collection[str], within_milliseconds: int | None) -> dict[str, Any]:

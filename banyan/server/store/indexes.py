@@ -35,10 +35,17 @@ INDEXES = {
             name="held_by",
             partialFilterExpression={"state": {"$in": HELD_STATES}},
         ),
-        IndexModel([("open_parents", ASCENDING)], name="open_parents", sparse=True),
-        # What may be stolen: of each worker, what it comes to last.
+        # What may be stolen: of each worker, what it comes to last. To count it no document
+        # is read.
         IndexModel(
-            [("holder.worker", ASCENDING), ("priority", ASCENDING), ("seq", DESCENDING)],
+            [
+                ("state", ASCENDING),
+                ("holder.spare", ASCENDING),
+                ("queue", ASCENDING),
+                ("holder.worker", ASCENDING),
+                ("priority", ASCENDING),
+                ("seq", DESCENDING),
+            ],
             name="spare",
             partialFilterExpression={"state": "running", "holder.spare": True},
         ),

@@ -29,6 +29,9 @@ from banyan.server.verbs import claim
 from banyan.server.verbs.leases import renewed
 
 _ROUNDS = 4
+# Read more than is asked for: some may not be taken, some will be lost to other thieves.
+_LOOK_MIN = 64
+_LOOK_FURTHER = 4
 
 
 class _Loot(NamedTuple):
@@ -88,15 +91,16 @@ def _loot(call: Call, thief: Document, body: Mapping[str, Any], lost_rounds: int
     within = body.get("ends_within_milliseconds")
     total = capacity_from(thief["resources"])
     free = claim.free_of(call, thief, body.get("fits"), total)
-    for victim in claims.fullest(call.store, thief["_id"], queues, within):
-        spare = claims.spare_of(call.store, victim, queues, within)
-        wish = {"labels": thief["labels"], **body}
+    wish = {"labels": thief["labels"], "max": claim.TASKS_DEFAULT, "ahead": 0, **body}
+    look = max(_LOOK_MIN, _LOOK_FURTHER * (wish["max"] + wish["ahead"]))
+    for victim, count in claims.fullest(call.store, thief["_id"], queues, within):
+        spare = claims.spare_of(call.store, victim, queues, within, look)
         mine = _may_take(spare, wish, free, total)
         if mine:
-            half = mine[: (len(mine) + 1) // 2]
+            half = mine[: ((len(mine) if count <= look else count) + 1) // 2]
             if lost_rounds:
                 random.shuffle(half)
-            return _that_there_is_room_for(half, body, free)
+            return _that_there_is_room_for(half, wish, free)
     return []
 
 
@@ -104,7 +108,7 @@ def _may_take(
     spare: Sequence[Document], wish: Mapping[str, Any], free: Capacity, total: Capacity
 ) -> list[tuple[Document, Grant]]:
     """What fits in now; what is claimed ahead, too, but a victim is asked only by the idle."""
-    later = total if wish.get("ahead") else free
+    later = total if wish["ahead"] else free
     granted = [(task, grant_for(task["requested_resources"], total)) for task in spare]
     return [
         (task, grant)
@@ -115,10 +119,10 @@ def _may_take(
 
 
 def _that_there_is_room_for(
-    half: Sequence[tuple[Document, Grant]], body: Mapping[str, Any], free: Capacity
+    half: Sequence[tuple[Document, Grant]], wish: Mapping[str, Any], free: Capacity
 ) -> list[_Loot]:
     """As many as are asked for; of what the victim must be asked for, all: others are idle too."""
-    most, ahead = body.get("max", claim.TASKS_DEFAULT), body.get("ahead", 0)
+    most, ahead = wish["max"], wish["ahead"]
     loot: list[_Loot] = []
     for task, grant in half:
         goes = most > 0 and fits(grant, free)
