@@ -1,4 +1,8 @@
-"""`scripts/bench [--quick] [NAME ...]`: measures, prints a table, writes it to files too."""
+"""`scripts/bench [--quick] [NAME ...]`: measures, prints a table, writes it to files too.
+
+Without names it runs all but `peers`, which installs other queues in an environment of its
+own and runs them beside Banyan. `--write PAGE` puts the tables into that page.
+"""
 
 import argparse
 import json
@@ -9,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import backlog, graphs, idle, many, programs, stealing
+from tests.bench import backlog, beside, graphs, idle, many, page, programs, stealing
 from tests.bench.figures import Figure, as_json, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,37 +28,66 @@ MEASURES: dict[str, tuple[Callable[[int], list[Figure]], int, int]] = {
     "idle": (idle.idle, 1000, 20),
     "stealing": (stealing.stealing, 2000, 200),
 }
+PEERS = "peers"
 
 
 def main() -> None:
     """The table goes to standard output as Markdown."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small numbers: does it run at all?")
-    parser.add_argument("--size", type=int, help="instead of the usual size of each measure")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench-results", help="where files go")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MEASURES)}")
-    asked = parser.parse_args()
-    unknown = set(asked.names) - set(MEASURES)
-    if unknown:
-        parser.error(f"no measure {min(unknown)!r}; known: {', '.join(MEASURES)}")
+    asked = _arguments()
+    if PEERS in asked.names:
+        begin = time.monotonic()
+        rounds = asked.size or (1 if asked.quick else beside.ROUNDS)
+        ratios, table = beside.peers(rounds, asked.quick, [n for n in asked.names if n != PEERS])
+        report(PEERS, ratios, asked, f"{table}\n\n", time.monotonic() - begin)
+        return
+    begin = time.monotonic()
     figures: list[Figure] = []
     for name in asked.names or MEASURES:
         print(f"{name} …", file=sys.stderr, flush=True)
         measure, size, small = MEASURES[name]
         figures += measure(asked.size or (small if asked.quick else size))
-    report(figures, asked.out)
+    report("figures", figures, asked, "", time.monotonic() - begin)
 
 
-def report(figures: list[Figure], directory: Path) -> None:
-    """Print the table, and write it beside its JSON."""
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}"
-    text = f"{machine}\n\n{markdown(figures)}\n"
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small numbers: does it run at all?")
+    parser.add_argument("--size", type=int, help="of each measure; of peers: rounds")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench-results", help="where files go")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables there too")
+    known = f"of {', '.join(MEASURES)}; or {PEERS}, and which: {', '.join(beside.WORK)}"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=known)
+    asked = parser.parse_args()
+    names = {PEERS, *beside.WORK} if PEERS in asked.names else set(MEASURES)
+    unknown = set(asked.names) - names
+    if unknown:
+        parser.error(f"no measure {min(unknown)!r}; known: {known}")
+    return asked
+
+
+def report(
+    part: str, figures: list[Figure], asked: argparse.Namespace, table: str, seconds: float
+) -> None:
+    """Print the tables, and write them beside their JSON."""
+    load = f"load {os.getloadavg()[0]:.1f} at the end"
+    when = time.strftime("%Y-%m-%d", time.gmtime())
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, {_processor()}, {load}"
+    text = f"{when}, {seconds / 60:.0f} minutes: {machine}.\n\n{table}{markdown(figures)}\n"
     print(text)
-    directory.mkdir(exist_ok=True)
-    place = directory / time.strftime("%Y%m%d-%H%M%S")
+    asked.out.mkdir(parents=True, exist_ok=True)
+    place = asked.out / f"{time.strftime('%Y%m%d-%H%M%S')}-{part}"
     place.with_suffix(".md").write_text(text)
-    told = {"machine": machine, "figures": as_json(figures)}
+    told = {"machine": machine, "table": table, "figures": as_json(figures)}
     place.with_suffix(".json").write_text(json.dumps(told, indent=2) + "\n")
+    if asked.write:
+        page.put(asked.write, part, text)
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or "unknown processor"
 
 
 if __name__ == "__main__":

@@ -87,6 +87,12 @@ def cpu_seconds(root: int) -> dict[str, float]:
     return used
 
 
+def own_cpu_seconds() -> float:
+    """Of this process alone, its threads included."""
+    times = os.times()
+    return times.user + times.system
+
+
 def resident_bytes(root: int) -> dict[str, list[int]]:
     """Resident memory of each process, by kind."""
     found: dict[str, list[int]] = {kind: [] for kind in KINDS}
