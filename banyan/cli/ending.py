@@ -1,4 +1,4 @@
-"""`banyan wait`, `cancel`, `retry` and `release`: what is asked of tasks that are there."""
+"""`banyan wait`, `cancel`, `retry`, `release`, `forget`: what is asked of tasks that are there."""
 
 import sys
 
@@ -99,6 +99,27 @@ def release_command(client: Client, chosen: Selection) -> None:
     client.release(
         (chosen.only({"state": "inactive"}) if chosen.broad else chosen).find_ids(client)
     )
+
+
+@click.command("forget")
+@with_client()
+@selection_options
+@yes
+def forget_command(client: Client, chosen: Selection, yes: bool) -> None:
+    """Remove ended tasks for good, with their attempts and output.
+
+    More than one: it asks first. Without it they go by themselves when their time is over:
+    see 'banyan submit --retain'. Of an array, a name or a tag it takes those that have ended.
+
+    \b
+    Example:
+      banyan forget --yes --state success --tag sweep=7
+    """
+    ids = (chosen.only(in_state("ended")) if chosen.broad else chosen).find_ids(client)
+    assured(f"Forget {len(ids)} tasks, with their output?", len(ids), yes)
+    client.forget(ids)
+    if chosen.broad:
+        say(f"{len(ids)} tasks are gone")
 
 
 class _Counter:

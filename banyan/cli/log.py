@@ -6,7 +6,7 @@ import click
 
 from banyan.cli.connection import with_client
 from banyan.cli.following import follow_to_here, write
-from banyan.cli.output import harmless
+from banyan.cli.output import harmless, say
 from banyan.cli.selecting import Selection, selection_options
 from banyan.cli.verdict import standing
 from banyan.client.api import Client
@@ -51,8 +51,21 @@ def log_command(
     for place, id in enumerate([] if follow else ids):
         if chosen.broad:
             _title(client, id, first=place == 0)
-        output = client.log(id, attempt=attempt, stream=stream)
+        output = _output(client, id, attempt, stream, several=len(ids) > 1)
         write([_last_lines(output, tail) if tail else output], 1, raw)
+
+
+def _output(
+    client: Client, id: str, attempt: int | None, stream: str | None, several: bool
+) -> bytes:
+    """Of several tasks one whose output is gone is told of, and hides no other's."""
+    try:
+        return client.log(id, attempt=attempt, stream=stream)
+    except BanyanError as error:
+        if not several or error.word != "not_found":
+            raise
+        say(f"banyan: {error.message}")
+        return b""
 
 
 def _title(client: Client, id: str, first: bool) -> None:

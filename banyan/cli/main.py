@@ -32,6 +32,7 @@ SECTIONS = {
         "release": ("ending", "Let held tasks go."),
         "retry": ("ending", "Give ended tasks one more attempt."),
         "explain": ("explain", "Why a task does not run, or where its time went."),
+        "forget": ("ending", "Remove ended tasks with their output."),
         "script": ("explain", "A shell script that runs a task again by hand."),
         "result": ("telling", "In a task: what it gives back, as JSON."),
     },

@@ -14,7 +14,7 @@ import click
 from banyan.cli.directives import runnable, script_of, with_directives
 from banyan.cli.selecting import find_ids
 from banyan.cli.words import cores as cores_wanted
-from banyan.cli.words import duration_milliseconds, environment, pairs
+from banyan.cli.words import duration_milliseconds, environment, pairs, retained
 from banyan.client.api import Client
 from banyan.errors import BanyanError
 
@@ -43,6 +43,7 @@ _OPTIONS = (
     click.option("--cwd", metavar="DIR", help="Where it runs. [default: the directory here]"),
     click.option("--retries", type=click.IntRange(min=0), metavar="N", help="After failures."),
     click.option("--timeout", metavar="TIME", help='End it after "90s", "10 minutes", "1:30:00".'),
+    click.option("--retain", metavar="TIME", help='Keep it so long once it ended, or "forever".'),
     click.option("--shell", is_flag=True, help="COMMAND is one line for /bin/sh."),
 )
 
@@ -68,7 +69,7 @@ def task_options(command: Command) -> Command:
 
 _NAMES = (
     "cores", "memory", "gpus", "disk", "name", "queue", "priority", "label", "tag", "after",
-    "after_fail", "after_any", "env", "secret", "cwd", "retries", "timeout", "shell",
+    "after_fail", "after_any", "env", "secret", "cwd", "retries", "timeout", "retain", "shell",
 )  # fmt: skip
 
 
@@ -89,6 +90,7 @@ def _task(client: Client, words: Sequence[str], **given: Any) -> dict[str, Any]:
         "max_attempt_count": None if given["retries"] is None else given["retries"] + 1,
         "timeout_milliseconds": given["timeout"]
         and duration_milliseconds(given["timeout"], "--timeout"),
+        "retain": given["retain"] and retained(given["retain"]),
     }
     return {name: value for name, value in task.items() if value not in (None, {}, [], "")}
 

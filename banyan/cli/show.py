@@ -68,6 +68,7 @@ def _facts(task: dict[str, Any]) -> dict[str, str]:
         "tags": _pairs(task.get("tags")),
         "timeout": column(task, "timeout_milliseconds", format_duration),
         "not before": column(task, "not_before"),
+        "retain": column(task, "retain", _format_retained),
         "attempts": f"{column(task, 'attempt_count')} of {column(task, 'max_attempt_count')}",
         **{name.replace("_", " "): " ".join(task.get(name) or ()) for name in _LISTS},
         "open parents": column(task, "pending_dependency_count", _some),
@@ -103,6 +104,10 @@ def _some(count: int) -> str:
 
 def _format_some_bytes(size: int) -> str:
     return format_bytes(size) if size else ""
+
+
+def _format_retained(time: int | str) -> str:
+    return time if isinstance(time, str) else format_duration(time)
 
 
 def _shown(value: Any) -> str:

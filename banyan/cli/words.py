@@ -32,6 +32,11 @@ def duration_seconds(text: str, option: str) -> float:
 
 
 def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
+def retained(text: str) -> int | str:
+    """Milliseconds for `retain`, from the same spellings, or "forever"."""
+    return FOREVER if text == FOREVER else duration_milliseconds(text, "--retain")
+
+
     """`KEY=VALUE` pairs as a mapping; the last of equal keys wins."""
     found = {}
     for text in texts:

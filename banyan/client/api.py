@@ -155,6 +155,16 @@ class Client:
         for path, body in _targets("retry", ids):
             self.transport.request("POST", path, json={**body, "downstream": downstream})
 
+    def forget(self, ids: Iterable[str]) -> None:
+        """Removes ended tasks for good, with their attempts and output.
+
+        Errors: `illegal_transition` where one has not ended, or hangs together with one that
+        has not; of the (up to 1,000) tasks of that request none is removed then.
+        """
+        # As a list also for one: that it is gone, if an answer was lost, is no error there.
+        for _, body in _targets("forget", ids, always_list=True):
+            self.transport.request("POST", "/tasks/forget", json=body, repeatable=True)
+
     def wait(
         self,
         ids: Iterable[str],
@@ -264,10 +274,12 @@ class Client:
         return cast(Document, body)
 
 
-def _targets(action: str, ids: Iterable[str]) -> Iterator[tuple[str, Document]]:
+def _targets(
+    action: str, ids: Iterable[str], always_list: bool = False
+) -> Iterator[tuple[str, Document]]:
     """The requests for an action on tasks: path and body."""
     targets = list(ids)
-    if len(targets) == 1:
+    if len(targets) == 1 and not always_list:
         yield f"/tasks/{targets[0]}/{action}", {}
         return
     for start in range(0, len(targets), BULK_ITEMS):

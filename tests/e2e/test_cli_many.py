@@ -97,6 +97,28 @@ def test_a_script_brings_its_options_along(stack: Stack, tmp_path: Path) -> None
     assert "--nonsense" in told
 
 
+# --- what goes -----------------------------------------------------------------------------
+
+
+def test_what_has_ended_is_forgotten_and_asked_about(stack: Stack) -> None:
+    tagged = ("submit", "-q", "--tag", "set=gone", "--retain", "2 days")
+    ids = stack.text(*tagged, "--array", "1-3", "--", "true").splitlines()
+    held = stack.text(*tagged, "--hold", "--", "true")
+    assert "retain    2d" in stack.text("show", held).splitlines()
+    stack.call("wait", *ids)
+    told = stack.call("forget", "--tag", "set=gone", code=2).stderr.decode()
+    assert "Forget 3 tasks" in told
+    assert "--yes" in told
+    assert stack.call("forget", "--yes", "--tag", "set=gone").stderr == b"3 tasks are gone\n"
+    assert stack.text("ls", "-q", "--tag", "set=gone") == held
+    assert stack.call("show", ids[0], code=3).stderr.startswith(b"banyan: ")
+    assert held in stack.call("forget", held, code=4).stderr.decode()
+    shown = stack.text("forget", "--curl", held)
+    assert "/tasks/forget" in shown
+    stack.call("cancel", held)
+    stack.call("forget", held)
+
+
 # --- selections --------------------------------------------------------------------------
 
 
