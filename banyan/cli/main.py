@@ -20,6 +20,7 @@ SECTIONS = {
         "up": ("start", "Server, database and a worker, all on this machine."),
         "server": ("start", "The server alone."),
         "worker": ("worker", "A worker for a server; list, drain or remove workers."),
+        "doctor": ("doctor", "Check a living database, and mend it."),
     },
     "Tasks": {
         "submit": ("submit", "Put a task into the queue."),
@@ -31,8 +32,8 @@ SECTIONS = {
         "cancel": ("ending", "Cancel tasks."),
         "release": ("ending", "Let held tasks go."),
         "retry": ("ending", "Give ended tasks one more attempt."),
-        "explain": ("explain", "Why a task does not run, or where its time went."),
         "forget": ("ending", "Remove ended tasks with their output."),
+        "explain": ("explain", "Why a task does not run, or where its time went."),
         "script": ("explain", "A shell script that runs a task again by hand."),
         "result": ("telling", "In a task: what it gives back, as JSON."),
     },

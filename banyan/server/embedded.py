@@ -50,6 +50,17 @@ def find_mongod() -> str:
     )
 
 
+def running_uri(data_directory: Path) -> str:
+    """Where the MongoDB of a running `banyan up` is, password included. Errors: `usage`."""
+    mongo = PrivateMongo(data_directory)
+    if not mongo.find():
+        raise BanyanError(
+            "usage",
+            f"there is no private MongoDB in {data_directory}: name another --data, or --mongo",
+        )
+    return mongo.uri
+
+
 class PrivateMongo:
     """The mongod of one data directory; `start()` it, use `.uri`, `stop()` it.
 
@@ -95,6 +106,13 @@ class PrivateMongo:
             self._check_deadline(deadline)
         (self._home / "port").write_text(str(self._port))
         return child
+
+    def find(self) -> bool:
+        """Whether one was started here before; then `uri` is that one's."""
+        self._port = self._port_of_last_start()
+        with contextlib.suppress(OSError):
+            self._key = (self._home / "key").read_text()
+        return bool(self._port and self._key)
 
     def stop(self) -> None:
         """End it in order; killed where that takes longer than 20 seconds."""

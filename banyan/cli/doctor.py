@@ -1,0 +1,73 @@
+"""`banyan doctor`: looks for what is wrong in a living database, and mends what can be mended.
+
+For whoever runs a server: it goes to the database itself, not through the API. The checks are
+those of `banyan.server.doctor`; here they are only asked for and told.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from banyan.config import data_directory, knobs
+from banyan.errors import EXIT_OK, EXIT_TASK_FAILED
+
+if TYPE_CHECKING:
+    from banyan.server.doctor import Finding
+
+_SHOWN_MAX = 100  # of one check; JSON has them all
+
+
+@click.command("doctor")
+@click.option("--mongo", metavar="URI", help="The server's MongoDB.")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Of a running `banyan up` with a MongoDB of its own. [default: ~/.local/share/banyan]",
+)
+@click.option("--repair", is_flag=True, help="Mend what the server's own rules can mend.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+def doctor_command(mongo: str | None, data: Path | None, repair: bool, as_json: bool) -> int:
+    """Check a living database: attempts, leases, dependencies, edges, states, orphans, indexes.
+
+    Servers and workers may go on meanwhile: what is only on its way is not told. Set the knobs
+    (BANYAN_LEASE_SECONDS, …) as they are set for the server. Ends with 0 where nothing is wrong,
+    or all of it was mended; else with 1.
+
+    \b
+    Example:
+      banyan doctor --repair
+    """
+    from banyan.server import doctor
+    from banyan.server.embedded import running_uri
+
+    uri = mongo or (knobs().MONGO_URI if data is None else "")
+    with doctor.database(uri or running_uri((data or data_directory()).absolute())) as store:
+        found = doctor.examine(store)
+        left = doctor.repair(store, found) if repair else found
+    if as_json:
+        answer = {
+            "found": [one.to_json() for one in found],
+            "left": [one.to_json() for one in left],
+        }
+        click.echo(json.dumps(answer))
+    else:
+        _tell(found, left)
+    return EXIT_TASK_FAILED if left else EXIT_OK
+
+
+def _tell(found: Sequence["Finding"], left: Sequence["Finding"]) -> None:
+    if not found:
+        click.echo("nothing is wrong")
+        return
+    for check in dict.fromkeys(one.check for one in found):
+        of_check = [one for one in found if one.check == check]
+        for one in of_check[:_SHOWN_MAX]:
+            click.echo(f"{one.check}  {one.subject}  {one.message}")
+            click.echo(f"    {one.advice if one in left else 'mended'}")
+        if len(of_check) > _SHOWN_MAX:
+            click.echo(f"{check}: {len(of_check) - _SHOWN_MAX} more; --json has them all")
+    mended = f", {len(found) - len(left)} mended" if len(left) < len(found) else ""
+    click.echo(f"{len(found)} found{mended}")
