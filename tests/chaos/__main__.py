@@ -31,7 +31,7 @@ def main() -> int:
     )  # fmt: skip
     print(f"seed {seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="banyan-chaos-"))
-    result = run(options, directory / "run", _ground(), {}, lambda line: print(line, flush=True))
+    result = run(options, directory / "run", _ground(), lambda line: print(line, flush=True))
     text = report.to_markdown(result)
     if asked.report:
         asked.report.with_suffix(".md").write_text(text)

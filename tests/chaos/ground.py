@@ -72,7 +72,7 @@ class Namespaces(Loopback):
         own = os.readlink("/proc/self/ns/net")
         eventually(lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != own)
         self._holders[place] = holder.pid
-        cable = ["link", "add", f"to{number}", "type", "veth", "peer", "name", "eth0"]
+        cable = ["link", "add", "name", f"to{number}", "type", "veth", "peer", "name", "eth0"]
         _ip(*cable, "netns", str(holder.pid))
         _ip("addr", "add", f"10.77.{number}.1/24", "dev", f"to{number}")
         _ip("link", "set", f"to{number}", "up")
@@ -121,7 +121,8 @@ def why_not_apart() -> str | None:
         return "needs root, for namespaces of its own"
     with tempfile.TemporaryDirectory() as directory:
         probe = (
-            "ip link add a type veth peer name b && ip rule add from 10.77.1.2 blackhole && "
+            "ip link add name probe0 type veth peer name probe1 && "
+            "ip rule add from 10.77.1.2 blackhole && "
             f"mount -t tmpfs tmpfs {directory} && umount {directory}"
         )
         probing = ["unshare", "-n", "-m", "sh", "-ec", probe]

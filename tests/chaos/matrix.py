@@ -3,9 +3,21 @@
 from collections.abc import Iterable
 
 from banyan.errors import BanyanError
-from tests.chaos.faults import Fault, processes
+from tests.chaos.faults import (
+    Fault,
+    clock,
+    database,
+    disks,
+    elsewhere,
+    network,
+    processes,
+    races,
+    replies,
+    shortage,
+)
 
-ALL: dict[str, Fault] = {one.name: one for one in (*processes.FAULTS,)}
+_FILES = (processes, network, replies, database, disks, shortage, clock, races, elsewhere)
+ALL: dict[str, Fault] = {one.name: one for file in _FILES for one in file.FAULTS}
 
 
 def chosen(names: str) -> list[Fault]:

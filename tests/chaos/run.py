@@ -66,7 +66,6 @@ def run(
     options: Options,
     directory: Path,
     make_ground: Callable[[Processes], Loopback],
-    clock: dict[str, str],
     say: Say,
 ) -> Result:
     """The run, from nothing to the verdict. What it wrote stays in the directory."""
@@ -76,7 +75,7 @@ def run(
     processes = Processes(directory / "processes")
     result = Result(options)
     try:
-        stage = Stage(make_ground(processes), processes, directory, options.workers, clock)
+        stage = Stage(make_ground(processes), processes, directory, options.workers)
         stage.start()
         say(f"ready after {time.monotonic() - begun:.0f} s")
         _Run(options, stage, result, say).go()

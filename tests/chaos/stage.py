@@ -10,15 +10,17 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from random import Random
 
 from pymongo import MongoClient
 
 from tests.chaos.ground import Loopback
+from tests.chaos.injected import clock_environment
 from tests.chaos.wire import Wire
 from tests.harness import Api, Processes, Started, eventually
-from tests.harness.replica_set import Client, ReplicaSet
+from tests.harness.replica_set import Client, Member, ReplicaSet
 from tests.harness.server import as_environment
 from tests.worker.launched import alive
 
@@ -67,13 +69,12 @@ class Stage:
         processes: Processes,
         directory: Path,
         workers: int,
-        clock: dict[str, str],
     ) -> None:
         self.ground = ground
         self.processes = processes
         self.directory = directory
         self.posts = [Post(f"w{n}", directory / f"w{n}") for n in range(1, workers + 1)]
-        self.clock = clock  # what makes a process heed an injected clock
+        self.clock = {"server": self._clock("server"), "worker": self._clock("worker")}
         self.server: Started | None = None
         self.held_down: set[str] = set()  # what a fault keeps from being started again
         self.launchers: set[int] = set()  # all that there ever were
@@ -114,7 +115,11 @@ class Stage:
     def _start_server(self) -> None:
         data = ["--data", str(self.directory / "server"), "--port", str(getattr(self, "port", 0))]
         program = [*_BANYAN, "server", "--json", "--processes", "2", *data]
-        environment = {"BANYAN_MONGO_URI": self.members.uri, **as_environment(KNOBS), **self.clock}
+        environment = {
+            "BANYAN_MONGO_URI": self.members.uri,
+            **as_environment(KNOBS),
+            **self.clock["server"],
+        }
         self.server = self.processes.start(self.ground.command(SERVER, program), environment)
 
     def _start_worker(self, post: Post) -> None:
@@ -122,7 +127,9 @@ class Stage:
         own = ["--token-file", str(token), "--state-directory", str(post.directory)]
         own += ["--cores", "4", "--memory", "2 GiB", "--host", post.name]
         program = [*_BANYAN, "worker", "--url", self.wire.url, *own]
-        post.agent = self.processes.start(self.ground.command(post.name, program), self.clock)
+        post.agent = self.processes.start(
+            self.ground.command(post.name, program), self.clock["worker"]
+        )
 
     def revive(self) -> None:
         """Start again what has died, but for what a fault keeps down."""
@@ -135,12 +142,36 @@ class Stage:
             if not post.living and post.name not in self.held_down:
                 self._start_worker(post)
 
+    def _clock(self, name: str) -> dict[str, str]:
+        """What makes a process heed an injected clock."""
+        place = self.directory / "clocks" / name
+        place.mkdir(parents=True)
+        return clock_environment(place)
+
     # --- finding ----------------------------------------------------------------------
 
     def post(self, chance: Random) -> Post:
         """A worker that is at work."""
         living = [post for post in self.posts if post.living]
         return chance.choice(living or self.posts)
+
+    @property
+    def members_by_place(self) -> dict[str, Member]:
+        """The mongods by the places at which they stand."""
+        return dict(zip(_MEMBERS, self.members.members, strict=True))
+
+    def primary_place(self) -> str | None:
+        """Where the primary stands."""
+        primary = self.members.primary()
+        found = [place for place, one in self.members_by_place.items() if one is primary]
+        return found[0] if found else None
+
+    @cached_property
+    def operator(self) -> Api:
+        """An account that may remove workers."""
+        admin = Api(self.wire.url, self.tokens["admin"])
+        made = admin.post("accounts", {"name": "chaos", "roles": ["operator"]})
+        return Api(self.wire.url, made.json()["token"])
 
     def server_processes(self) -> list[int]:
         """The processes that answer, without their supervisor."""

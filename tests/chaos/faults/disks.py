@@ -1,0 +1,60 @@
+"""Disks that fill: each worker and each mongod has a small one of its own."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from tests.chaos.faults.fault import Fault, Heal, Strike
+from tests.chaos.ground import why_not_apart
+from tests.chaos.stage import Stage
+
+_FILLER = "filler"
+_PIECE = 1 << 20
+
+
+def fill(disk: Callable[[Stage, Random], Path | None]) -> Strike:
+    """Not a byte is left, until it heals."""
+
+    def strike(stage: Stage, chance: Random) -> Heal | None:
+        place = disk(stage, chance)
+        if place is None:
+            return None
+        filler = place / _FILLER
+        _fill(filler)
+        return lambda: filler.unlink(missing_ok=True)
+
+    return strike
+
+
+def _fill(filler: Path) -> None:
+    with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+        piece = _PIECE
+        while piece:
+            try:
+                file.write(b"\0" * piece)
+            except OSError:
+                piece //= 2
+
+
+def _worker(stage: Stage, chance: Random) -> Path:
+    return stage.post(chance).directory
+
+
+def _primary(stage: Stage, chance: Random) -> Path | None:
+    primary = stage.members.primary()
+    return primary.directory if primary else None
+
+
+def _secondary(stage: Stage, chance: Random) -> Path:
+    primary = stage.members.primary()
+    return chance.choice([one for one in stage.members.members if one is not primary]).directory
+
+
+FAULTS = [
+    Fault("fill-worker", "F17", "a worker's disk is full", fill(_worker), (5, 12), why_not_apart),
+    Fault(
+        "fill-primary", "F17", "the primary's disk is full", fill(_primary), (5, 9), why_not_apart
+    ),
+    Fault("fill-secondary", "F17", "a secondary's is", fill(_secondary), (5, 9), why_not_apart),
+]
