@@ -6,6 +6,7 @@ Called by the commands. Errors always name the option.
 import os
 from collections.abc import Iterable
 
+from banyan.domain.retention import FOREVER
 from banyan.domain.units import parse_bytes, parse_duration_milliseconds
 from banyan.errors import BanyanError
 
@@ -31,12 +32,12 @@ def duration_seconds(text: str, option: str) -> float:
     return duration_milliseconds(text, option) / 1000
 
 
-def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
 def retained(text: str) -> int | str:
     """Milliseconds for `retain`, from the same spellings, or "forever"."""
     return FOREVER if text == FOREVER else duration_milliseconds(text, "--retain")
 
 
+def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
     """`KEY=VALUE` pairs as a mapping; the last of equal keys wins."""
     found = {}
     for text in texts:
