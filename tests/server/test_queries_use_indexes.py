@@ -359,6 +359,50 @@ def test_a_bulk_submit_asks_as_much_for_many_tasks_as_for_few(bench: Bench, few:
     assert sent[0] == sent[1]
 
 
+@pytest.mark.parametrize(("few", "many"), [(1, 1000), (2, 100)])
+def test_a_bulk_edit_asks_as_much_for_many_tasks_as_for_few(bench: Bench, few: int, many: int):
+    ids = {count: bench.submit(count, queue="edits") for count in (few, many)}
+
+    def edit(count: int) -> None:
+        changes = [{"_id": one, "priority": 7, "tags": {"a": "b"}} for one in ids[count]]
+        bench.ask("provider", "PATCH", "/tasks", changes)
+
+    sent = [sent_for(bench, edit, count) for count in (few, many)]
+    assert sent[0] == sent[1]
+
+
+@pytest.mark.parametrize(("few", "many"), [(1, 1000), (2, 100)])
+def test_a_bulk_cancellation_asks_as_much_for_many_tasks_as_for_few(
+    bench: Bench, few: int, many: int
+):
+    ids = {count: bench.submit(count, queue="cancels") for count in (few, many)}
+
+    def cancel(count: int) -> None:
+        bench.ask("provider", "POST", "/tasks/cancel", {"targets": ids[count]})
+
+    sent = [sent_for(bench, cancel, count) for count in (few, many)]
+    assert sent[0] == sent[1]
+
+
+def test_a_beat_asks_as_much_for_many_attempts_as_for_few(bench: Bench):
+    """Attempts that it holds, and as many that it has lost."""
+    beats: dict[int, tuple[str, list[str]]] = {}
+    for count in (1, 500):
+        worker = bench.worker()
+        bench.submit(count, queue="beats")
+        items = bench.claim(worker, count, queues=["beats"])
+        lost = [str(ObjectId()) for _ in range(count)]
+        beats[count] = worker, [item["attempt_id"] for item in items] + lost
+
+    def beat(count: int) -> None:
+        worker, attempts = beats[count]
+        answer = bench.ask("worker", "POST", f"/workers/{worker}/beat", {"attempts": attempts})
+        assert len(answer["lost"]) == count
+
+    sent = [sent_for(bench, beat, count) for count in beats]
+    assert sent[0] == sent[1]
+
+
 def test_a_settling_asks_as_much_for_many_children_as_for_few(bench: Bench):
     def fan_out(count: int) -> list[Item]:
         """A parent with so many children, running on a worker."""
