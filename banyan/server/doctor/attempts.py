@@ -39,9 +39,12 @@ def _ends(task: Document, records: Sequence[Document]) -> Iterator[Finding]:
             continue
         if record.get("time_terminated") is None or record.get("exit_status") is None:
             message = f"attempt {record['attempt_count']} does not hold it, and has no end"
-            advice = "`--repair` ends it as lost; nothing runs because of it"
-            attempt = str(record["_id"])
-            yield Finding(CHECK, str(task["_id"]), message, advice, END, attempt)
+            subject, attempt = str(task["_id"]), str(record["_id"])
+            if record["_id"] == task["attempt_id"] and task["state"] == State.TERMINATED:
+                yield Finding(CHECK, subject, message, _REPORT)  # it was not lost
+            else:
+                advice = "`--repair` ends it as lost; nothing runs because of it"
+                yield Finding(CHECK, subject, message, advice, END, attempt)
 
 
 def _results(task: Document, records: Sequence[Document]) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ some upkeep periods later.
 """
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from bson import ObjectId
 
@@ -29,18 +29,23 @@ _OF_TASKS = (states, attempts, dependencies, edges, leases, settling)
 _OF_THE_WHOLE = (indexes, orphans)
 
 
-def examine(store: Store, again_after_seconds: float | None = None) -> list[Finding]:
+def examine(
+    store: Store,
+    again_after_seconds: float | None = None,
+    wait: Callable[[float], object] = time.sleep,
+) -> list[Finding]:
     """Everything that is wrong, and stays so.
 
     again_after_seconds: between the two looks; None: as long as a server that was killed may
     keep the periodic duties from the others. 0: what is found at once, of a database at rest.
+    wait: how the pause is spent, in seconds.
     Errors: PyMongoError where the database does not answer.
     """
     first = list(_look(store))
     if not first or again_after_seconds == 0:
         return first
     pause = (PERIODS_HELD + 1) * knobs().UPKEEP_SECONDS
-    time.sleep(pause if again_after_seconds is None else again_after_seconds)
+    wait(pause if again_after_seconds is None else again_after_seconds)
     named = {ObjectId(one.subject) for one in first if ObjectId.is_valid(one.subject)}
     again = set(_look(store, named))
     return [one for one in first if one in again]
