@@ -44,6 +44,7 @@ class Leaving:
         self._holding = holding
         self._courier = courier
         self._timers = timers
+        self._signals = 0
 
     @property
     def active(self) -> bool:
@@ -52,14 +53,15 @@ class Leaving:
 
     def signalled(self, registration: Registration | None) -> None:
         """The first signal drains, the second ends the tasks, the third waits for nothing."""
+        self._signals += 1
         if self.active:
             _log.info("draining: what runs is finished; a second signal ends it")
             self.drain(registration)
         elif self.mode is Mode.DRAINING:
             _log.info("ending what runs; it is given back, to run elsewhere")
             self.end_tasks()
-        else:
-            self.mode = Mode.OVER
+        elif self.mode is Mode.ENDING or self._signals > 2:
+            self.mode = Mode.OVER  # but a second one, while it says goodbye, changes nothing
 
     def time_is_up(self, registration: Registration | None) -> None:
         """Ends, and what runs too."""

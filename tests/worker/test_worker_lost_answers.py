@@ -1,5 +1,6 @@
 """It happened, but the worker was told that it failed: nothing is lost, nothing done twice."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +74,15 @@ def test_a_registration_whose_answer_was_lost_is_made_again(crew: Crew, proxy: P
     crew.worker("one", "--cores", "1")
     assert crew.ended(crew.submit("true"))["outcome"] == "success"
     assert len(proxy.lost) == 1
+
+
+def test_a_second_signal_while_it_says_goodbye_does_not_cut_it_short(crew: Crew, proxy: Proxy):
+    worker = crew.worker("one", "--cores", "1")
+    crew.registered()
+    proxy.lose_next(b"DELETE /workers", times=3)
+    worker.signal(signal.SIGTERM)
+    eventually(lambda: proxy.lost)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    assert len(proxy.lost) == 3
+    crew.nothing_left_in()
