@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import backlog, beside, graphs, idle, many, page, programs, stealing
+from tests.bench import backlog, beside, cost, graphs, idle, many, page, programs, stealing
 from tests.bench.figures import Figure, as_json, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +25,7 @@ MEASURES: dict[str, tuple[Callable[[int], list[Figure]], int, int]] = {
     "w4": (backlog.w4, 1_000_000, 100_000),
     "w5": (many.w5, 100_000, 2_000),
     "w6": (backlog.w6, 100_000, 2_000),
+    "cost": (cost.cost, 5000, 100),
     "idle": (idle.idle, 1000, 20),
     "stealing": (stealing.stealing, 2000, 200),
 }

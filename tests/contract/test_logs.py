@@ -25,6 +25,7 @@ def held(play: Play) -> tuple[Player, str, Item]:
 
 
 Held = tuple[Player, str, Item]
+NOW = "2026-11-22T06:51:14.123Z"
 
 
 def test_a_log_is_text_both_streams_in_the_order_in_which_they_came(play: Play, held: Held):
@@ -220,3 +221,51 @@ def test_the_worker_that_holds_the_task_may_read_its_log(held: Held):
     player, task, item = held
     player.report(item, log=[chunk(0, b"text")])
     assert player.api.get(f"tasks/{task}/log").content == b"text"
+
+
+# --- Where output is kept ---------------------------------------------------------------
+
+
+def test_output_that_comes_with_the_end_follows_what_came_before(play: Play, held: Held):
+    """It may be kept elsewhere; nobody sees that."""
+    player, task, item = held
+    assert player.report(item, log=[chunk(0, b"before\n")]).status_code == 200
+    with_end = [chunk(7, b"last\n", "stderr"), chunk(12, b"words\n")]
+    answer = player.report(
+        item, "terminated", exit_status="success", time_terminated=NOW, log=with_end
+    )
+    assert answer.status_code == 200
+    api = play.server.provider
+    assert api.get(f"tasks/{task}/log").content == b"before\nlast\nwords\n"
+    assert api.get(f"tasks/{task}/log?offset=9").content == b"st\nwords\n"
+    assert api.get(f"tasks/{task}/log?stream=stderr").content == b"last\n"
+    log = api.get(f"tasks/{task}/log?offset=18")
+    assert (log.content, log.headers["Banyan-Log-Next-Offset"]) == (b"", "18")
+    assert play.attempts(task)[0]["log_size_bytes"] == 18
+    assert "output" not in play.attempts(task)[0]
+    assert "output" not in api.get(f"tasks/{task}/current_attempt").json()["current_attempt"]
+
+
+@pytest.mark.parametrize("before", [b"", b"some"])
+@pytest.mark.parametrize("length", [1, 4096, 4097, 20_000])
+def test_output_with_the_end_comes_back_whatever_its_length(
+    play: Play, held: Held, before: bytes, length: int
+):
+    player, task, item = held
+    data = random.Random(length).randbytes(length)
+    if before:
+        player.report(item, log=[chunk(0, before)])
+    log = [chunk(len(before), data[:100]), chunk(len(before) + 100, data[100:])]
+    end = {"exit_status": "failure (1)", "time_terminated": NOW}
+    assert player.report(item, "terminated", **end, log=log).status_code == 200
+    assert play.server.provider.get(f"tasks/{task}/log?attempt=1").content == before + data
+
+
+def test_output_that_is_sent_again_with_the_end_stands_once(play: Play, held: Held):
+    """The worker did not hear that it had arrived."""
+    player, task, item = held
+    player.report(item, log=[chunk(0, b"once\n")])
+    end = {"exit_status": "success", "time_terminated": NOW}
+    again = [chunk(0, b"once\n"), chunk(5, b"more\n")]
+    assert player.report(item, "terminated", **end, log=again).status_code == 200
+    assert play.server.provider.get(f"tasks/{task}/log").content == b"once\nmore\n"

@@ -14,6 +14,7 @@ from pymongo.errors import BulkWriteError
 from pymongo.write_concern import WriteConcern
 
 from banyan.domain.lifecycle import Change
+from banyan.server.store import together
 from banyan.server.store.mongo import (
     BATCH,
     DUPLICATE_KEY,
@@ -28,6 +29,9 @@ from banyan.server.store.mongo import (
 # Samples of usage kept for one attempt; the oldest go first, the peaks stay.
 SAMPLES_MAX = 500
 _NO_GUARD: Mapping[str, Any] = {}
+_OPEN: Mapping[str, Any] = {"time_terminated": None}
+# Short output, which stands in the record (`logs.py`), is read by who asks for it.
+_WITHOUT_OUTPUT = {"output": 0}
 _MEASURED_MAX = 1000
 
 
@@ -49,9 +53,18 @@ def begin(store: Store, changes: Sequence[Change]) -> None:
     """Make the records of attempts that were just claimed.
 
     One that is forgotten in a crash is made again at the attempt's end: the task knows all
-    that stands in it.
+    that stands in it. One that is there already, because somebody was quick to end it, stays.
     """
-    _write(store, [_addition(one) for one in changes], FORGETTABLE)
+    time = now()
+    stamp = {"_created": time, "_updated": time, "_etag": new_etag()}
+    records = [{"_id": one.attempt_id, **one.attempt, **stamp} for one in changes]
+    if not records:
+        return
+    try:
+        collection = store["attempts"].with_options(write_concern=FORGETTABLE)
+        collection.insert_many(records, ordered=False)
+    except BulkWriteError as error:
+        _raise_unless_duplicates(error)
 
 
 def record(store: Store, changes: Sequence[Change]) -> None:
@@ -69,7 +82,20 @@ def report(store: Store, additions: Sequence[Addition]) -> None:
     So the end of a record that has one is left alone: `record` may have said `lost` already,
     and where that is still to be said, it will overwrite this.
     """
-    _write(store, additions, MAJORITY, {"time_terminated": None})
+    ends: dict[ObjectId, Document] = {}
+    others = []
+    stamp = {"_etag": new_etag(), "_updated": now()}
+    for one in additions:
+        if one.attempt_id in ends or one.lists or "time_terminated" not in one.fields:
+            others.append(one)
+        elif one.attempt_id:
+            ends[one.attempt_id] = {**one.fields, **one.peaks, **stamp}
+    if ends:
+        peaks = sorted({name for one in additions for name in one.peaks})
+        group = together.Each(_OPEN, ends, peaks)
+        if together.update(store, "attempts", [group], MAJORITY).count < len(ends):
+            others = list(additions)  # what was written is not written again
+    _write(store, others, MAJORITY, _OPEN)
 
 
 def _write(
@@ -94,8 +120,12 @@ def _write(
         collection = store["attempts"].with_options(write_concern=concern)
         collection.bulk_write(updates, ordered=False)
     except BulkWriteError as error:
-        if any(one["code"] != DUPLICATE_KEY for one in error.details["writeErrors"]):
-            raise
+        _raise_unless_duplicates(error)
+
+
+def _raise_unless_duplicates(error: BulkWriteError) -> None:
+    if any(one["code"] != DUPLICATE_KEY for one in error.details["writeErrors"]):
+        raise error
 
 
 def _update(one: Addition, guard: Mapping[str, Any]) -> UpdateOne:
@@ -119,13 +149,15 @@ def find(
     store: Store, attempt_ids: Collection[ObjectId], fields: Sequence[str] | None = None
 ) -> dict[ObjectId, Document]:
     """The records with these ids, by id, in one query."""
-    found = store["attempts"].find({"_id": {"$in": list(attempt_ids)}}, fields, batch_size=BATCH)
+    query = {"_id": {"$in": list(attempt_ids)}}
+    found = store["attempts"].find(query, fields or _WITHOUT_OUTPUT, batch_size=BATCH)
     return {attempt["_id"]: attempt for attempt in found}
 
 
-def of_task(store: Store, task_id: ObjectId) -> list[Document]:
+def of_task(store: Store, task_id: ObjectId, with_output: bool = False) -> list[Document]:
     """All attempts of a task, the first first."""
-    return list(store["attempts"].find({"task": task_id}).sort("attempt_count", 1))
+    fields = None if with_output else _WITHOUT_OUTPUT
+    return list(store["attempts"].find({"task": task_id}, fields).sort("attempt_count", 1))
 
 
 def mean_milliseconds(store: Store, names: Collection[str], owner: str) -> dict[str, int]:

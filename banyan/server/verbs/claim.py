@@ -21,7 +21,7 @@ from banyan.server.auth import attempt_token
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas import workers as schemas
 from banyan.server.shapes import SHAPES
-from banyan.server.store import attempts, claims, tasks
+from banyan.server.store import attempts, batches, claims, tasks
 from banyan.server.store.mongo import Document, now
 from banyan.server.verbs.leases import renewed
 
@@ -126,7 +126,7 @@ def _take(
 ) -> list[Document]:
     """Write the claims; returns the tasks that were won, as they are now."""
     changes = [one for one in decisions if isinstance(one, lifecycle.Change)]
-    written = tasks.apply(call.store, changes)
+    written = batches.apply(call.store, changes)
     attempts.begin(call.store, [c for c, w in zip(changes, written, strict=True) if w])
     by_id = {task["_id"]: task for task in chosen}
     taken = [{**by_id[c.task_id], **w} for c, w in zip(changes, written, strict=True) if w]

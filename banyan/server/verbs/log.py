@@ -34,7 +34,7 @@ def log(call: Call) -> Answer:
         raise BanyanError("not_found", f"{told} for newer (LOGS_TOTAL_BYTES_MAX)")
     # Whether it is complete is read first: output that comes in between is read as well.
     complete = attempt.get("time_terminated") is not None
-    text, end = logs.read(call.store, attempt["_id"], offset, stream)
+    text, end = logs.read(call.store, attempt, offset, stream)
     headers = _headers(attempt["attempt_count"], end, complete)
     etag = f'"{attempt["_id"]}-{end}-{int(complete)}"'
     return Answer(text, headers={**headers, "ETag": etag}, wait_for=topics)
@@ -51,7 +51,7 @@ def _number(call: Call, name: str) -> int | None:
 
 def _attempt(call: Call, task: Document, wanted: int | None) -> Document | None:
     """The attempt asked for, else the latest; None where there has been none yet."""
-    every = attempts.of_task(call.store, task["_id"])
+    every = attempts.of_task(call.store, task["_id"], with_output=True)
     if wanted is None:
         return every[-1] if every else None
     for attempt in every:

@@ -21,7 +21,7 @@ from banyan.server.calls import Answer, Call
 from banyan.server.schemas.attempts import EXECUTION_DATA
 from banyan.server.schemas.tasks import SCHEMA
 from banyan.server.scoped import missing
-from banyan.server.store import attempts, logs, tasks
+from banyan.server.store import attempts, batches, logs, tasks
 from banyan.server.store.mongo import Document, now
 from banyan.server.verbs.leases import check_token
 
@@ -183,11 +183,14 @@ def _write(call: Call, decided: Mapping[int, tuple[Report, Change]]) -> dict[int
     The output first, then the attempts' records, then the tasks: whoever sees that a task has
     ended finds how its attempt ended, and all that it wrote.
     """
-    chunks = [chunk for report, change in decided.values() for chunk in _chunks(report, change)]
-    logs.append(call.store, chunks)
-    attempts.report(call.store, [_record(*pair) for pair in decided.values()])
+    output = {index: _chunks(*pair) for index, pair in decided.items()}
+    short = {i: output[i] for i in output if _ends(decided[i][1]) and logs.is_short(output[i])}
+    apart = [chunk for i in output.keys() - short.keys() for chunk in output[i]]
+    logs.append(call.store, apart)
+    records = [_record(*pair, short.get(index, [])) for index, pair in decided.items()]
+    attempts.report(call.store, records)
     writing = {i: change for i, (_, change) in decided.items() if change.set}
-    written = dict(zip(writing, tasks.apply(call.store, list(writing.values())), strict=True))
+    written = dict(zip(writing, batches.apply(call.store, list(writing.values())), strict=True))
     won = {i: fields for i in decided if (fields := written.get(i, {})) is not None}
     for index in won:
         topic = "log" if decided[index][0].data.get("log") else "task"
@@ -207,7 +210,12 @@ def _chunks(report: Report, change: Change) -> list[logs.Chunk]:
     ]
 
 
-def _record(report: Report, change: Change) -> attempts.Addition:
+def _ends(change: Change) -> bool:
+    return "time_terminated" in change.attempt
+
+
+def _record(report: Report, change: Change, output: list[logs.Chunk]) -> attempts.Addition:
+    """output: what of it stands in the record itself."""
     log_end = max(
         (one["offset"] + len(one["data"]) for one in report.data.get("log", ())), default=0
     )
@@ -215,4 +223,5 @@ def _record(report: Report, change: Change) -> attempts.Addition:
     if log_end:
         peaks["log_size_bytes"] = log_end
     lists = {name: report.data[name] for name in _LISTS if report.data.get(name)}
-    return attempts.Addition(change.attempt_id, change.task_id, change.attempt, lists, peaks)
+    fields = {**change.attempt, "output": logs.in_record(output)} if output else change.attempt
+    return attempts.Addition(change.attempt_id, change.task_id, fields, lists, peaks)

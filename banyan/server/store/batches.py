@@ -1,0 +1,92 @@
+"""The guarded write of many tasks at once that claims and reports make: half its usual price.
+
+As `tasks.apply`, whose rules hold here too, but one statement for all changes of a kind
+instead of one for each. What it does not learn that way is which tasks were lost; it reads
+them again where not all were won. A task that was won, and changed again by somebody before
+that, then counts as lost. So it is only for those who look at the task anew when they have
+lost: a claim does not hand it out, a report decides again. See docs/adr/0006.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bson import ObjectId
+
+from banyan.domain.lifecycle import Change
+from banyan.server.store import tasks, together
+from banyan.server.store.mongo import BATCH, MAJORITY, Document, Store, new_etag, now
+
+Indexed = Mapping[int, Change]
+
+
+def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:
+    """For each change the fields that were written, or None where it lost a race."""
+    whole, others = _sorted(changes)
+    written: dict[int, Document | None] = dict.fromkeys(range(len(changes)))
+    if whole:
+        etag, time = new_etag(), now()
+        stamp = {"_etag": etag, "_updated": time}
+        own = {index: {**change.set, **stamp} for index, change in whole.items()}
+        count = together.update(store, "tasks", _alike(whole, own), MAJORITY).count
+        won = whole if count == len(whole) else _won(store, whole, etag)
+        written.update({index: own[index] for index in won})
+    written.update(zip(others, tasks.apply(store, list(others.values())), strict=True))
+    return [written[index] for index in range(len(changes))]
+
+
+def _sorted(changes: Sequence[Change]) -> tuple[dict[int, Change], dict[int, Change]]:
+    """What sets whole fields, once for each task; and the others. By their places."""
+    whole: dict[int, Change] = {}
+    others: dict[int, Change] = {}
+    seen: set[ObjectId] = set()
+    for index, change in enumerate(changes):
+        if change.task_id in seen or any("." in name for name in change.set):
+            others[index] = change
+        else:
+            whole[index] = change
+        seen.add(change.task_id)
+    return whole, others
+
+
+def _alike(changes: Indexed, own: Mapping[int, Document]) -> list[together.Each]:
+    """One group for all that expect and take away the same."""
+    kinds: dict[str, dict[int, Change]] = {}
+    for index, change in changes.items():
+        expected = {name: v for name, v in change.expected.items() if name != _ATTEMPT}
+        kinds.setdefault(repr((expected, change.unset)), {})[index] = change
+    return [
+        together.Each(
+            _guard(list(alike.values())),
+            {change.task_id: own[index] for index, change in alike.items()},
+            unset=next(iter(alike.values())).unset,
+        )
+        for alike in kinds.values()
+    ]
+
+
+_ATTEMPT = "holder.attempt"
+
+
+def _guard(alike: Sequence[Change]) -> dict[str, Any]:
+    """What they expect. An attempt is one task's for ever, so any of theirs will do."""
+    expected = dict(alike[0].expected)
+    if _ATTEMPT in expected:
+        expected[_ATTEMPT] = {"$in": [change.expected[_ATTEMPT] for change in alike]}
+    return expected
+
+
+def _won(store: Store, changes: Indexed, etag: str) -> list[int]:
+    query = {"_id": {"$in": [change.task_id for change in changes.values()]}}
+    found = store["tasks"].find(query, ["_etag", _ATTEMPT], batch_size=BATCH)
+    now_there = {task["_id"]: task for task in found}
+    won = []
+    for index, change in changes.items():
+        task = now_there.get(change.task_id, {})
+        claimed = "holder" in change.set and _attempt_in(task) == change.attempt_id
+        if claimed or task.get("_etag") == etag:
+            won.append(index)
+    return won
+
+
+def _attempt_in(task: Document) -> Any:
+    return task.get("holder", {}).get("attempt")
