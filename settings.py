@@ -17,6 +17,10 @@ SERVER_THREADS = 8  # requests in work at one time in one server process
 AUTH_FAILURES_PER_MINUTE = 30
 ALLOW_PLAIN_HTTP = False  # clients: send tokens over http beyond this machine, too
 
+# --- What it says on standard error -------------------------------------------------------
+LOG_FORMAT = "text"  # or "json": one object a line
+LOG_LEVEL = ""  # debug, info (with a line for each request), warning, error; empty: as usual
+
 # --- Leases ----------------------------------------------------------------------------
 LEASE_SECONDS = 60.0  # a worker that is silent for so long has lost its attempts
 LEASE_MARGIN_SECONDS = 15.0  # and after this much more its tasks are given out again

@@ -139,6 +139,13 @@ def _complete(instruction: str) -> int:
 
 
 def _tell(error: BanyanError) -> None:
+    import logging  # only what goes wrong pays for it
+
+    from banyan import logs
+
+    if logs.in_json():
+        logging.error(error.message, extra={"word": error.word, "issues": error.issues})
+        return
     click.echo(f"banyan: {error.message}", err=True)
     for name, issue in _flat(error.issues):
         click.echo(f"  {name}: {issue}" if name else f"  {issue}", err=True)

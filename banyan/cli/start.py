@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from banyan.cli.logging_option import log_format
 from banyan.cli.owner import owner_arguments, with_owner_options
 from banyan.config import data_directory, knobs
 from banyan.errors import BanyanError
@@ -40,6 +41,7 @@ def _server_options(command: Callable[..., int]) -> Callable[..., int]:
         is_flag=True,
         help="A proxy ends TLS in front of it; its X-Forwarded-For is believed.",
     )
+    @log_format
     @click.option("--processes", type=click.IntRange(1, 64), help="Server processes. [default: 1]")
     @functools.wraps(command)
     def with_options(**options: Any) -> int:

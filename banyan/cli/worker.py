@@ -12,6 +12,7 @@ import click
 
 from banyan import profiles
 from banyan.cli.connection import TLS_CA_HELP
+from banyan.cli.logging_option import log_format
 from banyan.cli.owner import owner_options, with_owner_options
 from banyan.cli.words import duration_seconds, pairs, size_bytes
 from banyan.cli.workers import drain_command, invite_command, list_command, remove_command
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 )
 @click.option("--idle-limit", metavar="TIME", help="End after this time with nothing to do.")
 @with_owner_options
+@log_format
 @click.option(
     "--standalone",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

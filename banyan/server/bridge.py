@@ -7,14 +7,18 @@ that spares the queues between threads that a streaming bridge needs for each re
 import io
 import json
 import logging
+import re
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from pymongo.errors import PyMongoError
 
+from banyan import logs
 from banyan.errors import BanyanError
 
 Environ = dict[str, Any]
@@ -22,6 +26,9 @@ WSGIApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 Header = tuple[bytes, bytes]
 
 logger = logging.getLogger(__name__)
+
+_REQUEST_ID = "HTTP_X_REQUEST_ID"
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,26 @@ def call(application: WSGIApplication, environ: Environ, body: bytes) -> Answer:
 
     The environment is copied: applications write into it, and may be asked again.
     """
+    request = request_id(environ)
+    began = monotonic()
+    about = {"method": environ["REQUEST_METHOD"], "path": environ["PATH_INFO"]}
+    with logs.about(request_id=request, **about):
+        answer = _answer(application, environ, body)
+        if logger.isEnabledFor(logging.INFO):
+            facts = {"status": answer.status, "milliseconds": round(1000 * (monotonic() - began))}
+            logger.info("answered", extra=facts)
+    if answer.status >= 500 or _REQUEST_ID in environ:
+        answer.headers.append((b"x-request-id", request.encode()))
+    return answer
+
+
+def request_id(environ: Environ) -> str:
+    """By what a request is found in the log: as its caller says, else a new one."""
+    given = str(environ.get(_REQUEST_ID, ""))
+    return given if _ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _answer(application: WSGIApplication, environ: Environ, body: bytes) -> Answer:
     try:
         return _call(application, {**environ, "wsgi.input": io.BytesIO(body)})
     except BanyanError as error:
@@ -101,7 +128,7 @@ def call(application: WSGIApplication, environ: Environ, body: bytes) -> Answer:
         logger.warning("the database is away", exc_info=True)
         return error_answer(BanyanError("unavailable", "the database is away: try again soon"))
     except Exception:
-        logger.exception("%s %s failed", environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        logger.exception("a request failed")
         return error_answer(BanyanError("internal", "a bug in Banyan; its log has the details"))
 
 

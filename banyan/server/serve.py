@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 
+from banyan import logs
 from banyan.config import knobs
 from banyan.server import exposure
 from banyan.server.app import create_app
@@ -106,9 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--behind-proxy", action="store_true", help="believe X-Forwarded-For")
     options = parser.parse_args(arguments)
     tls = exposure.pair(options.tls_cert, options.tls_key)
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.begin("server", logging.WARNING, "%(asctime)s %(levelname)s %(name)s: ")
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each bad request
     listener = socket.socket(fileno=options.fd)
     serve(listener, os.environ["BANYAN_MONGO_URI"], tls, options.behind_proxy)

@@ -12,7 +12,7 @@ import sys
 import threading
 from types import FrameType
 
-from banyan import profiles
+from banyan import logs, profiles
 from banyan.errors import EXIT_OK, BanyanError
 from banyan.server import keeping
 from banyan.server.directory import DirectoryLock
@@ -36,7 +36,7 @@ def run(options: Options) -> int:
     Errors: `data_directory_in_use`, `no_mongod`; `usage` where the port is taken;
     `unavailable` where something does not come up or keeps dying.
     """
-    logging.basicConfig(level=logging.WARNING, format="banyan: %(message)s")
+    logs.begin("supervisor", logging.WARNING, "banyan: ")
     keeping.rules()  # what is no rule is told now, and not by upkeep, again and again
     woken = threading.Event()
     stack = Stack(options, woken)

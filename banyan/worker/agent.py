@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Callable
 from typing import Any
+from banyan import logs
 
 from banyan.config import knobs
 from banyan.domain.resources import Grant, ResourceError, capacity_from, normalise_capacity
@@ -360,7 +361,7 @@ def main(options: Options) -> int:
     Errors: BanyanError `usage` (token, resources), `data_directory_in_use`, and what the
     server says of the token or of the worker's removal.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    logs.begin("worker", logging.INFO, "%(levelname)s ")
     token = read_token(options.token_file)
     identity.check(options)
     Secrets(options.secrets_file).check()

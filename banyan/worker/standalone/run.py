@@ -9,12 +9,12 @@ import hashlib
 import logging
 import select
 import signal
-import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from banyan import logs
 from banyan.config import knobs
 from banyan.domain.resources import (
     Capacity,
@@ -234,7 +234,7 @@ def main(options: Options, file: Path, directory: Path | None) -> int:
     directory: for output and the journal; None: FILE.d.
     Errors: BanyanError `usage` (file, resources), `data_directory_in_use`.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    logs.begin("worker", logging.INFO, "%(levelname)s ")
     tasks = read_tasks(file)
     try:
         total = capacity_from(normalise_capacity(inventory.resources(options)))
