@@ -355,7 +355,9 @@ VIRTUAL_RESOURCES = {
                 "item": f"{SCHEMAS}.answers:TASK_TIMES",
                 "collection": f"{SCHEMAS}.answers:TASKS_COUNTED",
             },
-            "parameters": {"collection": ["where", "by"]},
+            "parameters": {
+                "collection": ["where", "by", "window", "from", "to", "buckets"],
+            },
             "roles": TASK_USERS,
             "title": "Statistics",
         },
@@ -390,7 +392,11 @@ VIRTUAL_RESOURCES = {
             "kind": "view",
             "levels": ["item", "collection"],
             "function": f"{VERBS}.statistics:of_workers",
-            "answer": f"{SCHEMAS}.answers:WORKERS_COUNTED",
+            "answer": {
+                "item": f"{SCHEMAS}.answers:WORKER_NOW",
+                "collection": f"{SCHEMAS}.answers:WORKERS_COUNTED",
+            },
+            "parameters": {"collection": ["window", "from", "to", "buckets"]},
             "roles": TASK_USERS,
             "title": "Capacity, reserved and used",
         },

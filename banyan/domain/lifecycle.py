@@ -154,7 +154,9 @@ def claim(task: Task, holder: Mapping[str, Any], attempt: Mapping[str, Any]) -> 
         **attempt,
         "task": task["_id"],
         "owner": task["owner"],
+        "queue": task.get("queue"),
         "attempt_count": attempt_count,
+        "time_available": task.get("available_since"),
     }
     return Change(task["_id"], {"state": state}, fields, ("wake_at",), holder["attempt"], record)
 
@@ -258,7 +260,9 @@ def _of_holder(task: Task) -> dict[str, Any]:
     return {
         "task": task["_id"],
         "owner": task["owner"],
+        "queue": task.get("queue"),
         "attempt_count": task["attempt_count"],
+        "time_available": task.get("available_since"),
         "worker": holder["worker"],
         "account": holder["account"],
         "granted_resources": holder["granted"],

@@ -38,7 +38,8 @@ class Caught(monitoring.CommandListener):
         self.commands: list[Item] = []
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
-        self.commands.append(dict(event.command))
+        if event.command:  # those by which a new connection signs in are not told
+            self.commands.append(dict(event.command))
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
         pass

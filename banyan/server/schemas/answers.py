@@ -106,6 +106,12 @@ GRAPH = _object(
     truncated={"type": "boolean"},
 )
 _COUNTS: Rules = {"type": "dict", "valuesrules": _COUNT}
+_RESOURCES = _object(cores=_NUMBER, memory_bytes=_NUMBER, gpu_count=_NUMBER)
+_WINDOW = _object(**{"from": _TIME, "to": _TIME, "bucket_milliseconds": _COUNT})
+_SPREAD: Rules = {
+    **_object(count=_COUNT, mean=_NUMBER, p50=_NUMBER, p90=_NUMBER, p99=_NUMBER, max=_NUMBER),
+    "nullable": True,
+}
 TASK_TIMES = _TIMES
 TASKS_COUNTED = _object(
     count=_COUNT,
@@ -114,12 +120,37 @@ TASKS_COUNTED = _object(
     by_queue=_COUNTS,
     by_owner=_COUNTS,
     by_name=_COUNTS,
-    running_milliseconds={
-        **_object(mean=_NUMBER, p50=_NUMBER, p90=_NUMBER, p99=_NUMBER, max=_NUMBER),
-        "nullable": True,
-    },
+    by_tag={"type": "dict", "valuesrules": _COUNTS},
+    window=_WINDOW,
+    ended=_COUNTS,
+    ended_per_second=_NUMBER,
+    cpu_seconds=_NUMBER,
+    waiting_milliseconds=_SPREAD,
+    running_milliseconds=_SPREAD,
+    buckets=_list(
+        _object(
+            time=_TIME,
+            ended=_COUNT,
+            failed=_COUNT,
+            cores=_NUMBER,
+            memory_bytes=_NUMBER,
+            gpu_count=_NUMBER,
+        )
+    ),
+    truncated={"type": "boolean"},
 )
-_RESOURCES = _object(cores=_NUMBER, memory_bytes=_NUMBER, gpu_count=_NUMBER)
+_WORKERS = {
+    "capacity": _RESOURCES,
+    "reserved": _RESOURCES,
+    "used": _RESOURCES,
+}
+WORKER_NOW = _object(count=_COUNT, running=_COUNT, **_WORKERS)
 WORKERS_COUNTED = _object(
-    count=_COUNT, capacity=_RESOURCES, reserved=_RESOURCES, used=_RESOURCES, running=_COUNT
+    count=_COUNT,
+    running=_COUNT,
+    by_mode=_COUNTS,
+    by_queue=_COUNTS,
+    **_WORKERS,
+    window=_WINDOW,
+    buckets=_list(_object(time=_TIME, count=_NUMBER, running=_NUMBER, **_WORKERS)),
 )

@@ -47,6 +47,7 @@ SCHEMA: dict[str, Any] = {
     "task": {"type": "objectid"},
     "attempt_count": {"type": "integer"},
     "owner": {"type": "string"},
+    "queue": {"type": "string", "nullable": True},
     "worker": {"type": "objectid"},
     "account": {"type": "string"},
     "granted_resources": {
@@ -61,6 +62,7 @@ SCHEMA: dict[str, Any] = {
             "custom": {"type": "dict", "valuesrules": {"type": "number"}},
         },
     },
+    "time_available": {"type": "datetime", "nullable": True},
     "time_claimed": {"type": "datetime"},
     "time_started": _TIME,
     "time_terminated": _TIME,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from banyan.config import knobs
+from banyan.domain.tallies import BUCKETS_MAX
 
 Parameter = dict[str, Any]
 
@@ -21,6 +22,10 @@ def _query(description: str, schema: Mapping[str, Any]) -> Parameter:
 
 def _header(description: str, **more: Any) -> Parameter:
     return {"in": "header", "description": description, "schema": {"type": "string"}, **more}
+
+
+_TIME = {"type": "string", "format": "date-time"}
+_GROUP = r"(state|outcome|queue|owner|name|tags\.[A-Za-z0-9_-]{1,64})"
 
 
 def _number(least: int, most: int) -> dict[str, Any]:
@@ -39,11 +44,22 @@ QUERY: Mapping[str, Parameter] = {
     "offset": _query("The byte from which to read.", _number(0, 10**15 - 1)),
     "stream": _query("Only one of the two.", {"type": "string", "enum": ["stdout", "stderr"]}),
     "by": _query(
-        "What to count by, with commas between: state, outcome, queue, owner, name.",
+        "What to count by, with commas between: state, outcome, queue, owner, name, "
+        "or a tag as in tags.sweep.",
         {
             "type": "string",
-            "pattern": "^(state|outcome|queue|owner|name)(,(state|outcome|queue|owner|name))*$",
+            "pattern": f"^{_GROUP}(,{_GROUP})*$",
         },
+    ),
+    "window": _query(
+        "What was over so long a time, too: a duration as in `24 hours`. [24 hours]",
+        {"type": "string"},
+    ),
+    "from": _query("What was since then, too; in place of `window`.", _TIME),
+    "to": _query("The end of that time. [now]", _TIME),
+    "buckets": _query(
+        "Into how many parts that time is cut; they begin at round times. [24]",
+        _number(1, BUCKETS_MAX),
     ),
 }
 HEADERS: Mapping[str, Parameter] = {

@@ -8,7 +8,7 @@ import contextlib
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import CollectionInvalid
 
-from banyan.server.store import duties
+from banyan.server.store import duties, statistics, tallies
 from banyan.server.store.mongo import Store
 
 UPKEEP = "upkeep"
@@ -49,6 +49,7 @@ INDEXES = {
             name="spare",
             partialFilterExpression={"state": "running", "holder.spare": True},
         ),
+        IndexModel([("open_parents", ASCENDING)], name="open_parents", sparse=True),
         IndexModel(
             [("unsettled", ASCENDING)],
             name="unsettled",
@@ -84,6 +85,8 @@ INDEXES = {
             [("owner", ASCENDING), ("state", ASCENDING), ("_id", ASCENDING)], name="owner_state_id"
         ),
         IndexModel([("name", ASCENDING), ("_id", ASCENDING)], name="name_id"),
+        # How many there are of each kind: counted here, without a look at any task.
+        IndexModel([(name, ASCENDING) for name in statistics.KINDS], name=statistics.INDEX),
     ],
     "attempts": [
         IndexModel([("task", ASCENDING), ("attempt_count", ASCENDING)], name="task_count"),
@@ -95,6 +98,9 @@ INDEXES = {
             [("attempt", ASCENDING), ("offset", ASCENDING)], name="attempt_offset", unique=True
         ),
     ],
+    # Each says itself until when it is kept.
+    "tallies": [IndexModel([("until", ASCENDING)], name="until", expireAfterSeconds=0)],
+    "worker_samples": [IndexModel([("until", ASCENDING)], name="until", expireAfterSeconds=0)],
     "workers": [IndexModel([("account", ASCENDING)], name="account")],
     "accounts": [IndexModel([("name", ASCENDING)], name="name", unique=True)],
     "tokens": [IndexModel([("account", ASCENDING)], name="account")],

@@ -68,6 +68,12 @@ def states(store: Store, task_ids: Iterable[ObjectId]) -> dict[ObjectId, str]:
     return {task["_id"]: task["state"] for task in found}
 
 
+def newest(store: Store, query: Mapping[str, Any], limit: int) -> list[ObjectId]:
+    """The ids of the tasks that match, the newest first; at most so many."""
+    found = store["tasks"].find(query, ["_id"], batch_size=BATCH)
+    return [task["_id"] for task in found.sort("_id", -1).limit(limit)]
+
+
 def held_by(
     store: Store, workers: Collection[ObjectId], fields: Sequence[str] | None = None
 ) -> list[Document]:

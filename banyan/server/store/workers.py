@@ -100,3 +100,13 @@ def find(store: Store, worker_id: ObjectId) -> Document | None:
 def live(store: Store) -> list[Document]:
     """All workers that have their lease."""
     return list(store["workers"].find({"mode": {"$nin": GONE}, **_alive()}))
+
+
+def count_by_mode(store: Store, account: str | None) -> dict[str, int]:
+    """How many workers of this account (None: of all) there are in each mode."""
+    pipeline: list[Document] = [
+        {"$match": {} if account is None else {"account": account}},
+        {"$group": {"_id": "$mode", "count": {"$sum": 1}}},
+        {"$sort": {"_id": 1}},
+    ]
+    return {row["_id"]: row["count"] for row in store["workers"].aggregate(pipeline)}

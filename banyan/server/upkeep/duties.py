@@ -1,11 +1,18 @@
 """The periodic duties; each may be done by several processes at once without harm."""
 
+import time
+from collections.abc import Callable
+
 from banyan.server.calls import Context
 from banyan.server.settle import settle_ended
-from banyan.server.store import tasks, workers
+from banyan.server.store import samples, tallies, tasks, workers
+from banyan.server.store.mongo import now
 from banyan.server.verbs.release import give_back
+from banyan.server.verbs.statistics import now_of
 
 SETTLE_SECONDS = 10.0
+TALLY_SECONDS = 5.0
+SAMPLE_SECONDS = 20.0
 
 
 def leases(context: Context) -> None:
@@ -36,4 +43,33 @@ def delays(context: Context) -> None:
         context.signals.signal("available")
 
 
-DUTIES = (leases, releases, delays)
+def tally(context: Context) -> bool:
+    """Add up what has ended, a bounded part of it; whether there is more."""
+    return tallies.advance(context.store) > 0
+
+
+def sample(context: Context) -> bool:
+    """Note what workers have and what of it is in use."""
+    samples.put(context.store, now(), now_of(context.store, workers.live(context.store)))
+    return False
+
+
+class Seldom:
+    """A duty that is not done in every round, unless it has left something undone."""
+
+    def __init__(self, seconds: float, duty: Callable[[Context], bool]) -> None:
+        self.__name__ = duty.__name__
+        self._seconds = seconds
+        self._duty = duty
+        self._due = 0.0
+
+    def __call__(self, context: Context) -> None:
+        """Do it if it is time."""
+        begun = time.monotonic()
+        if begun >= self._due:
+            self._due = begun + self._seconds
+            if self._duty(context):
+                self._due = begun
+
+
+DUTIES = (leases, releases, delays, Seldom(TALLY_SECONDS, tally), Seldom(SAMPLE_SECONDS, sample))
