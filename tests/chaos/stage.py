@@ -55,6 +55,11 @@ class Post:
     def living(self) -> bool:
         return self.agent is not None and self.agent.process.poll() is None
 
+    @property
+    def registered(self) -> bool:
+        """Whether the agent there has told who it is."""
+        return (self.directory / "worker.json").exists()
+
     def tasks(self) -> list[int]:
         """The processes that the launcher has started."""
         return children_of(self.launcher)
@@ -110,7 +115,9 @@ class Stage:
         for post in self.posts:
             self._start_worker(post)
         for post in self.posts:
-            eventually((post.directory / "worker.json").exists, READY_SECONDS)
+            eventually(lambda one=post: one.registered or not one.living, READY_SECONDS)
+            assert post.agent is not None, "it was started just now"
+            assert post.registered, post.agent.stderr
 
     def _start_server(self) -> None:
         data = ["--data", str(self.directory / "server"), "--port", str(getattr(self, "port", 0))]
@@ -126,10 +133,11 @@ class Stage:
         token = self.directory / "server" / "credentials"
         own = ["--token-file", str(token), "--state-directory", str(post.directory)]
         own += ["--cores", "4", "--memory", "2 GiB", "--host", post.name]
+        own += ["--run-as", "root"] if os.geteuid() == 0 else []
         program = [*_BANYAN, "worker", "--url", self.wire.url, *own]
-        post.agent = self.processes.start(
-            self.ground.command(post.name, program), self.clock["worker"]
-        )
+        # All networks of a stage are on this machine.
+        environment = {**self.clock["worker"], "BANYAN_ALLOW_PLAIN_HTTP": "1"}
+        post.agent = self.processes.start(self.ground.command(post.name, program), environment)
 
     def revive(self) -> None:
         """Start again what has died, but for what a fault keeps down."""
