@@ -1,6 +1,7 @@
 """`banyan stats`: how many tasks there are, how long they take, how busy the workers are."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from banyan.client.api import Client
 from banyan.domain.units import format_bytes, format_duration
 
 _SPARKS = "▁▂▃▄▅▆▇█"
+Document = Mapping[str, Any]
 
 
 @click.command("stats")
@@ -19,7 +21,22 @@ _SPARKS = "▁▂▃▄▅▆▇█"
 @click.argument("tasks", nargs=-1, metavar="[TASK]...")
 @click.option("--queue", help="Only of this queue.")
 @click.option("--tag", multiple=True, metavar="KEY=VALUE", help="Only with this tag.")
-@click.option("--by", default="state,outcome,queue", show_default=True, help="What to count by.")
+@click.option(
+    "--by",
+    default="state,outcome,queue",
+    show_default=True,
+    help="What to count by; also: owner, name, tags.KEY.",
+)
+@click.option(
+    "--window", default="24 hours", show_default=True, metavar="DURATION", help="How far back."
+)
+@click.option(
+    "--buckets",
+    type=click.IntRange(1, 1000),
+    default=48,
+    show_default=True,
+    help="Into how many parts that time is cut.",
+)
 @as_json
 def stats_command(
     client: Client,
@@ -27,29 +44,28 @@ def stats_command(
     queue: str | None,
     tag: tuple[str, ...],
     by: str,
+    window: str,
+    buckets: int,
     as_json: bool,
 ) -> None:
     """How many tasks, how long they took, and how busy the workers are.
 
+    On a terminal what was over time is drawn; in a pipe there is a line for each part of it.
+
     \b
     Example:
-      banyan stats --tag sweep=7 --by state,outcome
+      banyan stats --tag sweep=7 --by state,tags.model --window "2 hours"
     """
     like = filters(None, None, queue, tag)
     where = select(client, tasks, like).where if tasks or like else None
-    counted, workers = client.statistics(where, by.split(",")), client.worker_statistics()
+    counted = client.statistics(where, by.split(","), window=window, buckets=buckets)
+    workers = client.worker_statistics(window=window, buckets=buckets)
     if as_json:
         print_json({"tasks": counted, "workers": workers})
         return
-    counts = [
-        (name.removeprefix("by_").upper(), value, str(count))
-        for name, values in counted.items()
-        if name.startswith("by_") and isinstance(values, dict)
-        for value, count in sorted(values.items())
-    ]
-    print_table(("BY", "VALUE", "TASKS"), [*counts, ("ALL", "", str(counted["count"]))])
+    _print_counts(counted)
     _print_times(counted)
-    _print_buckets(counted)
+    _print_past(counted)
     _print_workers(workers)
 
 
@@ -61,7 +77,20 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_SPARKS[round(value / top * (len(_SPARKS) - 1))] for value in values)
 
 
-def _print_times(counted: Mapping[str, Any]) -> None:
+def _print_counts(counted: Document) -> None:
+    counts = {
+        **{name: counted[name] for name in counted if name.startswith("by_") and name != "by_tag"},
+        **{f"tag {name}": values for name, values in counted.get("by_tag", {}).items()},
+    }
+    rows = [
+        (name.removeprefix("by_"), value, str(count))
+        for name, values in counts.items()
+        for value, count in sorted(values.items())
+    ]
+    print_table(("BY", "VALUE", "TASKS"), [*rows, ("all", "", str(counted["count"]))])
+
+
+def _print_times(counted: Document) -> None:
     rows = [
         (name.removesuffix("_milliseconds"), *(_duration(times.get(one)) for one in _MEASURES))
         for name, times in counted.items()
@@ -79,22 +108,56 @@ def _duration(milliseconds: float | None) -> str:
     return "" if milliseconds is None else format_duration(round(milliseconds))
 
 
-def _print_buckets(counted: Mapping[str, Any]) -> None:
-    """What is told over time, drawn."""
-    buckets = counted.get("buckets") or []
-    numbers = {
-        name
-        for bucket in buckets
-        for name, value in bucket.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    for name in sorted(numbers):
-        values = [bucket.get(name) or 0 for bucket in buckets]
-        click.echo(f"{name:<24} {sparkline(values)} {max(values):g} at most")
+def _number(amount: float) -> str:
+    return f"{amount:g}"
 
 
-def _print_workers(workers: Mapping[str, Any]) -> None:
-    shown = {"cores": "{:g}".format, "memory_bytes": format_bytes, "gpu_count": "{:g}".format}
+def _cores(amount: float) -> str:
+    return f"{amount:.3g}"
+
+
+def _memory(amount: float) -> str:
+    return format_bytes(round(amount))
+
+
+# Of each bucket: what it is called, and how it is written.
+_SHOWN: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "ended": ("ended", _number),
+    "failed": ("failed", _number),
+    "cores": ("cores", _cores),
+    "memory_bytes": ("memory", _memory),
+    "gpu_count": ("gpus", _cores),
+}
+
+
+def _print_past(counted: Document) -> None:
+    """What was over time: drawn on a terminal, in a pipe the numbers."""
+    buckets = counted["buckets"]
+    ended = sum(counted["ended"].values())
+    told = ", ".join(f"{count} {word}" for word, count in counted["ended"].items())
+    since = counted["window"]["from"]
+    click.echo()
+    click.echo(
+        f"{ended} attempts ended since {since}, {counted['ended_per_second'] * 60:.3g} a minute"
+        + (f": {told}" if told else "")
+    )
+    if counted.get("truncated"):
+        click.echo("(of the newest 10000 of these tasks)")
+    if not sys.stdout.isatty():
+        rows = [
+            (bucket["time"], *(write(bucket[name]) for name, (_, write) in _SHOWN.items()))
+            for bucket in buckets
+        ]
+        print_table(("SINCE", *(title.upper() for title, _ in _SHOWN.values())), rows)
+        return
+    for name, (title, write) in _SHOWN.items():
+        values = [bucket[name] for bucket in buckets]
+        if name in ("ended", "cores") or any(values):
+            click.echo(f"{title:<8}{sparkline(values)} {write(max(values))} at most")
+
+
+def _print_workers(workers: Document) -> None:
+    shown = {"cores": _cores, "memory_bytes": _memory, "gpu_count": _number}
     rows = [
         (name.split("_")[0], *(write(workers.get(part, {}).get(name, 0)) for part in _PARTS))
         for name, write in shown.items()

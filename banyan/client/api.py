@@ -234,15 +234,27 @@ class Client:
     # --- counts ------------------------------------------------------------------------
 
     def statistics(
-        self, where: Mapping[str, Any] | None = None, by: Sequence[str] = ("state", "outcome")
+        self,
+        where: Mapping[str, Any] | None = None,
+        by: Sequence[str] = ("state", "outcome"),
+        *,
+        window: str | None = None,
+        buckets: int = 24,
     ) -> Document:
-        """`count`, `by_state` and the like of tasks that match, and how long attempts took."""
-        params = {"by": ",".join(by), **({"where": where} if where else {})}
-        return self._body("GET", "/tasks/statistics", params=params)
+        """`count`, `by_state` and the like of tasks that match.
 
-    def worker_statistics(self) -> Document:
-        """`capacity`, `reserved` and `used` of all live workers together."""
-        return self._body("GET", "/workers/statistics")
+        by:     state, outcome, queue, owner, name, or a tag as in tags.sweep.
+        window: a duration like "24 hours": what was since then, too: `ended`,
+                `waiting_milliseconds`, `running_milliseconds`, and `buckets` of it.
+        """
+        params = {"by": ",".join(by), **({"where": where} if where else {})}
+        over = {"window": window, "buckets": buckets} if window else {}
+        return self._body("GET", "/tasks/statistics", params={**params, **over})
+
+    def worker_statistics(self, *, window: str | None = None, buckets: int = 24) -> Document:
+        """`capacity`, `reserved` and `used` of all live workers together; what they were, too."""
+        params = {"window": window, "buckets": buckets} if window else None
+        return self._body("GET", "/workers/statistics", params=params)
 
     # -----------------------------------------------------------------------------------
 

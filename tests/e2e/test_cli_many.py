@@ -293,6 +293,26 @@ def test_top_and_the_workers(stack: Stack) -> None:
     stack.call("cancel", id)
 
 
+def test_stats_tell_what_was_over_time(stack: Stack) -> None:
+    sweep = ("submit", "-q", "--array", "1-3", "--tag", "set=s", "--", "sh", "-c", "exit ${X:-0}")
+    stack.text(*sweep)
+    stack.text("wait", "--tag", "set=s")
+    asked = ("stats", "--tag", "set=s", "--by", "state,tags.set", "--window", "2h")
+    told = stack.json(*asked, "--json", "--buckets", "4")["tasks"]
+    assert told["by_tag"] == {"set": {"s": 3}}
+    assert told["ended"] == {"success": 3}
+    assert told["running_milliseconds"]["count"] == 3
+    assert sum(bucket["ended"] for bucket in told["buckets"]) == 3
+    plain = stack.text(*asked, "--buckets", "4").splitlines()
+    assert any(line.startswith("3 attempts ended since ") for line in plain)
+    (titles,) = (place for place, line in enumerate(plain) if line.startswith("SINCE "))
+    ended = [line.split()[1] for line in plain[titles + 1 : titles + 1 + len(told["buckets"])]]
+    assert sum(map(int, ended)) == 3
+    drawn = stack.on_a_terminal(*asked, "--buckets", "4")
+    assert re.search(r"ended +▁*█ 3 at most", drawn)
+    assert "SINCE" not in drawn
+
+
 def test_a_worker_is_drained_and_removed(stack: Stack) -> None:
     (worker,) = stack.text("worker", "list", "-q").splitlines()
     more = stack.processes.banyan(
