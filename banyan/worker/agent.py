@@ -114,7 +114,7 @@ class Agent:
             sweep(self._workers, spare=known)
         self._state.forget_outputs(but=set(known))
         if last and known:  # the server may have moved, or be another one
-            self._courier.send(Errand("recognition", "GET", f"/workers/{last.worker}"))
+            self._take_over(last._replace(takeovers=last.takeovers + 1), known)
             return
         for attempt in known:
             self._holding.lose(attempt)
@@ -122,12 +122,21 @@ class Agent:
             self._courier.send(Errand("removal of the last", "DELETE", f"/workers/{last.worker}"))
         self._register()
 
+    def _take_over(self, last: Identity, known: list[str]) -> None:
+        """Asks whether the server knows the worker; what it had claimed and not begun goes back.
+
+        The number is kept before it is used, so that no two agents have the same.
+        """
+        self._keep(last)
+        body = {"attempts": known, "takes_over": last.takeovers}
+        self._courier.send(Errand("recognition", "POST", f"/workers/{last.worker}/beat", body))
+
     def _recognised(self, event: mailbox.Done) -> None:
         """Whether the server knows the worker whose attempts are taken over."""
         last = self._state.identity()
         if last and event.answer and event.answer["mode"] in ("active", "draining"):
             _log.info("taking over %d attempts", len(self._holding.attempts))
-            self._work_as(last.worker, last.lease_seconds)
+            self._work_as(last)
             return
         for attempt in self._holding.attempts:
             self._holding.lose(attempt)
@@ -143,17 +152,20 @@ class Agent:
         }
         self._courier.send(Errand("registration", "POST", "/workers", body))
 
-    def _work_as(self, worker: str, lease_seconds: float) -> None:
-        self._workers.add(worker)
-        self._holding.worker = worker
+    def _keep(self, identity: Identity) -> None:
         try:
-            self._state.keep_identity(Identity(worker, lease_seconds))
+            self._state.keep_identity(identity)
         except OSError as error:
             _log.error("%s: the next worker here will not take the tasks over", error)
+
+    def _work_as(self, identity: Identity) -> None:
+        self._workers.add(identity.worker)
+        self._holding.worker = identity.worker
+        self._keep(identity)
         self._drained = False
         self._registration = Registration(
-            worker,
-            lease_seconds,
+            identity.worker,
+            identity.lease_seconds,
             self._connect,
             self._box,
             lambda: self._holding.attempts + self._ahead.attempts,
@@ -337,7 +349,7 @@ class Agent:
             len(self._ledger.total.gpus),
             self._options.url,
         )
-        self._work_as(worker["_id"], worker["lease_seconds"])
+        self._work_as(Identity(worker["_id"], worker["lease_seconds"]))
 
     # --- the launcher ----------------------------------------------------------------
 

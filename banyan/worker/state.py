@@ -25,6 +25,7 @@ class Identity(NamedTuple):
 
     worker: str
     lease_seconds: float
+    takeovers: int = 0  # by agents after the first
 
 
 class StateDirectory:
@@ -47,7 +48,8 @@ class StateDirectory:
         """The worker that was here last; None after an orderly end."""
         try:
             kept: dict[str, Any] = json.loads((self.path / _IDENTITY).read_text())
-            return Identity(str(kept["worker"]), float(kept["lease_seconds"]))
+            takeovers = int(kept.get("takeovers", 0))
+            return Identity(str(kept["worker"]), float(kept["lease_seconds"]), takeovers)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

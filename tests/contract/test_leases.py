@@ -226,6 +226,27 @@ def test_what_a_worker_has_not_heard_of_is_given_back_after_a_while(
     assert word(player.end(item)) == (409, "lease_lost")
 
 
+def test_who_takes_over_gives_back_at_once_what_it_does_not_know(play: Play):
+    player, task, item = held(play)
+    (kept,) = play.submit()
+    (other,) = player.claim(1)
+    assert player.beat(attempts=[other["attempt_id"]], takes_over=1).json()["lost"] == []
+    assert play.task(task)["state"] == "available"
+    assert play.task(kept)["state"] == "running"
+    assert word(player.end(item)) == (409, "lease_lost")
+
+
+def test_a_takeover_that_arrives_late_or_twice_gives_nothing_back(play: Play):
+    player = play.player()
+    assert player.beat(attempts=[], takes_over=2).status_code == 200
+    (task,) = play.submit()
+    (item,) = player.claim(1)
+    for number in (1, 2):
+        assert player.beat(attempts=[], takes_over=number).status_code == 200
+    assert play.task(task)["state"] == "running"
+    assert player.end(item).status_code == 200
+
+
 # --- Steal ---------------------------------------------------------------------------------
 
 

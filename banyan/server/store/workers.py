@@ -81,6 +81,13 @@ def signal(store: Store, worker_ids: Collection[ObjectId]) -> None:
     store["workers"].update_many({"_id": {"$in": list(worker_ids)}}, update)
 
 
+def take_over(store: Store, worker_id: ObjectId, number: int) -> bool:
+    """Note that the process behind a worker is another now; False where that was noted before."""
+    earlier = {"_id": worker_id, "takeovers": {"$not": {"$gte": number}}}
+    update = {"$set": {"takeovers": number}}
+    return store["workers"].update_one(earlier, update).modified_count == 1
+
+
 def want(store: Store, worker_id: ObjectId, attempts: list[ObjectId]) -> None:
     """Leave word for a worker that an idle one would take these attempts' tasks."""
     update = {"$inc": {"wanted.number": 1}, "$set": {"wanted.attempts": attempts}}

@@ -19,7 +19,7 @@ from banyan.server import validation
 from banyan.server.calls import Answer, Call
 from banyan.server.render import dumps
 from banyan.server.schemas import workers as schemas
-from banyan.server.store import tasks
+from banyan.server.store import tasks, workers
 from banyan.server.store.mongo import Document, now
 from banyan.server.verbs.leases import renewed
 from banyan.server.verbs.release import give_back
@@ -36,6 +36,11 @@ def beat(call: Call) -> Answer:
     body = validation.demand(schemas.BEAT, {} if call.body is None else call.body)
     fields = {"used": body["used"]} if "used" in body else {}
     worker = renewed(call, call.item_id, fields)
+    # Who has just taken over has claimed nothing yet: the list is of all that there is. A request
+    # that arrives a second time, or after the next one has taken over, says nothing of that kind.
+    number = body.get("takes_over")
+    takes_over = number is not None and workers.take_over(call.store, call.item_id, number)
+    unheard_of = timedelta(0) if takes_over else UNHEARD_OF
     held = tasks.held_by(call.store, [call.item_id])
     wanted = worker.get("wanted", _NOTHING_WANTED)
     if body.get("wanted_number") == wanted["number"]:
@@ -47,7 +52,7 @@ def beat(call: Call) -> Answer:
             for task in held
             if task["state"] == State.PENDING_CANCELLATION
         ],
-        "lost": _reconcile(call, held, body["attempts"]) if "attempts" in body else [],
+        "lost": _reconcile(call, held, body["attempts"], unheard_of) if "attempts" in body else [],
         "wanted": wanted,
     }
     etag = hashlib.sha1(dumps(orders), usedforsecurity=False).hexdigest()
@@ -61,7 +66,9 @@ def beat(call: Call) -> Answer:
     )
 
 
-def _reconcile(call: Call, held: Iterable[Document], known: list[ObjectId]) -> list[Any]:
+def _reconcile(
+    call: Call, held: Iterable[Document], known: list[ObjectId], unheard_of: timedelta
+) -> list[Any]:
     """What the worker thinks it holds and does not; and the other way round, give it back."""
     by_attempt = {task["holder"]["attempt"]: task for task in held}
     unknown = by_attempt.keys() - set(known)
@@ -69,7 +76,7 @@ def _reconcile(call: Call, held: Iterable[Document], known: list[ObjectId]) -> l
     stale = [
         by_attempt[one]
         for one in unknown
-        if time - by_attempt[one]["holder"]["claimed"] > UNHEARD_OF
+        if time - by_attempt[one]["holder"]["claimed"] >= unheard_of
     ]
     if stale:
         give_back(call.context, stale, "its worker does not know of it")
