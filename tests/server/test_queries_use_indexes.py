@@ -241,7 +241,8 @@ HOT: dict[str, Callable[[Bench], Any]] = {
     "own tasks, newest first": own(sort="-_created"),
     "own tasks in a state": own(where='{"state":"running"}'),
     "own tasks of a name": own(where='{"name":"nobody"}'),
-    "a workers's attempts": lambda bench: bench.ask(
+    "own attempts": lambda bench: bench.ask("provider", "GET", "/attempts"),
+    "a worker's attempts": lambda bench: bench.ask(
         "operator", "GET", "/attempts", where=json.dumps({"worker": str(ObjectId())})
     ),
 }  # fmt: skip
@@ -277,6 +278,10 @@ ASKED: dict[str, tuple[str, str, str, str]] = {
     "output": ("output", "find", "attempt", "attempt_offset"),
     "history": ("output", "find", "task", "task_count"),
     "own, newest first": ("own tasks, newest first", "find", "owner", "owner_created"),
+    "own in a state": ("own tasks in a state", "find", "state", "owner_state_id"),
+    "own of a name": ("own tasks of a name", "find", "name", "name_id"),
+    "own attempts": ("own attempts", "find", "owner", "owner_id"),
+    "a worker's attempts": ("a worker's attempts", "find", "worker", "worker_id"),
 }
 
 
