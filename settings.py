@@ -381,6 +381,14 @@ VIRTUAL_RESOURCES = {
             "title": "Finish what runs and take nothing new",
         },
         "running": {
+        "resume": {
+            "kind": "action",
+            "levels": ["item"],
+            "function": f"{VERBS}.workers:resume",
+            "body": f"{SCHEMAS}.answers:NOTHING",
+            "roles": ["operator", "worker"],
+            "title": "Take tasks again, after a drain",
+        },
             "kind": "view",
             "levels": ["item"],
             "function": f"{VERBS}.workers:running",

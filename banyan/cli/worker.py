@@ -15,7 +15,13 @@ from banyan.cli.connection import TLS_CA_HELP
 from banyan.cli.logging_option import log_format
 from banyan.cli.owner import owner_options, with_owner_options
 from banyan.cli.words import duration_seconds, pairs, size_bytes
-from banyan.cli.workers import drain_command, invite_command, list_command, remove_command
+from banyan.cli.workers import (
+    drain_command,
+    invite_command,
+    list_command,
+    remove_command,
+    resume_command,
+)
 from banyan.errors import EXIT_OK, BanyanError
 
 if TYPE_CHECKING:
@@ -113,7 +119,7 @@ def worker_command(
     return agent.main(_options(url, token_file.absolute(), given, trusted))
 
 
-for _command in (list_command, invite_command, drain_command, remove_command):
+for _command in (list_command, invite_command, drain_command, resume_command, remove_command):
     worker_command.add_command(_command)
 
 

@@ -1,4 +1,4 @@
-"""`banyan worker list`, `drain` and `remove`: the workers that there are."""
+"""`banyan worker list`, `drain`, `resume` and `remove`: the workers that there are."""
 
 import base64
 import shlex
@@ -59,6 +59,20 @@ def drain_command(client: Client, workers: tuple[str, ...]) -> None:
     """
     for id in _find(client, workers):
         client.drain_worker(id)
+
+
+@click.command("resume")
+@with_client("worker")
+@_workers
+def resume_command(client: Client, workers: tuple[str, ...]) -> None:
+    """Let drained workers take tasks again.
+
+    \b
+    Example:
+      banyan worker resume rack7
+    """
+    for id in _find(client, workers):
+        client.resume_worker(id)
 
 
 @click.command("remove")

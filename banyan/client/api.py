@@ -227,6 +227,10 @@ class Client:
         """It finishes what it runs and takes nothing new."""
         self.transport.request("POST", f"/workers/{id}/drain", json={}, repeatable=True)
 
+    def resume_worker(self, id: str) -> None:
+        """It takes tasks again, after a drain."""
+        self.transport.request("POST", f"/workers/{id}/resume", json={}, repeatable=True)
+
     def remove_worker(self, id: str) -> None:
         """It ends, and what it runs is given back."""
         self.transport.request("DELETE", f"/workers/{id}")

@@ -68,7 +68,11 @@ class Agent:
         self._registration: Registration | None = None
         self._workers: set[str] = set()  # all that this state directory may have tasks of
         self._leaving = Leaving(
-            options.shutdown_seconds, self._holding, self._courier, self._timers
+            options.shutdown_seconds,
+            self._holding,
+            self._courier,
+            self._timers,
+            state.note_drain,
         )
         self._limits = Limits(options, self._timers)
         self._releases = 0  # under way
@@ -136,6 +140,8 @@ class Agent:
         last = self._state.identity()
         if last and event.answer and event.answer["mode"] in ("active", "draining"):
             _log.info("taking over %d attempts", len(self._holding.attempts))
+            if self._state.forget_drain():  # that ended with the agent; an operator's stays
+                self._courier.send(Errand("resumption", "POST", f"/workers/{last.worker}/resume"))
             self._work_as(last)
             return
         for attempt in self._holding.attempts:

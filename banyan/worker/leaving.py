@@ -6,6 +6,7 @@ still the server's business.
 
 import enum
 import logging
+from collections.abc import Callable
 
 from banyan.errors import BanyanError
 from banyan.worker.courier import Courier, Errand
@@ -35,15 +36,21 @@ class Leaving:
     """The mode, and the ways from one to the next."""
 
     def __init__(
-        self, shutdown_seconds: float, holding: Holding, courier: Courier, timers: Timers
+        self,
+        shutdown_seconds: float,
+        holding: Holding,
+        courier: Courier,
+        timers: Timers,
+        note_drain: Callable[[], None],
     ) -> None:
-        """`shutdown_seconds` is what tasks get to end in."""
+        """shutdown_seconds: what tasks get to end in; note_drain: tells the next agent here."""
         self.mode = Mode.ACTIVE
         self.failure: BanyanError | None = None  # why it cannot go on
         self._shutdown_seconds = shutdown_seconds
         self._holding = holding
         self._courier = courier
         self._timers = timers
+        self._note_drain = note_drain
         self._signals = 0
 
     @property
@@ -81,6 +88,7 @@ class Leaving:
         """Takes nothing new, and leaves when what runs has ended."""
         self.mode = Mode.DRAINING
         if registration and self._holding.busy:
+            self._note_drain()
             self._courier.send(Errand("drain", "POST", f"/workers/{registration.worker}/drain"))
 
     def end_tasks(self) -> None:

@@ -5,6 +5,7 @@ which server), the launcher's socket, and `output/` with the output of attempts 
 delivered yet. One agent at a time, by the lock; it must never be shared between machines.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ from banyan.errors import BanyanError
 from banyan.worker.launcher import OUTPUT
 
 _IDENTITY = "worker.json"
+_DRAINS = "drains"  # is there while the worker drains of its own accord
 
 
 class Identity(NamedTuple):
@@ -62,6 +64,20 @@ class StateDirectory:
     def forget_identity(self) -> None:
         """After the end of the registration."""
         (self.path / _IDENTITY).unlink(missing_ok=True)
+        (self.path / _DRAINS).unlink(missing_ok=True)
+
+    def note_drain(self) -> None:
+        """The worker takes nothing new until its own end: the next agent is not bound by that."""
+        with contextlib.suppress(OSError):  # a full disk: the next agent drains on
+            (self.path / _DRAINS).touch()
+
+    def forget_drain(self) -> bool:
+        """Whether the agent before this one was draining of its own accord; asked once."""
+        try:
+            (self.path / _DRAINS).unlink()
+        except OSError:
+            return False
+        return True
 
     def output_of(self, attempt: str) -> Path:
         """Where the output of an attempt lies, as long as it is not delivered."""

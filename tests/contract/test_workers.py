@@ -189,6 +189,20 @@ def test_a_draining_worker_finishes_what_runs_and_takes_nothing_new(play: Play):
     assert (play.task(task)["outcome"], play.task(more)["state"]) == ("success", "available")
 
 
+def test_a_drained_worker_takes_tasks_again_once_it_is_resumed(play: Play):
+    player = play.player()
+    (task,) = play.submit(1)
+    operator = play.server.operator
+    operator.post(f"workers/{player.id}/drain")
+    for _ in range(2):
+        answer = operator.post(f"workers/{player.id}/resume")
+        assert (answer.status_code, answer.json()["mode"]) == (200, "active")
+    assert player.beat().json()["mode"] == "active"
+    assert [item["_id"] for item in player.claim()] == [task]
+    assert word(operator.post(f"workers/{player.id}/resume", {"x": 1})) == (422, "invalid")
+    assert word(play.server.provider.post(f"workers/{player.id}/resume")) == (403, "forbidden")
+
+
 def test_a_worker_may_drain_itself_and_repeat_it(play: Play):
     player = play.player()
     for _ in range(2):

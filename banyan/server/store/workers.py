@@ -67,11 +67,14 @@ def mark_lost(store: Store) -> int:
     return store["workers"].update_many(lapsed, update).modified_count
 
 
-def set_mode(store: Store, worker_id: ObjectId, mode: str) -> Document | None:
-    """Change the mode, and wake the worker's held beat."""
+def set_mode(
+    store: Store, worker_id: ObjectId, mode: str, before: str | None = None
+) -> Document | None:
+    """Change the mode, and wake the worker's held beat; None where it is not `before` any more."""
     fields = {"mode": mode, "signal": new_etag(), "_etag": new_etag(), "_updated": now()}
+    query = {"_id": worker_id, **({"mode": before} if before else {})}
     return store["workers"].find_one_and_update(
-        {"_id": worker_id}, {"$set": fields}, return_document=ReturnDocument.AFTER
+        query, {"$set": fields}, return_document=ReturnDocument.AFTER
     )
 
 

@@ -41,10 +41,19 @@ def register(call: Call) -> Answer:
 
 def drain(call: Call) -> Answer:
     """POST /workers/<id>/drain: it finishes what runs and takes nothing new."""
+    return _change(call, "active", "draining")
+
+
+def resume(call: Call) -> Answer:
+    """POST /workers/<id>/resume: it takes tasks again; one that is lost or off stays so."""
+    return _change(call, "draining", "active")
+
+
+def _change(call: Call, before: str, after: str) -> Answer:
     validation.demand(NOTHING, {} if call.body is None else call.body)
     worker = _own(call)
-    if worker["mode"] == "active":
-        worker = workers.set_mode(call.store, worker["_id"], "draining") or worker
+    if worker["mode"] == before:
+        worker = workers.set_mode(call.store, worker["_id"], after, before) or worker
         aftermath.tell_workers(call.context, {worker["_id"]})
     return Answer({**represent.worker(call, worker), "_status": "OK"})
 
