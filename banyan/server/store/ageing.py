@@ -88,7 +88,8 @@ def remove_output(store: Store, attempts: Collection[ObjectId]) -> None:
     """Take the output of attempts away; that it is gone is said before it goes."""
     which = {"_id": {"$in": list(attempts)}}
     said = {"time_log_removed": now(), "_etag": new_etag(), "_updated": now()}
-    store["attempts"].update_many({**which, "time_log_removed": None}, {"$set": said})
+    update = {"$set": said, "$unset": {"output": ""}}  # and what is short, in the record
+    store["attempts"].update_many({**which, "time_log_removed": None}, update)
     store["log_chunks"].delete_many({"attempt": which["_id"]})
 
 

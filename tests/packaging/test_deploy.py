@@ -1,0 +1,174 @@
+"""What lies in deploy/: systemd accepts the units, and each command there is one of ours.
+
+There is no systemd and no container at work here: what a restart by the unit comes to is
+played with its signals, and the compose file is held to what can be told from its text.
+"""
+
+import configparser
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from banyan.cli.main import banyan
+from banyan.config import knobs
+from tests.harness import Processes, Server, eventually
+from tests.harness.processes import ROOT
+from tests.worker.crew import Crew
+
+yaml = pytest.importorskip("yaml")  # comes with schemathesis
+
+DEPLOY = ROOT / "deploy"
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+# Environment variables of ours that are no knobs.
+OTHERS = {"BANYAN_DATA", "BANYAN_TLS_CA", "BANYAN_URL", "BANYAN_WORKER_OPTIONS"}
+NEWER_THAN_252 = "Unknown key 'DelegateSubgroup' in section [Service], ignoring."
+KNOWN_OF_A_SERVICE = {
+    "image", "build", "command", "networks", "volumes", "healthcheck", "restart", "init", "user",
+    "environment", "ports", "depends_on", "stop_grace_period", "secrets",
+}  # fmt: skip
+
+
+def settings_of(unit: Path) -> dict[str, str]:
+    """The section [Service], the last value of each key."""
+    text = re.sub(r"\\\n\s*", "", unit.read_text())
+    parser = configparser.ConfigParser(strict=False, interpolation=None, comment_prefixes="#")
+    parser.optionxform = str  # type: ignore[method-assign,assignment]
+    parser.read_string(text)
+    return dict(parser["Service"])
+
+
+def environment_of(text: str) -> dict[str, str]:
+    """Lines like `NAME=value`, also those that are commented out."""
+    return dict(re.findall(r"^#?(BANYAN_\w+)=(.*)$", text, re.MULTILINE))
+
+
+def understood(words: list[str]) -> dict[str, Any]:
+    """What our command line makes of these words, without doing it."""
+    group = banyan.make_context("banyan", words)
+    name, command, rest = banyan.resolve_command(group, words)
+    assert command is not None
+    return command.make_context(name, rest).params
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path):
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("there is no systemd-analyze here")
+    # The program of the unit has to be there; here it is somewhere else.
+    for one in UNITS:
+        text = one.read_text().replace("/opt/banyan/bin/banyan", sys.executable)
+        (tmp_path / one.name).write_text(text)
+    checked = subprocess.run(
+        [program, "verify", str(tmp_path / unit.name)], capture_output=True, text=True, timeout=60
+    )
+    assert checked.returncode == 0, checked.stderr
+    said = [line for line in checked.stderr.splitlines() if not line.endswith(NEWER_THAN_252)]
+    assert said == []
+
+
+def test_the_units_start_what_the_command_line_understands():
+    token = "/run/token"
+    for unit in UNITS:
+        settings = settings_of(unit)
+        program, *words = settings["ExecStart"].split()
+        assert program == "/opt/banyan/bin/banyan"
+        options = environment_of((DEPLOY / "worker.env").read_text())["BANYAN_WORKER_OPTIONS"]
+        values = {"${BANYAN_URL}": "http://head:5100", "${CREDENTIALS_DIRECTORY}/token": token}
+        filled = [values.get(word, word) for word in words if word != "$BANYAN_WORKER_OPTIONS"]
+        if "$BANYAN_WORKER_OPTIONS" in words:
+            filled += options.split()
+            assert understood(filled)["queue"] == ("default", "night")
+        understood(filled)
+
+
+def test_every_variable_is_a_knob_and_every_value_one_of_its_kind():
+    texts = [path.read_text() for path in [*UNITS, *DEPLOY.glob("*.env")]]
+    given = [pair for text in texts for pair in environment_of(text).items()]
+    given += re.findall(r"\b(BANYAN_\w+)=(\S*)", "".join(texts))
+    given += [
+        (name, value)
+        for service in COMPOSE["services"].values()
+        for name, value in service.get("environment", {}).items()
+    ]
+    assert len(given) > 10
+    known = vars(knobs())
+    for name, value in given:
+        knob = known.get(name.removeprefix("BANYAN_"))
+        assert knob is not None or name in OTHERS, name
+        if isinstance(knob, int | float) and not isinstance(knob, bool):
+            type(knob)(value)
+
+
+# --- compose -----------------------------------------------------------------------------
+
+
+def test_the_compose_file_hangs_together():
+    services = COMPOSE["services"]
+    assert set(services) == {"mongo", "server", "worker"}
+    for name, service in services.items():
+        assert set(service) <= KNOWN_OF_A_SERVICE, name
+        assert ("image" in service) != ("build" in service)
+        assert set(service["networks"]) <= set(COMPOSE["networks"])
+        assert {one.split(":")[0] for one in service["volumes"]} <= set(COMPOSE["volumes"])
+        assert set(service.get("secrets", ())) <= set(COMPOSE["secrets"])
+        for other in service.get("depends_on", {}):
+            assert "test" in services[other]["healthcheck"]
+    used = {one.split(":")[0] for service in services.values() for one in service["volumes"]}
+    assert used == set(COMPOSE["volumes"])
+
+
+def test_compose_starts_what_the_command_line_understands():
+    server, worker = (COMPOSE["services"][name]["command"] for name in ("server", "worker"))
+    assert understood(server)["behind_proxy"]
+    assert understood(worker)["run_as"] == "banyan"
+    build = COMPOSE["services"]["server"]["build"]
+    dockerfile = (DEPLOY / build["context"] / build["dockerfile"]).resolve().read_text()
+    assert 'ENTRYPOINT ["banyan"]' in dockerfile
+    extras = re.findall(r"/src\[([a-z,]+)\]", dockerfile)[0].split(",")
+    assert set(extras) <= set(re.findall(r'"(\w+)": [A-Z]+,', (ROOT / "setup.py").read_text()))
+
+
+def test_nothing_of_compose_is_open_to_other_machines():
+    services = COMPOSE["services"]
+    published = [port for one in services.values() for port in one.get("ports", ())]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert COMPOSE["networks"]["database"]["internal"]
+    assert services["worker"]["networks"] == ["workers"]
+    assert services["worker"]["volumes"] == ["worker:/state"]  # the admin's token is not its own
+
+
+# --- what a restart comes to -------------------------------------------------------------
+
+
+def test_a_restart_of_the_worker_keeps_what_runs(
+    serve: Callable[..., Server], processes: Processes, tmp_path: Path
+):
+    """SIGTERM to the agent alone, SIGKILL after a while, and the same command again."""
+    settings = settings_of(DEPLOY / "systemd" / "banyan-worker.service")
+    assert (settings["KillMode"], settings["Restart"]) == ("process", "always")
+    crew = Crew(processes, serve(), tmp_path)
+    worker = crew.worker()
+    task = crew.submit(f"touch {tmp_path}/on; until test -e {tmp_path}/go; do sleep 0.1; done")
+    eventually((tmp_path / "on").exists, 30)
+    worker.signal(signal.SIGTERM)
+    eventually(lambda: "draining" in worker.stderr)
+    assert worker.process.poll() is None  # it waits for the task
+    worker.kill()
+    again = crew.worker()
+    eventually(lambda: "taking over 1 attempts" in again.stderr, 30)
+    (tmp_path / "go").touch()
+    assert crew.ended(task)["outcome"] == "success"
+    assert crew.statuses(task) == ["success"]
+    after = crew.submit("true")
+    assert crew.ended(after)["outcome"] == "success"  # the next agent takes new ones, too
+    crew.dismiss()
