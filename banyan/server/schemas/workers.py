@@ -83,5 +83,5 @@ BEAT: dict[str, Any] = {
     },
     "used": _USED,
     "wanted_number": {"type": "integer", "min": 0},
-    "takes_over": {"type": "integer", "min": 1, "dependencies": "attempts"},
+    "takes_over": {"type": "integer", "min": 1},
 }
