@@ -1,7 +1,8 @@
 """`scripts/bench [--quick] [NAME ...]`: measures, prints a table, writes it to files too.
 
-Without names it runs all but `peers`, which installs other queues in an environment of its
-own and runs them beside Banyan. `--write PAGE` puts the tables into that page.
+Without names it runs all but `scale`, the simulation of docs/scale.md, and `peers`, which
+installs other queues in an environment of its own and runs them beside Banyan. `--write PAGE`
+puts the tables into that page.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import backlog, beside, cost, graphs, idle, many, page, programs, stealing
+from tests.bench import backlog, beside, cost, graphs, idle, many, page, programs, scale, stealing
 from tests.bench.figures import Figure, as_json, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,24 +31,28 @@ MEASURES: dict[str, tuple[Callable[[int], list[Figure]], int, int]] = {
     "stealing": (stealing.stealing, 2000, 200),
 }
 PEERS = "peers"
+SCALE = "scale"
 
 
 def main() -> None:
     """The table goes to standard output as Markdown."""
     asked = _arguments()
+    begin = time.monotonic()
     if PEERS in asked.names:
-        begin = time.monotonic()
         rounds = asked.size or (1 if asked.quick else beside.ROUNDS)
         ratios, table = beside.peers(rounds, asked.quick, [n for n in asked.names if n != PEERS])
         report(PEERS, ratios, asked, f"{table}\n\n", time.monotonic() - begin)
         return
-    begin = time.monotonic()
-    figures: list[Figure] = []
+    if SCALE in asked.names:
+        figures, table = scale.scale(asked.size or (20 if asked.quick else 1000))
+        report(SCALE, figures, asked, f"{table}\n\n", time.monotonic() - begin)
+        return
+    figures = []
     for name in asked.names or MEASURES:
         print(f"{name} …", file=sys.stderr, flush=True)
         measure, size, small = MEASURES[name]
         figures += measure(asked.size or (small if asked.quick else size))
-    report("figures", figures, asked, "", time.monotonic() - begin)
+    report(SCALE if names == [SCALE] else "figures", figures, asked, "", time.monotonic() - begin)
 
 
 def _arguments() -> argparse.Namespace:
@@ -56,10 +61,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="of each measure; of peers: rounds")
     parser.add_argument("--out", type=Path, default=ROOT / "bench-results", help="where files go")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables there too")
-    known = f"of {', '.join(MEASURES)}; or {PEERS}, and which: {', '.join(beside.WORK)}"
+    known = f"of {', '.join(MEASURES)}; or {SCALE}; or {PEERS}, and which: {', '.join(beside.WORK)}"
     parser.add_argument("names", nargs="*", metavar="NAME", help=known)
     asked = parser.parse_args()
-    names = {PEERS, *beside.WORK} if PEERS in asked.names else set(MEASURES)
+    names = {PEERS, *beside.WORK} if PEERS in asked.names else {*MEASURES, SCALE}
     unknown = set(asked.names) - names
     if unknown:
         parser.error(f"no measure {min(unknown)!r}; known: {known}")

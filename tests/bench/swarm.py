@@ -8,6 +8,7 @@ JSON. A process of its own, so that what it costs can be told from what it measu
 import asyncio
 import json
 import os
+import random
 import sys
 import time
 from collections.abc import Awaitable
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import orjson
 import uvloop
 
+from tests.bench.figures import percentile
 from tests.bench.wire import Wire
 
 LEASE_PARTS = 4  # a beat and a held claim last a quarter of the lease, as a worker has it
@@ -27,7 +29,7 @@ class Swarm:
     """What all simulated workers share: the order, and what they find.
 
     order: {"url", "token", "workers", "batch", "mode": drain|idle, "seconds", "tasks",
-    "beat_seconds"}; drain ends after so many tasks, idle after so many seconds.
+    "task_seconds", "beat_seconds"}; drain ends after so many tasks, idle after so many seconds.
     """
 
     def __init__(self, order: dict[str, Any]) -> None:
@@ -82,11 +84,15 @@ class Worker:
         return {**named, "max": self._cores, "fits": fits, "start": True, "ahead": 0}
 
     async def drain(self) -> None:
-        """Claims and ends until all is done."""
+        """Claims, lets the time of a task pass, and ends, until all is done."""
+        task_seconds = self._swarm.order["task_seconds"]
+        # Those that start at one moment would ask at one moment ever after.
+        await asyncio.sleep(random.uniform(0, task_seconds))
         while not self._swarm.over.is_set():
             asked = self._work.ask("POST", "/tasks/claim", self._claim())
             items = (await self._swarm.timed("claim", asked))["_items"]
             if items:
+                await asyncio.sleep(random.uniform(0.5, 1.5) * task_seconds)
                 reports = [end_of(item) for item in items]
                 await self._swarm.timed("end", self._work.ask("PATCH", "/tasks", reports))
                 self._swarm.end(len(items))
@@ -96,7 +102,7 @@ class Worker:
     async def beat(self) -> None:
         """Beats that are not held, so that their time is the server's."""
         every = self._swarm.order["beat_seconds"]
-        await asyncio.sleep(every * int.from_bytes(os.urandom(2)) / 65536)
+        await asyncio.sleep(random.uniform(0, every))
         while not self._swarm.over.is_set():
             body = {"used": {"cores": 0.5, "memory_bytes": 1 << 30}}
             await self._swarm.timed("beat", self._beats.ask("POST", self._path("beat"), body))
@@ -169,11 +175,16 @@ async def work(order: dict[str, Any]) -> dict[str, Any]:
         "seconds": seconds,
         "cpu_seconds": time.process_time() - cpu,
         "ended": swarm.ended,
-        "took": swarm.took,
+        "took": {name: _summary(seconds) for name, seconds in swarm.took.items()},
         "requests": sum(map(len, swarm.took.values())),
         "errors": swarm.errors[:10],
         "error_count": len(swarm.errors),
     }
+
+
+def _summary(seconds: list[float]) -> dict[str, float]:
+    """Milliseconds that half of them, and all but one in a hundred, did not exceed."""
+    return {f"p{percent}": percentile(seconds, percent) * 1000 for percent in (50, 99)}
 
 
 def _say(line: str) -> None:
