@@ -52,7 +52,7 @@ def main() -> None:
         print(f"{name} …", file=sys.stderr, flush=True)
         measure, size, small = MEASURES[name]
         figures += measure(asked.size or (small if asked.quick else size))
-    report(SCALE if names == [SCALE] else "figures", figures, asked, "", time.monotonic() - begin)
+    report("figures", figures, asked, "", time.monotonic() - begin)
 
 
 def _arguments() -> argparse.Namespace:
