@@ -11,22 +11,21 @@ import logging
 import select
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import Any
-from banyan import logs
 
+from banyan import logs
 from banyan.config import knobs
-from banyan.domain.resources import Grant, ResourceError, capacity_from, normalise_capacity
+from banyan.domain.resources import ResourceError, capacity_from, normalise_capacity
 from banyan.errors import EXIT_OK, BanyanError
 from banyan.worker import identity, inventory, mailbox, wire
-from banyan.worker.ahead import Ahead
 from banyan.worker.claims import wish_for
 from banyan.worker.connection import Connection
 from banyan.worker.courier import Courier, Errand
 from banyan.worker.holding import Holding
 from banyan.worker.leaving import GIVE_UP, Leaving, Mode
 from banyan.worker.ledger import Ledger
+from banyan.worker.line import OVERDUE, Line
 from banyan.worker.link import Link
 from banyan.worker.modes import IDLE, TIME_UP, Limits
 from banyan.worker.options import Options
@@ -61,9 +60,9 @@ class Agent:
         total = capacity_from(resources)
         others = others_beside(lambda: self._link.pid, total.cores) if options.polite else None
         self._ledger = Ledger(total, inventory.cpus(options), others)
-        self._ahead = Ahead()
         self._courier = Courier(self._connect(), self._box)
         self._holding = Holding(options, state, self._link, self._ledger, self._courier.reports)
+        self._line = Line(self._holding, self._ledger, self._timers, self._release)
         self._usage = Usage(lambda: self._link.pid)
         self._registration: Registration | None = None
         self._workers: set[str] = set()  # all that this state directory may have tasks of
@@ -140,9 +139,9 @@ class Agent:
         last = self._state.identity()
         if last and event.answer and event.answer["mode"] in ("active", "draining"):
             _log.info("taking over %d attempts", len(self._holding.attempts))
+            self._work_as(last)
             if self._state.forget_drain():  # that ended with the agent; an operator's stays
                 self._courier.send(Errand("resumption", "POST", f"/workers/{last.worker}/resume"))
-            self._work_as(last)
             return
         for attempt in self._holding.attempts:
             self._holding.lose(attempt)
@@ -174,7 +173,7 @@ class Agent:
             identity.lease_seconds,
             self._connect,
             self._box,
-            lambda: self._holding.attempts + self._ahead.attempts,
+            lambda: self._holding.attempts + self._line.attempts,
             self._usage.now,
             self._limits.left_seconds,
         )
@@ -192,7 +191,7 @@ class Agent:
             for message in self._link.hear():
                 self._holding.hear(message)
                 if message["is"] == "ended":
-                    self._ahead.ended(now())
+                    self._line.ended()
             for event in self._box.take():
                 self._handlers[type(event)](event)
             for key in self._timers.due(now()):
@@ -213,6 +212,8 @@ class Agent:
             self._leaving.time_is_up(self._registration)
         elif key == IDLE:
             self._leaving.idle(self._registration)
+        elif key == OVERDUE:
+            self._line.overdue()
         elif key == "launcher" and self._link.silent_seconds() > self._silence_seconds():
             _log.error("the launcher does not answer")
             self._link.kill()
@@ -221,33 +222,18 @@ class Agent:
     def _follow_up(self) -> None:
         """What follows from all that has happened in this turn."""
         holding = self._holding
-        self._go_on_with_the_line()
+        self._line.go_on(self._leaving.active, self._trusted_until)
         tokens, holding.to_release = holding.to_release, []
         self._release(tokens, "released by its worker")
         if holding.short:
             holding.short = False
             self._timers.set("claims", now() + _SHORT_SECONDS)
         if self._registration:
-            ahead = self._ahead.wanted(now())
-            wish = wish_for(self._ledger.free, ahead) if self._may_claim() else None
+            wish = wish_for(self._ledger.free, self._line.wanted()) if self._may_claim() else None
             self._registration.want(wish)
-        self._limits.follow_up(holding.busy or bool(self._ahead.attempts))
+        self._courier.be_patient(self._line.busy)
+        self._limits.follow_up(holding.busy or self._line.busy)
         self._leaving.follow_up(self._registration, self._releases)
-
-    def _go_on_with_the_line(self) -> None:
-        """Starts what was claimed ahead where there is room now; gives back what waits too long."""
-        if not self._leaving.active:
-            self._give_back(self._ahead.clear())
-            return
-        for task in self._ahead.take(self._ledger.fits):
-            self._holding.start(task, self._trusted_until)
-        self._give_back(self._ahead.overdue(now()))
-        overdue = self._ahead.next_overdue()
-        if overdue:
-            self._timers.set("ahead", overdue)
-
-    def _give_back(self, tasks: list[dict[str, Any]]) -> None:
-        self._holding.to_release += [task["token"] for task in tasks]
 
     def _release(self, tokens: list[str], reason: str) -> None:
         if tokens:
@@ -267,12 +253,7 @@ class Agent:
         registration.heard()
         for task in event.items:
             self._trusted_until = max(event.trusted_until, self._trusted_until)
-            if not self._leaving.active:
-                self._give_back([task])
-            elif self._ledger.fits(Grant.from_json(task["granted_resources"])):
-                self._holding.start(task, self._trusted_until)
-            else:
-                self._ahead.add(task, now())
+            self._line.add(task)
 
     def _beaten(self, event: mailbox.Beaten) -> None:
         if not self._registration or event.worker != self._registration.worker:
@@ -283,13 +264,11 @@ class Agent:
         self._timers.set_earlier("launcher", now() + self._silence_seconds())
         self._drained = event.answer["mode"] != "active"
         for each in event.answer["cancel"]:
-            waiting = self._ahead.drop(each["attempt"])
-            self._give_back([waiting] if waiting else [])
+            self._line.cancel(each["attempt"])
             self._holding.stop(each["attempt"], "cancelled")
-        wanted = self._ahead.hand_over(event.answer["wanted"]["attempts"])
-        self._release([task["token"] for task in wanted], "handed over to an idle worker")
+        self._line.hand_over(event.answer["wanted"]["attempts"])
         for attempt in event.answer["lost"]:
-            self._ahead.drop(attempt)
+            self._line.lose(attempt)
             self._holding.lose(attempt)
 
     def _reported(self, event: mailbox.Reported) -> None:
@@ -326,7 +305,7 @@ class Agent:
             return False
         self._registration.stop()
         self._registration = None
-        self._ahead.clear()
+        self._line.clear()
         for attempt in self._holding.attempts:
             self._holding.lose(attempt)
         return True

@@ -90,7 +90,7 @@ class Claims(threading.Thread):
         heard: of how many answers the loop knows; a wish from before the last one is void.
         """
         with self._changed:
-            if heard != self._brought:
+            if heard != self._brought or wish == self._wish:
                 return
             self._wish = wish
             self._changed.notify()

@@ -13,9 +13,10 @@ from typing import Any
 from banyan.errors import BanyanError
 from banyan.worker.connection import Connection
 from banyan.worker.mailbox import Done, Mailbox
-from banyan.worker.reports import Part, Reports
+from banyan.worker.reports import ITEMS_MAX, Part, Reports
 
 _GATHER_SECONDS = 0.004  # more comes within it when there was more than one the last time
+_PATIENCE_SECONDS = 0.05
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 
@@ -50,6 +51,13 @@ class Courier(threading.Thread):
             self._errands.append(errand)
             self._changed.notify()
 
+    def be_patient(self, patient: bool) -> None:
+        """Whether there is more to do on this machine, so that reports may gather for longer."""
+        if patient != self.reports.patient:
+            with self._changed:
+                self.reports.patient = patient
+                self._changed.notify()
+
     def stop(self) -> None:
         """Carries nothing more."""
         with self._changed:
@@ -74,8 +82,14 @@ class Courier(threading.Thread):
             while not (self._stopped or self._errands or self.reports.waiting):
                 self._changed.wait(self.reports.seconds_to_next)
             if busy and not self._errands:
+                self._changed.wait_for(self._is_urgent, _PATIENCE_SECONDS)
+            if busy and not self._errands:
                 self._changed.wait_for(lambda: self._stopped, _GATHER_SECONDS)
             return not self._stopped
+
+    def _is_urgent(self) -> bool:
+        patient = self.reports.patient and self.reports.waiting < ITEMS_MAX // 2
+        return self._stopped or bool(self._errands) or not patient
 
     def _run_errand(self, errand: Errand) -> None:
         try:

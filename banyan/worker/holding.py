@@ -8,7 +8,7 @@ while a process of it may live.
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from banyan.client.trust import readable
 from banyan.config import knobs
 from banyan.domain.resources import Grant
 from banyan.worker import environment, gpus, identity
+from banyan.worker.ahead import Task
+from banyan.worker.behind import Behind, Waiting
 from banyan.worker.endings import end_of, failed_at_start
 from banyan.worker.hearer import Hearer
 from banyan.worker.ledger import Ledger
@@ -25,6 +27,7 @@ from banyan.worker.options import Options
 from banyan.worker.output import Reader
 from banyan.worker.secrets_file import SecretMissing, Secrets
 from banyan.worker.state import StateDirectory
+from banyan.worker.timers import now
 from banyan.worker.wire import Message
 
 _GRACE_SECONDS_DEFAULT = 600.0
@@ -66,7 +69,9 @@ class Holding:
         self._home = self._user.directory() if self._user else os.getcwd()
         self._held: dict[str, Held] = {}
         self.worker = ""  # in whose name tasks are started
+        self._behind = Behind()
         self.to_release: list[str] = []  # tokens of attempts that others may take
+        self.called_back: list[tuple[Task, float]] = []  # not begun; claimed since
         self.short = False  # the machine could not start a process
 
     @property
@@ -86,7 +91,7 @@ class Holding:
 
     # --- what the agent wants --------------------------------------------------------
 
-    def start(self, task: Mapping[str, Any], before: float) -> None:
+    def start(self, task: Task, before: float) -> None:
         """Starts a claimed task, unless it is known; `before`: seconds since boot."""
         attempt = str(task["attempt_id"])
         if attempt in self._held:
@@ -96,16 +101,29 @@ class Holding:
             _log.warning("task %s was claimed and does not fit", task["_id"])
             self.to_release.append(task["token"])
             return
-        gpus = self._ledger.take(attempt, grant)
-        grace = _seconds(task.get("max_shutdown_time_milliseconds"))
-        grace = _GRACE_SECONDS_DEFAULT if grace is None else grace
+        self._ledger.take(attempt, grant)
+        self._begin(task, before, attempt)
+        if attempt in self._held and not self._held[attempt].ended:
+            self._behind.started(attempt, str(task["granted_resources"]), now())
+
+    def start_behind(self, runner: str, task: Task, since: float, before: float) -> None:
+        """Has a task claimed at `since` start where `runner` has ended; else as `start`."""
+        attempt = str(task["attempt_id"])
+        if attempt not in self._held:
+            self._behind.add(runner, Waiting(attempt, task, since))
+            self._begin(task, before, runner)
+
+    def _begin(self, task: Task, before: float, place: str) -> None:
+        """Tells the launcher; `place` is the attempt that holds what this one is to have."""
+        attempt = str(task["attempt_id"])
+        gpus, cpus = list(self._ledger.gpus_of(place)), self._ledger.cpus_of(place)
         keep = {
             "task": str(task["_id"]),
             "token": task["token"],
-            "grace_seconds": grace,
-            "granted": grant.to_json(),
+            "grace_seconds": _grace_seconds(task),
+            "granted": task["granted_resources"],
             "gpus": gpus,
-            "cpus": self._ledger.cpus_of(attempt),
+            "cpus": cpus,
         }
         self._follow(attempt, keep, (0, 0))
         try:
@@ -113,17 +131,17 @@ class Holding:
         except SecretMissing as problem:
             self._ended(failed_at_start(attempt, str(problem)))
             return
-        process = self._process_of({**task, "env": asked}, gpus)
-        self._link.say({**process, "before": before, "keep": keep})
+        process = self._process_of({**task, "env": asked}, gpus, cpus)
+        after = "" if place == attempt else place
+        self._link.say({**process, "after": after, "before": before, "keep": keep})
 
-    def _process_of(self, task: Mapping[str, Any], gpus: list[int]) -> Message:
+    def _process_of(self, task: Task, gpus: list[int], cpus: tuple[int, ...]) -> Message:
         """What the launcher is to start for a task."""
-        grace = _seconds(task.get("max_shutdown_time_milliseconds"))
         has_gpus = bool(self._ledger.total.gpus)
         limits = replace(
             self._limits,
             memory_bytes=task["granted_resources"]["memory_bytes"],
-            cpus=self._ledger.cpus_of(str(task["attempt_id"])),
+            cpus=cpus,
         )
         return {
             "do": "start",
@@ -135,7 +153,7 @@ class Holding:
             "user": self._user.to_json() if self._user else None,
             "cwd": task.get("cwd") or self._home,
             "timeout_seconds": _seconds(task.get("timeout_milliseconds")),
-            "grace_seconds": _GRACE_SECONDS_DEFAULT if grace is None else grace,
+            "grace_seconds": _grace_seconds(task),
             "log_bytes_max": knobs().LOG_BYTES_MAX,
             "limits": limits.to_json(),
         }
@@ -146,6 +164,7 @@ class Holding:
         if held is None or held.ended or held.stopping == why:
             return
         held.stopping = why
+        self.call_back(self._behind.of(attempt))  # it may take its time
         grace = held.grace_seconds if grace_seconds is None else grace_seconds
         self._link.say({"do": "stop", "attempt": attempt, "why": why, "grace_seconds": grace})
 
@@ -175,6 +194,33 @@ class Holding:
         message = {"do": "shipped", "attempt": attempt, "position": position, "offset": offset}
         self._link.say(message)
 
+    # --- what waits behind others ----------------------------------------------------
+
+    @property
+    def waiting(self) -> list[str]:
+        """Attempts that the launcher is to start when another has ended."""
+        return self._behind.attempts
+
+    def room_behind(self, kind: str) -> str | None:
+        """The attempt behind which one more of this kind may wait."""
+        return self._behind.room(kind, now())
+
+    def call_back(self, attempts: Collection[str]) -> None:
+        """Of these, what has not begun is to come back: see `called_back`."""
+        calling = self._behind.call_back(attempts)
+        if calling:
+            self._link.say({"do": "withdraw", "attempts": calling})
+
+    def call_back_since(self, moment: float) -> None:
+        """All that was claimed at that moment or earlier (seconds since boot)."""
+        self.call_back([each.attempt for each in self._behind.all() if each.since <= moment])
+
+    def call_back_where(self, room: Callable[[Grant], bool]) -> None:
+        """One for which there is room elsewhere by now."""
+        last = self._behind.last() if self._behind else None
+        if last and last.task and room(Grant.from_json(last.task["granted_resources"])):
+            self.call_back([last.attempt])
+
     # --- what the launcher says ------------------------------------------------------
 
     def hear(self, message: Message) -> None:
@@ -189,11 +235,15 @@ class Holding:
                 self._reports.sample(message["attempt"], {**message, "gpus": gpus_used})
             case "ended":
                 self._ended(message)
+            case "withdrawn":
+                self._came_back(message["attempt"])
             case "cleared":
                 self._cleared(message["attempt"])
 
     def launcher_died(self) -> None:
-        """What ran is dead by now (see `sweep`): it is lost."""
+        """What ran is dead by now (see `sweep`): it is lost. What waited has not begun."""
+        for attempt in self.waiting:
+            self._came_back(attempt)
         for attempt in self.running:
             ended = {"attempt": attempt, "why": "launcher", "time_ended": time.time()}
             self._ended({**ended, "inline": None})
@@ -203,15 +253,22 @@ class Holding:
         for each in hello["running"] + hello["ended"]:
             attempt = each["attempt"]
             if attempt not in self._held:
-                self._follow(attempt, each["keep"], each["shipped"])
+                keep = each["keep"]
+                grant = Grant.from_json(keep["granted"])
+                self._ledger.take(attempt, grant, tuple(keep["gpus"]), tuple(keep["cpus"]))
+                self._follow(attempt, keep, each["shipped"])
             if "is" in each:
                 self._ended(each)
             else:
                 self._reports.output(attempt)
+                self._behind.started(attempt, str(each["keep"]["granted"]), now())
+        for each in hello["waiting"]:
+            attempt = each["attempt"]
+            if attempt not in self._held:
+                self._follow(attempt, each["keep"], (0, 0))
+                self._behind.add(each["after"], Waiting(attempt, None, now()))
 
     def _follow(self, attempt: str, keep: Mapping[str, Any], shipped: tuple[int, int]) -> None:
-        grant, gpus, cpus = Grant.from_json(keep["granted"]), keep["gpus"], keep.get("cpus", ())
-        self._ledger.take(attempt, grant, tuple(gpus), tuple(cpus))
         self._held[attempt] = Held(keep["task"], keep["token"], keep["grace_seconds"])
         reader = Reader(self._state.output_of(attempt), *shipped)
         self._reports.follow(attempt, keep["task"], keep["token"], reader)
@@ -223,10 +280,13 @@ class Holding:
             return
         held.ended = True
         held.stuck = bool(message.get("left"))
+        if attempt in self._behind:
+            self._behind.take_out(attempt)
         if held.stuck:
             _log.error("processes %s of task %s would not end", message["left"], held.task)
+            self.call_back(self._behind.of(attempt))
         else:
-            self._ledger.give_back(attempt)
+            self._make_room(attempt)
         if message["why"] == "not_started":
             _log.error("task %s was not started: %s", held.task, message["reason"])
             self.short = True
@@ -239,13 +299,37 @@ class Holding:
         else:
             self._reports.ended(attempt, end_of(message), message["inline"])
 
+    def _make_room(self, ended: str) -> None:
+        """What it held is the next one's, which the launcher has started, or nobody's."""
+        following = self._behind.ended(ended, now())
+        if following:
+            self._ledger.pass_on(ended, following)
+        else:
+            self._ledger.give_back(ended)
+
+    def _came_back(self, attempt: str) -> None:
+        if attempt in self._behind:
+            waiting = self._behind.take_out(attempt)
+            held = self._held.pop(attempt)
+            self._reports.drop(attempt)
+            if waiting.task and not held.silent:
+                self.called_back.append((waiting.task, waiting.since))
+            else:
+                self.to_release.append(held.token)
+
     def _cleared(self, attempt: str) -> None:
         """What was stuck has gone after all."""
-        self._ledger.give_back(attempt)
+        self._make_room(attempt)
         if held := self._held.get(attempt):
             held.stuck = False
             if held.reported:
                 del self._held[attempt]
+
+
+def _grace_seconds(task: Task) -> float:
+    """From SIGTERM to SIGKILL."""
+    grace = _seconds(task.get("max_shutdown_time_milliseconds"))
+    return _GRACE_SECONDS_DEFAULT if grace is None else grace
 
 
 def _seconds(milliseconds: int | None) -> float | None:

@@ -7,7 +7,8 @@ thread, standard library only, no network: so it stays small, and starting a tas
 It must never forget a process that it has started.
 
 What it is told: start, stop, withdraw, trust, shipped, forget, goodbye. What it tells: hello (to
-each new agent: all attempts that it holds), started, output, sample, ended, cleared, trusted.
+each new agent: all attempts that it holds), started, withdrawn, output, sample, ended,
+cleared, trusted.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from banyan.worker import wire
 from banyan.worker.cells import Cells
@@ -31,6 +33,8 @@ _SLEEP_SECONDS_MAX = 5.0  # epoll's clock stands still while a machine sleeps, l
 _LEASE_GRACE = 0.7  # of the time between the last trusted moment and the end of the lease
 _PR_SET_CHILD_SUBREAPER = 36
 _LEASE = "lease"
+_TELL = "tell"
+_TELL_SECONDS = 0.004  # so long what is told gathers while others wait to start
 
 
 class Launcher:
@@ -86,12 +90,20 @@ class Launcher:
         if child_ended:
             self._attempts.reap()
         for key in self._timers.due(now()):
-            if key == _LEASE:
-                self._lease_over()
-            else:
-                self._attempts.due(key)
+            self._due(key)
         self._attempts.go_home()
-        self._flush_agent()
+        if self._attempts.waiting and self._agent:  # there is no hurry: more follows by itself
+            self._timers.set_earlier(_TELL, now() + _TELL_SECONDS)
+        else:
+            self._flush_agent()
+
+    def _due(self, key: Any) -> None:
+        if key == _LEASE:
+            self._lease_over()
+        elif key == _TELL:
+            self._flush_agent()
+        else:
+            self._attempts.due(key)
 
     def _sleep_seconds(self) -> float | None:
         first = self._timers.next()
@@ -102,7 +114,7 @@ class Launcher:
     def _lease_over(self) -> None:
         """Nobody has renewed the leases: end all, so early that it is done when they end."""
         for waiting in self._attempts.waiting:
-            self._attempts.withdraw(waiting, "released")  # before what it waits for ends
+            self._attempts.withdraw(waiting)  # before what it waits for ends
         grace_seconds = max((self._lease_end or 0) - now(), 0) * _LEASE_GRACE
         for attempt in list(self._attempts.running):
             self._attempts.stop(attempt, "lease", grace_seconds)
@@ -162,7 +174,7 @@ class Launcher:
                 self._attempts.stop(message["attempt"], message["why"], message["grace_seconds"])
             case "withdraw":
                 for attempt in message["attempts"]:
-                    self._attempts.withdraw(attempt, "released")
+                    self._attempts.withdraw(attempt)
             case "forget":
                 for attempt in message["attempts"]:
                     self._attempts.forget(attempt)

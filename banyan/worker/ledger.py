@@ -76,6 +76,10 @@ class Ledger:
         """The indexes of the GPUs that an attempt holds."""
         return self._held[attempt].gpus if attempt in self._held else ()
 
+    def pass_on(self, ended: str, following: str) -> None:
+        """All that one has held is another's from now on."""
+        self._held[following] = self._held.pop(ended)
+
     def give_back(self, attempt: str) -> bool:
         """Frees what an attempt holds; whether it held anything."""
         self._free = None

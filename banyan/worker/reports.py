@@ -17,7 +17,7 @@ from banyan.worker.samples import Samples
 from banyan.worker.spool import STDOUT, Chunk
 from banyan.worker.timers import now
 
-_ITEMS_MAX = 500
+ITEMS_MAX = 500
 _OUTPUT_BYTES_MAX = 4 << 20  # of one report, so that its body stays below the server's bound
 _PROGRESS_SECONDS = 1.0  # from one report of an attempt's progress to the next
 _ONCE_MORE = {"conflict", "unavailable"}
@@ -73,6 +73,7 @@ class Reports:
 
     def __init__(self, changed: threading.Condition, mailbox: Mailbox) -> None:
         """`changed` is notified when there is news; results go to the mailbox."""
+        self.patient = False  # news may wait until there is more of it
         self._changed = changed
         self._mailbox = mailbox
         self._told: dict[str, Told] = {}
@@ -116,7 +117,8 @@ class Reports:
     def _note(self, attempt: str) -> None:
         if attempt in self._told:
             self._news[attempt] = None
-            self._changed.notify()
+            if not self.patient or len(self._news) in (1, ITEMS_MAX // 2):
+                self._changed.notify()
 
     # --- from the courier ------------------------------------------------------------
 
@@ -137,7 +139,7 @@ class Reports:
         """What is new, as far as it goes into one report."""
         batch = Batch()
         with self._changed:
-            while self._news and len(batch.parts) < _ITEMS_MAX:
+            while self._news and len(batch.parts) < ITEMS_MAX:
                 if batch.output_bytes >= _OUTPUT_BYTES_MAX:
                     break
                 attempt = next(iter(self._news))

@@ -17,6 +17,11 @@ class Successors:
         self._by_predecessor: dict[str, Message] = {}
         self._predecessors: dict[str, str] = {}
 
+    @property
+    def attempts(self) -> list[str]:
+        """All that wait."""
+        return list(self._predecessors)
+
     def __contains__(self, attempt: str) -> bool:
         return attempt in self._predecessors
 

@@ -78,7 +78,7 @@ class Supervision:
     @property
     def waiting(self) -> list[str]:
         """The attempts that are to start when another has ended."""
-        return [each["attempt"] for each in self._successors.all()]
+        return self._successors.attempts
 
     # --- what the agent asks for -----------------------------------------------------
 
@@ -169,16 +169,15 @@ class Supervision:
         """To be called after a number of starts: leaves the last one's directory."""
         self._spawner.go_home()
 
-    def withdraw(self, attempt: str, why: str) -> bool:
-        """Ends an attempt that still waits for another to end; whether it did."""
-        waiting = self._successors.withdraw(attempt)
-        if waiting:
-            self._never_started(waiting, why, None)
-        return waiting is not None
+    def withdraw(self, attempt: str) -> None:
+        """Drops an attempt that still waits for another to end; one that runs goes on."""
+        if self._successors.withdraw(attempt):
+            self._tell({"is": "withdrawn", "attempt": attempt})
 
     def stop(self, attempt: str, why: str, grace_seconds: float) -> None:
         """SIGTERM now, SIGKILL after the grace; a second call can only shorten the grace."""
-        if self.withdraw(attempt, why):
+        if waiting := self._successors.withdraw(attempt):
+            self._never_started(waiting, why, None)
             return
         running = self.running.get(attempt)
         if running is None or (running.leader_ended and running.why is None):

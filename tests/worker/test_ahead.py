@@ -36,9 +36,29 @@ def test_the_line_goes_on_in_order_with_what_there_is_room_for() -> None:
     ahead = Ahead()
     for attempt, cores in (("first", 1), ("large", 2), ("last", 1)):
         ahead.add(claimed(attempt, cores), 0)
-    taken = [task["attempt_id"] for task in ahead.take(lambda grant: grant.cores == 1)]
-    assert taken == ["first", "last"]
+    taken = ahead.take(lambda claimed: "here" if claimed.grant.cores == 1 else None)
+    assert [(claimed.task["attempt_id"], place) for claimed, place in taken] == [
+        ("first", "here"),
+        ("last", "here"),
+    ]
     assert ahead.attempts == ["large"]
+
+
+def test_where_there_is_no_place_for_one_nobody_asks_for_the_next_of_its_kind() -> None:
+    ahead = Ahead()
+    for number in range(100):
+        ahead.add(claimed(str(number), cores=1 + number % 2), 0)
+    asked: list[int] = []
+    assert not list(ahead.take(lambda one: asked.append(int(one.grant.cores))))
+    assert asked == [1, 2]
+
+
+def test_what_waits_elsewhere_on_the_machine_counts() -> None:
+    ahead = Ahead()
+    for _ in range(10):
+        ahead.ended(0)
+    assert ahead.wanted(0, behind=4) == 6
+    assert ahead.wanted(0, behind=5) == 0
 
 
 def test_what_has_waited_too_long_is_given_back() -> None:

@@ -58,7 +58,7 @@ def test_one_that_is_withdrawn_never_starts_and_lets_the_next_go_on(
     second = launcher.shell(f"touch {tmp_path}/started", after=first)
     third = launcher.shell("exit 4", after=second)
     launcher.say({"do": "withdraw", "attempts": [second, first]})
-    assert launcher.ended(second)["why"] == "released"
+    launcher.until("withdrawn", second)
     (tmp_path / "go").write_text("")
     assert launcher.ended(first)["why"] is None, "it runs: there is nothing to withdraw"
     assert launcher.ended(third)["code"] == 4
@@ -95,7 +95,7 @@ def test_the_end_of_the_lease_ends_those_that_wait_first(launcher: Launched, tmp
     first = blocked(launcher, tmp_path / "go")
     second = launcher.shell(f"touch {tmp_path}/started", after=first)
     launcher.say({"do": "trust", "until": now(), "lease_end": now() + 1})
-    assert launcher.ended(second)["why"] == "released"
+    launcher.until("withdrawn", second)
     assert launcher.ended(first)["why"] == "lease"
     assert not (tmp_path / "started").exists()
 
