@@ -4,6 +4,8 @@ Called by the agent for each task that it starts. A task gets what its owner ask
 names of the machine, and who it is. It must never get a token or a setting of the worker.
 """
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +17,13 @@ _KEPT_PREFIX = "LC_"
 
 
 def base_environment(
-    own: Mapping[str, str], user: User | None = None, tls_ca: str = ""
+    own: Mapping[str, str], user: User | None = None, tls_ca: str = "", programs: str = ""
 ) -> dict[str, str]:
     """What of the worker's own environment its tasks may see.
 
-    user:   whose processes they are, where that is another.
-    tls_ca: whom they are to trust as the server; empty: the machine's authorities.
+    user:     whose processes they are, where that is another.
+    tls_ca:   whom they are to trust as the server; empty: the machine's authorities.
+    programs: where `banyan` is, with which they speak to it; looked for last.
     """
     kept = {
         name: value for name, value in own.items() if name in _KEPT or name.startswith(_KEPT_PREFIX)
@@ -28,7 +31,16 @@ def base_environment(
     if user:
         kept.pop("TMPDIR", None)  # it may be the worker's alone
         kept |= user.environment()
+    places = kept.get("PATH", os.defpath).split(os.pathsep)
+    if programs and programs not in places:
+        kept["PATH"] = os.pathsep.join([*places, programs])
     return {**kept, "BANYAN_TLS_CA": tls_ca} if tls_ca else kept
+
+
+def own_programs() -> str:
+    """The directory of the `banyan` that this worker was installed with; empty without one."""
+    directory = os.path.dirname(sys.executable)
+    return directory if os.path.exists(os.path.join(directory, "banyan")) else ""
 
 
 def task_environment(

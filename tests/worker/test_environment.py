@@ -1,9 +1,11 @@
 """The environment of a task, and its end in words."""
 
+from pathlib import Path
+
 import pytest
 
 from banyan.worker.endings import end_of, time_text
-from banyan.worker.environment import base_environment, command_argv, task_environment
+from banyan.worker.environment import base_environment, command_argv, own_programs, task_environment
 from banyan.worker.leases import trusted_until
 
 TASK = {
@@ -20,6 +22,13 @@ TASK = {
 def test_only_known_names_of_the_worker_reach_a_task():
     own = {"PATH": "/bin", "LC_ALL": "C", "BANYAN_TOKEN": "secret", "LD_PRELOAD": "x", "HOME": "/h"}
     assert base_environment(own) == {"PATH": "/bin", "LC_ALL": "C", "HOME": "/h"}
+
+
+def test_the_banyan_of_the_worker_is_found_after_all_else():
+    assert base_environment({"PATH": "/a:/b"}, programs="/opt/x")["PATH"] == "/a:/b:/opt/x"
+    assert base_environment({"PATH": "/a:/opt/x"}, programs="/opt/x")["PATH"] == "/a:/opt/x"
+    assert base_environment({}, programs="/opt/x")["PATH"].endswith(":/opt/x")
+    assert (Path(own_programs()) / "banyan").exists()
 
 
 def test_a_task_decides_over_the_machine_and_banyan_over_the_task():
