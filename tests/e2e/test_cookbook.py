@@ -16,8 +16,8 @@ RECIPES = re.findall(
 )
 
 
-def test_there_are_ten() -> None:
-    assert [int(title.split(".")[0]) for title, _, _ in RECIPES] == list(range(1, 11))
+def test_there_are_twelve() -> None:
+    assert [int(title.split(".")[0]) for title, _, _ in RECIPES] == list(range(1, 13))
 
 
 @pytest.mark.parametrize(
