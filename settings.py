@@ -15,6 +15,7 @@ SERVER_THREADS = 8  # requests in work at one time in one server process
 # Wrong tokens that one address may send in a minute, to one server process; then 429. A
 # valid token is served all the same, so that a laboratory behind one address goes on.
 AUTH_FAILURES_PER_MINUTE = 30
+METRICS_TOKEN = ""  # opens GET /metrics and nothing else; empty: an operator's token does
 ALLOW_PLAIN_HTTP = False  # clients: send tokens over http beyond this machine, too
 
 # --- What it says on standard error -------------------------------------------------------
@@ -380,7 +381,6 @@ VIRTUAL_RESOURCES = {
             "roles": ["operator", "worker"],
             "title": "Finish what runs and take nothing new",
         },
-        "running": {
         "resume": {
             "kind": "action",
             "levels": ["item"],
@@ -389,6 +389,7 @@ VIRTUAL_RESOURCES = {
             "roles": ["operator", "worker"],
             "title": "Take tasks again, after a drain",
         },
+        "running": {
             "kind": "view",
             "levels": ["item"],
             "function": f"{VERBS}.workers:running",

@@ -47,6 +47,7 @@ DEV = [
     "pytest-timeout>=2.3,<3",  # a test that hangs fails, and tells where
     "pytest-xdist>=3.5,<4",  # two files of tests at a time: most of their time is waiting
     "hypothesis>=6.100,<7",  # rules tested on generated input
+    "prometheus-client>=0.20,<1",  # reads /metrics as Prometheus does
     "schemathesis~=4.32.5",  # random requests made from /openapi.json; its hooks change
     "openapi-spec-validator>=0.8,<1",  # whether /openapi.json is what it says it is
     "ruff~=0.17.6",  # style, lint and format; a new one has new opinions

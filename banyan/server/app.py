@@ -10,10 +10,11 @@ from flask import Response, g, request
 
 from banyan.config import knobs, settings
 from banyan.errors import BanyanError
-from banyan.server import edge, links, openapi, queries, render, table, virtual
-from banyan.server.auth import Authenticator
+from banyan.server import edge, instruments, links, openapi, queries, render, table, virtual
+from banyan.server.auth import Authenticator, is_token
 from banyan.server.calls import Answer, Call, Context, Signals
 from banyan.server.data import BanyanMongo
+from banyan.server.exposition import CONTENT_TYPE, Exposition
 from banyan.server.schemas.parameters import READ_ITEM, READ_LIST
 from banyan.server.store import accounts, indexes
 from banyan.server.store.mongo import Store
@@ -93,6 +94,8 @@ class Wiring:
         )
         self.roles: dict[tuple[str, str], list[str]] = {}  # (endpoint, method) -> who may
         self.arguments: dict[str, Sequence[str]] = {}  # endpoint -> what it reads of the query
+        self.exposition = Exposition(context.store)
+        self.roles["metrics", "GET"] = ["operator"]
         self.document = render.dumps(openapi.document(app.config))
 
     def install(self) -> None:
@@ -109,6 +112,7 @@ class Wiring:
         self.app.view_functions["home"] = self._home
         self.app.add_url_rule("/healthz", "healthz", self._healthz)
         self.app.add_url_rule("/readyz", "readyz", self._readyz)
+        self.app.add_url_rule("/metrics", "metrics", self._metrics)
         self.app.add_url_rule("/openapi.json", "openapi", self._openapi)
         self.app.on_fetched_item += self._link_item
         self.app.on_fetched_resource += self._link_list
@@ -151,7 +155,9 @@ class Wiring:
         serve = virtual.serve if "kind" in row else table.function(row["function"])
 
         def view(_id: str | None = None) -> Response:
-            return self._respond(serve(self._call(resource, name, _id, row)))
+            answer = serve(self._call(resource, name, _id, row))
+            instruments.served(resource, name, answer)
+            return self._respond(answer)
 
         self.app.add_url_rule(
             path.replace("<item_id:_id>", '<regex("[a-fA-F0-9]{24}"):_id>'),
@@ -191,13 +197,20 @@ class Wiring:
 
     def _after(self, response: Response) -> Response:
         of_answer = g.get("etag_of_answer", False)
-        return edge.finish(request, response, g.get("wait_for", ()), of_answer)
+        finished = edge.finish(request, response, g.get("wait_for", ()), of_answer)
+        instruments.answered(request, finished)
+        return finished
 
     def _before(self) -> None:
+        instruments.begun()
         g.context = self.context
         g.wait_for = []
         endpoint = request.endpoint
         if endpoint is None or endpoint in _PUBLIC:
+            return
+        if endpoint == "metrics" and is_token(
+            request.headers.get("Authorization"), knobs().METRICS_TOKEN
+        ):
             return
         edge.check_request(request)
         g.caller = self.authenticator.authenticate(
@@ -221,7 +234,9 @@ class Wiring:
         g.wait_for = [f"task:{item_id}" if item_id else resource] if resource == "tasks" else []
 
     def _on_error(self, error: Exception) -> Response:
-        return edge.error_response(edge.translate(error))
+        translated = edge.translate(error)
+        instruments.refused(request, translated)
+        return edge.error_response(translated)
 
     def _link_item(self, resource: str, item: dict[str, Any]) -> None:
         if not _minimal():
@@ -245,6 +260,10 @@ class Wiring:
 
     def _healthz(self) -> Response:
         return Response(b'{"_status":"OK"}', mimetype="application/json")
+
+    def _metrics(self) -> Response:
+        waiting = getattr(self.context.signals, "waiting", 0)
+        return Response(self.exposition.text(waiting), content_type=CONTENT_TYPE)
 
     def _openapi(self) -> Response:
         return Response(self.document, mimetype="application/json")

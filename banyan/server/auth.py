@@ -96,6 +96,12 @@ def _token_in(header: str) -> str | None:
         return None
 
 
+def is_token(header: str | None, token: str) -> bool:
+    """Whether an Authorization header carries this very token; an empty one is none."""
+    given = _token_in(header or "") or ""
+    return bool(token) and hmac.compare_digest(given.encode(), token.encode())
+
+
 def attempt_token(secret: bytes, attempt_id: ObjectId) -> str:
     """The token of an attempt: its id and a seal that only this database's servers make."""
     seal = hmac.digest(secret, attempt_id.binary, "sha256").hex()

@@ -90,7 +90,7 @@ def _fixed_paths() -> Json:
         "/readyz": ("Whether the database answers", ref("schemas", "OK"), (503,)),
         "/openapi.json": ("This document", {"type": "object"}, ()),
     }
-    paths: Json = {}
+    paths: Json = {"/metrics": {"get": _metrics_operation()}}
     for path, (summary, schema, refusals) in answers.items():
         operation = {
             "operationId": f"get_{path.strip('/').split('.')[0] or 'home'}",
@@ -102,6 +102,20 @@ def _fixed_paths() -> Json:
         }
         paths[path] = {"get": operation if 401 in refusals else {**operation, "security": []}}
     return paths
+
+
+def _metrics_operation() -> Json:
+    summary = "Figures for Prometheus, in its text format"
+    content = {"text/plain": {"schema": {"type": "string"}}}
+    return {
+        "operationId": "get_metrics",
+        "summary": summary,
+        "x-roles": ["operator"],
+        "responses": {
+            "200": {"description": summary, "content": content},
+            **_refusals((401, 403, 406, 429, 503)),
+        },
+    }
 
 
 def _operation(tables: Tables, route: Route) -> Json:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from banyan.server import exposition
 from banyan.server.calls import Context
 from banyan.server.settle import settle_ended
 from banyan.server.store import samples, tallies, tasks, workers
@@ -13,6 +14,7 @@ from banyan.server.verbs.statistics import now_of
 SETTLE_SECONDS = 10.0
 TALLY_SECONDS = 5.0
 SAMPLE_SECONDS = 20.0
+COUNTS_SECONDS = 5.0
 
 
 def leases(context: Context) -> None:
@@ -51,6 +53,12 @@ def tally(context: Context) -> bool:
 def sample(context: Context) -> bool:
     """Note what workers have and what of it is in use."""
     samples.put(context.store, now(), now_of(context.store, workers.live(context.store)))
+    return False
+
+
+def hand_on_counts(context: Context) -> bool:
+    """Add what this process has counted to what all have; each process does it for itself."""
+    exposition.flush(context.store)
     return False
 
 

@@ -10,6 +10,7 @@ import logging
 import random
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from functools import cached_property, partial
 
@@ -17,10 +18,11 @@ from pymongo.errors import PyMongoError
 
 from banyan.config import knobs
 from banyan.server.calls import Context, Signals
+from banyan.server.counters import COUNTERS
 from banyan.server.store import accounts, duties, orphans
 from banyan.server.store.indexes import RETENTION, UPKEEP
 from banyan.server.store.mongo import Store
-from banyan.server.upkeep.duties import DUTIES
+from banyan.server.upkeep.duties import COUNTS_SECONDS, DUTIES, Seldom, hand_on_counts
 from banyan.server.upkeep.retention import Retention
 
 logger = logging.getLogger(__name__)
@@ -39,9 +41,10 @@ class Upkeep:
         self._stop = threading.Event()
         self._idle: orphans.Idle = {}
         self._ageing = Retention()
+        self._hand_on = Seldom(COUNTS_SECONDS, hand_on_counts)
         self._threads = [
             threading.Thread(target=self._loop, args=[work], name="upkeep", daemon=True)
-            for work in (self._duties, self._orphans, self._retention)
+            for work in (self._duties, self._orphans, self._retention, self._counts)
         ]
 
     @cached_property
@@ -71,20 +74,30 @@ class Upkeep:
         seconds = PERIODS_HELD * knobs().UPKEEP_SECONDS
         if duties.take(self._store, UPKEEP, self._name, seconds):
             for duty in DUTIES:
-                self._round(partial(duty, self._context))  # one that fails stops no other
+                begun = time.perf_counter()
+                if not self._round(partial(duty, self._context)):  # it stops no other
+                    COUNTERS.count("banyan_upkeep_failures_total", duty=duty.__name__)
+                seconds_spent = time.perf_counter() - begun
+                COUNTERS.observe("banyan_upkeep_seconds", seconds_spent, duty=duty.__name__)
 
     def _retention(self) -> None:
         seconds = PERIODS_HELD * knobs().UPKEEP_SECONDS
         if duties.take(self._store, RETENTION, self._name, seconds):
             self._ageing.work(self._context)
 
+    def _counts(self) -> None:
+        self._hand_on(self._context)
+
     def _orphans(self) -> None:
         self._idle = orphans.end(self._store, self._idle)
 
-    def _round(self, work: Callable[[], None]) -> None:
+    def _round(self, work: Callable[[], None]) -> bool:
+        """Whether it was done."""
         try:
             work()
+            return True
         except PyMongoError as error:
             logger.warning("upkeep waits for the database: %s", error)
         except Exception:
             logger.exception("upkeep: a duty failed; it is tried again")
+        return False
