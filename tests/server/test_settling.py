@@ -7,8 +7,6 @@ graph is either as before the request or as after it; repeated, the request does
 """
 
 import contextlib
-import json
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from banyan.server.store.mongo import Store
 from tests.contract.asking import new_id
 from tests.contract.playing import Item, Play, Player, now
 from tests.harness import Processes, Server, eventually
+from tests.server.deaths import Deaths
 
 COMMANDS_MAX = 60  # more than any of these requests sends
 Request = dict[str, Any]
@@ -177,26 +176,6 @@ KINDS: list[Callable[[Play, Player], Graph]] = [
     an_added_edge,
     a_late_child,
 ]
-
-
-class Deaths:
-    """Server processes that are killed, each one command later than the one before."""
-
-    def __init__(self, processes: Processes, database: str, directory: Path) -> None:
-        self._processes = processes
-        self._database = database
-        self._file = directory / "requests"
-
-    def of(self, requests: list[Request]) -> int:
-        """Send the requests to servers that are killed; how many were, until one lived."""
-        self._file.write_text("\n".join(map(json.dumps, requests)))
-        arguments = [sys.executable, "-m", "tests.harness.dying", str(self._file)]
-        dying = self._processes.start(arguments, {"BANYAN_MONGO_URI": self._database})
-        assert dying.wait(90) == 0, dying.stderr
-        statuses = [json.loads(line)["status"] for line in dying.stdout.splitlines()]
-        assert statuses[:-1] == [None] * (len(statuses) - 1)
-        assert statuses[-1] in (200, 201), "more commands than graphs"
-        return len(statuses) - 1
 
 
 @pytest.fixture

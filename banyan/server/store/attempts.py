@@ -10,6 +10,7 @@ from typing import Any
 
 from bson import ObjectId
 from pymongo import UpdateOne
+from pymongo.client_session import ClientSession
 from pymongo.errors import BulkWriteError
 from pymongo.write_concern import WriteConcern
 
@@ -67,19 +68,17 @@ def begin(store: Store, changes: Sequence[Change]) -> None:
         _raise_unless_duplicates(error)
 
 
-def record(store: Store, changes: Sequence[Change]) -> None:
-    """Write what these changes, which were written, say of their attempts."""
-    _write(store, [_addition(one) for one in changes], MAJORITY)
-
-
-def _addition(change: Change) -> Addition:
-    return Addition(change.attempt_id, change.task_id, change.attempt)
+def write(store: Store, additions: Sequence[Addition], session: ClientSession) -> None:
+    """Write records in a transaction, which also writes the tasks that they are about."""
+    updates = [_update(one, _NO_GUARD) for one in additions if one.attempt_id and one.fields]
+    if updates:
+        store["attempts"].bulk_write(updates, ordered=False, session=session)
 
 
 def report(store: Store, additions: Sequence[Addition]) -> None:
     """What workers report, before it is known whether their attempts still hold their tasks.
 
-    So the end of a record that has one is left alone: `record` may have said `lost` already,
+    So the end of a record that has one is left alone: `lost` may stand there already,
     and where that is still to be said, it will overwrite this.
     """
     ends: dict[ObjectId, Document] = {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from bson import ObjectId
 from pymongo import UpdateOne
+from pymongo.client_session import ClientSession
 from pymongo.errors import BulkWriteError
 
 from banyan.domain.lifecycle import Change
@@ -54,11 +55,20 @@ def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:
     return written
 
 
-def _guarded(change: Change, fields: Document) -> UpdateOne:
+def write(store: Store, changes: Sequence[Change], session: ClientSession) -> list[Document]:
+    """Write changes of tasks that this transaction has seen to be as they are expected."""
+    written = [{**change.set, "_etag": new_etag(), "_updated": now()} for change in changes]
+    if changes:
+        updates = [_guarded(*one, upsert=False) for one in zip(changes, written, strict=True)]
+        store["tasks"].bulk_write(updates, ordered=False, session=session)
+    return written
+
+
+def _guarded(change: Change, fields: Document, upsert: bool = True) -> UpdateOne:
     update: dict[str, Any] = {"$set": fields}
     if change.unset:
         update["$unset"] = dict.fromkeys(change.unset, "")
-    return UpdateOne({"_id": change.task_id, **change.expected}, update, upsert=True)
+    return UpdateOne({"_id": change.task_id, **change.expected}, update, upsert=upsert)
 
 
 def states(store: Store, task_ids: Iterable[ObjectId]) -> dict[ObjectId, str]:

@@ -11,7 +11,7 @@ from banyan.server import aftermath, represent, validation
 from banyan.server.auth import attempt_of
 from banyan.server.calls import OK, Answer, Call, Context
 from banyan.server.schemas import answers as schemas
-from banyan.server.store import attempts, tasks
+from banyan.server.store import handover, tasks
 from banyan.server.store.mongo import Document, now
 from banyan.server.verbs.leases import check_token
 
@@ -50,8 +50,7 @@ def give_back(context: Context, held: Sequence[Document], reason: str, lost: boo
     decide = lifecycle.lost if lost else lifecycle.given_back
     decisions = [decide(task, reason, now()) for task in held]
     changes = [one for one in decisions if isinstance(one, Change)]
-    written = tasks.apply(context.store, changes)
+    written = handover.apply(context.store, changes)
     won = [change for change, fields in zip(changes, written, strict=True) if fields]
-    attempts.record(context.store, won)
     aftermath.follow(context, won, {})
     return len(won)

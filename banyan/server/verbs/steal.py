@@ -23,7 +23,7 @@ from banyan.domain.resources import Capacity, Grant, capacity_from, fits, grant_
 from banyan.server import aftermath, represent, validation
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas import workers as schemas
-from banyan.server.store import attempts, claims, tasks, workers
+from banyan.server.store import attempts, claims, handover, tasks, workers
 from banyan.server.store.mongo import Document, now
 from banyan.server.verbs import claim
 from banyan.server.verbs.leases import renewed
@@ -69,10 +69,9 @@ def _take(
     by_id = {one.task["_id"]: one.task for one in loot}
     asked = [one.task for one in loot if one.task["holder"]["started"]]
     thefts = [_theft(one, thief, body) for one in loot if not one.task["holder"]["started"]]
-    written = tasks.apply(call.store, thefts)
+    ends = [_ended(by_id[theft.task_id]) for theft in thefts]
+    written = handover.apply(call.store, thefts, ends)
     won = [theft for theft, fields in zip(thefts, written, strict=True) if fields]
-    attempts.report(call.store, [_ended(by_id[theft.task_id]) for theft in won])
-    attempts.record(call.store, won)
     for victim in {task["holder"]["worker"] for task in asked}:
         workers.want(call.store, victim, [task["holder"]["attempt"] for task in asked])
     told = [*asked, *(by_id[theft.task_id] for theft in won)]
