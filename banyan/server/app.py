@@ -78,7 +78,7 @@ def create_app(
         static_folder=None,
     )
     store = Store(mongo_uri)
-    context = Context(store, hub or Silent(), accounts.attempt_secret(store))
+    context = Context(store, hub or Silent())
     Wiring(app, context).install()
     return app
 
@@ -89,9 +89,7 @@ class Wiring:
     def __init__(self, app: eve.Eve, context: Context) -> None:
         self.app = app
         self.context = context
-        self.authenticator = Authenticator(
-            context.store, context.attempt_secret, knobs().AUTH_FAILURES_PER_MINUTE
-        )
+        self.authenticator = Authenticator(context, knobs().AUTH_FAILURES_PER_MINUTE)
         self.roles: dict[tuple[str, str], list[str]] = {}  # (endpoint, method) -> who may
         self.arguments: dict[str, Sequence[str]] = {}  # endpoint -> what it reads of the query
         self.exposition = Exposition(context.store)

@@ -78,7 +78,10 @@ class Application:
         if self._behind_proxy:
             heed_proxy(environ)
         request = Request(environ, body, wait_seconds(environ.get("HTTP_PREFER", "")))
-        answer = await self._answer(request, receive)
+        try:
+            answer = await self._answer(request, receive)
+        except asyncio.CancelledError:  # the server ends, and has waited for this long enough
+            answer = error_answer(BanyanError("unavailable", "the server ends; ask again soon"))
         if answer:
             await _send(send, scope, answer)
 

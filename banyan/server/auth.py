@@ -16,10 +16,9 @@ from bson import ObjectId
 from bson.errors import InvalidId
 
 from banyan.errors import BanyanError
-from banyan.server.calls import Caller
+from banyan.server.calls import Caller, Context
 from banyan.server.refusals import Refusals
 from banyan.server.store import accounts, tasks
-from banyan.server.store.mongo import Store
 
 # A revoked token may live on for so long in the other server processes.
 CACHE_SECONDS = 1.0
@@ -30,10 +29,10 @@ NOBODY: Mapping[str, Any] = {"_id": {"$in": []}}
 class Authenticator:
     """Turns the Authorization header into a Caller; remembers tokens for a second."""
 
-    def __init__(self, store: Store, attempt_secret: bytes, failures_per_minute: int) -> None:
-        self._store = store
+    def __init__(self, context: Context, failures_per_minute: int) -> None:
+        self._context = context
+        self._store = context.store
         self._refusals = Refusals(failures_per_minute)
-        self._attempt_secret = attempt_secret
         self._seen: dict[str, tuple[float, Caller]] = {}
         self._lock = threading.Lock()
 
@@ -76,7 +75,7 @@ class Authenticator:
 
     def _task_of(self, token: str) -> Caller | None:
         """A running task that speaks for itself, with the token of its attempt."""
-        attempt_id = attempt_of(self._attempt_secret, token)
+        attempt_id = attempt_of(self._context.attempt_secret, token)
         task = tasks.of_attempt(self._store, attempt_id) if attempt_id else None
         if not task:
             return None

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from bson import ObjectId
 
+from banyan.server.store import accounts
 from banyan.server.store.mongo import Store
 
 
@@ -36,7 +38,11 @@ class Context:
 
     store: Store
     signals: Signals
-    attempt_secret: bytes
+
+    @cached_property
+    def attempt_secret(self) -> bytes:
+        """The key of attempt tokens; read when it is needed, so that a server may start first."""
+        return accounts.attempt_secret(self.store)
 
 
 @dataclass(frozen=True)

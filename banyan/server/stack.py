@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from pymongo.errors import ConnectionFailure
+
 from banyan.addresses import is_loopback
 from banyan.errors import BanyanError
 from banyan.server import exposure, listening
@@ -62,8 +64,7 @@ class Stack:
         context = exposure.pinned(options.tls.certificate) if options.tls else None
         self._probe = Probe(listening.url(options.host, sockets[0]), context)
         uri = options.mongo_uri or self._start_mongo()
-        prepare_database(uri)
-        ensure_credentials(uri, self.credentials)
+        self._prepare(uri)
         self._start_servers(sockets, uri)
         if options.with_worker:
             self._start_worker()
@@ -78,6 +79,20 @@ class Stack:
     def stop(self) -> None:
         """End what was started: the worker first, so that it can give its tasks back."""
         self._ends.close()
+
+    def _prepare(self, uri: str) -> None:
+        """Make ready what servers need; a database that is about to choose a primary is awaited."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while True:
+            try:
+                prepare_database(uri)
+                ensure_credentials(uri, self.credentials)
+                return
+            except ConnectionFailure as error:
+                if time.monotonic() > deadline:
+                    message = f"the database does not answer: {error}"
+                    raise BanyanError("unavailable", message) from None
+            self._woken.wait(_POLL_SECONDS)
 
     def _start_mongo(self) -> str:
         mongo = PrivateMongo(self._options.data)

@@ -1,10 +1,14 @@
 """Contract §8: with the database away it is 503 with Retry-After, and no write is half done."""
 
+import os
+import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from banyan.server.embedded import PrivateMongo
 from tests.contract.asking import make, new_id, read, refused
@@ -44,3 +48,31 @@ def test_database_away_is_503_with_retry_after_until_it_is_back(
     eventually(lambda: server.provider.get(reads).status_code == 200, 30)
     assert read(server.provider, task)["_etag"] == task["_etag"]
     refused(server.provider.get(f"tasks/{writes}"), 404)
+
+
+def test_it_is_not_ready_while_the_database_takes_no_writes(
+    own_mongo: PrivateMongo, processes: Processes, tmp_path: Path
+):
+    server = start_server(processes, tmp_path / "data", own_mongo.uri)
+    name = {"username": "__system", "password": own_mongo._key, "authSource": "local"}
+    with MongoClient[Any]("127.0.0.1", own_mongo._port, directConnection=True, **name) as client:
+        client.admin.command({"replSetStepDown": 3, "force": True})
+    refused(server.anonymous.get("readyz"), 503, "unavailable")
+    assert server.anonymous.get("healthz").status_code == 200
+    eventually(lambda: server.anonymous.get("readyz").status_code == 200, 60)
+
+
+def test_a_server_process_that_starts_while_the_database_is_away_answers_and_waits_for_it(
+    own_mongo: PrivateMongo, processes: Processes, tmp_path: Path
+):
+    server = start_server(processes, tmp_path / "data", own_mongo.uri)
+    own_mongo.stop()
+    supervisor = server.started.pid
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
+    (before,) = map(int, children.read_text().split())
+    os.kill(before, signal.SIGKILL)
+    refused(server.provider.get("tasks"), 503, "unavailable")
+    assert children.read_text().split() != [str(before)]
+    own_mongo.start()
+    eventually(lambda: server.provider.get("tasks").status_code == 200, 30)
+    assert "ended" not in server.started.stderr.partition("again\n")[2], "it was started once"

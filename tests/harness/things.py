@@ -22,6 +22,7 @@ class Things:
         self.asked = 0
         self.topics = "task:1"
         self.lock = threading.Lock()
+        self.go_on = threading.Event()
 
     def __call__(self, environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
         with self.lock:
@@ -43,6 +44,10 @@ class Things:
         headers = [*_JSON] if self.version > since else [*_JSON, ("Banyan-Wait", self.topics)]
         start("200 OK", headers)
         return [json.dumps(self.version).encode()]
+
+    def serve_stuck(self, environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
+        self.go_on.wait(60)
+        return self.serve_echo(environ, start)
 
     def serve_same(self, environ: dict[str, Any], start: _Start) -> Iterable[bytes]:
         start("304 NOT MODIFIED", [("ETag", '"x"'), ("Content-Length", "7")])

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import requests
 
 from banyan.config import knobs
 from banyan.server import asgi, protocol
+from tests.harness import eventually
 from tests.harness.asgi import Served, served
 from tests.harness.things import Things
 
@@ -248,3 +250,24 @@ def test_half_a_request_is_never_asked(server: Served, things: Things) -> None:
         connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
     assert requests.get(server.url, timeout=10).status_code == 200
     assert things.asked == 1
+
+
+def test_who_takes_too_long_when_the_server_ends_is_told_to_ask_again():
+    things = Things()
+    with served(things) as one:
+        one.server.config.timeout_graceful_shutdown = 0
+        answers: list[bytes] = []
+        asking = threading.Thread(
+            target=lambda: answers.append(one.raw(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n"))
+        )
+        asking.start()
+        try:
+            eventually(lambda: things.asked)
+            one.server.should_exit = True
+            asking.join(30)
+        finally:
+            things.go_on.set()
+        head, _, body = answers[0].partition(b"\r\n\r\n")
+        assert b" 503 " in head
+        assert b"retry-after: 1" in head.lower()
+        assert json.loads(body)["_error"]["word"] == "unavailable"

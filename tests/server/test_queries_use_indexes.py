@@ -171,12 +171,12 @@ def bench(module_database: str) -> Iterator[Bench]:
 
 def upkeep(bench: Bench) -> None:
     for duty in DUTIES:
-        duty(Context(bench.store, Silent(), b""))
+        duty(Context(bench.store, Silent()))
 
 
 def retention(bench: Bench) -> None:
     bench.submit(1, retain="1 day")
-    Retention().work(Context(bench.store, Silent(), b""))
+    Retention().work(Context(bench.store, Silent()))
     ageing.attempts_with_output(bench.store, None, 10)  # asked for where there is too much
 
 

@@ -40,7 +40,7 @@ class Past:
         app = create_app(uri)
         self.store = app.extensions["banyan"].context.store
         self.heard = Heard()
-        self.context = Context(self.store, self.heard, b"")
+        self.context = Context(self.store, self.heard)
         self._client = app.test_client()
         self._tokens = {
             role: accounts.issue(self.store, accounts.insert(self.store, role, [role]))

@@ -123,7 +123,7 @@ def test_tallies_outlive_the_attempts(world: World):
 def test_upkeep_tallies_and_samples(world: World):
     world.fill(random.Random(10), 100)
     for duty in duties.DUTIES[-2:]:
-        duty(Context(world.store, Silent(), b""))
+        duty(Context(world.store, Silent()))
     claimed = [one for one in world.attempts if one["_id"].generation_time < NOW]
     assert _counted(world) == sum(one["time_terminated"] is not None for one in claimed)
     told = world.ask("alice", "/workers/statistics", window="2 minutes", buckets=2)

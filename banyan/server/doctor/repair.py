@@ -15,7 +15,7 @@ from banyan.server.doctor.finding import Finding
 from banyan.server.doctor.leases import GIVE_BACK
 from banyan.server.doctor.orphans import REMOVE
 from banyan.server.settle import settle_ended
-from banyan.server.store import accounts, attempts, inspection, tasks
+from banyan.server.store import attempts, inspection, tasks
 from banyan.server.store.mongo import Store, now
 from banyan.server.upkeep.duties import SETTLE_SECONDS
 from banyan.server.verbs.release import give_back
@@ -47,7 +47,7 @@ def repair(store: Store, findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _give_back(store: Store, found: Sequence[Finding]) -> None:
-    context = Context(store, _Silent(), accounts.attempt_secret(store))
+    context = Context(store, _Silent())
     held = tasks.held(store, {"_id": {"$in": [ObjectId(one.subject) for one in found]}})
     give_back(context, held, "lost with its worker", lost=True)
 

@@ -19,7 +19,7 @@ from pymongo.errors import PyMongoError
 from banyan.config import knobs
 from banyan.server.calls import Context, Signals
 from banyan.server.counters import COUNTERS
-from banyan.server.store import accounts, duties, orphans
+from banyan.server.store import duties, orphans
 from banyan.server.store.indexes import RETENTION, UPKEEP
 from banyan.server.store.mongo import Store
 from banyan.server.upkeep.duties import COUNTS_SECONDS, DUTIES, Seldom, hand_on_counts
@@ -49,7 +49,7 @@ class Upkeep:
 
     @cached_property
     def _context(self) -> Context:
-        return Context(self._store, self._signals, accounts.attempt_secret(self._store))
+        return Context(self._store, self._signals)
 
     def start(self) -> None:
         """Begin; the first round is done at once."""
