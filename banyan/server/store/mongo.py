@@ -16,6 +16,7 @@ from pymongo import MongoClient, ReadPreference
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
+from pymongo.errors import NotPrimaryError
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
@@ -79,7 +80,9 @@ class Store:
 
     def ping(self) -> None:
         """Errors: a PyMongoError where no primary answers."""
-        self.client.admin.command("ping")
+        # Of an address that names one member, anything but this would ask it as a secondary, too.
+        if not self.client.admin.command("hello").get("isWritablePrimary"):
+            raise NotPrimaryError("it takes no writes")
 
     def close(self) -> None:
         """Give the connections back."""
