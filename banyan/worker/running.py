@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,13 @@ class Running:
         spool: Spool,
         limits: Limits,
         cell: Cell | None,
+        close: Callable[[int], None],
     ) -> None:
-        """`keep` is what the agent wants to be told again, should it be a new one."""
+        """`keep` is what the agent wants to be told again, should it be a new one.
+
+        close: closes one of its pipes, of which nothing may be heard from then on.
+        """
+        self._close = close
         self.limits = limits
         self.cell = cell
         self.attempt = attempt
@@ -72,21 +77,19 @@ class Running:
             self.spool.add(self.pipes[pipe], data)
             return True
         del self.pipes[pipe]
-        os.close(pipe)
+        self._close(pipe)
         return False
 
-    def drain(self) -> list[int]:
-        """Takes what is left in the pipes and closes them; the pipes that were open."""
-        pipes = list(self.pipes)
-        for pipe in pipes:
+    def drain(self) -> None:
+        """Takes what is left in the pipes and closes them."""
+        for pipe in list(self.pipes):
             os.set_blocking(pipe, False)
             with contextlib.suppress(BlockingIOError):
                 for _ in range(_DRAIN_READS):
                     if not self.read(pipe):
                         break
             if self.pipes.pop(pipe, None):
-                os.close(pipe)
-        return pipes
+                self._close(pipe)
 
     def terminate(self, orphans: Iterable[int]) -> None:
         """SIGTERM, once, to every process of the tree; SIGCONT so that stopped ones hear it."""

@@ -113,7 +113,7 @@ class Supervision:
                 cell.bound(limits.memory_bytes)
         limits.apply(process.pid)
         spool = Spool(self._output_of(attempt), message["log_bytes_max"])
-        running = Running(attempt, message["keep"], process, spool, limits, cell)
+        running = Running(attempt, message["keep"], process, spool, limits, cell, self._close)
         running.grace_seconds = message["grace_seconds"]
         self._follow(running)
         if message["timeout_seconds"] is not None:
@@ -165,6 +165,17 @@ class Supervision:
         watching.begin(running)
         self._timers.set_earlier(_WATCH, now() + watching.LOOK_SECONDS)
 
+    def _close(self, pipe: int) -> None:
+        """Closes a pipe, and tells the kernel first that nothing is to be heard of it.
+
+        A process that is just being started has copies of all that is open here until its program
+        is there. Such a copy would keep the old pipe watched, under a number that may be another
+        pipe's by then: who reads that waits for ever.
+        """
+        self._epoll.unregister(pipe)
+        del self.pipes[pipe]
+        os.close(pipe)
+
     def go_home(self) -> None:
         """To be called after a number of starts: leaves the last one's directory."""
         self._spawner.go_home()
@@ -212,8 +223,8 @@ class Supervision:
         """A pipe is readable."""
         running = self.pipes[pipe]
         if not running.read(pipe):
-            del self.pipes[pipe]
-        elif running.spool.pending > _FLUSH_BYTES:
+            return
+        if running.spool.pending > _FLUSH_BYTES:
             self._tell_output(running)
         else:
             self._timers.set_earlier((running.attempt, "flush"), now() + _FLUSH_SECONDS)
@@ -308,8 +319,7 @@ class Supervision:
             self.start({**successor, "after": ""})
 
     def _tell_ended(self, running: Running, left: list[int]) -> None:
-        for pipe in running.drain():
-            del self.pipes[pipe]
+        running.drain()
         inline = running.spool.finish()
         told = running.ended(left, self._own_peak.kibibytes())
         told["inline"] = None if inline is None else base64.b64encode(inline).decode()
