@@ -217,7 +217,7 @@ VIRTUAL_RESOURCES = {
         "claim": {
             "kind": "action",
             "levels": ["item", "collection"],
-            "function": f"{VERBS}.claim:claim",
+            "function": f"{VERBS}.take:claim",
             "body": {
                 "item": f"{SCHEMAS}.workers:CLAIM_ONE",
                 "collection": f"{SCHEMAS}.workers:CLAIM",

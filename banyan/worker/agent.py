@@ -230,7 +230,9 @@ class Agent:
             self._timers.set("claims", now() + _SHORT_SECONDS)
         if self._registration:
             wish = wish_for(self._ledger.free, self._line.wanted()) if self._may_claim() else None
-            self._registration.want(wish)
+            again = self._registration.want(wish)
+            if again is not None:
+                self._timers.set("wish", now() + again)
         self._courier.be_patient(self._line.busy)
         self._limits.follow_up(holding.busy or self._line.busy)
         self._leaving.follow_up(self._registration, self._releases)

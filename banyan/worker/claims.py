@@ -1,16 +1,17 @@
 """Claiming: one request at a time, held by the server until there is work that fits.
 
 A thread of its own. The loop says what is free (`want`); the answer goes to the mailbox, and
-then the loop says again what is free. When more becomes free while a claim is held, the claim
-is broken off and sent again with the same claim_id: what the first may have brought comes with
-the second. It must never send a new claim_id while it does not know what became of the last.
+then the loop says again what is free. When other room is free for a while than a held claim
+says, it is broken off and sent again with the same claim_id: what the first may have brought
+comes with the second. It must never send a new claim_id while it does not know what became of
+the last.
 """
 
 import logging
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from banyan.domain.resources import Capacity
@@ -22,6 +23,7 @@ from banyan.worker.timers import now
 
 _HOLD_SECONDS_MAX = 30.0
 _TASKS_MAX = 256
+_SETTLED_SECONDS = 0.02  # short tasks come and go: so long a held claim may be out of date
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 
@@ -81,21 +83,32 @@ class Claims(threading.Thread):
         self._changed = threading.Condition()
         self._wish: Wish | None = None
         self._held: Wish | None = None  # of the claim that the server holds now
+        self._out_of_date_since: float | None = None  # the held claim
+        self._plenty = True  # the last claim brought all that it asked for
         self._brought = 0  # answers that brought tasks
         self._stopped = False
 
-    def want(self, wish: Wish | None, heard: int) -> None:
+    def want(self, wish: Wish | None, heard: int) -> float | None:
         """What is to be claimed, until an answer has come; None: nothing.
 
         heard: of how many answers the loop knows; a wish from before the last one is void.
+        Returns in how many seconds it is to be said again, if it is.
         """
         with self._changed:
-            if heard != self._brought or wish == self._wish:
-                return
-            self._wish = wish
-            self._changed.notify()
-            if self._held and self._held.fits != (wish and wish.fits):
-                self._connection.break_off()
+            if heard != self._brought:
+                return None
+            if wish != self._wish:
+                self._wish = wish
+                self._changed.notify()
+            if not self._held or self._held.fits == (wish and wish.fits):
+                self._out_of_date_since = None
+                return None
+            self._out_of_date_since = self._out_of_date_since or now()
+            left = self._out_of_date_since + _SETTLED_SECONDS - now() if wish else 0.0
+            if left > 0:
+                return left
+            self._connection.break_off()
+            return None
 
     def stop(self) -> None:
         """Claims nothing more. What a claim under way has brought is found by the next beats."""
@@ -105,72 +118,63 @@ class Claims(threading.Thread):
             self._connection.break_off()
 
     def run(self) -> None:
-        """The thread. A claim is held only after the same claim, not held, brought nothing."""
-        claim_id, dry, pause = uuid.uuid4().hex, None, _FIRST_PAUSE_SECONDS
-        while wish := self._next(dry):
+        """The thread."""
+        claim_id, pause = uuid.uuid4().hex, _FIRST_PAUSE_SECONDS
+        while wish := self._next():
             try:
-                items = self._claim(claim_id, wish, hold=wish.fits == dry)
+                items = self._claim(claim_id, wish)
             except BanyanError as error:
                 if self._is_final(error):
                     return
-                dry = None
                 pause = self._rest(wish, pause)
                 continue
             pause = _FIRST_PAUSE_SECONDS
-            dry = None if items else wish.fits
+            self._plenty = len(items) >= wish.max_count
             if items:
                 claim_id = uuid.uuid4().hex
 
-    def _next(self, dry: dict[str, Any] | None) -> Wish | None:
+    def _next(self) -> Wish | None:
         """Waits for a wish; None at the end.
 
-        dry: for what room nothing was there. To hold a claim for that is of use only where
-        there is room: what a busy worker claims ahead is what waits already.
+        Where the last claim brought less than it asked for, nothing waits: nothing is claimed
+        ahead, and what there is room for is waited for at the server.
         """
         with self._changed:
-            self._held = None
-            while not self._stopped and not self._is_ripe(dry):
+            self._held = self._out_of_date_since = None
+            while not self._stopped and not self._is_ripe():
                 self._changed.wait()
             if self._stopped or not self._wish:
                 return None
-            self._held = self._wish if self._wish.fits == dry else None
+            wish = self._wish if self._plenty else replace(self._wish, ahead=0)
+            self._held = None if wish.ahead else wish
             self._connection.allow()
-            return self._wish
+            return wish
 
-    def _is_ripe(self, dry: dict[str, Any] | None) -> bool:
-        return bool(self._wish and (self._wish.idle or self._wish.fits != dry))
+    def _is_ripe(self) -> bool:
+        return bool(self._wish and (self._wish.idle or (self._plenty and self._wish.ahead)))
 
-    def _claim(self, claim_id: str, wish: Wish, hold: bool) -> list[dict[str, Any]]:
-        seconds = min(_HOLD_SECONDS_MAX, self.lease_seconds / 4) if hold else 0.0
+    def _claim(self, claim_id: str, wish: Wish) -> list[dict[str, Any]]:
+        seconds = 0.0 if wish.ahead else min(_HOLD_SECONDS_MAX, self.lease_seconds / 4)
         body = {
             "worker": self._worker,
             "claim_id": claim_id,
             "max": wish.max_count,
             "fits": wish.fits,
             "start": True,
-            "ahead": 0 if hold else wish.ahead,  # what comes later, an idle worker is to have
+            "ahead": wish.ahead,
+            "steal": wish.idle,
         }
         left = self._left_seconds()
         if left is not None:
             body["ends_within_milliseconds"] = int(max(left - seconds, 0) * 1000)
         sent = now()
-        items = self._ask("/tasks/claim", body, seconds)
-        if not items:
-            # Nothing waits: who has claimed most without starting it is asked for half of that.
-            # Some comes with the answer; what comes later finds the next claim held.
-            sent = now()
-            items = self._ask("/tasks/steal", body, 0.0)
+        answer = self._connection.held("POST", "/tasks/claim", body, seconds)
+        items: list[dict[str, Any]] = answer.body["_items"]
         if items:
             with self._changed:
                 self._wish = None  # it has changed by this; the loop will say how
                 self._brought += 1
             self._mailbox.put(Claimed(self._worker, items, trusted_until(sent, self.lease_seconds)))
-        return items
-
-    def _ask(self, path: str, body: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = self._connection.held("POST", path, body, seconds).body[
-            "_items"
-        ]
         return items
 
     def _rest(self, wish: Wish, pause: float) -> float:

@@ -38,9 +38,9 @@ class Registration:
         self._beats.start()
         self._claims.start()
 
-    def want(self, wish: Wish | None) -> None:
-        """What is to be claimed."""
-        self._claims.want(wish, self._heard)
+    def want(self, wish: Wish | None) -> float | None:
+        """What is to be claimed; in how many seconds that is to be said again, if it is."""
+        return self._claims.want(wish, self._heard)
 
     def renewed(self, lease_seconds: float) -> None:
         """The server may have been started again with other leases."""

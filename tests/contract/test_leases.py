@@ -296,6 +296,16 @@ def test_a_thief_takes_half_of_what_the_fullest_has_and_what_that_comes_to_last(
     assert [item["_id"] for item in thief.steal(9)] == [tasks[2], tasks[1]]
 
 
+def test_a_claim_that_says_so_steals_where_nothing_waits(play: Play):
+    tasks = play.submit(2)
+    victim, thief = play.player(), play.player()
+    victim.claim(2)
+    assert thief.claim(1) == []
+    (waiting,) = play.submit(1)
+    assert [item["_id"] for item in thief.claim(1, steal=True)] == [waiting], "what waits first"
+    assert [item["_id"] for item in thief.claim(1, steal=True)] == [tasks[1]]
+
+
 def test_a_thief_takes_only_what_fits_it(play: Play):
     small, large = {"cores": 1}, {"cores": 4}
     (wanted,) = play.submit(requested_resources=small)

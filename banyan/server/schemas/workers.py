@@ -70,6 +70,7 @@ CLAIM: dict[str, Any] = {
     "labels": _LABELS,
     "start": {"type": "boolean"},
     "ahead": {"type": "integer", "min": 0, "max": 1000},
+    "steal": {"type": "boolean"},
     "ends_within_milliseconds": {"type": "integer", "min": 0, "max": LARGEST},
 }
 

@@ -16,10 +16,9 @@ from banyan.domain.resources import Capacity, Grant, capacity_from, fits, free_f
 from banyan.domain.scheduling import Candidate, choose
 from banyan.domain.states import HELD, State
 from banyan.errors import BanyanError
-from banyan.server import represent, validation
+from banyan.server import represent
 from banyan.server.auth import attempt_token
-from banyan.server.calls import Answer, Call
-from banyan.server.schemas import workers as schemas
+from banyan.server.calls import Call
 from banyan.server.shapes import SHAPES
 from banyan.server.store import attempts, batches, claims, tasks
 from banyan.server.store.mongo import Document, now
@@ -35,18 +34,6 @@ _SHOWN = (
     "requested_resources", "timeout_milliseconds", "max_shutdown_time_milliseconds",
     "estimated_runtime_milliseconds", "attempt_count", "attempt_id", "state", "_etag",
 )  # fmt: skip
-
-
-def claim(call: Call) -> Answer:
-    """POST /tasks/<id>/claim and POST /tasks/claim."""
-    if call.item_id:
-        named = validation.demand(schemas.CLAIM_ONE, call.body)
-        return Answer(claim_one(call, call.item_id, named["worker"]))
-    body = validation.demand(schemas.CLAIM, call.body)
-    worker = renewed(call, body["worker"])
-    items = [shown(call, task) for task in _claim_many(call, worker, body)]
-    answer = {"_items": items, "lease_seconds": knobs().LEASE_SECONDS}
-    return Answer(answer, wait_for=() if items else ("available", f"worker:{worker['_id']}"))
 
 
 def claim_one(call: Call, task_id: ObjectId, worker_id: ObjectId) -> Document:
@@ -144,7 +131,7 @@ def claimed_before(call: Call, worker: Document, body: Mapping[str, Any]) -> lis
     return [task for task in before if State(task["state"]) in HELD] if before else None
 
 
-def _claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Document]:
+def claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Document]:
     before = claimed_before(call, worker, body)
     if before is not None:
         return before

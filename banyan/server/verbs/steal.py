@@ -48,11 +48,11 @@ def steal(call: Call) -> Answer:
     worker = renewed(call, body["worker"])
     stolen = claim.claimed_before(call, worker, body)
     if stolen is None:
-        stolen = _take_away(call, worker, body) if worker["mode"] == "active" else []
+        stolen = take_away(call, worker, body) if worker["mode"] == "active" else []
     return Answer({"_items": [claim.shown(call, task) for task in stolen]})
 
 
-def _take_away(call: Call, thief: Document, body: Mapping[str, Any]) -> list[Document]:
+def take_away(call: Call, thief: Document, body: Mapping[str, Any]) -> list[Document]:
     """What was stolen. Where other thieves were faster, it looks again, and not at the same."""
     for lost_rounds in range(_ROUNDS):
         loot = _loot(call, thief, body, lost_rounds)

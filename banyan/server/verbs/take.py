@@ -1,0 +1,28 @@
+"""Claim, as a request: what waits for a worker; and where nothing does, what others can spare.
+
+The two ways are verbs of their own (`claim.py`, `steal.py`). Here they are one question, so that
+a worker with nothing to do asks once and then waits.
+"""
+
+from banyan.config import knobs
+from banyan.server import validation
+from banyan.server.calls import Answer, Call
+from banyan.server.schemas import workers as schemas
+from banyan.server.verbs import steal
+from banyan.server.verbs.claim import claim_many, claim_one, shown
+from banyan.server.verbs.leases import renewed
+
+
+def claim(call: Call) -> Answer:
+    """POST /tasks/<id>/claim and POST /tasks/claim; "steal": true, if nothing waits, also that."""
+    if call.item_id:
+        named = validation.demand(schemas.CLAIM_ONE, call.body)
+        return Answer(claim_one(call, call.item_id, named["worker"]))
+    body = validation.demand(schemas.CLAIM, call.body)
+    worker = renewed(call, body["worker"])
+    claimed = claim_many(call, worker, body)
+    if not claimed and body.get("steal") and worker["mode"] == "active":
+        claimed = steal.take_away(call, worker, body)
+    items = [shown(call, task) for task in claimed]
+    answer = {"_items": items, "lease_seconds": knobs().LEASE_SECONDS}
+    return Answer(answer, wait_for=() if items else ("available", f"worker:{worker['_id']}"))
