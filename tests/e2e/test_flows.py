@@ -2,13 +2,14 @@
 
 import json
 import re
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.stack import Stack
-from tests.e2e.written import in_order, indented, read, shell
+from tests.e2e.written import bash, in_order, indented, read, shell, with_banyan
 from tests.harness import Processes, eventually
 from tests.harness.processes import ROOT
 
@@ -21,52 +22,78 @@ def lines_of(heading: str) -> list[str]:
 
 
 @pytest.mark.timeout(180)
-def test_a_laptop_in_a_minute(
-    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_a_laptop_in_a_minute(processes: Processes, tmp_path: Path) -> None:
+    """From a home where nothing is: each line as it stands, but any free port."""
+    activate, up, run, *then = [line for line in lines_of("Two commands") if "scripts/" not in line]
+    assert (activate, up) == (". .venv/bin/activate", "banyan up &")
+    assert (ROOT / "scripts" / "setup").read_text().count(".venv") > 1  # what makes it
+    home = {**processes.environment(), "HOME": str(tmp_path), "BANYAN_PORT": "0"}
+    home |= {f"XDG_{name}_HOME": str(tmp_path / name) for name in ("CONFIG", "DATA", "STATE")}
+    with_banyan(tmp_path)
     begun = time.monotonic()
-    stack = Stack(processes, tmp_path)
-    run, *_ = [line for line in lines_of("Two commands") if line.startswith("banyan run")]
-    assert (
-        shell(stack, tmp_path, f"{run}; echo ended with $?", strict=False) == "hi\nended with 3\n"
-    )
+    started = processes.start([str(tmp_path / ".programs" / "banyan"), *up.split()[1:-1]], home)
+    assert started.line(60).startswith("Banyan is ready at http://127.0.0.1:")
+    output = bash(tmp_path, f"{run}; echo ended with $?", home, strict=False)
+    assert output == "hi\nended with 3\n"
     assert time.monotonic() - begun < 60
-    following = [line for line in lines_of("Two commands") if re.match("banyan (ls|log)", line)]
-    assert len(following) == 2
-    assert "sh -c" in shell(stack, tmp_path, "\n".join(following))
+    assert [line.split()[1] for line in then] == ["submit", "ls", "log", "explain"]
+    in_order("fitted", bash(tmp_path, "\n".join(then), home))
+    started.signal(signal.SIGINT)
+    assert started.wait(40) == 0
 
 
 def test_a_second_machine_joins_with_one_copied_line(
     stack: Stack, processes: Processes, tmp_path: Path
 ) -> None:
-    (invite,) = lines_of("A second machine")
+    invite, *look_after = lines_of("A second machine")
     (line,) = shell(stack, tmp_path, invite).splitlines()
     machine = tmp_path / "second"
     machine.mkdir()
-    shell(stack, machine, "true")  # puts `banyan` there
+    with_banyan(machine)
     elsewhere = {
         "BANYAN_CONFIG": str(machine / "config.toml"),
         "XDG_STATE_HOME": str(machine / "state"),
         "PATH": f"{machine / '.programs'}:/usr/bin:/bin",
     }
-    copied = f"cd {machine}; {line} --host second-machine"
+    copied = f"cd {machine}; {line} --host rack7"  # here both are on one machine
     worker = processes.start(["sh", "-c", copied], environment=elsewhere)
 
     def joined() -> dict[str, object]:
         found = stack.json("worker", "list", "--json")
-        return next((one for one in found if one["host"] == "second-machine"), {})
+        return next((one for one in found if one["host"] == "rack7"), {})
 
     resources = json.loads(json.dumps(eventually(joined, 30)["resources"]))
     assert resources["cores"] >= 1
     assert resources["memory"] > 2**28
-    stack.call("worker", "drain", "second-machine", code=3)  # it is another account's
-    token = stack.text("account", "create", "me", "--role", "operator")
-    operator = {"BANYAN_URL": stack.url, "BANYAN_TOKEN": token}
-    stack.call("worker", "drain", "second-machine", environment=operator)
+    stack.call("worker", "drain", "rack7", code=3)  # it is another account's
+    assert " rack7 " in shell(stack, tmp_path, "\n".join(look_after))
     eventually(lambda: joined()["mode"] == "draining")
-    stack.call("worker", "remove", "second-machine", environment=operator)
+    token = stack.text("account", "create", "other", "--role", "operator")
+    operator = {"BANYAN_URL": stack.url, "BANYAN_TOKEN": token}
+    stack.call("worker", "resume", "rack7", environment=operator)
+    eventually(lambda: joined()["mode"] == "active")
+    stack.call("worker", "remove", "rack7", environment=operator)
     worker.wait(30)
+
+
+def test_the_curl_of_the_readme(stack: Stack, tmp_path: Path) -> None:
+    token = json.loads(stack.credentials.read_text())["provider"]
+    command = "\n".join(indented(README, "One picture").splitlines()[-2:])
+    assert command.startswith("curl -X POST ")
+    made = json.loads(shell(stack, tmp_path, command, TOKEN=token, BANYAN_URL=stack.url))
+    assert made["requested_resources"]["cpu_memory_bytes"] == 2**30
+    assert "cancel" in made["_links"]
+
+
+def test_every_command_of_the_readme_is_in_one_of_these_tests() -> None:
+    """The headings under which there are commands; scripts/quickstart has a test of its own."""
+    headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    with_commands = [one for one in headings if indented(README, one)]
+    assert with_commands == [
+        "Two commands", "A second machine", "A sweep, of which some fail", "One picture",
+    ]  # fmt: skip
+    scripts = [line for line in lines_of("Two commands") if line.startswith("scripts/")]
+    assert scripts == ["scripts/quickstart", "scripts/test"]
 
 
 @pytest.mark.timeout(300)
@@ -80,7 +107,7 @@ def test_a_sweep_of_which_three_fail(stack: Stack, tmp_path: Path) -> None:
     assert len(shell(stack, tmp_path, f"{which} -q").splitlines()) == 3
     told = shell(stack, tmp_path, why)
     assert sorted(re.findall(r"^no data for (\d+)$", told, re.MULTILINE)) == ["150", "300", "450"]
-    assert re.search(r"OUTCOME +success +500\n", shell(stack, tmp_path, "\n".join(mended)))
+    assert re.search(r"outcome +success +500\n", shell(stack, tmp_path, "\n".join(mended)))
 
 
 def test_the_python_of_the_readme(stack: Stack, tmp_path: Path) -> None:

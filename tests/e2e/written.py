@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.e2e.stack import Stack
@@ -17,19 +18,30 @@ def shell(
 
     strict: the first command that fails ends it, and the test.
     """
+    with_banyan(directory)
+    more = {**stack.environment, "CREDENTIALS": str(stack.credentials), **environment}
+    return bash(directory, commands, more, strict)
+
+
+def with_banyan(directory: Path) -> None:
+    """Puts `banyan` and `python3` into `.programs` there."""
     programs = directory / ".programs"
     programs.mkdir(exist_ok=True)
     for name, words in {"banyan": "-m banyan", "python3": ""}.items():
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words} "$@"\n')
         (programs / name).chmod(0o755)
+
+
+def bash(
+    directory: Path, commands: str, environment: Mapping[str, str], strict: bool = True
+) -> str:
+    """What `bash` prints of these commands, with what `with_banyan` has put there."""
     done = subprocess.run(
         ["bash", *(["-euo", "pipefail"] if strict else []), "-c", commands],
         cwd=directory,
         env={
             **os.environ,
-            **stack.environment,
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "CREDENTIALS": str(stack.credentials),
+            "PATH": f"{directory / '.programs'}:{os.environ['PATH']}",
             **environment,
         },
         stdin=subprocess.DEVNULL,
