@@ -1,5 +1,6 @@
 """What happens to the output of a task on its way into the spool."""
 
+import ctypes
 import hashlib
 import os
 import resource
@@ -108,3 +109,37 @@ def test_a_disk_that_takes_no_more_ends_the_log_and_not_the_task(launcher: Launc
     ended = launcher.ended(attempt)
     assert (ended["code"], ended["reason"]) == (5, "output lost: File too large")
     assert launcher.output(attempt) == b"\0" * 40_000, "whole frames only"
+
+
+def test_a_pipe_of_which_somebody_has_a_copy_is_not_read_for_another(
+    launcher: Launched, tmp_path: Path
+):
+    """As a process has that is just being started, until its program is there."""
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    first = launcher.shell(f"read x < {go}")
+    launcher.until("started", first)
+    copies = copies_of_pipes(launcher.process.pid)
+    go.write_text("on\n")
+    launcher.ended(first)
+    silent = launcher.shell(f"read x < {go}")  # its pipes have the numbers of the first one's
+    launcher.until("started", silent)
+    try:
+        assert launcher.run("echo heard")[1] == b"heard\n"
+    finally:
+        for copy in copies:
+            os.close(copy)
+        go.write_text("on\n")
+    launcher.ended(silent)
+
+
+def copies_of_pipes(pid: int) -> list[int]:
+    """Of all pipes that another process has open."""
+    pidfd_getfd = 438  # of every architecture
+    system = ctypes.CDLL(None, use_errno=True)
+    process = os.pidfd_open(pid)
+    files = [file for file in Path(f"/proc/{pid}/fd").iterdir() if "pipe:" in os.readlink(file)]
+    copies = [system.syscall(pidfd_getfd, process, int(file.name), 0) for file in files]
+    os.close(process)
+    assert min(copies) >= 0, os.strerror(ctypes.get_errno())
+    return copies
