@@ -247,11 +247,15 @@ def _release_attempt(
     if task["state"] not in HELD:
         return Refusal("lease_lost", "the attempt has ended; forget it")
     attempt_id = task["holder"]["attempt"]
-    exit_code, signal = exit_code_and_signal(end["exit_status"])
-    record = {**_of_holder(task), **end, "exit_code": exit_code, "signal": signal}
     expected = {"state": task["state"], "holder.attempt": attempt_id}
-    change = Change(task["_id"], expected, fields, unset, attempt_id, record)
+    change = Change(task["_id"], expected, fields, unset, attempt_id, record_of_end(task, end))
     return _spare_settling(task, change)
+
+
+def record_of_end(task: Task, end: Mapping[str, Any]) -> dict[str, Any]:
+    """What the record of the attempt that holds, or held, the task says after this end."""
+    exit_code, signal = exit_code_and_signal(end["exit_status"])
+    return {**_of_holder(task), **end, "exit_code": exit_code, "signal": signal}
 
 
 def _of_holder(task: Task) -> dict[str, Any]:

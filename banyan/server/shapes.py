@@ -1,10 +1,13 @@
 """The kinds of request that tasks have: each is described once and then only named.
 
 A claim asks which shapes have tasks waiting and looks at those that fit, so it never
-reads the tasks that do not. A shape never changes, so processes may remember them.
+reads the tasks that do not. A shape never changes, so processes may remember them. Which
+have tasks waiting changes all the time: that is remembered for a moment only, and only a
+claim that gets all that it wants may rely on it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from banyan.domain.resources import shape_key
@@ -12,6 +15,10 @@ from banyan.server.store import claims
 from banyan.server.store.mongo import Document, Store
 
 REMEMBERED_MAX = 50_000
+# So long a claim may overlook a new kind of task that another process has taken in.
+WAITING_SECONDS = 0.05
+# A new task may take so long from here to where others see it.
+_STORED_WITHIN_SECONDS = 5.0
 
 
 def of_task(task: Mapping[str, Any]) -> str:
@@ -24,9 +31,31 @@ class Shapes:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Document] = {}
+        self._seen: dict[str, tuple[float, list[str]]] = {}  # by database: until when, which
+        self._come: dict[str, dict[str, float]] = {}  # by database: in new tasks, and until when
+
+    def waiting(self, store: Store) -> list[str]:
+        """The shapes that available tasks have now."""
+        found = claims.waiting_shapes(store)
+        self._seen[store.database_name] = (monotonic() + WAITING_SECONDS, found)
+        return found
+
+    def seen_waiting(self, store: Store) -> list[str]:
+        """The same as of a moment ago, and what came since; nothing if that is too long ago."""
+        until, seen = self._seen.get(store.database_name, (0.0, []))
+        time = monotonic()
+        if until < time:
+            return []
+        come = self._come.get(store.database_name, {})
+        return list({*seen, *(key for key, end in come.copy().items() if end > time)})
 
     def describe(self, store: Store, tasks: Sequence[Mapping[str, Any]]) -> None:
         """See to it that the shapes of these tasks are stored, before the tasks are."""
+        come = self._come.setdefault(store.database_name, {})
+        if len(come) > REMEMBERED_MAX:
+            come.clear()
+        end = monotonic() + _STORED_WITHIN_SECONDS
+        come.update({task["shape"]: end for task in tasks})
         new = {
             task["shape"]: task
             for task in tasks

@@ -15,6 +15,9 @@ def play(server: Server) -> Play:
     return Play(server)
 
 
+FREE = {"cores": 4, "memory": "4 GiB"}
+
+
 def ids(items: list[dict[str, object]]) -> list[object]:
     return [item["_id"] for item in items]
 
@@ -157,6 +160,41 @@ def test_the_same_claim_id_gets_the_same_tasks(play: Play):
     other = player.claim(2, claim_id="two")
     assert not set(ids(other)) & set(ids(first))
     assert len(play.player().claim(10)) == 2  # nothing more was taken than was answered
+
+
+def test_a_claim_id_is_known_again_after_other_claims(play: Play):
+    play.submit(12)
+    player = play.player()
+    first = player.claim(1, claim_id="first")
+    others = [player.claim(1, claim_id=f"other {number}") for number in range(9)]
+    assert ids(player.claim(1, claim_id="first")) == ids(first)
+    assert ids(player.claim(1, claim_id="other 0")) == ids(others[0])
+
+
+def test_a_claim_that_got_nothing_may_be_repeated_until_it_does(play: Play):
+    player = play.player()
+    assert [player.claim(1, claim_id="one") for _ in range(3)] == [[], [], []]
+    submitted = play.submit(2)
+    assert ids(player.claim(1, claim_id="one")) == submitted[:1]
+    assert ids(player.claim(1, claim_id="one")) == submitted[:1]
+
+
+def test_a_new_kind_of_task_goes_first_at_once_if_it_is_more_important(play: Play):
+    """Which kinds wait is remembered for a moment; not so that this one is overlooked."""
+    player = play.player()
+    play.submit(30)
+    for number in range(10):
+        player.claim(1, fits=FREE)
+        cores = {"requested_resources": {"cores": 2, "memory": 1000 + number}}
+        (urgent,) = play.submit(priority=10, **cores)
+        assert ids(player.claim(1, fits=FREE)) == [urgent]
+
+
+def test_a_new_kind_of_task_is_found_at_once_where_nothing_else_waits(play: Play):
+    player = play.player()
+    for number in range(10):
+        (task,) = play.submit(requested_resources={"cores": 1, "memory": 2000 + number})
+        assert ids(player.claim(4, fits=FREE)) == [task]
 
 
 def test_a_claim_id_is_its_workers_own(play: Play):

@@ -1,6 +1,7 @@
 """Batches of claims and ends: each task gets its own fields, and who lost is told so."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,11 +10,15 @@ from bson import ObjectId
 from banyan.domain import lifecycle
 from banyan.domain.lifecycle import Change
 from banyan.domain.states import State
-from banyan.server.app import prepare_database
-from banyan.server.store import attempts, batches, tasks
+from banyan.server.app import Silent, prepare_database
+from banyan.server.auth import attempt_token
+from banyan.server.calls import Call, Caller, Context
+from banyan.server.store import attempts, batches, tasks, together
 from banyan.server.store.mongo import Document, Store, new_etag, now
+from banyan.server.verbs import report
 
 OWNER = "0" * 24
+SECRET = b"secret"
 END = {"exit_status": "success", "time_terminated": now()}
 
 
@@ -82,7 +87,7 @@ def stored(store: Store, found: list[Document]) -> list[Document]:
 def test_each_task_gets_its_own_fields(store: Store, count: int):
     found = waiting(store, count)
     changes = claims_of(found)
-    written = batches.apply(store, changes)
+    written = batches.apply(store, changes).written
     for change, fields, task in zip(changes, written, stored(store, found), strict=True):
         assert fields
         assert task["state"] == "running"
@@ -90,7 +95,7 @@ def test_each_task_gets_its_own_fields(store: Store, count: int):
         assert task["_etag"] == fields["_etag"]
         assert task["command"] == ["true"]
         assert "wake_at" not in task
-    ended = batches.apply(store, ends_of(stored(store, found)))
+    ended = batches.apply(store, ends_of(stored(store, found))).written
     assert all(ended)
     assert {task["state"] for task in stored(store, found)} == {"terminated"}
 
@@ -100,9 +105,9 @@ def test_who_lost_is_told_and_writes_nothing(store: Store):
     gone, other, cancelled = found[0], found[4], found[8]
     changes = claims_of(found)
     store["tasks"].delete_one({"_id": gone["_id"]})
-    (first,) = batches.apply(store, claims_of([other]))
+    (first,) = batches.apply(store, claims_of([other])).written
     store["tasks"].update_one({"_id": cancelled["_id"]}, {"$set": {"state": "cancelled"}})
-    written = batches.apply(store, changes)
+    written = batches.apply(store, changes).written
     assert [bool(fields) for fields in written] == [False, *[True] * 3, False, *[True] * 3, False]
     assert first
     assert stored(store, [other])[0]["holder"] == first["holder"]
@@ -126,7 +131,7 @@ def test_a_task_that_is_cancelled_while_it_is_won_stays_won(
         return looked(*arguments)
 
     monkeypatch.setattr(batches, "_won", cancelled_before_that)
-    assert [bool(fields) for fields in batches.apply(store, changes)] == [True, True, False]
+    assert [bool(fields) for fields in batches.apply(store, changes).written] == [True, True, False]
 
 
 def test_an_end_needs_its_own_attempt(store: Store):
@@ -134,7 +139,7 @@ def test_an_end_needs_its_own_attempt(store: Store):
     batches.apply(store, claims_of(found))
     held = stored(store, found)
     strangers = {**held[1], "holder": {**held[1]["holder"], "attempt": ObjectId()}}
-    written = batches.apply(store, ends_of([held[0], strangers, held[2]]))
+    written = batches.apply(store, ends_of([held[0], strangers, held[2]])).written
     assert [bool(fields) for fields in written] == [True, False, True]
     assert [task["state"] for task in stored(store, found)] == [
         "terminated", "running", "terminated",
@@ -151,7 +156,7 @@ def test_changes_of_many_kinds_go_together(store: Store):
     guard = {"holder.attempt": starting["holder"]["attempt"], "state": "running"}
     start = Change(starting["_id"], guard, {"holder.spare": False, "progress": {"done": 1}})
     changes = [start, *ends_of(ending)]
-    assert all(batches.apply(store, changes))
+    assert all(batches.apply(store, changes).written)
     plain, parent, cancelled, started = stored(store, found)
     assert (plain["state"], plain["unsettled"]) == ("terminated", False)
     assert (parent["state"], parent["unsettled"]) == ("terminated", True)
@@ -162,7 +167,7 @@ def test_changes_of_many_kinds_go_together(store: Store):
 def test_of_two_changes_of_one_task_the_first_stands(store: Store):
     found = waiting(store, 1)
     first, second = claims_of(found) + claims_of(found)
-    written = batches.apply(store, [first, second])
+    written = batches.apply(store, [first, second]).written
     assert [bool(fields) for fields in written] == [True, False]
     assert stored(store, found)[0]["holder"] == first.set["holder"]
 
@@ -221,3 +226,73 @@ def test_a_record_that_was_ended_before_it_was_begun_stays_ended(store: Store):
     attempts.begin(store, [change])
     assert record(store, one)["reason"] == "stolen"
     assert record(store, one)["time_terminated"] is not None
+
+
+# --- One wait for the majority ----------------------------------------------------------
+
+
+def caller_of(store: Store) -> Call:
+    return Call(
+        Context(store, Silent(), SECRET), Caller("a", frozenset({"worker"})), "tasks", None, None,
+        {}, {"Prefer": "return=minimal"},
+    )  # fmt: skip
+
+
+def ending(store: Store, count: int = 2) -> list[report.Report]:
+    """What a worker reports that ends tasks which it has claimed just now."""
+    found = waiting(store, count)
+    changes = claims_of(found)
+    assert all(batches.apply(store, changes).written)
+    attempts.begin(store, changes)
+    return [
+        report.Report(
+            one.task_id,
+            State.TERMINATED,
+            {**END, "token": attempt_token(SECRET, one.attempt_id)},
+            {},
+        )
+        for one in changes
+    ]
+
+
+def ended_as(store: Store, reports: list[report.Report]) -> list[Any]:
+    return [attempts.of_task(store, one.task_id)[0].get("exit_status") for one in reports]
+
+
+def test_records_are_written_again_where_the_primary_has_changed_in_between(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    """The first write of them may have been undone with the primary that had it alone."""
+    reports = ending(store)
+    update, sent = together.update, []
+
+    def undone(at: Store, collection: str, *arguments: Any) -> together.Written:
+        written = update(at, collection, *arguments)
+        sent.append(collection)
+        if sent == ["attempts"]:
+            tasks_of = {"task": {"$in": [one.task_id for one in reports]}}
+            gone = {"$set": {"time_terminated": None}, "$unset": {"exit_status": ""}}
+            at["attempts"].update_many(tasks_of, gone)
+            return written._replace(term="the one before")
+        return written
+
+    monkeypatch.setattr(together, "update", undone)
+    results = report.report_many(caller_of(store), reports)
+    assert [one["_status"] for one in results if isinstance(one, dict)] == ["OK", "OK"]
+    assert sent == ["attempts", "tasks", "attempts"]
+    assert ended_as(store, reports) == ["success", "success"]
+
+
+def test_an_end_that_is_repeated_fills_in_a_record_that_lacks_it(store: Store):
+    reports = ending(store)
+    call = caller_of(store)
+    report.report_many(call, reports)
+    assert ended_as(store, reports) == ["success", "success"]
+    lost = {"$set": {"time_terminated": None}, "$unset": {"exit_status": ""}}
+    store["attempts"].update_one({"task": reports[0].task_id}, lost)
+    store["attempts"].delete_one({"task": reports[1].task_id})
+    report.report_many(call, reports)
+    assert ended_as(store, reports) == ["success", "success"]
+    other = [replace(one, data={**one.data, "exit_status": "failure (1)"}) for one in reports]
+    report.report_many(call, other)
+    assert ended_as(store, reports) == ["success", "success"]

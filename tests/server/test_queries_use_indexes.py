@@ -12,6 +12,7 @@ import pytest
 from bson import ObjectId
 from pymongo import MongoClient, monitoring
 
+from banyan.server import shapes
 from banyan.server.app import Silent, create_app, prepare_database
 from banyan.server.calls import Context
 from banyan.server.store import accounts, ageing
@@ -336,7 +337,10 @@ def sent_for(bench: Bench, work: Callable[[int], Any], count: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("few", "many"), [(1, 1000), (2, 100)])
-def test_a_claim_asks_as_much_for_many_tasks_as_for_few(bench: Bench, few: int, many: int):
+def test_a_claim_asks_as_much_for_many_tasks_as_for_few(
+    bench: Bench, few: int, many: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(shapes, "WAITING_SECONDS", 0)  # soon after another it asks for less
     for count in (few, many):
         bench.submit(count, queue="claims")
     worker = bench.worker()

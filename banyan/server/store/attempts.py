@@ -75,12 +75,17 @@ def write(store: Store, additions: Sequence[Addition], session: ClientSession) -
         store["attempts"].bulk_write(updates, ordered=False, session=session)
 
 
-def report(store: Store, additions: Sequence[Addition]) -> None:
+def report(
+    store: Store, additions: Sequence[Addition], concern: WriteConcern = MAJORITY
+) -> together.Written:
     """What workers report, before it is known whether their attempts still hold their tasks.
 
     So the end of a record that has one is left alone: `lost` may stand there already,
     and where that is still to be said, it will overwrite this.
+    concern: FORGETTABLE where a write follows that a majority acknowledges. That tells of this
+    one too if both were made in one term of the primary, which is returned; else say it again.
     """
+    written = together.Written(0, None)
     ends: dict[ObjectId, Document] = {}
     others = []
     stamp = {"_etag": new_etag(), "_updated": now()}
@@ -92,9 +97,11 @@ def report(store: Store, additions: Sequence[Addition]) -> None:
     if ends:
         peaks = sorted({name for one in additions for name in one.peaks})
         group = together.Each(_OPEN, ends, peaks)
-        if together.update(store, "attempts", [group], MAJORITY).count < len(ends):
+        written = together.update(store, "attempts", [group], concern)
+        if written.matched < len(ends):
             others = list(additions)  # what was written is not written again
     _write(store, others, MAJORITY, _OPEN)
+    return written
 
 
 def _write(

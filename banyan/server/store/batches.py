@@ -8,7 +8,7 @@ lost: a claim does not hand it out, a report decides again. See docs/adr/0006.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 
@@ -19,19 +19,30 @@ from banyan.server.store.mongo import BATCH, MAJORITY, Document, Store, new_etag
 Indexed = Mapping[int, Change]
 
 
-def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:
-    """For each change the fields that were written, or None where it lost a race."""
+class Outcome(NamedTuple):
+    """For each change the fields that were written, or None where it lost a race.
+
+    term: as `together.Written` has it.
+    """
+
+    written: list[Document | None]
+    term: Any
+
+
+def apply(store: Store, changes: Sequence[Change]) -> Outcome:
+    """Write what still is as it is expected, and wait until a majority has it."""
     whole, others = _sorted(changes)
     written: dict[int, Document | None] = dict.fromkeys(range(len(changes)))
+    term = None
     if whole:
         etag, time = new_etag(), now()
         stamp = {"_etag": etag, "_updated": time}
         own = {index: {**change.set, **stamp} for index, change in whole.items()}
-        count = together.update(store, "tasks", _alike(whole, own), MAJORITY).count
-        won = whole if count == len(whole) else _won(store, whole, etag)
+        matched, term = together.update(store, "tasks", _alike(whole, own), MAJORITY)
+        won = whole if matched == len(whole) else _won(store, whole, etag)
         written.update({index: own[index] for index in won})
     written.update(zip(others, tasks.apply(store, list(others.values())), strict=True))
-    return [written[index] for index in range(len(changes))]
+    return Outcome([written[index] for index in range(len(changes))], term)
 
 
 def _sorted(changes: Sequence[Change]) -> tuple[dict[int, Change], dict[int, Change]]:

@@ -8,7 +8,7 @@ written, not which. Never for what may be missing, and never for keys with dots.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 from pymongo.errors import BulkWriteError, WTimeoutError
@@ -20,11 +20,10 @@ from banyan.server.store.mongo import Document, Store
 _AT_ONCE = 250
 
 
-@dataclass(frozen=True)
-class Written:
-    """How many documents matched, and in which of its terms the primary wrote them."""
+class Written(NamedTuple):
+    """How many documents matched, and in which term of the primary they were written."""
 
-    count: int
+    matched: int
     term: Any
 
 
@@ -61,7 +60,8 @@ def update(store: Store, collection: str, groups: Sequence[Each], concern: Write
         raise BulkWriteError(reply)
     if "writeConcernError" in reply:
         raise WTimeoutError("the write is not acknowledged yet", details=reply)
-    return Written(reply["n"], reply.get("electionId"))
+    # A router does not say it: then no two writes are known to be of one term.
+    return Written(reply["n"], reply.get("electionId", object()))
 
 
 def _parts(group: Each) -> list[Document]:

@@ -16,6 +16,8 @@ from banyan.config import knobs
 from banyan.server.store.mongo import FORGETTABLE, Document, Store, new_etag, now
 
 GONE = ["lost", "off"]
+# A worker repeats a claim that was not answered before it makes many more.
+CLAIM_IDS_MAX = 32
 
 
 def insert(store: Store, worker: Document) -> None:
@@ -25,13 +27,23 @@ def insert(store: Store, worker: Document) -> None:
 
 
 def renew(
-    store: Store, worker_id: ObjectId, account: str, fields: Mapping[str, Any]
+    store: Store,
+    worker_id: ObjectId,
+    account: str,
+    fields: Mapping[str, Any],
+    claim_id: str | None = None,
 ) -> Document | None:
-    """Renew the lease from now on, unless it has lapsed; None where it has, or is not there."""
+    """Renew the lease from now on, unless it has lapsed; None where it has, or is not there.
+
+    claim_id: of the claim that is made; the worker's last ones are kept as `claim_ids`.
+    Returns the worker as it was before, so that who sees its claim_id there repeats a claim.
+    """
     lease = int(knobs().LEASE_SECONDS * 1000)
     # A renewal forgotten in a crash leaves the lease of one beat ago, within the margin.
     collection = store["workers"].with_options(write_concern=FORGETTABLE)
     literal = {name: {"$literal": value} for name, value in fields.items()}
+    if claim_id:
+        literal["claim_ids"] = _with_id(claim_id)
     return collection.find_one_and_update(
         {"_id": worker_id, "account": account, "mode": {"$nin": GONE}, **_alive()},
         [
@@ -45,8 +57,14 @@ def renew(
                 }
             }
         ],
-        return_document=ReturnDocument.AFTER,
+        return_document=ReturnDocument.BEFORE,
     )
+
+
+def _with_id(claim_id: str) -> Document:
+    known, one = {"$ifNull": ["$claim_ids", []]}, {"$literal": claim_id}
+    last = {"$slice": [{"$concatArrays": [[one], known]}, CLAIM_IDS_MAX]}
+    return {"$cond": [{"$in": [one, known]}, known, last]}
 
 
 def _alive() -> Document:

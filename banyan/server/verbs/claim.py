@@ -27,7 +27,8 @@ from banyan.server.verbs.leases import renewed
 TASKS_DEFAULT = 1
 _ROUNDS = 4
 # Read more than is asked for: some will not fit beside the others, some will be lost.
-_READ_AHEAD = 4
+_READ_AHEAD = 3
+_READ_AHEAD_MAX = 64
 _LOOK_FURTHER = 4
 _SHOWN = (
     "_id", "name", "command", "env", "cwd", "queue", "labels", "priority", "tags",
@@ -113,7 +114,7 @@ def _take(
 ) -> list[Document]:
     """Write the claims; returns the tasks that were won, as they are now."""
     changes = [one for one in decisions if isinstance(one, lifecycle.Change)]
-    written = batches.apply(call.store, changes)
+    written = batches.apply(call.store, changes).written
     attempts.begin(call.store, [c for c, w in zip(changes, written, strict=True) if w])
     by_id = {task["_id"]: task for task in chosen}
     taken = [{**by_id[c.task_id], **w} for c, w in zip(changes, written, strict=True) if w]
@@ -127,7 +128,9 @@ def claimed_before(call: Call, worker: Document, body: Mapping[str, Any]) -> lis
     None where there was no such request, or it got nothing.
     """
     claim_id = body.get("claim_id")
-    before = tasks.claimed_with(call.store, worker["_id"], claim_id) if claim_id else []
+    if not claim_id or claim_id not in worker.get("claim_ids", [claim_id]):
+        return None
+    before = tasks.claimed_with(call.store, worker["_id"], claim_id)
     return [task for task in before if State(task["state"]) in HELD] if before else None
 
 
@@ -194,16 +197,33 @@ def _spare(room: _Room, chosen: Sequence[Grant], start: bool) -> list[bool]:
 def _choose(
     call: Call, worker: Document, body: Mapping[str, Any], room: _Room, lost_rounds: int
 ) -> list[tuple[Document, Grant]]:
-    """The tasks to try for, in order.
+    """The tasks to try for, in order; see `_choose_among`."""
+    seen = SHAPES.seen_waiting(call.store)
+    chosen = _choose_among(call, worker, body, room, lost_rounds, seen) if seen else []
+    if len(chosen) < room.most + room.ahead:
+        waiting = SHAPES.waiting(call.store)
+        if not set(waiting) <= set(seen):
+            chosen = _choose_among(call, worker, body, room, lost_rounds, waiting)
+    return chosen
+
+
+def _choose_among(
+    call: Call,
+    worker: Document,
+    body: Mapping[str, Any],
+    room: _Room,
+    lost_rounds: int,
+    shapes: Sequence[str],
+) -> list[tuple[Document, Grant]]:
+    """Of the tasks of these shapes those to try for, in order.
 
     lost_rounds: how often all of it went to others. They look at the same first tasks, so
     from then on it looks further and takes any of what it sees.
     """
-    waiting = claims.waiting_shapes(call.store)
     queues = set(body.get("queues", worker["queues"]))
     labels = body.get("labels", worker["labels"])
     now_fit, later_fit = [], []
-    for key, shape in SHAPES.look_up(call.store, waiting).items():
+    for key, shape in SHAPES.look_up(call.store, shapes).items():
         if shape["queue"] not in queues or not has_labels(shape["labels"], labels):
             continue
         grant = grant_for(shape["requested_resources"], room.total)
@@ -213,7 +233,7 @@ def _choose(
             later_fit.append(key)
     if not now_fit and not (room.ahead and later_fit):
         return []
-    wanted = room.most * _READ_AHEAD + room.ahead
+    wanted = room.most + min(room.most * _READ_AHEAD, _READ_AHEAD_MAX) + room.ahead
     within = body.get("ends_within_milliseconds")
     found = claims.candidates(call.store, now_fit, wanted * _LOOK_FURTHER**lost_rounds, within)
     if lost_rounds and len(found) > wanted:

@@ -10,13 +10,18 @@ from banyan.server.store import workers
 from banyan.server.store.mongo import Document
 
 
-def renewed(call: Call, worker_id: ObjectId, fields: Document | None = None) -> Document:
-    """The caller's worker, its lease renewed from now on.
+def renewed(
+    call: Call,
+    worker_id: ObjectId,
+    fields: Document | None = None,
+    claim_id: str | None = None,
+) -> Document:
+    """The caller's worker as it was, its lease renewed from now on; see `workers.renew`.
 
     Errors: `not_found` where it is not the caller's or was removed; `lease_lost` where the
     lease has lapsed: the worker must end its attempts and register anew.
     """
-    worker = workers.renew(call.store, worker_id, call.caller.account, fields or {})
+    worker = workers.renew(call.store, worker_id, call.caller.account, fields or {}, claim_id)
     if worker:
         return worker
     found = workers.find(call.store, worker_id)

@@ -22,7 +22,7 @@ from banyan.server.schemas.attempts import EXECUTION_DATA
 from banyan.server.schemas.tasks import SCHEMA
 from banyan.server.scoped import missing
 from banyan.server.store import attempts, batches, logs, tasks
-from banyan.server.store.mongo import Document, now
+from banyan.server.store.mongo import FORGETTABLE, MAJORITY, Document, now
 from banyan.server.verbs.leases import check_token
 
 _ROUNDS = 5
@@ -129,7 +129,9 @@ def _decide(call: Call, report: Report, task: Document | None) -> Change | Banya
     if isinstance(decision, Refusal):
         return BanyanError(decision.word, decision.message, extra={"state": task["state"]})
     if isinstance(decision, Same):
-        return Change(task["_id"], {}, {})
+        # Said once more, for the server may have been killed in a change of primaries.
+        record = lifecycle.record_of_end(task, _end_in(report))
+        return Change(task["_id"], {}, {}, (), attempt_id, record)
     return Change(
         decision.task_id,
         decision.expected,
@@ -149,9 +151,12 @@ def _decide_end(task: Document, report: Report) -> lifecycle.Decision:
     if issues:
         message = "an attempt's end needs exit_status and time_terminated"
         raise BanyanError("invalid", message, {"update_execution_data": issues})
-    end = {name: report.data[name] for name in _END_FIELDS if name in report.data}
     assert report.target is not None  # noqa: S101 - the caller has looked
-    return lifecycle.finish(task, report.target, end, now())
+    return lifecycle.finish(task, report.target, _end_in(report), now())
+
+
+def _end_in(report: Report) -> dict[str, Any]:
+    return {name: report.data[name] for name in _END_FIELDS if name in report.data}
 
 
 def _touch(task: Document, attempt_id: ObjectId, report: Report) -> Change:
@@ -181,16 +186,21 @@ def _write(call: Call, decided: Mapping[int, tuple[Report, Change]]) -> dict[int
     """What was written to the tasks, of those that won.
 
     The output first, then the attempts' records, then the tasks: whoever sees that a task has
-    ended finds how its attempt ended, and all that it wrote.
+    ended finds how its attempt ended, and all that it wrote. One wait for the majority is
+    enough for records and tasks: MongoDB hands its writes on in their order.
     """
     output = {index: _chunks(*pair) for index, pair in decided.items()}
     short = {i: output[i] for i in output if _ends(decided[i][1]) and logs.is_short(output[i])}
     apart = [chunk for i in output.keys() - short.keys() for chunk in output[i]]
     logs.append(call.store, apart)
     records = [_record(*pair, short.get(index, [])) for index, pair in decided.items()]
-    attempts.report(call.store, records)
     writing = {i: change for i, (_, change) in decided.items() if change.set}
-    written = dict(zip(writing, batches.apply(call.store, list(writing.values())), strict=True))
+    concern = FORGETTABLE if len(writing) == len(decided) else MAJORITY
+    said = attempts.report(call.store, records, concern)
+    outcome = batches.apply(call.store, list(writing.values()))
+    if said.matched and concern is FORGETTABLE and said.term != outcome.term:
+        attempts.report(call.store, records)  # another primary may not know of it
+    written = dict(zip(writing, outcome.written, strict=True))
     won = {i: fields for i in decided if (fields := written.get(i, {})) is not None}
     for index in won:
         topic = "log" if decided[index][0].data.get("log") else "task"

@@ -45,7 +45,7 @@ class _Loot(NamedTuple):
 def steal(call: Call) -> Answer:
     """POST /tasks/steal, as a claim: {"worker", "max", "fits", "queues", "labels", "start"}."""
     body = validation.demand(schemas.CLAIM, call.body)
-    worker = renewed(call, body["worker"])
+    worker = renewed(call, body["worker"], claim_id=body.get("claim_id"))
     stolen = claim.claimed_before(call, worker, body)
     if stolen is None:
         stolen = take_away(call, worker, body) if worker["mode"] == "active" else []

@@ -19,7 +19,7 @@ def claim(call: Call) -> Answer:
         named = validation.demand(schemas.CLAIM_ONE, call.body)
         return Answer(claim_one(call, call.item_id, named["worker"]))
     body = validation.demand(schemas.CLAIM, call.body)
-    worker = renewed(call, body["worker"])
+    worker = renewed(call, body["worker"], claim_id=body.get("claim_id"))
     claimed = claim_many(call, worker, body)
     if not claimed and body.get("steal") and worker["mode"] == "active":
         claimed = steal.take_away(call, worker, body)
