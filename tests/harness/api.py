@@ -56,6 +56,10 @@ class Api:
     def delete(self, path: str, **more: Any) -> requests.Response:
         return self.request("DELETE", path, **more)
 
+    def hang_up(self) -> None:
+        """Forget the connections: the server that they led to was killed."""
+        self._local = threading.local()
+
     def _session(self) -> requests.Session:
         """One session a thread: they may not be shared."""
         if not hasattr(self._local, "session"):
