@@ -10,20 +10,19 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from banyan.config import knobs
 from banyan.errors import BanyanError
 from banyan.server.bridge import (
     Answer,
-    Environ,
     WSGIApplication,
     call,
     environ_of,
     error_answer,
     heed_proxy,
 )
+from banyan.server.crowd import Crowd, Request
 from banyan.server.intake import Disconnected, read_body
 from banyan.server.waiting import TURN_TOPICS, Hub, Waiter
 
@@ -40,15 +39,6 @@ _PREFER_WAIT = re.compile(
 _COALESCE_SECONDS = 0.1  # a collection may change a thousand times a second
 
 
-@dataclass(frozen=True)
-class Request:
-    """A request that was read to its end and may be asked more than once."""
-
-    environ: Environ
-    body: bytes
-    wait_seconds: float
-
-
 class Application:
     """One WSGI application behind ASGI; `threads` requests are in work at one time."""
 
@@ -61,7 +51,7 @@ class Application:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         # Who was woken shares half of the threads, so that a change that wakes hundreds
         # does not stand before everybody else's requests.
-        self._again = asyncio.Semaphore(max(1, threads // 2))
+        self._woken = Crowd(self._ask, max(1, threads // 2))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
@@ -108,11 +98,10 @@ class Application:
         rested = loop.time()
         while await waiter.wait(deadline - loop.time()):
             await asyncio.sleep(min(rested, deadline) - loop.time())
-            async with self._again:
-                if waiter.cancelled:
-                    break
-                waiter.look()
-                answer = await self._ask(request)
+            found = await self._woken.ask(request, waiter)
+            if found is None:
+                break
+            answer = found
             if not _topics(answer):
                 waiter.found()
                 return answer

@@ -1,15 +1,18 @@
 """Requests that wait: held without a thread, woken by a change, and in nobody's way."""
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import requests
 
 from banyan.config import knobs
 from banyan.server.asgi import wait_seconds
+from banyan.server.crowd import Request
 from tests.harness import eventually
 from tests.harness.asgi import Served, served
 from tests.harness.things import Things
@@ -129,6 +132,51 @@ def test_five_hundred_who_wait_are_in_nobodys_way(server: Served, things: Things
         began = time.monotonic()
         assert ask(server, None).status_code == 200  # does not stand behind those 500
         assert time.monotonic() - began < 2
+        assert all(answer.result(20).json() == 1 for answer in answers)
+
+
+def test_a_crowd_that_waits_for_the_same_is_answered_by_few_questions(
+    server: Served, things: Things
+) -> None:
+    with ThreadPoolExecutor(200) as pool:
+        answers = [pool.submit(ask, server, 60) for _ in range(200)]
+        eventually(lambda: server.hub.waiting == 200, 30)
+        asked = things.asked
+        change(server, things)
+        assert all(answer.result(20).json() == 1 for answer in answers)
+    assert 1 <= things.asked - asked <= 20
+
+
+@pytest.mark.parametrize("differs", ["HTTP_AUTHORIZATION", "HTTP_IF_NONE_MATCH", "QUERY_STRING"])
+def test_who_asks_for_another_thing_or_as_another_has_an_answer_of_its_own(differs: str) -> None:
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/thing", "QUERY_STRING": "0"}
+    one = Request({**environ, differs: "a"}, b"", 1)
+    other = Request({**environ, differs: "b"}, b"", 1)
+    assert one.same() != other.same()
+    elsewhere = Request({**environ, differs: "a", "REMOTE_ADDR": "10.0.0.2"}, b"", 1)
+    assert one.same() == elsewhere.same()
+    assert Request({**environ, "REQUEST_METHOD": "POST"}, b"", 1).same() is None
+
+
+def test_a_change_during_the_answer_to_a_crowd_is_not_lost(server: Served, things: Things) -> None:
+    """Each of them is asked for again, until its answer is new."""
+    slow = threading.Event()
+    serve = things.serve_thing
+
+    def hesitant(environ: dict[str, Any], start: Any) -> Any:
+        answer = serve(environ, start)
+        if things.asked > 50:
+            slow.wait(10)
+        return answer
+
+    things.serve_thing = hesitant  # type: ignore[method-assign]
+    with ThreadPoolExecutor(50) as pool:
+        answers = [pool.submit(ask, server, 60) for _ in range(50)]
+        eventually(lambda: server.hub.waiting == 50, 30)
+        server.hub.signal("task:1")  # nothing has changed yet
+        eventually(lambda: things.asked > 50)
+        change(server, things)
+        slow.set()
         assert all(answer.result(20).json() == 1 for answer in answers)
 
 
