@@ -14,7 +14,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import backlog, beside, cost, graphs, idle, many, page, programs, scale, stealing
+from tests.bench import (
+    backlog,
+    beside,
+    cancelling,
+    cost,
+    graphs,
+    idle,
+    many,
+    page,
+    programs,
+    scale,
+    stealing,
+)
 from tests.bench.figures import Figure, as_json, markdown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +41,7 @@ MEASURES: dict[str, tuple[Callable[[int], list[Figure]], int, int]] = {
     "cost": (cost.cost, 5000, 100),
     "idle": (idle.idle, 1000, 20),
     "stealing": (stealing.stealing, 2000, 200),
+    "cancelling": (cancelling.cancelling, 60, 5),
 }
 PEERS = "peers"
 SCALE = "scale"
