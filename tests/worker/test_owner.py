@@ -1,6 +1,7 @@
 """What the owner of a machine keeps for himself, and how tasks are held to the rest."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,28 @@ def test_a_polite_worker_gives_way_to_others_and_not_to_its_own_tasks():
     assert ledger.free.cores == 0, "not looked at again so soon"
     machine.goes_on(5, busy=0.4, own=0)
     assert ledger.free.cores == 1
+
+
+def test_a_polite_worker_leaves_a_busy_machine_to_others(hurried: Crew):
+    crew, cores = hurried, os.cpu_count() or 1
+    load = [crew.processes.start(["sh", "-c", "while :; do :; done"]) for _ in range(cores)]
+    crew.worker("polite", "--cores", str(cores), "--polite")
+    crew.registered("polite")
+
+    def left_alone() -> str:
+        task = crew.submit(["/bin/true"], requested_resources={"cores": 1})
+        try:
+            crew.until(task, "terminated", seconds=3)
+        except AssertionError:
+            return task
+        return ""
+
+    task = eventually(left_alone, 60)
+    crew.worker("other", "--cores", "1")
+    assert crew.ended(task)["outcome"] == "success"
+    assert crew.attempts(task)[0]["worker"] == crew.registered("other")
+    for each in load:
+        each.kill()
 
 
 def test_what_the_launcher_s_tasks_use_is_not_of_others(launcher: Launched):
