@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from banyan.cli.completing import complete_tasks
 from banyan.cli.connection import with_client
 from banyan.cli.output import as_json, harmless, print_json
 from banyan.cli.selecting import find_id
@@ -21,7 +22,7 @@ _TIMES = {
 
 @click.command("explain")
 @with_client()
-@click.argument("task")
+@click.argument("task", shell_complete=complete_tasks)
 @as_json
 def explain_command(client: Client, task: str, as_json: bool) -> None:
     """Why a task does not run and what would change that; or where its time went.
@@ -61,7 +62,7 @@ def _details(cause: dict[str, Any]) -> list[str]:
 
 @click.command("script")
 @with_client()
-@click.argument("task")
+@click.argument("task", shell_complete=complete_tasks)
 def script_command(client: Client, task: str) -> None:
     """Print a shell script that runs the task again by hand, without Banyan.
 

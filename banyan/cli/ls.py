@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.connection import with_client
 from banyan.cli.output import Row, age, as_json, column, print_json, print_table, quiet
 from banyan.cli.selecting import complete_state, filters, select
@@ -29,7 +30,7 @@ _USUAL = {"QUEUE": ["default"], "CORES": ["1"], "MEMORY": ["128 MiB"], "ATTEMPTS
 
 @click.command("ls")
 @with_client()
-@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks)
 @click.option(
     "--state",
     metavar="STATE",
@@ -37,10 +38,11 @@ _USUAL = {"QUEUE": ["default"], "CORES": ["1"], "MEMORY": ["128 MiB"], "ATTEMPTS
     shell_complete=complete_state,
 )
 @click.option("--name", help="Only of this name.")
-@click.option("--queue", help="Only of this queue.")
+@click.option("--queue", help="Only of this queue.", shell_complete=complete_queue)
 @click.option("--tag", multiple=True, metavar="KEY=VALUE", help="Only with this tag.")
 @click.option("--where", metavar="JSON", help="Any filter that the API knows.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), default=25, show_default=True)
+@click.option("-n", "--limit", type=click.IntRange(min=1), default=25, show_default=True,
+              metavar="N", help="How many.")  # fmt: skip
 @click.option("-a", "--all", "everything", is_flag=True, help="Without a limit.")
 @as_json
 @quiet
@@ -78,7 +80,7 @@ def ls_command(
         for task in found:
             click.echo(task["_id"])
     else:
-        print_table(*_table([_row(task) for task in found]), _USUAL)
+        print_table(*_table([_row(task) for task in found]), _USUAL, empty="no tasks")
 
 
 def _filter(text: str | None) -> dict[str, Any]:

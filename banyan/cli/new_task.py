@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.directives import runnable, script_of, with_directives
 from banyan.cli.selecting import find_ids
 from banyan.cli.words import cores as cores_wanted
@@ -29,13 +30,36 @@ _OPTIONS = (
     click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs."),
     click.option("--disk", metavar="SIZE", help="Disk space."),
     click.option("--name", help="A name to find it by. [default: of the program]"),
-    click.option("--queue", metavar="NAME", help="The queue. [default: default]"),
+    click.option(
+        "--queue",
+        metavar="NAME",
+        help="The queue. [default: default]",
+        shell_complete=complete_queue,
+    ),
     click.option("--priority", metavar="N", help="Larger first; or backfill, low, normal, high."),
     click.option("--label", multiple=True, metavar="KEY=VALUE", help="What the worker must offer."),
     click.option("--tag", multiple=True, metavar="KEY=VALUE", help="A tag to find it by."),
-    click.option("--after", multiple=True, metavar="TASK", help="Wait until it succeeded."),
-    click.option("--after-fail", multiple=True, metavar="TASK", help="Wait until it failed."),
-    click.option("--after-any", multiple=True, metavar="TASK", help="Wait until it ended."),
+    click.option(
+        "--after",
+        multiple=True,
+        metavar="TASK",
+        help="Wait until it succeeded.",
+        shell_complete=complete_tasks,
+    ),
+    click.option(
+        "--after-fail",
+        multiple=True,
+        metavar="TASK",
+        help="Wait until it failed.",
+        shell_complete=complete_tasks,
+    ),
+    click.option(
+        "--after-any",
+        multiple=True,
+        metavar="TASK",
+        help="Wait until it ended.",
+        shell_complete=complete_tasks,
+    ),
     click.option("--env", multiple=True, metavar="KEY[=VALUE]", help="For its environment."),
     click.option(
         "--secret", multiple=True, metavar="KEY=NAME", help="A secret of the worker, by its name."

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.curl import plain
 from banyan.cli.words import pairs
 from banyan.client.api import Client
@@ -59,7 +60,7 @@ class Selection:
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives the command `chosen`, a function from its Client to the Selection of its line."""
 
-    @click.argument("tasks", nargs=-1, metavar="[TASK]...")
+    @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks)
     @click.option(
         "--state",
         metavar="STATE",
@@ -67,7 +68,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         shell_complete=complete_state,
     )
     @click.option("--name", help="Those of this name.")
-    @click.option("--queue", help="Those of this queue.")
+    @click.option("--queue", help="Those of this queue.", shell_complete=complete_queue)
     @click.option("--tag", multiple=True, metavar="KEY=VALUE", help="Those with this tag.")
     @functools.wraps(command)
     def with_selection(

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from banyan.cli.completing import complete_tasks
 from banyan.cli.connection import with_client
 from banyan.cli.ls import command, cores, progress, result
 from banyan.cli.output import age, as_json, column, harmless, print_json, print_table
@@ -22,7 +23,7 @@ _USUAL = {"TOOK": [""], "PEAK MEMORY": [""], "REASON": [""]}
 
 @click.command("show")
 @with_client()
-@click.argument("id")
+@click.argument("id", shell_complete=complete_tasks)
 @as_json
 def show_command(client: Client, id: str, as_json: bool) -> None:
     """All about one task and its attempts.

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.connection import with_client
 from banyan.cli.output import as_json, print_json, print_table
 from banyan.cli.selecting import filters, select
@@ -18,8 +19,8 @@ Document = Mapping[str, Any]
 
 @click.command("stats")
 @with_client()
-@click.argument("tasks", nargs=-1, metavar="[TASK]...")
-@click.option("--queue", help="Only of this queue.")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks)
+@click.option("--queue", help="Only of this queue.", shell_complete=complete_queue)
 @click.option("--tag", multiple=True, metavar="KEY=VALUE", help="Only with this tag.")
 @click.option(
     "--by",

@@ -9,6 +9,7 @@ import click
 
 from banyan.addresses import is_loopback
 from banyan.cli.asking import assured, yes
+from banyan.cli.completing import complete_workers
 from banyan.cli.connection import with_client
 from banyan.cli.curl import plain
 from banyan.cli.output import as_json, print_json, print_table, quiet, say
@@ -17,7 +18,9 @@ from banyan.errors import BanyanError
 
 _OTHERS = "other accounts' workers take an operator's token (banyan account create)"
 _TITLES = ("ID", "HOST", "MODE", "CORES", "MEMORY", "GPUS", "QUEUES", "BEAT")
-_workers = click.argument("workers", nargs=-1, required=True, metavar="WORKER...")
+_workers = click.argument(
+    "workers", nargs=-1, required=True, metavar="WORKER...", shell_complete=complete_workers
+)
 
 
 @click.command("list")
@@ -44,7 +47,7 @@ def list_command(client: Client, as_json: bool, quiet: bool) -> None:
         for one in workers:
             *first, _, beat = worker_row(one, 0)
             rows.append((*first, ",".join(one.get("queues", ())), beat))
-        print_table(_TITLES, rows)
+        print_table(_TITLES, rows, empty="no workers; start one with: banyan worker")
 
 
 @click.command("drain")
