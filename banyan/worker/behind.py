@@ -30,7 +30,7 @@ class Behind:
         self._kinds: dict[str, str] = {}  # of runners
         self._lines: dict[str, deque[Waiting]] = {}  # by runner
         self._first: dict[str, str] = {}  # attempt that waits -> its runner
-        self._called_back: set[str] = set()
+        self._leaving: set[str] = set()  # called back, or being stopped
 
     def __contains__(self, attempt: str) -> bool:
         return attempt in self._first
@@ -49,13 +49,22 @@ class Behind:
         self._runners.setdefault(kind, {})[attempt] = at
 
     def room(self, kind: str, at: float) -> str | None:
-        """Of those that have not run for long, the one with the fewest behind it; None: full."""
+        """Of those that have not run for long, the one with the fewest behind it; None: full.
+
+        Where one of a line is leaving, the launcher may have let it go or started it already:
+        nothing can be said then of whom to come behind.
+        """
         best, fewest = None, DEPTH
         for runner, since in self._runners.get(kind, {}).items():
             length = len(self._lines.get(runner, ()))
-            if length < fewest and since > at - WINDOW_SECONDS:
+            if length < fewest and since > at - WINDOW_SECONDS and not self._is_broken(runner):
                 best, fewest = runner, length
         return best
+
+    def last_of(self, runner: str) -> str:
+        """The end of its line; itself where nobody waits behind it."""
+        line = self._lines.get(runner)
+        return line[-1].attempt if line else runner
 
     def add(self, before: str, waiting: Waiting) -> None:
         """At the end of the line in which `before` runs or waits."""
@@ -70,6 +79,7 @@ class Behind:
             return None
         runners = self._runners[kind]
         del runners[attempt]
+        self._leaving.discard(attempt)
         line = self._lines.pop(attempt, None)
         if not line:
             if not runners:
@@ -96,10 +106,9 @@ class Behind:
         return [each.attempt for each in self._lines.get(runner, ())]
 
     def last(self) -> Waiting | None:
-        """Of those not called back, one at the end of the longest line."""
-        lines = [line for line in self._lines.values() if line]
-        longest = max(lines, key=len, default=None)
-        left = [each for each in longest or () if each.attempt not in self._called_back]
+        """Of those that are not leaving, one at the end of the longest line."""
+        longest = max(self._lines.values(), key=len, default=())
+        left = [each for each in longest if each.attempt not in self._leaving]
         return left[-1] if left else None
 
     def all(self) -> list[Waiting]:
@@ -108,10 +117,21 @@ class Behind:
 
     def call_back(self, wanted: Iterable[str]) -> list[str]:
         """Of these, the ones that wait and have not been called back yet."""
-        calling = [one for one in wanted if one in self._first and one not in self._called_back]
-        self._called_back.update(calling)
+        calling = [one for one in wanted if one in self._first and one not in self._leaving]
+        self._leaving.update(calling)
         return calling
+
+    def stop(self, attempt: str) -> None:
+        """It is being stopped, whether it runs or waits."""
+        if attempt in self._first or attempt in self._kinds:
+            self._leaving.add(attempt)
+
+    def _is_broken(self, runner: str) -> bool:
+        line = self._lines.get(runner, ())
+        return bool(self._leaving) and not self._leaving.isdisjoint(
+            (runner, *(each.attempt for each in line))
+        )
 
     def _forget(self, attempt: str) -> None:
         del self._first[attempt]
-        self._called_back.discard(attempt)
+        self._leaving.discard(attempt)

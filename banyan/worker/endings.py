@@ -35,6 +35,7 @@ def end_of(ended: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "state": "cancelled" if why == "cancelled" else "terminated",
         "exit_status": status,
+        "time_started": time_text(ended["time_started"]) if "time_started" in ended else None,
         "time_terminated": time_text(ended["time_ended"]),
         "cpu_seconds": ended.get("cpu_seconds"),
         "peak_memory_bytes": ended.get("peak_memory_bytes"),

@@ -110,10 +110,11 @@ class Holding:
         """Has a task claimed at `since` start where `runner` has ended; else as `start`."""
         attempt = str(task["attempt_id"])
         if attempt not in self._held:
+            after = self._behind.last_of(runner)
             self._behind.add(runner, Waiting(attempt, task, since))
-            self._begin(task, before, runner)
+            self._begin(task, before, runner, after)
 
-    def _begin(self, task: Task, before: float, place: str) -> None:
+    def _begin(self, task: Task, before: float, place: str, after: str = "") -> None:
         """Tells the launcher; `place` is the attempt that holds what this one is to have."""
         attempt = str(task["attempt_id"])
         gpus, cpus = list(self._ledger.gpus_of(place)), self._ledger.cpus_of(place)
@@ -132,7 +133,6 @@ class Holding:
             self._ended(failed_at_start(attempt, str(problem)))
             return
         process = self._process_of({**task, "env": asked}, gpus, cpus)
-        after = "" if place == attempt else place
         self._link.say({**process, "after": after, "before": before, "keep": keep})
 
     def _process_of(self, task: Task, gpus: list[int], cpus: tuple[int, ...]) -> Message:
@@ -164,6 +164,7 @@ class Holding:
         if held is None or held.ended or held.stopping == why:
             return
         held.stopping = why
+        self._behind.stop(attempt)
         self.call_back(self._behind.of(attempt))  # it may take its time
         grace = held.grace_seconds if grace_seconds is None else grace_seconds
         self._link.say({"do": "stop", "attempt": attempt, "why": why, "grace_seconds": grace})

@@ -1,5 +1,6 @@
 """Claims ahead of need: bounded by time, in order, and never in the way of others."""
 
+from itertools import pairwise
 from typing import Any
 
 from banyan.domain.resources import Grant
@@ -96,3 +97,13 @@ def test_short_tasks_behind_a_long_one_run_on_an_idle_worker(crew: Crew) -> None
         assert crew.ended(task)["outcome"] == "success"
     assert crew.state_of(long) == "running"
     assert all(len(crew.attempts(task)) <= 2 for task in short), "given back once, if at all"
+
+
+def test_what_was_claimed_ahead_says_when_it_really_began(crew: Crew) -> None:
+    crew.worker("one", "--cores", "1")
+    tasks = [crew.submit(["/bin/sleep", "0.02"], **ONE_CORE) for _ in range(40)]
+    for task in tasks:
+        crew.ended(task)
+    attempts = sorted((crew.attempts(task)[-1] for task in tasks), key=lambda a: a["time_started"])
+    for before, after in pairwise(attempts):
+        assert before["time_terminated"] <= after["time_started"], "one core, one after another"

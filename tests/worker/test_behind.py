@@ -27,6 +27,29 @@ def test_nothing_new_waits_behind_what_has_run_for_long() -> None:
     assert behind("a").room("kind", WINDOW_SECONDS) is None
 
 
+def test_who_comes_next_comes_behind_the_last() -> None:
+    made = behind("axy", "b")
+    assert made.last_of("a") == "y"
+    assert made.last_of("b") == "b"
+
+
+def test_nothing_comes_behind_a_line_that_somebody_is_leaving() -> None:
+    """The launcher may have started the one that was called back, or dropped it."""
+    made = behind("ax")
+    made.call_back(["x"])
+    assert made.room("kind", 0) is None
+    made.take_out("x")
+    assert made.room("kind", 0) == "a"
+    made.stop("a")
+    assert made.room("kind", 0) is None
+    made.ended("a", 0)
+    made.started("a", "kind", 0)
+    assert made.room("kind", 0) == "a"
+    waiting = behind("bx")
+    waiting.stop("x")
+    assert waiting.room("kind", 0) is None
+
+
 def test_who_was_next_runs_and_the_line_goes_on_behind_it() -> None:
     made = behind("axyz")
     assert made.ended("a", 7) == "x"
