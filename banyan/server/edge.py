@@ -6,6 +6,7 @@ Called around every request by `app.py`. It never decides anything about a task.
 import hashlib
 import logging
 import math
+import traceback
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from pymongo import errors as mongo_errors
 from werkzeug.exceptions import HTTPException
 
 from banyan.errors import WORDS, BanyanError
-from banyan.server import render
+from banyan.server import outages, render
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,6 @@ _HINTS = {
 }
 # Codes with which MongoDB refuses a query that it can't run: the caller's, not ours.
 _BAD_QUERY_CODES = {2, 9, 14, 16, 31249, 31254, 40352}
-_AWAY = (
-    mongo_errors.ConnectionFailure,
-    mongo_errors.ExecutionTimeout,
-    mongo_errors.WTimeoutError,
-    mongo_errors.WaitQueueTimeoutError,
-)
 
 
 def check_request(request: Request) -> None:
@@ -103,17 +98,15 @@ def translate(error: Exception) -> BanyanError:
 
 
 def _of_mongo(error: mongo_errors.PyMongoError) -> BanyanError:
-    retryable = error.has_error_label("RetryableWriteError") or error.has_error_label(
-        "TransientTransactionError"
-    )
-    if isinstance(error, _AWAY) or retryable or getattr(error, "timeout", False):
-        logger.warning("database away: %s", error)
+    if outages.is_passing(error):
+        logger.warning("database away: %s", outages.told(error))
         return BanyanError("unavailable", "the database does not answer; try again soon")
     if isinstance(error, mongo_errors.DuplicateKeyError):
         return BanyanError("already_exists", "there is one with the same identifier already")
     if isinstance(error, mongo_errors.OperationFailure) and error.code in _BAD_QUERY_CODES:
         return BanyanError("bad_request", "the database could not run this query")
-    logger.exception("unexpected", exc_info=error)
+    places = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("unexpected: %s\n%s", outages.told(error), places)
     return BanyanError("internal", "a bug in Banyan; the server's log has the details")
 
 

@@ -25,6 +25,8 @@ from banyan.server.replica_set import SET, USER, make_primary
 _START_SECONDS = 60.0  # an unclean end may leave a long journal to replay
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.02
+# A slow command is written into mongod's log as a whole: environments of tasks, too.
+NEVER_SLOW_MILLISECONDS = 2**31 - 1
 _LOG_BYTES_MAX = 8 * 1024 * 1024
 _EXIT_DIRECTORY_IN_USE = 100
 _EXIT_PORT_IN_USE = 48
@@ -141,6 +143,7 @@ class PrivateMongo:
             *("--keyFile", str(self._home / "key"), "--noscripting"),
             *("--wiredTigerCacheSizeGB", str(self._cache_gigabytes), "--oplogSize", "128"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false", "--quiet"),
+            *("--slowms", str(NEVER_SLOW_MILLISECONDS)),
             *("--logpath", str(self._home / "log"), "--logappend"),
         ]
 

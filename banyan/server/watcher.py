@@ -13,6 +13,7 @@ from typing import Any
 from pymongo.change_stream import ChangeStream
 from pymongo.errors import PyMongoError
 
+from banyan.server.outages import told
 from banyan.server.store.mongo import Store
 from banyan.server.waiting import Hub
 
@@ -80,7 +81,7 @@ class Watcher:
                     failures = 0
                     self._follow(changes)
             except PyMongoError as error:
-                logger.warning("changes can't be watched for now: %s", error)
+                logger.warning("changes can't be watched for now: %s", told(error))
                 self._stopping.wait(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)])
                 failures += 1
             finally:

@@ -14,7 +14,7 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from banyan.server.embedded import find_mongod
+from banyan.server.embedded import NEVER_SLOW_MILLISECONDS, find_mongod
 from banyan.server.replica_set import ROLES
 from tests.harness.eventually import eventually
 from tests.harness.processes import Processes, Started
@@ -63,6 +63,7 @@ class Member:
         arguments += ["--bind_ip", self.host, "--port", str(self.port), "--nounixsocket"]
         arguments += ["--keyFile", str(key), "--noscripting", "--quiet"]
         arguments += ["--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "990"]
+        arguments += ["--slowms", str(NEVER_SLOW_MILLISECONDS)]
         arguments += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
         arguments += ["--setParameter", "enableTestCommands=1"]
         arguments += ["--logpath", str(self.directory / "log"), "--logappend"]
@@ -128,7 +129,8 @@ class ReplicaSet:
             password=self.key.read_text(),
             authSource="local",
             serverSelectionTimeoutMS=milliseconds,
-            socketTimeoutMS=5000,
+            connectTimeoutMS=milliseconds,
+            socketTimeoutMS=2 * milliseconds,
         )
 
     def revive(self) -> None:

@@ -23,6 +23,7 @@ from banyan.server.store.mongo import (
     MAJORITY,
     Document,
     Store,
+    losers,
     new_etag,
     now,
 )
@@ -65,7 +66,7 @@ def begin(store: Store, changes: Sequence[Change]) -> None:
         collection = store["attempts"].with_options(write_concern=FORGETTABLE)
         collection.insert_many(records, ordered=False)
     except BulkWriteError as error:
-        _raise_unless_duplicates(error)
+        losers(error, DUPLICATE_KEY)
 
 
 def write(store: Store, additions: Sequence[Addition], session: ClientSession) -> None:
@@ -126,12 +127,7 @@ def _write(
         collection = store["attempts"].with_options(write_concern=concern)
         collection.bulk_write(updates, ordered=False)
     except BulkWriteError as error:
-        _raise_unless_duplicates(error)
-
-
-def _raise_unless_duplicates(error: BulkWriteError) -> None:
-    if any(one["code"] != DUPLICATE_KEY for one in error.details["writeErrors"]):
-        raise error
+        losers(error, DUPLICATE_KEY)
 
 
 def _update(one: Addition, guard: Mapping[str, Any]) -> UpdateOne:

@@ -16,7 +16,7 @@ from pymongo import MongoClient, ReadPreference
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import NotPrimaryError
+from pymongo.errors import BulkWriteError, NotPrimaryError
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
@@ -88,6 +88,18 @@ class Store:
         """Give the connections back."""
         if "client" in self.__dict__:
             self.client.close()
+
+
+def losers(error: BulkWriteError, *codes: int) -> list[int]:
+    """The places of those writes of a bulk that failed with one of these codes.
+
+    Errors: the error itself where others failed, or a majority has not confirmed the rest.
+    """
+    failed = error.details["writeErrors"]
+    unconfirmed = error.details.get("writeConcernErrors")
+    if unconfirmed or any(one["code"] not in codes for one in failed):
+        raise error
+    return [one["index"] for one in failed]
 
 
 def now() -> datetime:

@@ -14,7 +14,15 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import BulkWriteError
 
 from banyan.domain.lifecycle import Change
-from banyan.server.store.mongo import BATCH, DUPLICATE_KEY, Document, Store, new_etag, now
+from banyan.server.store.mongo import (
+    BATCH,
+    DUPLICATE_KEY,
+    Document,
+    Store,
+    losers,
+    new_etag,
+    now,
+)
 
 _VALIDATION_FAILED = 121
 
@@ -47,11 +55,8 @@ def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:
     try:
         store["tasks"].bulk_write(updates, ordered=False)
     except BulkWriteError as error:
-        lost = error.details["writeErrors"]
-        if any(one["code"] not in (DUPLICATE_KEY, _VALIDATION_FAILED) for one in lost):
-            raise
-        for one in lost:
-            written[one["index"]] = None
+        for place in losers(error, DUPLICATE_KEY, _VALIDATION_FAILED):
+            written[place] = None
     return written
 
 

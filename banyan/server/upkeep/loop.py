@@ -19,6 +19,7 @@ from pymongo.errors import PyMongoError
 from banyan.config import knobs
 from banyan.server.calls import Context, Signals
 from banyan.server.counters import COUNTERS
+from banyan.server.outages import told
 from banyan.server.store import duties, orphans
 from banyan.server.store.indexes import RETENTION, UPKEEP
 from banyan.server.store.mongo import Store
@@ -97,7 +98,7 @@ class Upkeep:
             work()
             return True
         except PyMongoError as error:
-            logger.warning("upkeep waits for the database: %s", error)
+            logger.warning("upkeep waits for the database: %s", told(error))
         except Exception:
             logger.exception("upkeep: a duty failed; it is tried again")
         return False

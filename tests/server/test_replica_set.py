@@ -1,0 +1,134 @@
+"""A set of three members: what a failover is to those who ask, and what is only half confirmed."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from banyan.client.api import Client
+from tests.contract.playing import Play
+from tests.harness import Processes, Server, eventually, start_server
+from tests.harness.replica_set import Member, ReplicaSet
+
+NO_DISK = {"code": 14031, "errmsg": "injected"}
+PRIMARY_GONE = {"code": 11602, "errmsg": "injected"}
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReplicaSet]:
+    directory = tmp_path_factory.mktemp("members")
+    processes = Processes(directory)
+    own = ReplicaSet(processes, directory / "mongo", port=20_000 + os.getpid() % 9000)
+    own.start()
+    yield own
+    for member in own.members:
+        member.signal(signal.SIGKILL)
+    processes.end()
+
+
+@pytest.fixture(scope="module")
+def server(members: ReplicaSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("server")
+    processes = Processes(directory)
+    yield start_server(processes, directory / "data", members.uri)
+    processes.end()
+
+
+class Fail:
+    """Lets commands of the server's fail, on whatever member is the primary then."""
+
+    def __init__(self, members: ReplicaSet) -> None:
+        self._members = members
+
+    def next(self, command: str, times: int = 1, **how: Any) -> None:
+        data = {"failCommands": [command], "appName": "banyan:banyan", **how}
+        self._set({"times": times}, data)
+
+    def no_more(self) -> None:
+        self._set("off", {})
+
+    def _set(self, mode: Any, data: dict[str, Any]) -> None:
+        primary = eventually(self._members.primary)
+        with self._members.direct(primary) as client:
+            client.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)
+
+
+@pytest.fixture
+def fail(members: ReplicaSet) -> Iterator[Fail]:
+    own = Fail(members)
+    yield own
+    own.no_more()
+
+
+def step_down(members: ReplicaSet, primary: Member) -> None:
+    with members.direct(primary) as client:
+        client.admin.command("replSetStepDown", 10, secondaryCatchUpPeriodSecs=5)
+
+
+def test_a_failover_is_felt_as_time_only(members: ReplicaSet, server: Server):
+    """No request of a client fails, and what was acknowledged is there."""
+    with Client(server.url, server.tokens["provider"], retry_seconds=60) as client:
+        made = [client.submit({"command": "true"})["_id"]]
+        for gone in (step_down, lambda _, primary: primary.process.kill()):
+            primary = eventually(members.primary, 30)
+            gone(members, primary)
+            made += [client.submit({"command": "true"})["_id"] for _ in range(5)]
+            members.revive()
+        assert {client.get(one)["state"] for one in made} == {"available"}
+
+
+@pytest.mark.parametrize("error", [NO_DISK, PRIMARY_GONE])
+def test_what_a_majority_has_not_confirmed_is_not_taken_for_done(
+    server: Server, fail: Fail, error: dict[str, Any]
+):
+    """A claim that may be rolled back is no claim; said again, it brings the same task."""
+    play = Play(server)
+    player = play.player()
+    (task,) = play.submit()
+    fail.next("update", writeConcernError=error)
+    body = {"worker": player.id, "claim_id": "one", "max": 1}
+    refused = player.api.post("tasks/claim", body)
+    assert refused.status_code == 503, refused.text
+    assert refused.headers["Retry-After"]
+    assert [one["_id"] for one in player.claim(claim_id="one")] == [task]
+    assert len(play.attempts(task)) <= 1
+
+
+def test_a_cancellation_that_a_majority_has_not_confirmed_is_not_taken_for_done(
+    server: Server, fail: Fail
+):
+    play = Play(server)
+    (task,) = play.submit()
+    fail.next("update", writeConcernError=NO_DISK)
+    assert server.provider.post(f"tasks/{task}/cancel").status_code == 503
+    assert server.provider.post(f"tasks/{task}/cancel").status_code == 200
+    assert play.task(task)["state"] == "cancelled"
+
+
+def test_a_primary_that_goes_in_the_middle_of_an_end_is_no_error_of_ours(
+    server: Server, fail: Fail
+):
+    """Whichever of the commands it is, the answer is 503, and the end counts once."""
+    play = Play(server)
+    player = play.player()
+    tasks = play.submit(count=6, continuations=[])
+    statuses = []
+    for number, task in enumerate(tasks):
+        child = server.provider.post("tasks", {"command": "true", "after": [task]}).json()["_id"]
+        claimed = player.claim_one(task).json()
+        fail.next("update", times=number + 1, writeConcernError=PRIMARY_GONE)
+        statuses.append(player.end(claimed).status_code)
+        fail.no_more()
+        assert player.end(claimed).status_code == 200
+        eventually(lambda one=child: play.task(one)["state"] == "available")
+    assert set(statuses) <= {200, 503}
+    assert 503 in statuses
+
+
+def test_what_was_to_be_written_does_not_stand_in_the_log(server: Server, fail: Fail):
+    fail.next("insert", times=10, errorCode=2)
+    task = {"command": "true", "env": {"PASSWORD": "canary-0815"}}
+    server.provider.post("tasks", [task, task])
+    assert "canary-0815" not in server.started.stderr
