@@ -31,7 +31,9 @@ def main() -> int:
     )  # fmt: skip
     print(f"seed {seed}", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="banyan-chaos-"))
-    result = run(options, directory / "run", _ground(), lambda line: print(line, flush=True))
+    result = run(
+        options, directory / "run", _ground(asked.together), lambda line: print(line, flush=True)
+    )
     text = report.to_markdown(result)
     if asked.report:
         asked.report.with_suffix(".md").write_text(text)
@@ -54,6 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=6)
     parser.add_argument("--clients", type=int, default=3)
     parser.add_argument("--task-seconds", type=float, default=3.0, help="the longest task")
+    parser.add_argument("--together", action="store_true", help="all on loopback, as if not root")
     parser.add_argument("--report", type=Path, help="writes PATH.md and PATH.json")
     return parser.parse_args()
 
@@ -64,8 +67,8 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
-def _ground() -> Callable[[Processes], Loopback]:
-    return (lambda processes: Loopback()) if why_not_apart() else Namespaces
+def _ground(together: bool) -> Callable[[Processes], Loopback]:
+    return (lambda processes: Loopback()) if together or why_not_apart() else Namespaces
 
 
 if __name__ == "__main__":

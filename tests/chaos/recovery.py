@@ -28,7 +28,9 @@ class Recovery:
     def __init__(self, stop: threading.Event, api: Api, uri: str) -> None:
         self._stop = stop
         self._api = api
-        self._client = MongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=1500)
+        self._client = MongoClient[dict[str, Any]](
+            uri, serverSelectionTimeoutMS=1500, connectTimeoutMS=1500, socketTimeoutMS=3000
+        )
         self.fresh_seconds: list[tuple[str, float]] = []
         self.held_seconds: list[tuple[str, float]] = []
         self._threads: list[threading.Thread] = []

@@ -1,7 +1,7 @@
 """What a run came to, as JSON for programs and as Markdown for people."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import median
 from typing import Any
@@ -22,6 +22,7 @@ def to_json(result: Result) -> dict[str, Any]:
         "failed": result.failed,
         "counts": result.counts,
         "answers": result.answers,
+        "slowest": result.slowest,
         "recovery": {
             "fresh": _by_name(result.fresh_seconds),
             "held": _by_name(result.held_seconds),
@@ -32,37 +33,9 @@ def to_json(result: Result) -> dict[str, Any]:
 
 def to_markdown(result: Result) -> str:
     """One page."""
-    options = result.options
-    fresh, held = _by_name(result.fresh_seconds), _by_name(result.held_seconds)
-    lines = [
-        f"# Chaos, seed {options.seed}",
-        "",
-        f"`scripts/chaos --seed {options.seed} --for {options.seconds:g}s "
-        f"--faults {','.join(fault.name for fault in options.faults)}`",
-        "",
-        f"{sum(result.struck.values())} strokes in {options.seconds:g} s; "
-        f"{result.seconds:.0f} s with the start, the calm after it, and the checks.",
-        "",
-        "Recovery in seconds, from the moment at which the fault is over: until a task submitted "
-        "then has ended (fresh), and until every attempt that was alive at the strike has (held).",
-        "",
-        "| fault | row | struck | fresh: median | worst | held: median | worst |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    rows = {fault.name: fault.row for fault in options.faults}
-    for name in sorted(rows):
-        cells = [name, rows[name], str(result.struck[name])]
-        for found in (fresh, held):
-            cells += [f"{found[name][key]:.1f}" if name in found else "" for key in _KEYS]
-        lines.append(f"| {' | '.join(cells)} |")
-    for title, found in (("fresh", result.fresh_seconds), ("held", result.held_seconds)):
-        if found:
-            seconds = [one for _, one in found]
-            lines.append("")
-            lines.append(
-                f"All, {title}: median {median(seconds):.1f} s, worst {max(seconds):.1f} s."
-            )
+    lines = [*_head(result), *_recovery(result)]
     lines += ["", *_table("counted", result.counts), "", *_table("answers", result.answers)]
+    lines += ["", *_table("slowest answer, seconds", result.slowest)]
     if result.spoilt:
         lines += ["", *_table("on the wire", dict(sorted(result.spoilt.items())))]
     if result.failed:
@@ -73,6 +46,43 @@ def to_markdown(result: Result) -> str:
         lines += [f"- **{one.check}** {one.subject}: {one.message}"]
         lines += [f"    - {told}" for told in one.story]
     return "\n".join(lines) + "\n"
+
+
+def _head(result: Result) -> list[str]:
+    options = result.options
+    faults = ",".join(fault.name for fault in options.faults)
+    return [
+        f"# Chaos, seed {options.seed}",
+        "",
+        f"`scripts/chaos --seed {options.seed} --for {options.seconds:g}s --faults {faults}`",
+        "",
+        f"{sum(result.struck.values())} strokes in {options.seconds:g} s; "
+        f"{result.seconds:.0f} s with the start, the calm after it, and the checks.",
+        "",
+    ]
+
+
+def _recovery(result: Result) -> list[str]:
+    fresh, held = _by_name(result.fresh_seconds), _by_name(result.held_seconds)
+    lines = [
+        "Recovery in seconds, from the moment at which the fault is over: until a task submitted "
+        "then has ended (fresh), and until every attempt that was alive at the strike has (held).",
+        "",
+        "| fault | row | struck | fresh: median | worst | held: median | worst |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for fault in sorted(result.options.faults, key=lambda one: one.name):
+        cells = [fault.name, fault.row, str(result.struck[fault.name])]
+        for found in (fresh, held):
+            measured = found.get(fault.name, {})
+            cells += [f"{measured[key]:.1f}" if measured else "" for key in _KEYS]
+        lines.append(f"| {' | '.join(cells)} |")
+    for title, found_all in (("fresh", result.fresh_seconds), ("held", result.held_seconds)):
+        if found_all:
+            seconds = [one for _, one in found_all]
+            told = f"median {median(seconds):.1f} s, worst {max(seconds):.1f} s"
+            lines += ["", f"All, {title}: {told}."]
+    return lines
 
 
 _KEYS = ("median", "worst")
@@ -88,5 +98,5 @@ def _by_name(measured: Sequence[tuple[str, float]]) -> dict[str, dict[str, float
     }
 
 
-def _table(title: str, counted: dict[str, int]) -> list[str]:
+def _table(title: str, counted: Mapping[str, float]) -> list[str]:
     return [f"| {title} | |", "|---|---|", *(f"| {name} | {n} |" for name, n in counted.items())]

@@ -56,6 +56,7 @@ class Result:
     held_seconds: list[tuple[str, float]] = field(default_factory=list)
     spoilt: Counter[str] = field(default_factory=Counter)
     answers: dict[str, int] = field(default_factory=dict)
+    slowest: dict[str, float] = field(default_factory=dict)  # seconds to an answer, or to its loss
     seconds: float = 0.0
 
 
@@ -131,6 +132,7 @@ class _Run:
         total: Counter[str] = Counter()
         for (_, status), count in seen.answers.items():
             total[str(status)] += count
+        result.slowest = {verb: round(one, 1) for verb, one in sorted(seen.slowest.items())}
         result.answers = dict(sorted(total.items()))
 
     @contextlib.contextmanager
@@ -155,10 +157,12 @@ class _Run:
         options = self._options
         strokes = plan.make(options.faults, options.seed, options.seconds, options.gap_seconds)
         self._begun = time.monotonic()
+        late = 0.0  # a stroke that took its time moves all that follow, so that they keep apart
         for stroke in strokes:
-            self._turn(self._begun + stroke.at)
+            self._turn(self._begun + stroke.at + late)
+            late = max(late, time.monotonic() - self._begun - stroke.at)
             self._strike(stroke)
-        self._turn(self._begun + options.seconds)
+        self._turn(self._begun + options.seconds + late)
 
     def _strike(self, stroke: plan.Stroke) -> None:
         at = time.monotonic() - self._begun

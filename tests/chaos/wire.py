@@ -9,6 +9,7 @@ import re
 import select
 import socket
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
@@ -38,6 +39,7 @@ class Seen:
     words: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)  # answers that must never be given
     spoilt: Counter[str] = field(default_factory=Counter)
+    slowest: dict[str, float] = field(default_factory=dict)  # by verb; none that asked to be held
 
 
 class Wire:
@@ -90,10 +92,13 @@ class Wire:
         kinds = self._kinds(verb)
         if (seconds := kinds.get("delay")) and not _gone_within(client, seconds):
             pass
+        sent = time.monotonic()
         server.sendall(request)
         if "echo" in kinds:
             threading.Timer(kinds["echo"], self._echo, [request, verb]).start()
         answer = self._answer(client, server, verb)
+        if b"wait=" not in request.partition(b"\r\n\r\n")[0]:
+            self.seen.slowest[verb] = max(self.seen.slowest.get(verb, 0.0), time.monotonic() - sent)
         if "double" in kinds and answer:
             server.sendall(request)
             answer = self._answer(client, server, verb)

@@ -119,7 +119,9 @@ def _judge(before: Life, after: Life) -> Iterator[str]:
     same_life = _revivals(before) == _revivals(after)
     if old != new:
         after.moves.append(str(new))
-        if (old, new) not in TRANSITIONS:
+        # A group that may run is done at once: retried, it goes from one end to the other.
+        at_once = not same_life and new == State.TERMINATED and not after.document.get("command")
+        if (old, new) not in TRANSITIONS and not at_once:
             yield f"{old} became {new}"
         if same_life and old in ENDED:
             yield f"{old} became {new}, and nobody had it retried"

@@ -31,14 +31,8 @@ def storm(deed: Deed) -> Strike:
                 with contextlib.suppress(requests.RequestException, KeyError, IndexError):
                     deed(stage, chance, _recent(stage))
 
-        thread = threading.Thread(target=go_on, daemon=True)
-        thread.start()
-
-        def heal() -> None:
-            over.set()
-            thread.join(30)
-
-        return heal
+        threading.Thread(target=go_on, daemon=True).start()
+        return over.set
 
     return strike
 
