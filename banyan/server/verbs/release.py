@@ -16,6 +16,7 @@ from banyan.server.store.mongo import Document, now
 from banyan.server.verbs.leases import check_token
 
 _REASON = "released by its worker"
+_ROUNDS = 5
 
 
 def release(call: Call) -> Answer:
@@ -36,21 +37,34 @@ def _one(call: Call, task_id: ObjectId) -> Document:
         raise BanyanError("not_found", f"there is no task {task_id}")
     body = validation.demand(schemas.RELEASE, {} if call.body is None else call.body)
     check_token(call, found, body.get("token"))
-    give_back(call.context, [found], _REASON)
+    given = give_back(call.context, [found], _REASON)
     current = tasks.find(call.store, [task_id])[task_id]
+    if not given:  # its worker may have lost it meanwhile
+        check_token(call, current, body.get("token"))
     return {**represent.task(call, current), **OK}
 
 
 def give_back(context: Context, held: Sequence[Document], reason: str, lost: bool = False) -> int:
     """End the attempts that hold these tasks; the tasks may run elsewhere.
 
+    Where one has changed meanwhile (it was cancelled, say) and is still held, it is ended as it
+    is now: its worker has let go of it for good.
     lost: the worker failed them, which counts against `max_lost_count`.
-    Returns how many were given back; the others changed meanwhile.
+    Returns how many were given back; the others are held no more.
     """
     decide = lifecycle.lost if lost else lifecycle.given_back
-    decisions = [decide(task, reason, now()) for task in held]
-    changes = [one for one in decisions if isinstance(one, Change)]
-    written = handover.apply(context.store, changes)
-    won = [change for change, fields in zip(changes, written, strict=True) if fields]
-    aftermath.follow(context, won, {})
-    return len(won)
+    count = 0
+    left = list(held)
+    for _ in range(_ROUNDS):
+        if not left:
+            break
+        decisions = [decide(task, reason, now()) for task in left]
+        changes = [one for one in decisions if isinstance(one, Change)]
+        written = handover.apply(context.store, changes)
+        won = [change for change, fields in zip(changes, written, strict=True) if fields]
+        aftermath.follow(context, won, {})
+        count += len(won)
+        beaten = [change for change, fields in zip(changes, written, strict=True) if not fields]
+        attempts = {"$in": [change.attempt_id for change in beaten]}
+        left = tasks.held(context.store, {"holder.attempt": attempts}) if beaten else []
+    return count
