@@ -6,7 +6,7 @@ With a number, inside a task, it is `banyan.cli.telling` that does the work.
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -16,21 +16,17 @@ from banyan.cli.output import as_json, print_json
 from banyan.cli.selecting import Selection, selection_options
 from banyan.cli.telling import is_number, tell_progress_command
 from banyan.client.api import Client
-from banyan.client.holding import Held
+from banyan.client.progress import Counts, changes, done, summary
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED, BanyanError
 
-Counts = dict[str, int]
-
-# How the words are summed up, in the order in which they are drawn, with their colours.
-GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "succeeded": ("green", ("success",)),
-    "failed": ("red", ("failure", "timeout", "oom", "lost")),
-    "cancelled": ("yellow", ("cancelled",)),
-    "running": ("cyan", ("running", "pending_cancellation")),
-    "waiting": ("white", ("available",)),
-    "held": ("bright_black", ("inactive",)),
+_COLOURS = {
+    "succeeded": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "waiting": "white",
+    "held": "bright_black",
 }
-_ENDED = ("succeeded", "failed", "cancelled")
 _PIPE_SECONDS = 5.0
 _BAR_COLUMNS = 40
 
@@ -75,7 +71,8 @@ def progress_command(client: Client, chosen: Selection, once: bool, as_json: boo
     """
     counts: Counts = {}
     show = _shower(as_json)
-    for counts in changes(client, chosen.where):
+    for found in changes(client, chosen.where):
+        counts = found or counts
         if not sum(counts.values()):
             raise BanyanError("not_found", "there is no such task")
         over = once or done(counts)
@@ -83,33 +80,6 @@ def progress_command(client: Client, chosen: Selection, once: bool, as_json: boo
         if over:
             break
     return EXIT_TASK_FAILED if not once and counts["failed"] + counts["cancelled"] else EXIT_OK
-
-
-def changes(client: Client, where: Mapping[str, Any]) -> Iterator[Counts]:
-    """The tasks counted by GROUPS, each time that something has changed."""
-    held = Held(client.transport, "/tasks/statistics")
-    while True:
-        answer = held.next({"where": where, "by": "state,outcome"})
-        if answer is not None:
-            yield grouped(answer.body)
-
-
-def grouped(body: Mapping[str, Any]) -> Counts:
-    """What `/tasks/statistics` counts, by GROUPS."""
-    by = {**body.get("by_state", {}), **body.get("by_outcome", {})}
-    return {name: sum(by.get(word, 0) for word in words) for name, (_, words) in GROUPS.items()}
-
-
-def done(counts: Counts) -> bool:
-    """Whether all of them have ended."""
-    return sum(counts.values()) == sum(counts[name] for name in _ENDED)
-
-
-def summary(counts: Counts) -> str:
-    """On one line: "12 of 20 ended: 11 succeeded, 1 failed, 8 running"."""
-    ended = sum(counts[name] for name in _ENDED)
-    parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    return f"{ended} of {sum(counts.values())} ended: {parts}"
 
 
 def _shower(as_json: bool) -> Callable[[Counts, bool], None]:
@@ -148,7 +118,7 @@ class _Bars:
 def _bars(counts: Counts) -> list[str]:
     total = max(1, sum(counts.values()))
     lines = []
-    for name, (colour, _) in GROUPS.items():
+    for name, colour in _COLOURS.items():
         width = -(-counts[name] * _BAR_COLUMNS // total)  # one task is seen among a million
         bar = click.style("█" * width, fg=colour) + " " * (_BAR_COLUMNS - width)
         lines.append(f"{name:<10}{bar} {counts[name]:>7} {100 * counts[name] // total:>3}%")

@@ -13,10 +13,12 @@ from typing import Any, Self, Unpack, cast, overload
 
 from banyan.client.failures import error_of
 from banyan.client.graph import BULK_ITEMS, in_requests, parents_first, prepared
-from banyan.client.ids import in_pieces
+from banyan.client.ids import PIECE, in_pieces
 from banyan.client.output import Output
+from banyan.client.progress import Progress
 from banyan.client.transport import Options, Transport
 from banyan.client.waiting import wait_until_ended
+from banyan.errors import BanyanError
 from banyan.profiles import find_access, find_tls_ca
 
 Document = dict[str, Any]  # one resource as the server tells it
@@ -254,6 +256,17 @@ class Client:
         params = {"by": ",".join(by), **({"where": where} if where else {})}
         over = {"window": window, "buckets": buckets} if window else {}
         return self._body("GET", "/tasks/statistics", params={**params, **over})
+
+    def progress(self, where: Mapping[str, Any] | Sequence[str]) -> Progress:
+        """How far tasks are (a filter, or up to 200 ids): to be drawn, redrawn, or waited for.
+
+        Errors: `usage` for more ids; give the tasks a tag, and ask for it.
+        """
+        if isinstance(where, Mapping):
+            return Progress(self, where)
+        if len(where) > PIECE:
+            raise BanyanError("usage", f"more than {PIECE} ids: ask for a tag of theirs")
+        return Progress(self, {"_id": {"$in": list(where)}})
 
     def worker_statistics(self, *, window: str | None = None, buckets: int = 24) -> Document:
         """`capacity`, `reserved` and `used` of all live workers together; what they were, too."""

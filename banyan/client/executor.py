@@ -16,7 +16,8 @@ from banyan.client import calls, new_tasks
 from banyan.client.api import Client, Document
 from banyan.client.futures import TaskFailed, TaskFuture, last_lines
 from banyan.client.holding import HOLD_SECONDS
-from banyan.client.ids import in_pieces, new_id
+from banyan.client.ids import in_pieces, new_id, since
+from banyan.client.progress import Progress
 from banyan.client.sending import Sender
 from banyan.client.watching import Watch
 from banyan.errors import BanyanError
@@ -65,6 +66,11 @@ class Executor(futures.Executor):
     def asking(self, **fields: Any) -> "Asking":
         """The same Executor, for tasks with these fields: `ex.asking(gpus=1).submit(f, x)`."""
         return Asking(self, fields)
+
+    def progress(self) -> Progress:
+        """How far its tasks are: `executor.progress().show()` in a notebook goes on by itself."""
+        where = {f"tags.{TAG}": self.id, "_id": {"$gte": since(self.id)}}
+        return Progress(self._client, where, more=lambda: not self._ended)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes nothing more; wait: until all tasks have ended."""

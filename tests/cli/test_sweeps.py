@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banyan.cli.progress import done, grouped, summary
 from banyan.cli.stats import sparkline
 from banyan.cli.sweeps import expanded
+from banyan.client.progress import done, grouped, summary
 from banyan.errors import BanyanError
 
 TASK = {"command": ["echo", "{index}"], "env": {"MINE": "1"}}
