@@ -213,6 +213,22 @@ def clear(state_directory: Path) -> bool:
     return True
 
 
+def clear_forsaken() -> None:
+    """Removes the empty cgroups of launchers that are dead, whose directories nobody uses again.
+
+    Where one still holds a process it stays: whose that is only its state directory tells.
+    """
+    for place in _places():
+        for root in place.glob(f"{_PREFIX}*"):
+            launcher = root.name.rpartition("-")[2]
+            if not launcher.isdecimal() or Path(f"/proc/{launcher}").exists():
+                continue
+            with contextlib.suppress(OSError):  # another was faster
+                for cell in [path for path in root.iterdir() if path.is_dir()]:
+                    Cell(str(cell)).remove()
+                Cell(str(root)).remove()
+
+
 def _clear(root: Path) -> bool:
     deadline = time.monotonic() + _CLEAR_SECONDS
     while True:

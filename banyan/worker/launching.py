@@ -37,6 +37,7 @@ def start(state_directory: Path) -> tuple[wire.Line, subprocess.Popen[bytes]]:
     nobody has to wait for it, and if the agent dies now, it finds nobody there and ends.
     """
     cells.clear(state_directory)  # of one that was killed
+    cells.clear_forsaken()
     (state_directory / OUTPUT).mkdir(exist_ok=True)
     with wire.listen(state_directory / SOCKET) as listener:
         line = wire.connect(state_directory / SOCKET)

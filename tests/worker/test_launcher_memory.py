@@ -1,6 +1,7 @@
 """Memory beyond what was granted ends an attempt, by a cgroup or by looking."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,29 @@ def test_a_narrow_bound_never_ends_the_launcher_itself(launcher: Launched):
         attempt = launcher.start(["python3", "-c", HOARD.format(20)], limits=limits("cgroup", 1))
         assert launcher.ended(attempt)["why"] == "oom"
     assert launcher.process.poll() is None
+
+
+@NEEDS_CGROUP
+def test_the_cgroups_of_a_dead_launcher_are_cleared_by_any_other(
+    launcher: Launched, tmp_path: Path
+):
+    """Agent and launcher are killed, and no worker starts on that state directory again."""
+    attempt = launcher.shell("exec sleep 1000", limits=limits("cgroup", 64))
+    pid = launcher.until("started", attempt)["pid"]
+    root = Path((launcher.state_directory / cells.NOTE).read_text())
+    launcher.process.kill()
+    launcher.process.wait()
+    another_starts_and_ends(tmp_path / "second")
+    assert cells.Cell(f"{root}/1").pids() == [pid], "what is not empty is left alone"
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not alive(pid))
+    another_starts_and_ends(tmp_path / "third")
+    assert not root.exists()
+
+
+def another_starts_and_ends(directory: Path) -> None:
+    directory.mkdir()
+    Launched(directory).end()
 
 
 @NEEDS_CGROUP
