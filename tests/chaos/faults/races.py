@@ -5,6 +5,7 @@ Each goes on for some seconds, on tasks that are picked by chance among the last
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import requests
 
 from tests.chaos.faults.fault import Fault, Heal, Strike
-from tests.chaos.stage import Stage
+from tests.chaos.stage import KNOBS, Stage
 
 _LAST = 60
 _BETWEEN_SECONDS = 0.1
@@ -83,7 +84,9 @@ def remove_worker(stage: Stage, chance: Random) -> None:
     """An operator removes a worker that is at work; it is told, and ends; another is started."""
     found = stage.provider.get("workers", where='{"mode":"active"}').json()["_items"]
     if found:
-        stage.operator.delete(f"workers/{chance.choice(found)['_id']}")
+        worker = chance.choice(found)
+        stage.admitted.append((worker["host"], time.time(), time.time() + KNOBS["LEASE_SECONDS"]))
+        stage.operator.delete(f"workers/{worker['_id']}")
 
 
 FAULTS = [

@@ -2,6 +2,7 @@
 
 from random import Random
 
+from tests.chaos.faults import races
 from tests.chaos.faults.fault import Fault, Heal, Strike
 from tests.chaos.messages import VERBS
 from tests.chaos.stage import Stage
@@ -25,9 +26,36 @@ def spoil(kind: str, verbs: frozenset[str], share: float, seconds: float = 0.0) 
     return strike
 
 
+# What the load itself never asks for, or hardly ever, is asked for while its answers are lost.
+_ASKED_FOR: dict[str, Strike] = {
+    "cancel": races.storm(races.cancel),
+    "retry": races.storm(races.retry),
+    "link": races.storm(races.link),
+    "edit": races.storm(races.give_priority),
+    "register": races.remove_worker,
+}
+
+
+def together(*strikes: Strike) -> Strike:
+    """Several at one time, as one."""
+
+    def strike(stage: Stage, chance: Random) -> Heal:
+        heals = [heal for one in strikes if (heal := one(stage, chance))]
+
+        def heal_all() -> None:
+            for heal in heals:
+                heal()
+
+        return heal_all
+
+    return strike
+
+
 def _lost(verb: str) -> Fault:
     what = f"half of the answers to {verb} are lost after it was executed"
-    return Fault(f"lose-{verb}", "F13", what, spoil("lose", frozenset({verb}), _SHARE), (3, 8))
+    strikes = [spoil("lose", frozenset({verb}), _SHARE)]
+    strikes += [_ASKED_FOR[verb]] if verb in _ASKED_FOR else []
+    return Fault(f"lose-{verb}", "F13", what, together(*strikes), (3, 8))
 
 
 FAULTS = [
