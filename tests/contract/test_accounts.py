@@ -167,6 +167,7 @@ def test_no_token_and_a_wrong_one_are_answered_alike(server: Server):
                 _bearer(f"{kind}__{secret}"),
                 _bearer(token.upper()),
                 "Basic !!!",
+                "Basic \u00e9".encode("latin-1"),
                 "Basic " + base64.b64encode(b"\xff\xfe").decode(),
                 _basic(""),
                 _basic("", token),
