@@ -9,7 +9,7 @@ from typing import Any
 from banyan.domain.states import Outcome, State
 
 NAME = r"[A-Za-z0-9_-]{1,64}"
-SECRET_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
+SECRET_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"  # noqa: S105 - of a name, not a secret
 EDGES_MAX = 1024
 COMMAND_CHARACTERS_MAX = 32_768
 
