@@ -334,3 +334,9 @@ def test_the_environment_is_enough(stack: Stack, tmp_path: Path) -> None:
     stack.call("ls", environment={**bare, "BANYAN_URL": stack.url, "BANYAN_TOKEN": token})
     stack.call("ls", environment={**bare, "BANYAN_URL": stack.url}, code=5)
     stack.call("ls", environment={**bare, "BANYAN_URL": stack.url, "BANYAN_TOKEN": "x"}, code=5)
+
+
+def test_the_doctor_looks_at_a_database_that_is_at_work(stack: Stack, tmp_path: Path) -> None:
+    stack.call("run", "--", "true")
+    assert stack.text("doctor", "--data", str(stack.data)) == "nothing is wrong"
+    assert b"no private MongoDB" in stack.call("doctor", "--data", str(tmp_path), code=2).stderr
