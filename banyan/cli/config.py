@@ -69,5 +69,8 @@ def _knobs() -> Iterator[Setting]:
     page = str(settings_path())
     for name, value in vars(knobs()).items():
         variable = f"BANYAN_{name}"
-        shown = "(set)" if name == "MONGO_URI" and value else str(value)  # it may hold a password
+        if str(value).startswith("banyan."):
+            continue  # where the page's own rows find their functions
+        secret = name == "MONGO_URI" or name.endswith("_TOKEN")  # an address may hold a password
+        shown = "(set)" if secret and value else str(value)
         yield name, shown, variable if variable in os.environ else page

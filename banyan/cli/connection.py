@@ -17,6 +17,7 @@ from banyan.errors import BanyanError
 # A person waits for the answer: a server that restarts is met again, one that is not there
 # is told of soon. What waits for tasks is more patient (see banyan.client.holding).
 PATIENCE_SECONDS = 3.0
+_OF_THE_SERVER = ("url", "token", "token_file", "tls_ca", "profile", "curl")
 TLS_CA_HELP = "Whom to trust as the server (PEM). [default: BANYAN_TLS_CA, else of the profile]"
 
 
@@ -57,9 +58,17 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
                 _print_requests(client, command, options)
                 return None
 
+        _last(connected)
         return connected
 
     return decorate
+
+
+def _last(command: Callable[..., Any]) -> None:
+    """What the command is about is listed first in its help, the ways to the server after it."""
+    listed: list[click.Parameter] = command.__click_params__  # type: ignore[attr-defined]
+    own = [one for one in listed if one.name not in _OF_THE_SERVER]  # the last is listed first
+    listed[:] = [one for one in listed if one not in own] + own
 
 
 def _print_requests(client: Any, command: Callable[..., Any], options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from banyan.cli.asking import assured, yes
 from banyan.cli.connection import with_client
 from banyan.cli.output import as_json, print_json, say
 from banyan.cli.selecting import Selection, in_state, selection_options
-from banyan.cli.verdict import exit_status, standing
+from banyan.cli.verdict import exit_status, in_words, standing
 from banyan.cli.words import duration_seconds
 from banyan.client.api import Client
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED, EXIT_UNAVAILABLE
@@ -37,10 +37,8 @@ def wait_command(client: Client, chosen: Selection, timeout: str | None, as_json
         print_json(ended)
     failed = [task for task in ended if task.get("outcome") != "success"]
     for task in failed:
-        status = standing(task)
-        if status == "failure":
-            status = exit_status(client, task["_id"])
-        say(f"banyan: task {task['_id']}: {status}")
+        status = exit_status(client, task["_id"]) if standing(task) == "failure" else ""
+        say(f"banyan: task {task['_id']}: {in_words(task, status)}")
     return EXIT_TASK_FAILED if failed else EXIT_OK
 
 

@@ -53,6 +53,8 @@ def log_command(
             _title(client, id, first=place == 0)
         output = _output(client, id, attempt, stream, several=len(ids) > 1)
         write([_last_lines(output, tail) if tail else output], 1, raw)
+        if not output and stream is None:
+            _why_nothing(client, id)
 
 
 def _output(
@@ -66,6 +68,13 @@ def _output(
             raise
         say(f"banyan: {error.message}")
         return b""
+
+
+def _why_nothing(client: Client, id: str) -> None:
+    """A task that could not begin has a reason, and no output that would tell it."""
+    task = client.get(id)
+    if task.get("outcome") not in (None, "success") and task.get("reason"):
+        say(f"banyan: it has written nothing: {harmless(task['reason'])}")
 
 
 def _title(client: Client, id: str, first: bool) -> None:

@@ -60,8 +60,32 @@ EXIT_CODES = (
 COMPLETION_VARIABLE = "_BANYAN_COMPLETE"
 
 
+# What others call it.
+_MEANT = {
+    "add": ["submit"], "start": ["up"], "stop": ["cancel"], "kill": ["cancel"], "rm": ["forget"],
+    "delete": ["forget"], "remove": ["forget"], "list": ["ls"], "ps": ["ls"], "queue": ["ls"],
+    "jobs": ["ls"], "status": ["show", "ls"], "info": ["show"], "logs": ["log"], "cat": ["log"],
+    "output": ["log"], "tail": ["log"], "why": ["explain"], "requeue": ["retry"],
+    "resubmit": ["retry"], "exec": ["run"], "workers": ["worker list"], "nodes": ["worker list"],
+    "accounts": ["account list"], "token": ["account create"],
+}  # fmt: skip
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is asked for."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As usual; for what there is not, what may have been meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            meant = _MEANT.get(args[0]) or difflib.get_close_matches(args[0], COMMANDS, 1, 0.5)
+            told = f" Did you mean {' or '.join(map(repr, meant))}?" if meant else ""
+            raise click.UsageError(error.message + told, ctx) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Every command, as the sections have them."""
@@ -146,7 +170,10 @@ def _tell(error: BanyanError) -> None:
     if logs.in_json():
         logging.error(error.message, extra={"word": error.word, "issues": error.issues})
         return
-    click.echo(f"banyan: {error.message}", err=True)
+    message = error.message.removesuffix(": see _issues") if error.issues else error.message
+    if error.word == "unauthenticated" and "login" not in message:
+        message = "the server does not know this token (any more): see 'banyan login --help'"
+    click.echo(f"banyan: {message}", err=True)
     for name, issue in _flat(error.issues):
         click.echo(f"  {name}: {issue}" if name else f"  {issue}", err=True)
 

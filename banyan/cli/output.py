@@ -32,15 +32,22 @@ def print_json(value: Any) -> None:
 
 
 def print_table(
-    titles: Row, rows: Iterable[Row], usual: Mapping[str, Collection[str]] | None = None
+    titles: Row,
+    rows: Iterable[Row],
+    usual: Mapping[str, Collection[str]] | None = None,
+    empty: str = "",
 ) -> None:
     """Columns: drawn by rich on a terminal, plain and never cut in a pipe.
 
     usual: title -> what goes without saying; on a terminal, where room is scarce, a column
            that holds nothing else is left out.
+    empty: what a person is told in place of a table without rows.
     """
     cells = [[harmless(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
+        if empty and not cells:
+            say(empty)
+            return
         _rich_table(*_worth_showing(titles, cells, usual or {}))
         return
     lines = [titles, *cells]

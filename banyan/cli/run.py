@@ -10,6 +10,7 @@ from banyan.cli.connection import with_client
 from banyan.cli.following import follow_to_here
 from banyan.cli.new_task import OWN_WORDS_LAST, task_options
 from banyan.cli.output import say
+from banyan.cli.patience import told_why_it_waits
 from banyan.cli.verdict import exit_code_of
 from banyan.client.api import Client
 from banyan.errors import EXIT_INTERRUPTED
@@ -23,7 +24,7 @@ def run_command(client: Client, task: dict[str, Any], raw: bool) -> int:
     """Submit COMMAND, follow its output, and end with its exit code.
 
     128 + n where signal n ended it, 1 where it ended otherwise (timeout, out of memory, lost,
-    cancelled). Ctrl-C cancels the task and ends with 130.
+    cancelled). Ctrl-C cancels the task and ends with 130. While it waits it says why.
 
     \b
     Example:
@@ -32,7 +33,8 @@ def run_command(client: Client, task: dict[str, Any], raw: bool) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     id = client.submit(task)["_id"]
     try:
-        follow_to_here(client.transport, id, raw, first=1)
+        with told_why_it_waits(client, id):
+            follow_to_here(client.transport, id, raw, first=1)
         return exit_code_of(client, client.get(id))
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the second one ends this at once

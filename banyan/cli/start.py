@@ -33,7 +33,12 @@ def _server_options(command: Callable[..., int]) -> Callable[..., int]:
     )
     @click.option("--mongo", metavar="URI", help="An existing MongoDB instead of a private one.")
     @click.option("--host", help="Address to listen on. [default: 127.0.0.1]")
-    @click.option("--port", type=click.IntRange(0, 65535), help="0: any free one. [default: 5100]")
+    @click.option(
+        "--port",
+        type=click.IntRange(0, 65535),
+        metavar="N",
+        help="0: any free one. [default: 5100]",
+    )
     @click.option("--tls-cert", type=_FILE, help="Answer https with this certificate (PEM).")
     @click.option("--tls-key", type=_FILE, help="The key of that certificate.")
     @click.option(
@@ -42,7 +47,12 @@ def _server_options(command: Callable[..., int]) -> Callable[..., int]:
         help="A proxy ends TLS in front of it; its X-Forwarded-For is believed.",
     )
     @log_format
-    @click.option("--processes", type=click.IntRange(1, 64), help="Server processes. [default: 1]")
+    @click.option(
+        "--processes",
+        type=click.IntRange(1, 64),
+        metavar="N",
+        help="Server processes. [default: 1]",
+    )
     @functools.wraps(command)
     def with_options(**options: Any) -> int:
         return command(**options)

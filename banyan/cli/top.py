@@ -21,7 +21,15 @@ _TITLES = ("WORKER", "HOST", "MODE", "CORES", "MEMORY", "GPUS", "TASKS", "BEAT")
 @click.command("top")
 @with_client()
 @click.option("--once", is_flag=True, help="How it is now, and end; so also in a pipe.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    metavar="N",
+    show_default=True,
+    help="Tasks to show.",
+)
 @as_json
 def top_command(client: Client, once: bool, limit: int, as_json: bool) -> None:
     """Workers, how full they are, and what they run; live on a terminal, Ctrl-C ends it.

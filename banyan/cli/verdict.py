@@ -7,7 +7,7 @@ import re
 import signal
 from typing import Any
 
-from banyan.cli.output import say
+from banyan.cli.output import harmless, say
 from banyan.client.api import Client
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED
 
@@ -23,10 +23,19 @@ def exit_code_of(client: Client, task: dict[str, Any]) -> int:
         return EXIT_OK
     status = exit_status(client, task["_id"])
     code = _code(status)
-    if code is None:
-        reason = f" ({task['reason']})" if task.get("reason") else ""
-        say(f"banyan: task {task['_id']}: {status or standing(task)}{reason}")
+    told = in_words(task, status)
+    if code is None or told != status:  # what the code says need not be said
+        say(f"banyan: task {task['_id']}: {told}")
     return EXIT_TASK_FAILED if code is None else code
+
+
+def in_words(task: dict[str, Any], status: str) -> str:
+    """How it ended, and why where that says more. status: of its last attempt, if known."""
+    short = status or standing(task)
+    reason = str(task.get("reason") or short)
+    if reason.startswith(short) or reason == standing(task):
+        return harmless(max(short, reason, key=len))
+    return f"{short}: {harmless(reason)}"
 
 
 def exit_status(client: Client, id: str) -> str:

@@ -16,6 +16,7 @@ from banyan.server.calls import Answer, Call, Context, Signals
 from banyan.server.data import BanyanMongo
 from banyan.server.exposition import CONTENT_TYPE, Exposition
 from banyan.server.schemas.parameters import READ_ITEM, READ_LIST
+from banyan.server.scoped import missing
 from banyan.server.store import accounts, indexes
 from banyan.server.store.mongo import Store
 from banyan.server.validation import BanyanValidator
@@ -233,6 +234,9 @@ class Wiring:
 
     def _on_error(self, error: Exception) -> Response:
         translated = edge.translate(error)
+        resource, _, read = (request.endpoint or "").partition("|")
+        if translated.word == "not_found" and read == "item_lookup":
+            translated = missing(resource, (request.view_args or {}).get("_id"))
         instruments.refused(request, translated)
         return edge.error_response(translated)
 

@@ -31,6 +31,7 @@ from banyan.server.schemas.forms import PRIORITIES
 from banyan.server.schemas.tasks import COMMAND_CHARACTERS_MAX, SECRET_NAME
 
 _ENV_BYTES_MAX = 64 * 1024
+_UNREAD = re.compile(r"field '.*' cannot be coerced: (.*)", re.DOTALL)  # as Cerberus says it
 
 
 def _object_id(value: Any) -> ObjectId:
@@ -229,9 +230,23 @@ def _ask(
     validator.validate(document, normalize=True)
     # Cerberus's own `update` would let what is required within a field be left out, too.
     issues = {
-        name: wrong for name, wrong in validator.errors.items() if not update or name in document
+        name: _told(wrong)
+        for name, wrong in validator.errors.items()
+        if not update or name in document
     }
     return dict(validator.document or {}), issues
+
+
+def _told(issues: Any) -> Any:
+    """What is wrong with a field; of a text that could not be read that, and nothing besides."""
+    if isinstance(issues, dict):
+        return {name: _told(one) for name, one in issues.items()}
+    several = issues if isinstance(issues, list) else [issues]
+    unread = [_UNREAD.fullmatch(one) for one in several if isinstance(one, str)]
+    problems = [found[1] for found in unread if found]
+    if problems:
+        return problems[0]
+    return [_told(one) for one in issues] if isinstance(issues, list) else issues
 
 
 def demand(schema: Mapping[str, Any], document: Any, update: bool = False) -> dict[str, Any]:

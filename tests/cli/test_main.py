@@ -34,10 +34,36 @@ def test_help_names_every_command_and_the_exit_codes(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
+    ("slip", "meant"),
+    [("lss", "'ls'"), ("logs", "'log'"), ("ps", "'ls'"), ("rm", "'forget'"), ("xyzzy", "")],
+)
+def test_a_command_that_is_none_leads_to_one(
+    slip: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([slip]) == 2
+    told = capsys.readouterr().err
+    assert f"No such command '{slip}'." in told
+    assert told.rstrip().endswith(f"Did you mean {meant}?") if meant else "mean" not in told
+
+
+@pytest.mark.parametrize(
+    ("words", "own"), [(["submit"], "--cores"), (["submit"], "--quiet"), (["ls"], "--where"),
+                       (["worker", "remove"], "--yes")],
+)  # fmt: skip
+def test_help_has_a_commands_own_options_before_the_ways_to_the_server(
+    words: list[str], own: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([*words, "--help"]) == 0
+    told = capsys.readouterr().out
+    places = [told.index(f"{option} ") for option in (own, "--url", "--curl", "--help")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
     "words",
     [[name] for name in cli.COMMANDS if name not in ("account", "config")]
     + [["account", verb] for verb in ("create", "list", "revoke")]
-    + [["worker", verb] for verb in ("list", "invite", "drain", "remove")]
+    + [["worker", verb] for verb in ("list", "invite", "drain", "resume", "remove")]
     + [["config", "show"]],
     ids=" ".join,
 )
