@@ -62,9 +62,11 @@ def main() -> None:
         return
     figures = []
     for name in asked.names or MEASURES:
-        print(f"{name} …", file=sys.stderr, flush=True)
+        print(f"{name} …", end="", file=sys.stderr, flush=True)
+        started = time.monotonic()
         measure, size, small = MEASURES[name]
         figures += measure(asked.size or (small if asked.quick else size))
+        print(f" {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     report("figures", figures, asked, "", time.monotonic() - begin)
 
 

@@ -6,11 +6,15 @@ and mongod take tell what a worker costs, and what a task.
 """
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
+from pymongo import MongoClient
+
+from tests.bench.backlog import DATABASE
 from tests.bench.figures import Figure
 from tests.bench.many import NOTHING, go, swarm
-from tests.bench.stack import stack
+from tests.bench.stack import Stack, stack
 
 CORES = 4
 _SECONDS = 15.0
@@ -21,17 +25,29 @@ _CASES = ((10, 1.0, 1), (3, 3.0, 1), (1, 10.0, 1), (1, 5.0, 1), (1, 5.0, 2))
 
 def scale(most_workers: int) -> tuple[list[Figure], str]:
     """From a tenth of the workers to all of them: what was found, and a row for each case."""
-    rows, figures = [_HEAD], []
-    for share, task_seconds, server_processes in _CASES:
-        workers = max(1, most_workers // share)
-        case = _paced(workers, task_seconds * most_workers / 1000, server_processes)
-        rows.append(_row(case))
-        name = (
-            f"{workers} workers, {server_processes} server processes, {case['offered']:.0f} tasks/s"
-        )
-        figures.append(Figure(f"{name}: errors", case["error_count"], "", most=0))
-        figures.append(Figure(f"{name}: the simulated workers", case["swarm"], "% of all cores"))
-    return figures, "\n".join(rows)
+    cases = [
+        _paced(max(1, most_workers // share), seconds * most_workers / 1000, server_processes)
+        for share, seconds, server_processes in _CASES
+    ]
+    table = "\n".join([_HEAD, *map(_row, cases)])
+    wrong = sum(case["error_count"] for case in cases)
+    figures = [
+        Figure("errors", wrong, "", most=0),
+        Figure("the simulated workers themselves", cases[-1]["swarm"], "% of all cores"),
+        *_derived(cases),
+        Figure("an ended task with its attempt, on disk", cases[-1]["bytes_a_task"], "bytes"),
+    ]
+    return figures, table
+
+
+def _derived(cases: list[dict[str, Any]]) -> Iterator[Figure]:
+    """What one more worker costs, and one more task, as differences between cases."""
+    few, _, many, busy, _ = cases
+    for kind in ("server", "mongod"):
+        worker = (many[kind] - few[kind]) * 10 / (many["workers"] - few["workers"])
+        task = (busy[kind] - many[kind]) * 10 / max(busy["rate"] - many["rate"], 1)
+        yield Figure(f"one more worker, {kind}", worker, "ms CPU a second")
+        yield Figure(f"one more task in claims of {CORES}, {kind}", task, "ms CPU")
 
 
 _HEAD = """\
@@ -64,14 +80,26 @@ def _paced(workers: int, task_seconds: float, server_processes: int) -> dict[str
             before = up.cpu_seconds()
             found = go(process)
             after = up.cpu_seconds()
+        bytes_a_task = _bytes_a_task(up, found["ended"])
     seconds = found["seconds"]
     return {
         **found,
         "workers": workers,
         "server_processes": server_processes,
         "offered": offered,
+        "bytes_a_task": bytes_a_task,
         "rate": found["ended"] / seconds,
         "requests_rate": found["requests"] / seconds,
         "swarm": found["cpu_seconds"] / seconds / (os.cpu_count() or 1) * 100,
         **{kind: (after[kind] - before[kind]) / seconds * 100 for kind in ("server", "mongod")},
     }
+
+
+def _bytes_a_task(up: Stack, ended: int) -> float:
+    """On the disk, indexes included; those that wait still count among the others."""
+    with MongoClient[dict[str, Any]](up.mongo_uri()) as client:
+        client.admin.command("fsync")
+        told = client[DATABASE].command("dbStats")
+        waiting = client[DATABASE]["tasks"].estimated_document_count() - ended
+    used: float = told["storageSize"] + told["indexSize"]
+    return used / max(1, ended + waiting / 2)  # what waits has no attempt yet
