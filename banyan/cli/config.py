@@ -17,7 +17,7 @@ def config_command() -> None:
     """Which settings are in force, and where they come from."""
 
 
-@config_command.command("show")
+@config_command.command("show", short_help="Show the settings that are in force.")
 @click.option("--origin", is_flag=True, help="And where each comes from.")
 @as_json
 def show_command(origin: bool, as_json: bool) -> None:

@@ -19,7 +19,7 @@ SECTIONS = {
     "Start": {
         "up": ("start", "Server, database and a worker, all on this machine."),
         "server": ("start", "The server alone."),
-        "worker": ("worker", "A worker for a server; list, drain or remove workers."),
+        "worker": ("worker", "A worker; list, invite, drain, resume, remove workers."),
         "doctor": ("doctor", "Check a living database, and mend it."),
     },
     "Tasks": {

@@ -23,7 +23,7 @@ _workers = click.argument(
 )
 
 
-@click.command("list")
+@click.command("list", short_help="List the workers, and how full they are.")
 @with_client()
 @as_json
 @quiet
@@ -50,7 +50,7 @@ def list_command(client: Client, as_json: bool, quiet: bool) -> None:
         print_table(_TITLES, rows, empty="no workers; start one with: banyan worker")
 
 
-@click.command("drain")
+@click.command("drain", short_help="Let workers finish what they run, and take nothing new.")
 @with_client("worker")
 @_workers
 def drain_command(client: Client, workers: tuple[str, ...]) -> None:
@@ -78,7 +78,7 @@ def resume_command(client: Client, workers: tuple[str, ...]) -> None:
         client.resume_worker(id)
 
 
-@click.command("remove")
+@click.command("remove", short_help="End workers; what they run runs elsewhere.")
 @with_client("worker")
 @_workers
 @yes
@@ -95,7 +95,7 @@ def remove_command(client: Client, workers: tuple[str, ...], yes: bool) -> None:
         client.remove_worker(id)
 
 
-@click.command("invite")
+@click.command("invite", short_help="Print the line that starts a worker elsewhere.")
 @with_client("admin")
 @click.argument("name")
 @click.option("--address", metavar="URL", help="Of this server, as the other machine sees it.")

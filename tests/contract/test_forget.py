@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pymongo import MongoClient
 
 from tests.contract.asking import new_id, refused
 from tests.contract.playing import Play, Player, at_once, chunk, word
-from tests.harness import Processes, Server
+from tests.harness import Processes, Server, eventually
 
 COMMANDS_MAX = 16  # more than a request to forget sends
 HELLO = [chunk(0, b"hello")]
@@ -233,3 +234,37 @@ def test_killed_before_any_command_it_leaves_all_of_a_task_or_a_note_of_the_rest
             assert left == WHOLE if noted is None else left["tasks"] == 0
             seen.append((noted is not None, left["attempts"]))
     assert {(False, 1), (True, 1)} <= set(seen), "it was killed on both sides of the removal"
+
+
+def test_a_task_goes_by_itself_and_who_waits_for_it_is_told(serve: Callable[..., Server]):
+    """The duty at work in a server of two processes, one of which does it."""
+    server = serve(server_processes=2, RETENTION_SECONDS=0.2, UPKEEP_SECONDS=0.2)
+    play = Play(server)
+    player = play.player()
+    kept = ended(play, player, retain="1 hour")
+    (task,) = play.submit(1)
+    player.end(player.claim_one(task).json())
+    seen = server.provider.get(f"tasks/{task}")
+    waiting = partial(
+        server.provider.get,
+        f"tasks/{task}",
+        headers={"If-None-Match": seen.headers["ETag"], "Prefer": "wait=50"},
+    )
+    assert server.provider.patch(f"tasks/{task}", {"retain": 0}).status_code == 200
+    eventually(lambda: waiting().status_code == 404, 30)
+    assert play.task(kept)["retain"] == 3_600_000
+
+
+def test_how_long_a_task_is_kept_is_a_field_like_others(play: Play, player: Player):
+    provider = play.server.provider
+    for given, stored in (("2 days", 172_800_000), ("forever", "forever"), (None, None), (7, 7)):
+        (task,) = play.submit(1, retain=given)
+        assert play.task(task)["retain"] == stored
+        provider.post(f"tasks/{task}/cancel")
+    task = ended(play, player)
+    assert provider.patch(f"tasks/{task}", {"retain": "forever"}).json()["retain"] == "forever"
+    where = json.dumps({"retain": "forever", "queue": play.queue})
+    found = provider.get("tasks", where=where).json()["_items"]
+    assert task in {one["_id"] for one in found}
+    for wrong in ("soon", -1, True, 1.5, [], 2**60):
+        assert refused(provider.patch(f"tasks/{task}", {"retain": wrong}), 422)["retain"]
