@@ -122,10 +122,22 @@ def test_tallies_outlive_the_attempts(world: World):
 
 def test_upkeep_tallies_and_samples(world: World):
     world.fill(random.Random(10), 100)
-    for duty in duties.DUTIES[-2:]:
+    for duty in (duties.tally, duties.sample):
         duty(Context(world.store, Silent()))
     claimed = [one for one in world.attempts if one["_id"].generation_time < NOW]
     assert _counted(world) == sum(one["time_terminated"] is not None for one in claimed)
     told = world.ask("alice", "/workers/statistics", window="2 minutes", buckets=2)
     assert told["buckets"][-1]["count"] == 0
     assert "capacity" in told["buckets"][-1]
+
+
+def test_a_seldom_duty_is_done_again_at_once_where_it_has_left_something(world: World):
+    left = [True, True, False]
+
+    def some(context: Context) -> bool:
+        return left.pop(0)
+
+    duty = duties.Seldom(3600, some)
+    for _ in range(5):
+        duty(world.context)
+    assert left == []
