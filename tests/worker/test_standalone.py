@@ -101,6 +101,27 @@ def test_no_more_runs_at_once_than_fits(alone: Alone, tmp_path: Path):
     assert len(most.read_text().split()) == 20
 
 
+def test_how_far_a_task_is_stands_among_the_lines_and_in_the_journal(alone: Alone, tmp_path: Path):
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    alone.write(
+        {"name": "train", "command": f"echo ::progress 40/100 epoch 4; read x <{go}; exit 1"},
+        {"name": "odd", "command": "printf 'x\\n::progress 3 \\033[31m'; echo ::progress no"},
+    )
+    started = alone.begin()
+    eventually(lambda: "train: 40/100 epoch 4\n" in started.stdout)
+    go.write_text("on\n")
+    assert started.wait(60) == 1
+    lines = started.stdout.splitlines()
+    assert "train: failure (1) (40/100 epoch 4)" in lines
+    assert "odd: success (3 \\x1b[31m::progress no)" in lines, "no control character gets out"
+    journal = [json.loads(line) for line in alone.text("journal.jsonl").split("\n") if line]
+    assert {"done": 40, "total": 100, "message": "epoch 4"} in [
+        entry.get("progress") for entry in journal
+    ]
+    assert alone.text("train.out") == "::progress 40/100 epoch 4\n"
+
+
 def test_retries_timeouts_and_what_cannot_be_started(alone: Alone, tmp_path: Path):
     once = tmp_path / "once"
     alone.write(

@@ -38,6 +38,8 @@ class Journal:
         """How a task has ended, at `time`. Errors: OSError."""
         entry = {"name": task["name"], "key": task["key"], "outcome": task["outcome"]}
         more = {"reason": task["reason"], "attempts": task.get("attempt_count", 0), "time": time}
+        if task.get("progress"):
+            more["progress"] = task["progress"]
         # On a line of its own, also where the one before was cut by a full disk.
         self._file.write(b"\n" + json.dumps({**entry, **more}).encode())
 

@@ -5,10 +5,11 @@ Fed by the run's loop from the spool. A disk that is full ends a task's files, n
 
 import logging
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import quote
 
 from banyan.worker.output import Reader
+from banyan.worker.progress import ProgressLines
 from banyan.worker.spool import STDERR, STDOUT
 
 _READ_BYTES = 4 << 20
@@ -34,6 +35,7 @@ class Output:
         self._reader = reader
         self._files: dict[int, BinaryIO] = {}
         self._lost = False
+        self._lines = ProgressLines()
         if first:
             for suffix in _SUFFIXES.values():
                 self._path(suffix).unlink(missing_ok=True)
@@ -43,6 +45,11 @@ class Output:
         """Up to where it is in the files: position in the spool, offset in the output."""
         return self._reader.position, self._reader.offset
 
+    @property
+    def progress(self) -> dict[str, Any] | None:
+        """How far the task is, by what it has last said of that on a line of its own."""
+        return self._lines.value
+
     def copy(self) -> None:
         """Takes over what is new."""
         more = True
@@ -50,12 +57,15 @@ class Output:
             chunks, more = self._reader.read(_READ_BYTES)
             for chunk in chunks:
                 self._write(chunk.stream, chunk.data)
+                if chunk.stream == STDOUT:
+                    self._lines.feed(chunk.data)
                 self._reader.delivered(chunk)
 
     def finish(self, inline: str | None) -> None:
         """The attempt has ended; `inline` as `Reader.complete` takes it."""
         self._reader.complete(inline)
         self.copy()
+        self._lines.finish()
         for file in self._files.values():
             file.close()
         self._files.clear()

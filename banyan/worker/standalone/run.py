@@ -199,9 +199,10 @@ class Run:
     def output(self, attempt: str) -> None:
         """There is more output."""
         if attempt in self._attempts:
-            output = self._attempts[attempt][1]
+            task, output = self._attempts[attempt]
             output.copy()
             self._holding.shipped(attempt, *output.place)
+            self._terminal.progress(task["name"], output.progress)
 
     def _note(self, task: Task, time: str) -> None:
         try:
@@ -218,6 +219,7 @@ class Run:
         if attempt in self._attempts:
             task, output = self._attempts.pop(attempt)
             output.finish(inline)
+            task["progress"] = output.progress
             for over in self._plan.ended(task, end):
                 self._note(over, str(end["time_terminated"]))
         self._holding.reported(attempt)

@@ -1,4 +1,4 @@
-"""What a standalone run shows: a line for each task that ends, and on a terminal how far it is.
+"""What a standalone run shows: a line for each task that ends, and how far it and its tasks are.
 
 Called by the run's loop. Names are other people's text: none reaches the terminal as it is.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _REDRAW_SECONDS = 0.1
+_PROGRESS_SECONDS = 1.0  # where lines stay, from one of a task to the next
 _ENDED = ("success", "failure", "timeout", "oom", "lost", "cancelled")
 
 
@@ -21,29 +22,44 @@ class Terminal:
         self._live = sys.stdout.isatty()
         self._drawn_at = 0.0
         self._drawn = False
+        self._told_at: dict[str, float] = {}  # of tasks that run
+        self._told = ""  # by a task, how far it is; drawn after how far all is
 
     def say(self, text: str) -> None:
         """One line that stays."""
         self._clear()
-        harmless = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-        sys.stdout.write(f"{harmless}\n")
+        sys.stdout.write(f"{_harmless(text)}\n")
         sys.stdout.flush()
+
+    def progress(self, name: str, value: Mapping[str, Any] | None) -> None:
+        """How far a task is, as it has said itself."""
+        if not value:
+            return
+        told = f"{name}: {_in_words(value)}"
+        if self._live:
+            self._told = told
+        elif time.monotonic() - self._told_at.get(name, -_PROGRESS_SECONDS) >= _PROGRESS_SECONDS:
+            self._told_at[name] = time.monotonic()
+            self.say(told)
 
     def ended(self, task: Mapping[str, Any]) -> None:
         """A task is over; on a terminal only what did not go well is worth a line."""
+        self._told_at.pop(task["name"], None)
+        self._told = "" if self._told.startswith(f"{task['name']}: ") else self._told
         outcome = task["outcome"] or task["state"]
         if self._live and outcome == "success":
             return
         reason = str(task.get("reason") or "")
         said = reason if reason.startswith(outcome) else f"{outcome}: {reason}".rstrip(": ")
-        self.say(f"{task['name']}: {said}")
+        far = f" ({_in_words(task['progress'])})" if task.get("progress") else ""
+        self.say(f"{task['name']}: {said}{far}")
 
     def draw(self, counts: Callable[[], Counter[str]]) -> None:
         """How far it is now, over what was drawn before; not more often than one can see."""
         if not self._live or time.monotonic() - self._drawn_at < _REDRAW_SECONDS:
             return
         self._clear()
-        sys.stdout.write(self.summary(counts()))
+        sys.stdout.write(_harmless("; ".join(filter(None, [self.summary(counts()), self._told]))))
         sys.stdout.flush()
         self._drawn, self._drawn_at = True, time.monotonic()
 
@@ -57,3 +73,13 @@ class Terminal:
         if self._drawn:
             sys.stdout.write("\r\x1b[2K")
         self._drawn = False
+
+
+def _harmless(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _in_words(progress: Mapping[str, Any]) -> str:
+    """As a task says it: 40/100 epoch 4."""
+    of = f"/{progress['total']}" if "total" in progress else ""
+    return f"{progress['done']}{of} {progress.get('message', '')}".rstrip()
