@@ -21,7 +21,8 @@ from banyan.worker.leases import trusted_until
 from banyan.worker.mailbox import Claimed, LeaseLost, Mailbox, Removed
 from banyan.worker.timers import now
 
-_HOLD_SECONDS_MAX = 30.0
+_HOLD_SECONDS_MAX = 50.0  # each time a claim is sent again costs the server, for every idle worker
+_ANSWER_SECONDS = 10.0  # beyond that
 _TASKS_MAX = 256
 _SETTLED_SECONDS = 0.02  # short tasks come and go: so long a held claim may be out of date
 _FIRST_PAUSE_SECONDS = 0.1
@@ -154,7 +155,7 @@ class Claims(threading.Thread):
         return bool(self._wish and (self._wish.idle or (self._plenty and self._wish.ahead)))
 
     def _claim(self, claim_id: str, wish: Wish) -> list[dict[str, Any]]:
-        seconds = 0.0 if wish.ahead else min(_HOLD_SECONDS_MAX, self.lease_seconds / 4)
+        seconds = 0.0 if wish.ahead else min(_HOLD_SECONDS_MAX, self.lease_seconds * 5 / 6)
         body = {
             "worker": self._worker,
             "claim_id": claim_id,
@@ -168,7 +169,7 @@ class Claims(threading.Thread):
         if left is not None:
             body["ends_within_milliseconds"] = int(max(left - seconds, 0) * 1000)
         sent = now()
-        answer = self._connection.held("POST", "/tasks/claim", body, seconds)
+        answer = self._connection.held("POST", "/tasks/claim", body, seconds, _ANSWER_SECONDS)
         items: list[dict[str, Any]] = answer.body["_items"]
         if items:
             with self._changed:
