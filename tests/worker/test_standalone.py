@@ -84,7 +84,8 @@ def test_what_has_succeeded_is_skipped_and_what_has_changed_is_not(alone: Alone,
     (tmp_path / "repaired").touch()
     assert alone.run()[0] == "1 have succeeded before"
     assert alone.run()[0] == "3 have succeeded before"
-    assert file.read_text().split() == ["good", "bad", "bad", "child"]
+    ran = file.read_text().split()
+    assert (sorted(ran[:2]), ran[2:]) == (["bad", "good"], ["bad", "child"])
     tasks[0]["command"] = f"echo better >> {file}"
     alone.write(*tasks)
     alone.run()
