@@ -29,7 +29,7 @@ def login_command(url: str, token_file: str | None, tls_ca: str | None, name: st
 
     \b
     Example:
-      banyan login http://head:5100 --token-file my.token
+      banyan login https://head:5100 --token-file my.token
     """
     if token_file is None:
         token: str = click.prompt("Token", hide_input=True, err=True).strip()

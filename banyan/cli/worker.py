@@ -97,7 +97,7 @@ def worker_command(
 
     \b
     Example:
-      banyan worker --url http://head:5100 --token-file worker.token --cores 4 --queue night
+      banyan worker --url https://head:5100 --token-file worker.token --cores 4 --queue night
       banyan worker --standalone tasks.jsonl --cores 8
     """
     if context.invoked_subcommand is not None:

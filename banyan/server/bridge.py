@@ -25,6 +25,12 @@ Environ = dict[str, Any]
 WSGIApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 Header = tuple[bytes, bytes]
 
+# As the edge gives them to every answer of the application.
+SAFE_HEADERS: list[Header] = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+]
+
 logger = logging.getLogger(__name__)
 
 _REQUEST_ID = "HTTP_X_REQUEST_ID"
@@ -156,7 +162,7 @@ def _call(application: WSGIApplication, environ: Environ) -> Answer:
 
 def error_answer(error: BanyanError) -> Answer:
     """An error in the one shape that all have."""
-    headers = [(b"content-type", b"application/json")]
+    headers = [(b"content-type", b"application/json"), *SAFE_HEADERS]
     if error.status == 503:
         headers.append((b"retry-after", b"1"))
     return Answer(error.status, headers, json.dumps(error.body()).encode())

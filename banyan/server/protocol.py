@@ -69,7 +69,8 @@ class Protocol(HttpToolsProtocol):
         body = json.dumps(BanyanError("bad_request", msg).body()).encode()
         head = (
             "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n"
+            "x-content-type-options: nosniff\r\ncache-control: no-store\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
