@@ -4,15 +4,18 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from bson import ObjectId
+from pymongo.client_session import ClientSession
 
 from banyan.server.app import Silent
 from banyan.server.calls import Context
 from banyan.server.store import orphans, tallies
+from banyan.server.store.mongo import Store
 from banyan.server.upkeep import duties
 from tests.harness import eventually
 from tests.server.worlds import NOW, WINDOW, World, id_of
@@ -70,6 +73,33 @@ def test_killed_in_the_middle_it_goes_on_and_tallies_each_attempt_once(world: Wo
     for _ in range(2):  # what it has left open is found by looking twice, as upkeep does
         idle = orphans.end(world.store, idle)
     assert 0 < _counted(world) < _ended(world)
+    world.tally()
+    assert _counted(world) == _ended(world)
+
+
+class Killed(Exception):
+    """Here a process would have ended."""
+
+
+def test_killed_right_before_the_end_nothing_was_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    world.fill(random.Random(11), 60)
+
+    def killed(store: Store, work: Callable[[ClientSession], Any]) -> None:
+        with store.client.start_session() as session:
+
+            def work_and_die(session: ClientSession) -> None:
+                work(session)
+                raise Killed
+
+            session.with_transaction(work_and_die)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "transaction", killed)
+        with pytest.raises(Killed):
+            world.tally()
+    assert _counted(world) == 0
     world.tally()
     assert _counted(world) == _ended(world)
 
