@@ -47,12 +47,9 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
             curl: bool,
             **options: Any,
         ) -> Any:
-            from banyan.client.api import Client
-
             if token_file:
                 token = read_token_file(token_file, role)
-            asked: dict[str, Any] = {"profile": profile, "role": role, "tls_ca": tls_ca}
-            with Client(url, token, **asked, retry_seconds=PATIENCE_SECONDS) as client:
+            with _client(url, token, profile=profile, role=role, tls_ca=tls_ca) as client:
                 if not curl:
                     return command(client, **options)
                 _print_requests(client, command, options)
@@ -69,6 +66,12 @@ def _last(command: Callable[..., Any]) -> None:
     listed: list[click.Parameter] = command.__click_params__  # type: ignore[attr-defined]
     own = [one for one in listed if one.name not in _OF_THE_SERVER]  # the last is listed first
     listed[:] = [one for one in listed if one not in own] + own
+
+
+def _client(url: str | None, token: str | None, **more: Any) -> Any:
+    from banyan.client.api import Client
+
+    return Client(url, token, retry_seconds=PATIENCE_SECONDS, **more)
 
 
 def _print_requests(client: Any, command: Callable[..., Any], options: dict[str, Any]) -> None:

@@ -40,21 +40,14 @@ def spawn(
         if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_NO_NEW_PRIVS)")
 
+    stdin, stdout, stderr = files
     try:
         process = subprocess.Popen(
-            argv,
-            executable=program,
-            env=env,
-            stdin=files[0],
-            stdout=files[1],
-            stderr=files[2],
+            argv, executable=program, env=env, stdin=stdin, stdout=stdout, stderr=stderr,
             start_new_session=True,
-            user=user["uid"],
-            group=user["gid"],
-            extra_groups=user["groups"],
-            umask=UMASK,
+            user=user["uid"], group=user["gid"], extra_groups=user["groups"], umask=UMASK,
             preexec_fn=prepare,
-        )
+        )  # fmt: skip
     except subprocess.SubprocessError as problem:  # in `prepare`
         raise PermissionError(errno.EPERM, str(problem)) from problem
     # The launcher reaps its children itself: this object must not wait for one of them.
