@@ -20,7 +20,7 @@ from tests.bench.stack import Stack, stack
 from tests.bench.waiting import until_ended
 
 WORKERS = 8
-TASK_SECONDS = 0.1  # 80 of them a second, which two cores can fork beside eight agents
+TASK_SECONDS = 0.25  # 32 of them a second: what two cores can do beside eight agents
 _ONE_CORE = {"cores": 1, "memory": "1 MiB"}
 
 
