@@ -81,12 +81,18 @@ def _peer(name: str) -> Callable[[Work], Found]:
         sizes = [work.tasks, work.singles, *work.layers]
         command = [environment.PYTHON, "-m", f"tests.bench.peers.{name}", *map(str, sizes)]
         variables = os.environ | {"PYTHONPATH": str(environment.ROOT)}
-        done = subprocess.run(
-            command, env=variables, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False
+        process = subprocess.Popen(
+            command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        if done.returncode or not done.stdout:
-            return {"name": name, "error": done.stderr.decode()[-2000:]}
-        found: Found = json.loads(done.stdout.splitlines()[-1])
+        try:
+            said, complaints = process.communicate(timeout=_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # it ends what it has started
+            process.communicate()
+            return {"name": name, "error": f"not done in {_TIMEOUT_SECONDS} s"}
+        if process.returncode or not said:
+            return {"name": name, "error": complaints.decode()[-2000:]}
+        found: Found = json.loads(said.splitlines()[-1])
         return found
 
     return measure
@@ -148,9 +154,11 @@ def _ratios(rows: dict[str, list[Found]]) -> list[Figure]:
     ]
     figures = [Figure(name, ratio, "x", least) for name, ratio, least in asked if ratio]
     share = median(one["w1"] / one["limit"] for one in rows["banyan"])
+    cpu = over("cpu", "hyperqueue")
     latency = median(time for one in rows["banyan"] for time in one["w2"])
     return [
         *figures,
+        *([Figure("CPU a task over HyperQueue", cpu, "x")] if cpu else []),
         Figure("W1 over the machine's own limit", share, "x", least=0.5),
         Figure("W2", latency, "ms", most=15),
     ]

@@ -114,6 +114,7 @@ def main(make: Callable[[Path], Peer]) -> None:
     count, singles, depth, width = map(int, sys.argv[1:5])
     # What a service starts and lets go stays below this process, where its CPU is counted.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     directory = Path(tempfile.mkdtemp(prefix="banyan-peer-"))
     peer = make(directory)
     missing = [program for program in peer.needs if not shutil.which(program)]
@@ -124,7 +125,7 @@ def main(make: Callable[[Path], Peer]) -> None:
         else:
             found |= _measured(peer, count, singles, depth, width)
             found["version"] = peer.version
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         complaints = directory / "complaints"
         told = complaints.read_text(errors="replace")[-2000:] if complaints.exists() else ""
         found["error"] = f"{type(error).__name__}: {error}\n{told}"
