@@ -307,3 +307,16 @@ def test_workers_that_are_gone_go_too(past: Past):
     past.pass_by()
     left = {str(one["_id"]) for one in past.store["workers"].find()}
     assert left == {past.worker, silent}
+
+
+def test_it_stops_when_its_share_of_the_time_is_over_and_goes_on_from_there(
+    past: Past, knob: Any, monkeypatch: pytest.MonkeyPatch
+):
+    knob(UPKEEP_SECONDS=0.000_001)
+    monkeypatch.setattr("banyan.server.upkeep.retention.BATCH", 1)
+    tasks = [past.ended(40 * DAY) for _ in range(3)]
+    duty = Retention()
+    for left in (2, 1, 0):
+        duty.work(past.context)
+        assert past.store["tasks"].count_documents({}) == left
+    assert past.left(*tasks) == [False] * 3

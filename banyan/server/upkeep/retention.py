@@ -17,8 +17,9 @@ from banyan.server.calls import Context
 from banyan.server.store import ageing, forgetting
 from banyan.server.store.mongo import Document, Store, now
 
-BATCH = 500
+BATCH = 200  # of tasks: who links tasks or retries them waits for the removal of so many
 SHARE = 0.25  # of the time, at the most, while there is something to do
+BEHIND_SHARE = 0.75  # where a round takes longer than it is to the next
 _ENOUGH = 0.95  # of the bytes that output may have: so far it is brought down
 _ALL_AGAIN_SECONDS = 86_400.0  # samples of attempts that had not ended when they were passed
 
@@ -40,9 +41,12 @@ class Retention:
         if self._round is None and began >= self._next_round:
             self._next_round = began + knobs().RETENTION_SECONDS
             self._round = self._steps(context)
-        while self._round and monotonic() - began < SHARE * knobs().UPKEEP_SECONDS:
+        share = SHARE if began < self._next_round else BEHIND_SHARE
+        while self._round:
             if not next(self._round, False):
                 self._round = None
+            if monotonic() - began >= share * knobs().UPKEEP_SECONDS:
+                break
 
     def _steps(self, context: Context) -> Steps:
         rules = keeping.rules()
