@@ -24,7 +24,7 @@ from tests.bench.stack import Stack, stack
 from tests.bench.waiting import until_ended
 
 ROUNDS = 3
-_TIMEOUT_SECONDS = 150
+_TIMEOUT_SECONDS = 240
 _IDLE_SECONDS = 0.05
 BANYAN = "Banyan"
 PYTHON_QUEUES = ("huey", "dramatiq", "celery", "rq", "dask")
