@@ -16,9 +16,10 @@ _AWAY = (
 )
 _LABELS = ("RetryableWriteError", "TransientTransactionError", "UnknownTransactionCommitResult")
 # MongoDB's codes for: another member becomes the primary, or a member goes, is out of reach, is
-# full or too slow; and for cursors, snapshots and transactions that did not survive that.
+# full or too slow, or has no key yet to sign the cluster's time; and for cursors, snapshots and
+# transactions that did not survive that.
 _PASSING = frozenset(
-    {6, 7, 24, 43, 46, 50, 64, 89, 91, 112, 133, 134, 175, 189, 237, 239, 246, 251, 262, 290,
+    {6, 7, 24, 43, 46, 50, 64, 89, 91, 112, 133, 134, 175, 189, 211, 237, 239, 246, 251, 262, 290,
      9001, 10107, 11600, 11601, 11602, 13435, 13436, 14031}
 )  # fmt: skip
 _DUPLICATE = 11000

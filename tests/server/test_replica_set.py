@@ -2,12 +2,16 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from bson import ObjectId
 
 from banyan.client.api import Client
+from tests.contract.asking import new_id
 from tests.contract.playing import Play
 from tests.harness import Processes, Server, eventually, start_server
 from tests.harness.replica_set import Member, ReplicaSet
@@ -107,6 +111,61 @@ def test_a_cancellation_that_a_majority_has_not_confirmed_is_not_taken_for_done(
     assert play.task(task)["state"] == "cancelled"
 
 
+def test_a_request_that_is_repeated_is_answered_when_a_majority_has_what_the_first_has_written(
+    members: ReplicaSet, server: Server
+):
+    """The first is told that it failed; what it wrote may be undone, and so is no answer yet."""
+    play = Play(server)
+    player, provider = play.player(), server.provider
+    claimed_now, ended, cancelled, deduped = play.submit(count=4)
+    token = player.claim_one(ended).json()
+    new = {"_id": new_id(), "command": "true", "queue": play.queue}
+    named = {"command": "true", "queue": play.queue, "dedupe_key": play.queue}
+    requests: list[Callable[[], Any]] = [
+        lambda: player.api.post("tasks/claim", {"worker": player.id, "claim_id": "one"}),
+        lambda: player.end(token),
+        lambda: provider.post(f"tasks/{cancelled}/cancel"),
+        lambda: provider.patch(f"tasks/{deduped}", {"state": "inactive"}),
+        lambda: provider.post("tasks", new),
+        lambda: provider.post("tasks", named),
+    ]
+    with ThreadPoolExecutor(2 * len(requests)) as pool:
+        with stalled(members):
+            first = [pool.submit(one) for one in requests]
+            eventually(lambda: written(members, claimed_now, ended, cancelled, deduped))
+            again = [pool.submit(one) for one in requests]
+            assert wait([*first, *again], timeout=2).done == set()
+        statuses = [one.result(30).status_code for one in again]
+        assert {one.result(30).status_code for one in first} <= {200, 201}
+    assert statuses == [200, 200, 200, 200, 409, 200]
+
+
+@contextmanager
+def stalled(members: ReplicaSet) -> Iterator[None]:
+    """The secondaries hear of nothing new; all members see each other all the same."""
+    primary = eventually(members.primary, 30)
+
+    def set_point(mode: str) -> None:
+        for member in members.members:
+            if member is not primary:
+                with members.direct(member) as client:
+                    client.admin.command("configureFailPoint", "stopReplProducer", mode=mode)
+
+    set_point("alwaysOn")
+    try:
+        yield
+    finally:
+        set_point("off")
+
+
+def written(members: ReplicaSet, *tasks: str) -> bool:
+    """Whether none of these is available any more, as the primary alone has it."""
+    primary = eventually(members.primary)
+    with members.direct(primary) as client:
+        query = {"_id": {"$in": [ObjectId(one) for one in tasks]}, "state": "available"}
+        return not client["banyan"]["tasks"].count_documents(query)
+
+
 def test_a_primary_that_goes_in_the_middle_of_an_end_is_no_error_of_ours(
     server: Server, fail: Fail
 ):
@@ -125,6 +184,13 @@ def test_a_primary_that_goes_in_the_middle_of_an_end_is_no_error_of_ours(
         eventually(lambda one=child: play.task(one)["state"] == "available")
     assert set(statuses) <= {200, 503}
     assert 503 in statuses
+
+
+@pytest.mark.parametrize("code", [11600, 189, 211, 14031])
+def test_what_passes_by_itself_is_503(server: Server, fail: Fail, code: int):
+    fail.next("find", times=3, errorCode=code)
+    refused = server.provider.get("tasks")
+    assert (refused.status_code, refused.headers.get("Retry-After")) == (503, "1"), refused.text
 
 
 def test_what_was_to_be_written_does_not_stand_in_the_log(server: Server, fail: Fail):

@@ -78,6 +78,15 @@ class Store:
                 work, read_concern=ReadConcern("snapshot"), write_concern=MAJORITY
             )
 
+    def confirm(self) -> None:
+        """Return once a majority has all that was read so far, so that none of it is undone.
+
+        For answers that rest on what an earlier request has written, and write nothing: that
+        request may have been told that it failed because no majority had it yet. The write
+        changes nothing, but its acknowledgement waits for all that came before it.
+        """
+        self["guards"].update_one({"_id": "confirm"}, {"$set": {"asked": True}}, upsert=True)
+
     def ping(self) -> None:
         """Errors: a PyMongoError where no primary answers."""
         # Of an address that names one member, anything but this would ask it as a secondary, too.

@@ -29,6 +29,8 @@ def cancel_all(call: Call, ids: list[ObjectId]) -> dict[ObjectId, Document]:
         found = targets.find(call, ids)
         decisions = [lifecycle.cancel(task) for task in found.values()]
         changes = [one for one in decisions if isinstance(one, Change)]
+        if len(changes) < len(decisions):  # the others were cancelled before
+            call.store.confirm()
         written = tasks.apply(call.store, changes)
         won = [change for change, fields in zip(changes, written, strict=True) if fields]
         aftermath.follow(call.context, won, found)

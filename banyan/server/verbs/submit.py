@@ -41,7 +41,14 @@ def submit(call: Call) -> Answer:
         raise BanyanError("too_large", f"at most {knobs().BULK_ITEMS_MAX} tasks in a request")
     if not bodies:
         raise BanyanError("invalid", "an empty list: send at least one task")
-    stored, created = _store_new(call, _parse(call, bodies))
+    try:
+        stored, created = _store_new(call, _parse(call, bodies))
+    except BanyanError as error:
+        if error.word == "already_exists":
+            call.store.confirm()
+        raise
+    if not created:
+        call.store.confirm()
     if created:
         ended = [task["_id"] for task in stored if task.get("unsettled")]
         if ended:
