@@ -46,6 +46,10 @@ class Loopback:
         """A file system of that size, where one can be mounted."""
         directory.mkdir(parents=True, exist_ok=True)
 
+    def fill(self, directory: Path) -> Undo:
+        """Takes all that is free of the file system that was mounted there."""
+        raise NotImplementedError("nothing is mounted here")
+
     def cut(self, sender: str, receiver: str) -> Undo:
         """Nothing that `sender` sends arrives at `receiver`; the other direction is left."""
         raise NotImplementedError("all is one network here")
@@ -61,6 +65,7 @@ class Namespaces(Loopback):
             raise OSError(ctypes.get_errno(), "no namespaces for us")
         self._processes = processes
         self._holders: dict[str, int] = {}
+        self._sizes: dict[Path, int] = {}
         _ip("link", "set", "lo", "up")
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
@@ -108,11 +113,25 @@ class Namespaces(Loopback):
         directory.mkdir(parents=True, exist_ok=True)
         arguments = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(directory)]
         subprocess.run(arguments, check=True)
+        self._sizes[directory] = size_bytes
+
+    def fill(self, directory: Path) -> Undo:
+        eventually(lambda: self._resize(directory, _used_bytes(directory)))  # it may grow meanwhile
+        return lambda: self._resize(directory, self._sizes[directory]) and None
+
+    def _resize(self, directory: Path, size_bytes: int) -> bool:
+        arguments = ["mount", "-o", f"remount,size={size_bytes}", str(directory)]
+        return subprocess.run(arguments, capture_output=True, check=False).returncode == 0
 
     def cut(self, sender: str, receiver: str) -> Undo:
         rule = ["from", self.address(sender), "to", self.address(receiver), "blackhole"]
         _ip("rule", "add", *rule)
         return lambda: _ip("rule", "del", *rule)
+
+
+def _used_bytes(directory: Path) -> int:
+    disk = os.statvfs(directory)
+    return (disk.f_blocks - disk.f_bfree) * disk.f_frsize
 
 
 def why_not_apart() -> str | None:

@@ -96,10 +96,11 @@ def _submitted(case: Case) -> Iterator[Violation]:
             continue
         sent.update(line["tasks"])
         there = [one for one in line["tasks"] if one in case.tasks]
-        if line["outcome"] == "ok" and len(there) < len(line["tasks"]):
+        known = line["outcome"] == "refused" and "already_exists" in line["told"]
+        if (known or line["outcome"] == "ok") and len(there) < len(line["tasks"]):
             lost = sorted(set(line["tasks"]) - set(there))
             yield Violation("lost", lost[0], f"acknowledged, and not there: {lost}")
-        if line["outcome"] == "refused" and "already_exists" not in line["told"]:
+        if line["outcome"] == "refused" and not known:
             yield Violation("refused", line["tasks"][0], f"{line['status']}: {line['told']}")
         if line["outcome"] == "unknown" and 0 < len(there) < len(line["tasks"]):
             yield Violation("halved", there[0], f"only {there} of {line['tasks']} are there")

@@ -66,7 +66,7 @@ class Recovery:
         task = kind.task(chance, command=kind.command(0), priority=100, max_attempt_count=5)
         asking = Asking(self._api, history, self._stop)
         answer = asking.ask("submit", "POST", "tasks", [task], tasks=[task["_id"]])
-        while answer is not None and not self._stop.wait(_POLL_SECONDS):
+        while answer is not None and answer.ok and not self._stop.wait(_POLL_SECONDS):
             with contextlib.suppress(Exception):  # away: it is asked again
                 if self._api.get(f"tasks/{task['_id']}").json()["state"] in ENDED:
                     self.fresh_seconds.append((name, time.monotonic() - begun))

@@ -13,6 +13,8 @@ from typing import Any
 
 Record = Mapping[str, Any]
 
+OWN_CODES = (0, 3)  # with which a task that writes this log ends by itself
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -81,11 +83,8 @@ def check(
 def _unlike(record: Record, ran: Execution | None) -> list[str]:
     """How the record of an attempt and what ran differ."""
     status, count = record.get("exit_status"), record["attempt_count"]
-    by_itself = status == "success" or (
-        (status or "").startswith("failure (") and record["exit_code"]
-    )
-    if not by_itself:
-        return []  # ended from outside: it may have come to any point
+    if record.get("exit_code") not in OWN_CODES:
+        return []  # ended from outside, or its shell could not go on: at whatever point
     if ran is None:
         return [f"attempt {count} ended in {status}, and nothing ran"]
     if ran.ended is None or ran.code != record["exit_code"]:

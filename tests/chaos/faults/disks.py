@@ -1,6 +1,5 @@
 """Disks that fill: each worker and each mongod has a small one of its own."""
 
-import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -9,32 +8,15 @@ from tests.chaos.faults.fault import Fault, Heal, Strike
 from tests.chaos.ground import why_not_apart
 from tests.chaos.stage import Stage
 
-_FILLER = "filler"
-_PIECE = 1 << 20
-
 
 def fill(disk: Callable[[Stage, Random], Path | None]) -> Strike:
     """Not a byte is left, until it heals."""
 
     def strike(stage: Stage, chance: Random) -> Heal | None:
         place = disk(stage, chance)
-        if place is None:
-            return None
-        filler = place / _FILLER
-        _fill(filler)
-        return lambda: filler.unlink(missing_ok=True)
+        return stage.ground.fill(place) if place else None
 
     return strike
-
-
-def _fill(filler: Path) -> None:
-    with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
-        piece = _PIECE
-        while piece:
-            try:
-                file.write(b"\0" * piece)
-            except OSError:
-                piece //= 2
 
 
 def _worker(stage: Stage, chance: Random) -> Path:
