@@ -36,7 +36,7 @@ MEASURES: dict[str, tuple[Callable[[int], list[Figure]], int, int]] = {
     "w2": (programs.w2, 50, 5),
     "w3": (graphs.w3, 1000, 20),
     "w4": (backlog.w4, 1_000_000, 100_000),
-    "w5": (many.w5, 100_000, 2_000),
+    "w5": (many.w5, 100_000, 1_000),
     "w6": (backlog.w6, 100_000, 2_000),
     "cost": (cost.cost, 5000, 100),
     "idle": (idle.idle, 1000, 20),
