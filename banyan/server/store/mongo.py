@@ -34,6 +34,8 @@ DUPLICATE_KEY = 11000  # MongoDB's error code
 FORGETTABLE = WriteConcern(1)
 # A server that has lost its database says so with 503 before its callers give up.
 _SELECTION_TIMEOUT_MILLISECONDS = 4_000
+# A member that stands still is noticed after a heartbeat and the time to connect, not 14 s.
+_HEARTBEAT_MILLISECONDS = 2_000
 _SOCKET_TIMEOUT_MILLISECONDS = 30_000
 
 
@@ -55,6 +57,7 @@ class Store:
             retryWrites=True,
             serverSelectionTimeoutMS=_SELECTION_TIMEOUT_MILLISECONDS,
             connectTimeoutMS=_SELECTION_TIMEOUT_MILLISECONDS,
+            heartbeatFrequencyMS=_HEARTBEAT_MILLISECONDS,
             socketTimeoutMS=_SOCKET_TIMEOUT_MILLISECONDS,
         )
 
