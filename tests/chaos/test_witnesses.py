@@ -112,7 +112,10 @@ def test_what_is_admitted_may_run_beside_another():
     assert executions.check([beside], {"a": RECORD}, may_overlap={TASK}) == []
     assert executions.check([RAN], {"a": RECORD}) == []
     killed = Execution(TASK, "a", 1, 10.0, None, None, alone=True)
-    assert executions.check([killed], {"a": {**RECORD, "exit_status": "lost"}}) == []
+    assert (
+        executions.check([killed], {"a": {**RECORD, "exit_status": "lost", "exit_code": None}})
+        == []
+    )
 
 
 def test_a_child_that_began_before_its_parent_had_ended_is_found():
