@@ -57,6 +57,7 @@ RUNNING_TASKS = ["task"]  # a task, with the token of its own attempt
 TASK_USERS = [*PROVIDERS, *WORKERS]
 VERBS = "banyan.server.verbs"
 SCHEMAS = "banyan.server.schemas"
+ANSWERS = "banyan.server.schemas.answers"
 
 DOMAIN = {
     "tasks": {
@@ -73,7 +74,7 @@ DOMAIN = {
             "PATCH": {
                 "roles": TASK_USERS,
                 "function": f"{VERBS}.edit:edit_many",
-                "answer": f"{SCHEMAS}.answers:CLAIMED",
+                "answer": f"{ANSWERS}:CLAIMED",
             },
         },
         "item": {
@@ -81,7 +82,7 @@ DOMAIN = {
             "PATCH": {
                 "roles": TASK_USERS,
                 "function": f"{VERBS}.edit:edit_one",
-                "answer": f"{SCHEMAS}.answers:CLAIMED",
+                "answer": f"{ANSWERS}:CLAIMED",
                 "states_of": {"worker": ["available", "running", "pending_cancellation"]},
             },
         },
@@ -104,7 +105,7 @@ DOMAIN = {
             "POST": {
                 "roles": WORKERS,
                 "function": f"{VERBS}.workers:register",
-                "answer": f"{SCHEMAS}.answers:REGISTERED",
+                "answer": f"{ANSWERS}:REGISTERED",
             },
         },
         "item": {
@@ -120,7 +121,7 @@ DOMAIN = {
             "POST": {
                 "roles": ["admin"],
                 "function": f"{VERBS}.accounts:create",
-                "answer": f"{SCHEMAS}.answers:ACCOUNT_WITH_TOKEN",
+                "answer": f"{ANSWERS}:ACCOUNT_WITH_TOKEN",
             },
         },
         "item": {"GET": {"roles": ["admin"]}},
@@ -133,7 +134,7 @@ DOMAIN = {
 # roles    who may read (view, readonly alias) or write (the others)
 # writers  of an alias that its readers can't write
 # states   in which it applies: the links of an item show it there
-# levels   item, collection, or both
+# levels   item, collection, or both; left out: the item for views, both for the rest
 # body     of an action: its schema; where the levels differ, one for each
 # answer   of an action or a view: its schema, or `text/plain`; left out: the item, or OK
 # in_patch whether an action's body may come as a field of PATCH, too
@@ -167,6 +168,8 @@ _REPORTS = {
     }.items()
 }
 
+_OF_THE_ATTEMPT = ["worker", "exit_status", "time_started", "time_terminated", "memory_usage",
+                   "cpu_utilization", "gpu_usage"]  # fmt: skip
 _ALIASES = {
     name: {
         "kind": "alias",
@@ -175,15 +178,20 @@ _ALIASES = {
         "roles": TASK_USERS,
         "title": f"The current attempt's {name.replace('_', ' ')}",
     }
-    for name in (
-        "worker",
-        "exit_status",
-        "time_started",
-        "time_terminated",
-        "memory_usage",
-        "cpu_utilization",
-        "gpu_usage",
-    )
+    for name in _OF_THE_ATTEMPT
+}
+
+_ITS_OWN = {"progress": "How far the attempt is", "result": "What the task gives back"}
+_TOLD_BY_ITSELF = {
+    name: {
+        "kind": "alias",
+        "target": name,
+        "roles": TASK_USERS,
+        "writers": [*WORKERS, *RUNNING_TASKS],
+        "states": ["running", "pending_cancellation"],
+        "title": title,
+    }
+    for name, title in _ITS_OWN.items()
 }
 
 VIRTUAL_RESOURCES = {
@@ -198,34 +206,15 @@ VIRTUAL_RESOURCES = {
             "roles": TASK_USERS,
             "title": "The current attempt",
         },
-        "progress": {
-            "kind": "alias",
-            "target": "progress",
-            "roles": TASK_USERS,
-            "writers": [*WORKERS, *RUNNING_TASKS],
-            "states": ["running", "pending_cancellation"],
-            "title": "How far the attempt is",
-        },
-        "result": {
-            "kind": "alias",
-            "target": "result",
-            "roles": TASK_USERS,
-            "writers": [*WORKERS, *RUNNING_TASKS],
-            "states": ["running", "pending_cancellation"],
-            "title": "What the task gives back",
-        },
+        **_TOLD_BY_ITSELF,
         "claim": {
             "kind": "action",
-            "levels": ["item", "collection"],
             "function": f"{VERBS}.take:claim",
             "body": {
                 "item": f"{SCHEMAS}.workers:CLAIM_ONE",
                 "collection": f"{SCHEMAS}.workers:CLAIM",
             },
-            "answer": {
-                "item": f"{SCHEMAS}.answers:CLAIMED",
-                "collection": f"{SCHEMAS}.answers:CLAIMED_MANY",
-            },
+            "answer": {"item": f"{ANSWERS}:CLAIMED", "collection": f"{ANSWERS}:CLAIMED_MANY"},
             "roles": WORKERS,
             "states": ["available"],
             "title": "Claim tasks that fit",
@@ -235,55 +224,39 @@ VIRTUAL_RESOURCES = {
             "levels": ["collection"],
             "function": f"{VERBS}.steal:steal",
             "body": f"{SCHEMAS}.workers:CLAIM",
-            "answer": f"{SCHEMAS}.answers:CLAIMED_MANY",
+            "answer": f"{ANSWERS}:CLAIMED_MANY",
             "roles": WORKERS,
             "title": "Take tasks that another worker has claimed and not started",
         },
         "release": {
             "kind": "action",
-            "levels": ["item", "collection"],
             "function": f"{VERBS}.release:release",
-            "body": {
-                "item": f"{SCHEMAS}.answers:RELEASE",
-                "collection": f"{SCHEMAS}.answers:RELEASE_MANY",
-            },
+            "body": {"item": f"{ANSWERS}:RELEASE", "collection": f"{ANSWERS}:RELEASE_MANY"},
             "roles": WORKERS,
             "states": ["running", "pending_cancellation"],
             "title": "Give a claimed task back",
         },
         "cancel": {
             "kind": "action",
-            "levels": ["item", "collection"],
             "function": f"{VERBS}.cancel:cancel",
-            "body": {
-                "item": f"{SCHEMAS}.answers:NOTHING",
-                "collection": f"{SCHEMAS}.answers:TARGETS",
-            },
+            "body": {"item": f"{ANSWERS}:NOTHING", "collection": f"{ANSWERS}:TARGETS"},
             "roles": PROVIDERS,
             "states": ["inactive", "available", "running"],
             "title": "Cancel",
         },
         "retry": {
             "kind": "action",
-            "levels": ["item", "collection"],
             "function": f"{VERBS}.retry:retry",
-            "body": {
-                "item": f"{SCHEMAS}.answers:RETRY",
-                "collection": f"{SCHEMAS}.answers:RETRY_MANY",
-            },
+            "body": {"item": f"{ANSWERS}:RETRY", "collection": f"{ANSWERS}:RETRY_MANY"},
             "roles": PROVIDERS,
             "states": ["terminated", "cancelled"],
             "title": "One more attempt",
         },
         "forget": {
             "kind": "action",
-            "levels": ["item", "collection"],
             "function": f"{VERBS}.forget:forget",
-            "body": {
-                "item": f"{SCHEMAS}.answers:NOTHING",
-                "collection": f"{SCHEMAS}.answers:TARGETS",
-            },
-            "answer": f"{SCHEMAS}.answers:DONE",
+            "body": {"item": f"{ANSWERS}:NOTHING", "collection": f"{ANSWERS}:TARGETS"},
+            "answer": f"{ANSWERS}:DONE",
             "roles": PROVIDERS,
             "states": ["terminated", "cancelled"],
             "title": "Remove it with its attempts and output",
@@ -301,15 +274,13 @@ VIRTUAL_RESOURCES = {
         },
         "history": {
             "kind": "view",
-            "levels": ["item"],
             "function": f"{VERBS}.history:history",
-            "answer": f"{SCHEMAS}.answers:HISTORY",
+            "answer": f"{ANSWERS}:HISTORY",
             "roles": TASK_USERS,
             "title": "All attempts",
         },
         "log": {
             "kind": "view",
-            "levels": ["item"],
             "function": f"{VERBS}.log:log",
             "answer": "text/plain",
             "parameters": ["attempt", "offset", "stream"],
@@ -318,31 +289,27 @@ VIRTUAL_RESOURCES = {
         },
         "explain": {
             "kind": "view",
-            "levels": ["item"],
             "function": f"{VERBS}.explain:explain",
-            "answer": f"{SCHEMAS}.answers:EXPLAIN",
+            "answer": f"{ANSWERS}:EXPLAIN",
             "roles": TASK_USERS,
             "title": "Why it does not run, or where its time went",
         },
         "estimate": {
             "kind": "view",
-            "levels": ["item"],
             "function": f"{VERBS}.graph:estimate",
-            "answer": f"{SCHEMAS}.answers:ESTIMATE",
+            "answer": f"{ANSWERS}:ESTIMATE",
             "roles": TASK_USERS,
             "title": "The time that it and what comes before it still need",
         },
         "graph": {
             "kind": "view",
-            "levels": ["item"],
             "function": f"{VERBS}.graph:graph",
-            "answer": f"{SCHEMAS}.answers:GRAPH",
+            "answer": f"{ANSWERS}:GRAPH",
             "roles": TASK_USERS,
             "title": "The tasks that hang together with it",
         },
         "script": {
             "kind": "view",
-            "levels": ["item"],
             "function": f"{VERBS}.script:script",
             "answer": "text/plain",
             "roles": TASK_USERS,
@@ -352,10 +319,7 @@ VIRTUAL_RESOURCES = {
             "kind": "view",
             "levels": ["item", "collection"],
             "function": f"{VERBS}.statistics:of_tasks",
-            "answer": {
-                "item": f"{SCHEMAS}.answers:TASK_TIMES",
-                "collection": f"{SCHEMAS}.answers:TASKS_COUNTED",
-            },
+            "answer": {"item": f"{ANSWERS}:TASK_TIMES", "collection": f"{ANSWERS}:TASKS_COUNTED"},
             "parameters": {
                 "collection": ["where", "by", "window", "from", "to", "buckets"],
             },
@@ -369,7 +333,7 @@ VIRTUAL_RESOURCES = {
             "levels": ["item"],
             "function": f"{VERBS}.beat:beat",
             "body": f"{SCHEMAS}.workers:BEAT",
-            "answer": f"{SCHEMAS}.answers:BEAT",
+            "answer": f"{ANSWERS}:BEAT",
             "roles": WORKERS,
             "title": "Renew the lease; hear what is to be done",
         },
@@ -377,7 +341,7 @@ VIRTUAL_RESOURCES = {
             "kind": "action",
             "levels": ["item"],
             "function": f"{VERBS}.workers:drain",
-            "body": f"{SCHEMAS}.answers:NOTHING",
+            "body": f"{ANSWERS}:NOTHING",
             "roles": ["operator", "worker"],
             "title": "Finish what runs and take nothing new",
         },
@@ -385,15 +349,14 @@ VIRTUAL_RESOURCES = {
             "kind": "action",
             "levels": ["item"],
             "function": f"{VERBS}.workers:resume",
-            "body": f"{SCHEMAS}.answers:NOTHING",
+            "body": f"{ANSWERS}:NOTHING",
             "roles": ["operator", "worker"],
             "title": "Take tasks again, after a drain",
         },
         "running": {
             "kind": "view",
-            "levels": ["item"],
             "function": f"{VERBS}.workers:running",
-            "answer": f"{SCHEMAS}.answers:RUNNING",
+            "answer": f"{ANSWERS}:RUNNING",
             "roles": TASK_USERS,
             "title": "The tasks that it holds",
         },
@@ -401,10 +364,7 @@ VIRTUAL_RESOURCES = {
             "kind": "view",
             "levels": ["item", "collection"],
             "function": f"{VERBS}.statistics:of_workers",
-            "answer": {
-                "item": f"{SCHEMAS}.answers:WORKER_NOW",
-                "collection": f"{SCHEMAS}.answers:WORKERS_COUNTED",
-            },
+            "answer": {"item": f"{ANSWERS}:WORKER_NOW", "collection": f"{ANSWERS}:WORKERS_COUNTED"},
             "parameters": {"collection": ["window", "from", "to", "buckets"]},
             "roles": TASK_USERS,
             "title": "Capacity, reserved and used",
@@ -415,7 +375,7 @@ VIRTUAL_RESOURCES = {
             "kind": "action",
             "levels": ["item"],
             "function": f"{VERBS}.accounts:revoke",
-            "body": f"{SCHEMAS}.answers:NOTHING",
+            "body": f"{ANSWERS}:NOTHING",
             "roles": ["admin"],
             "title": "Take all its tokens away",
         },
@@ -424,16 +384,15 @@ VIRTUAL_RESOURCES = {
             "levels": ["item"],
             "function": f"{VERBS}.accounts:issue",
             "body": f"{SCHEMAS}.accounts:ISSUE",
-            "answer": f"{SCHEMAS}.answers:TOKEN",
+            "answer": f"{ANSWERS}:TOKEN",
             "status": 201,
             "roles": ["admin"],
             "title": "Give it one more token",
         },
         "tokens": {
             "kind": "view",
-            "levels": ["item"],
             "function": f"{VERBS}.accounts:tokens",
-            "answer": f"{SCHEMAS}.answers:TOKENS",
+            "answer": f"{ANSWERS}:TOKENS",
             "roles": ["admin"],
             "title": "Its tokens: until when, and when they were used last",
         },
