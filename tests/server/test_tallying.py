@@ -129,8 +129,9 @@ def test_an_attempt_that_is_written_late_is_found_while_it_is_held(world: World)
     holder = {"attempt": late, "worker": ObjectId()}
     task = {"_id": ObjectId(), "owner": "alice", "state": "running", "holder": holder}
     world.store["tasks"].insert_one({**task, "queue": "q", "outcome": None})
-    world.tally()
-    assert late in tallies.state(world.store).open
+    for _ in range(2):  # its record is still to come, and may be for long
+        world.tally()
+        assert late in tallies.state(world.store).open
     attempt = {"_id": late, "task": task["_id"], "owner": "alice", "exit_status": "success",
                "time_started": NOW, "time_terminated": NOW, "_updated": NOW}  # fmt: skip
     world.store["attempts"].insert_one(attempt)

@@ -9,6 +9,7 @@ is read from one snapshot, so that no task is counted in the state that it left 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from time import sleep
 from typing import Any, NamedTuple
 
 from bson import MaxKey, MinKey
@@ -25,6 +26,7 @@ KINDS_MAX = 300
 _COUNTED_AT_ONCE = 4
 _SNAPSHOT_UNAVAILABLE = 246  # right after an index was made
 _TRIES = 5
+_PAUSE_SECONDS = 0.1
 
 
 class Kind(NamedTuple):
@@ -47,6 +49,7 @@ def count_tasks(store: Store, query: Mapping[str, Any], groups: Sequence[str]) -
         except OperationFailure as error:
             if error.code != _SNAPSHOT_UNAVAILABLE or not tries_left:
                 raise
+            sleep(_PAUSE_SECONDS)
     raise AssertionError  # the last try has returned or raised
 
 

@@ -105,7 +105,7 @@ def advance(store: Store, until: datetime | None = None) -> int:
     upto = following[-1]["_id"] if following else None
     looked_at = [*following, *waiting]
     ended = [one["_id"] for one in looked_at if one["time_terminated"] and one["_id"] not in held]
-    missed = {one for one in held if one < known.upto} - set(known.open)
+    missed = {one for one in held if one < known.upto} - {one["_id"] for one in looked_at}
     left = [one["_id"] for one in looked_at if _stays_open(one, held)]
     after = State(
         known.version + 1, _next(upto) if upto else known.upto, tuple(sorted({*left, *missed}))
