@@ -18,6 +18,13 @@ from banyan.server.store import attempts, claims, tasks, workers
 from banyan.server.store.mongo import Document, now
 
 _PARENTS_SHOWN = 10
+_SAID = {
+    "success": "it has succeeded",
+    "failure": "it has failed",
+    "running": "it runs",
+    "cancelled": "it was cancelled",
+    "pending_cancellation": "it is being ended",
+}
 
 
 def explain(call: Call) -> Answer:
@@ -41,7 +48,7 @@ def _cause(word: str, message: str, **more: Any) -> dict[str, Any]:
 
 
 def _over(task: Document, state: State) -> dict[str, Any]:
-    told = task.get("reason") or f"the task is {task.get('outcome') or state}"
+    told = task.get("reason") or _SAID.get(task.get("outcome") or state, f"it is {state}")
     retried = {
         "failure": "see its output with 'log', mend what is wrong, and retry it",
         "timeout": "give it a longer timeout, and retry it",
