@@ -302,6 +302,9 @@ def test_stats_tell_what_was_over_time(stack: Stack) -> None:
     assert told["by_tag"] == {"set": {"s": 3}}
     assert told["ended"] == {"success": 3}
     assert told["running_milliseconds"]["count"] == 3
+    assert told["waiting_milliseconds"]["count"] == 3
+    of_queue = stack.json("stats", "--queue", "default", "--json")["tasks"]
+    assert of_queue["ended"]["success"] >= 3
     assert sum(bucket["ended"] for bucket in told["buckets"]) == 3
     plain = stack.text(*asked, "--buckets", "4").splitlines()
     assert any(line.startswith("3 attempts ended since ") for line in plain)
