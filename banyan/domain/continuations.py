@@ -48,7 +48,10 @@ class Cancel:
 
 
 def satisfied(child: Task, parent_id: Hashable, ending: Ending) -> bool:
-    """Whether all edges from that parent to the child are satisfied by how it ended."""
+    """Whether all edges from that parent to the child are satisfied by how it ended.
+
+    child: its three lists of parents, or sets of them.
+    """
     kinds = [field for field in PARENT_LISTS if parent_id in child.get(field, ())]
     return all(ending in _SATISFIED_BY[field] for field in kinds)
 
@@ -62,8 +65,9 @@ def settle(child: Task, endings: Mapping[Any, Ending]) -> Release | Cancel | Non
     if child["state"] != State.INACTIVE:
         return None
     ended = [parent for parent in child.get("open_parents", ()) if parent in endings]
+    named = {field: set(child.get(field, ())) for field in PARENT_LISTS}  # a join names hundreds
     for parent in ended:
-        if not satisfied(child, parent, endings[parent]):
+        if not satisfied(named, parent, endings[parent]):
             return Cancel(child["_id"], parent, endings[parent])
     return Release(child["_id"], tuple(ended)) if ended else None
 

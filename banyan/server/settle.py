@@ -14,8 +14,8 @@ from bson import ObjectId
 from banyan.domain.continuations import Cancel, Release, settle
 from banyan.domain.lifecycle import is_group
 from banyan.domain.states import Ending, State
-from banyan.server.store import edges
-from banyan.server.store.mongo import Document, Store
+from banyan.server.store import settlements
+from banyan.server.store.mongo import Store
 
 # A request goes on for so long, then leaves the rest of a very deep graph to upkeep.
 REQUEST_SECONDS = 2.0
@@ -38,19 +38,17 @@ def settle_ended(
 ) -> list[ObjectId]:
     """Settle the children of these ended tasks, or of any that upkeep finds unsettled.
 
-    Three or four commands a level, up to a thousand parents wide. Returns the children
-    that wait for nothing more.
+    Three commands a level, up to a thousand parents wide. Returns the children that wait
+    for nothing more.
     """
     deadline = monotonic() + seconds
     ready: list[ObjectId] = []
     waiting = None if task_ids is None else list(task_ids)
     while waiting is None or waiting:
-        now_asked = None if waiting is None else waiting[:PARENTS_AT_ONCE]
-        parents = edges.unsettled(store, now_asked, PARENTS_AT_ONCE)
-        if waiting is None and not parents:
+        asked = _any_unsettled(store) if waiting is None else waiting[:PARENTS_AT_ONCE]
+        if not asked:
             break
-        level = _settle_level(store, parents)
-        edges.mark_settled(store, parents)
+        level = _settle_level(store, asked)
         ready += level.ready
         if waiting is not None:
             waiting = waiting[PARENTS_AT_ONCE:] + level.ended
@@ -59,19 +57,35 @@ def settle_ended(
     return ready
 
 
-def _settle_level(store: Store, parents: list[Document]) -> Level:
+def _any_unsettled(store: Store) -> list[ObjectId]:
+    return [parent["_id"] for parent in settlements.unsettled(store, None, PARENTS_AT_ONCE)]
+
+
+def _settle_level(store: Store, parent_ids: Collection[ObjectId]) -> Level:
     """Settle the children of these parents.
 
+    The children are read first: where a parent is retried in between, its children wait anew,
+    and what was read of them holds no longer. The other way round an end of the parent's life
+    before would be told to children of its new one.
     A cancelled task is taken out of the lists that name it here, on its own level: its
     mark stays until that is done, whoever cancelled it.
     """
-    edges.take_out(store, [task for task in parents if task["state"] == State.CANCELLED])
-    endings = {parent["_id"]: Ending(parent["ended_as"]) for parent in parents}
-    children = {child["_id"]: child for child in edges.waiting_for(store, endings)}
-    decided = [one for child in children.values() if (one := settle(child, endings))]
-    if not decided:
+    children = {child["_id"]: child for child in settlements.waiting_for(store, parent_ids)}
+    parents = settlements.unsettled(store, parent_ids, len(parent_ids))
+    if not parents:
         return Level([], [])
-    edges.write_settlements(store, children, decided)
+    endings = {parent["_id"]: Ending(parent["ended_as"]) for parent in parents}
+    decided = [one for child in children.values() if (one := settle(child, endings))]
+    cancelled_parents = [task for task in parents if task["state"] == State.CANCELLED]
+    settlements.write(
+        store,
+        [
+            *settlements.without(cancelled_parents),
+            *settlements.of_children(children, decided),
+            *settlements.marks(parents),
+        ],
+        wakes=any(isinstance(one, Release) for one in decided),
+    )
     cancelled = [one.child for one in decided if isinstance(one, Cancel)]
     groups = [child_id for child_id, child in children.items() if is_group(child)]
     ready = [

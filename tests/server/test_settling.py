@@ -20,7 +20,7 @@ from pymongo import MongoClient
 
 from banyan.domain.continuations import Cancel, settle
 from banyan.domain.states import Ending
-from banyan.server.store import edges
+from banyan.server.store import settlements
 from banyan.server.store.mongo import Store
 from tests.contract.asking import new_id
 from tests.contract.playing import Item, Play, Player, now
@@ -298,13 +298,13 @@ def test_who_settles_late_changes_nothing_of_a_task_that_was_retried(
     assert isinstance(late, Cancel)
 
     play.server.provider.post(f"tasks/{parent}/retry", {"downstream": True})
-    edges.write_settlements(store, {before["_id"]: before}, [late])
+    settlements.write(store, settlements.of_children({before["_id"]: before}, [late]))
     assert play.task(child)["state"] == "inactive"
 
     play.server.started.terminate()  # so that nobody settles the second end
     unsettled = {"state": "terminated", "ended_as": "success", "unsettled": True}
     store["tasks"].update_one({"_id": ended["_id"]}, {"$set": unsettled})
-    edges.mark_settled(store, [ended])
+    settlements.write(store, settlements.marks([ended]))
     play.server = serve()
     eventually(lambda: play.task(child)["state"] == "available", 5)
     store.close()

@@ -5,29 +5,23 @@ none. Settling needs none: it takes parents out of sets, so any part of it may b
 again, and the mark `unsettled` on the parent stays until all of it is done.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from bson import ObjectId
-from pymongo import UpdateMany, UpdateOne
+from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 
 from banyan.domain.continuations import (
     CHILD_LISTS,
     EDGES,
-    PARENT_LISTS,
-    Cancel,
-    Release,
-    parents_of,
 )
-from banyan.domain.lifecycle import activated, ended
-from banyan.domain.states import ENDED, Ending, State
-from banyan.server.store.mongo import BATCH, Document, Store, new_etag, now
+from banyan.domain.states import ENDED, State
+from banyan.server.store.mongo import Document, Store, new_etag, now
 
 T = TypeVar("T")
 Edge = tuple[str, ObjectId, ObjectId]  # the parent's list, the parent, the child
 
-CHILD_FIELDS = ["state", "command", "open_parents", "not_before", "revival_count", *PARENT_LISTS]
 _GRAPH_FIELDS = ["state", *CHILD_LISTS]
 _ENDED = [str(state) for state in ENDED]
 
@@ -153,97 +147,6 @@ def write_links(
     writes = [*([parent_write] if parent_write else []), *child_writes]
     if writes and store["tasks"].bulk_write(writes, session=session).matched_count != len(writes):
         raise GraphChangedError
-
-
-# --- Settling ---------------------------------------------------------------------------
-
-
-def unsettled(store: Store, task_ids: Collection[ObjectId] | None, limit: int) -> list[Document]:
-    """Ended tasks whose children are not all settled: of these ids, or any."""
-    query: dict[str, Any] = {"unsettled": True}
-    if task_ids is not None:
-        query["_id"] = {"$in": list(task_ids)}
-    fields = ["state", "ended_as", "revival_count", *PARENT_LISTS]
-    return list(store["tasks"].find(query, fields, batch_size=BATCH).limit(limit))
-
-
-def waiting_for(store: Store, parents: Collection[ObjectId]) -> list[Document]:
-    """The children that still count one of these parents as open."""
-    query = {"open_parents": {"$in": list(parents)}, "state": State.INACTIVE}
-    return list(store["tasks"].find(query, CHILD_FIELDS, batch_size=BATCH))
-
-
-def write_settlements(
-    store: Store, children: Mapping[ObjectId, Document], decided: Sequence[Release | Cancel]
-) -> None:
-    """One bulk write; each part holds only while the child still waits for the parent.
-
-    A child that was retried since it was read waits anew, for another end of its parent.
-    """
-    updates = [
-        _release(children[one.child], one)
-        if isinstance(one, Release)
-        else _cancel(children[one.child], one)
-        for one in decided
-    ]
-    store["tasks"].bulk_write(updates, ordered=False)
-
-
-def _release(child: Document, release: Release) -> UpdateOne:
-    """Take ended parents out of the set; the write that empties it moves the child on."""
-    time = now()
-    ready = {name: {"$literal": value} for name, value in activated(child, time).items()}
-    is_ready = {"$eq": [{"$size": "$open_parents"}, 0]}
-    parents = list(release.parents)
-    return UpdateOne(
-        {**_as_read(child), "open_parents": {"$in": parents}},
-        [
-            {"$set": {"open_parents": {"$setDifference": ["$open_parents", parents]}, **_stamp()}},
-            {"$set": {"pending_dependency_count": {"$size": "$open_parents"}}},
-            {"$set": {name: _if(is_ready, value, name) for name, value in ready.items()}},
-        ],
-    )
-
-
-def _as_read(child: Document) -> Document:
-    revival_count = child.get("revival_count")
-    return {"_id": child["_id"], "state": State.INACTIVE, "revival_count": revival_count}
-
-
-def _if(condition: Document, value: Document, field: str) -> Document:
-    return {"$cond": [condition, value, f"${field}"]}
-
-
-def _cancel(child: Document, cancel: Cancel) -> UpdateOne:
-    how = "was cancelled" if cancel.ending is Ending.CANCELLED else f"ended in {cancel.ending}"
-    fields = ended(None, Ending.CANCELLED, f"parent {cancel.parent} {how}")
-    return UpdateOne(
-        {**_as_read(child), "open_parents": cancel.parent},
-        {"$set": {**fields, "cancelled_because": cancel.parent, **_stamp()}},
-    )
-
-
-def take_out(store: Store, cancelled: Sequence[Document]) -> None:
-    """Take cancelled children out of every list that names them."""
-    parents = {parent for task in cancelled for parent in parents_of(task)}
-    if parents:
-        pulls = {name: {"$in": [task["_id"] for task in cancelled]} for name in CHILD_LISTS}
-        query = {"_id": {"$in": list(parents)}}
-        update = {"$pull": pulls, "$set": _stamp()}
-        store["tasks"].bulk_write([UpdateMany(query, update)])
-
-
-def mark_settled(store: Store, parents: Collection[Document]) -> None:
-    """Their children are all settled: upkeep need not look at them again.
-
-    Only this end of theirs is meant: a task that was retried may have ended once more.
-    """
-    ended: dict[int | None, list[ObjectId]] = {}
-    for parent in parents:
-        ended.setdefault(parent.get("revival_count"), []).append(parent["_id"])
-    for revival_count, ids in ended.items():
-        query = {"_id": {"$in": ids}, "unsettled": True, "revival_count": revival_count}
-        store["tasks"].update_many(query, {"$set": {"unsettled": False}})
 
 
 def _stamp() -> Document:

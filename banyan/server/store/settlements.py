@@ -1,0 +1,143 @@
+"""Ended parents and the children that wait for them: what is read, and the one write a level.
+
+Called by `banyan.server.settle`. The write is in one command and in order: first what becomes
+of the children, then the marks of their parents. A server killed in between leaves the marks,
+and upkeep does it again, which changes nothing that was done. No write is sent again by itself.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from bson import ObjectId
+from pymongo import UpdateMany
+
+from banyan.domain.continuations import CHILD_LISTS, PARENT_LISTS, Cancel, Release, parents_of
+from banyan.domain.lifecycle import activated, ended
+from banyan.domain.states import Ending, State
+from banyan.server.store.mongo import BATCH, FORGETTABLE, MAJORITY, Document, Store, new_etag, now
+
+_CHILD_FIELDS = [
+    "state", "command", "open_parents", "not_before", "revival_count", *PARENT_LISTS
+]  # fmt: skip
+_PARENT_FIELDS = ["state", "ended_as", "revival_count", *PARENT_LISTS]
+
+
+def unsettled(store: Store, task_ids: Collection[ObjectId] | None, limit: int) -> list[Document]:
+    """Ended tasks whose children are not all settled: of these ids, or any."""
+    query: dict[str, Any] = {"unsettled": True}
+    if task_ids is not None:
+        query["_id"] = {"$in": list(task_ids)}
+    return list(store["tasks"].find(query, _PARENT_FIELDS, batch_size=BATCH).limit(limit))
+
+
+def waiting_for(store: Store, parents: Collection[ObjectId]) -> list[Document]:
+    """The children that still count one of these parents as open."""
+    query = {"open_parents": {"$in": list(parents)}, "state": State.INACTIVE}
+    return list(store["tasks"].find(query, _CHILD_FIELDS, batch_size=BATCH))
+
+
+def write(store: Store, updates: Sequence[UpdateMany], wakes: bool = True) -> None:
+    """One command for all of them, one after the other.
+
+    wakes: somebody may wait for this, in other processes too, which hear only of what a
+    majority has. Else one member is enough: what it forgets in a crash, the marks of the
+    parents as well, upkeep does again.
+    """
+    if updates:
+        concern = MAJORITY if wakes else FORGETTABLE
+        collection = store["tasks"].with_options(write_concern=concern)
+        collection.bulk_write(updates, ordered=True)
+
+
+def of_children(
+    children: Mapping[ObjectId, Document], decided: Sequence[Release | Cancel]
+) -> list[UpdateMany]:
+    """What was decided, those alike together; each holds only while the child still waits.
+
+    A child that was retried since it was read waits anew, for another end of its parent.
+    """
+    time = now()
+    alike: dict[str, list[Release | Cancel]] = {}
+    for one in decided:
+        child = children[one.child]
+        kind = activated(child, time) if isinstance(one, Release) else (one.parent, one.ending)
+        alike.setdefault(repr((kind, child.get("revival_count"))), []).append(one)
+    updates = []
+    for group in alike.values():
+        first = group[0]
+        query = _as_read([children[one.child] for one in group])
+        if isinstance(first, Cancel):
+            updates.append(_cancel(query, first))
+        else:
+            parents = {p for one in group if isinstance(one, Release) for p in one.parents}
+            updates.append(_release(query, activated(children[first.child], time), list(parents)))
+    return updates
+
+
+def _as_read(children: Sequence[Document]) -> Document:
+    revival_count = children[0].get("revival_count")
+    ids = {"$in": [child["_id"] for child in children]}
+    return {"_id": ids, "state": State.INACTIVE, "revival_count": revival_count}
+
+
+def _release(query: Document, ready: Mapping[str, Any], parents: list[ObjectId]) -> UpdateMany:
+    """Take ended parents out of the set; the write that empties it moves the child on.
+
+    parents: of all these children; one that a child does not wait for is not in its set.
+    """
+    is_ready = {"$eq": [{"$size": "$open_parents"}, 0]}
+    moved = {
+        name: {"$cond": [is_ready, {"$literal": value}, f"${name}"]}
+        for name, value in ready.items()
+    }
+    return UpdateMany(
+        {**query, "open_parents": {"$in": parents}},
+        [
+            {"$set": {"open_parents": {"$setDifference": ["$open_parents", parents]}, **_stamp()}},
+            {"$set": {"pending_dependency_count": {"$size": "$open_parents"}}},
+            {"$set": moved},
+        ],
+        hint="_id_",
+    )
+
+
+def _cancel(query: Document, cancel: Cancel) -> UpdateMany:
+    how = "was cancelled" if cancel.ending is Ending.CANCELLED else f"ended in {cancel.ending}"
+    fields = ended(None, Ending.CANCELLED, f"parent {cancel.parent} {how}")
+    return UpdateMany(
+        {**query, "open_parents": cancel.parent},
+        {"$set": {**fields, "cancelled_because": cancel.parent, **_stamp()}},
+        hint="_id_",
+    )
+
+
+def without(cancelled: Sequence[Document]) -> list[UpdateMany]:
+    """Takes cancelled children out of every list that names them."""
+    parents = {parent for task in cancelled for parent in parents_of(task)}
+    if not parents:
+        return []
+    pulls = {name: {"$in": [task["_id"] for task in cancelled]} for name in CHILD_LISTS}
+    update = {"$pull": pulls, "$set": _stamp()}
+    return [UpdateMany({"_id": {"$in": list(parents)}}, update)]
+
+
+def marks(parents: Collection[Document]) -> list[UpdateMany]:
+    """Their children are all settled: upkeep need not look at them again.
+
+    Only this end of theirs is meant: a task that was retried may have ended once more.
+    """
+    ended: dict[int | None, list[ObjectId]] = {}
+    for parent in parents:
+        ended.setdefault(parent.get("revival_count"), []).append(parent["_id"])
+    return [
+        UpdateMany(
+            {"_id": {"$in": ids}, "unsettled": True, "revival_count": revival_count},
+            {"$set": {"unsettled": False}},
+            hint="_id_",
+        )
+        for revival_count, ids in ended.items()
+    ]
+
+
+def _stamp() -> Document:
+    return {"_etag": new_etag(), "_updated": now()}
