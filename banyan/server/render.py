@@ -15,6 +15,7 @@ from banyan.errors import BanyanError
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
 _INT64 = 2**63
+_NESTED = (dict, list)  # as the parser makes them, so that looking at the class will do
 
 
 class JSON:
@@ -69,11 +70,18 @@ def check_storable(value: Any, depth: int = 0) -> None:
         if depth >= knobs().BODY_DEPTH_MAX:
             raise BanyanError("bad_request", f"nested deeper than {knobs().BODY_DEPTH_MAX} levels")
         if isinstance(value, dict):
-            if any("\0" in key for key in value):
+            if "\0" in "".join(value):
                 raise BanyanError("bad_request", "a name contains a NUL character")
             value = value.values()
         for part in value:
-            if not isinstance(part, str):
+            if part.__class__ in _NESTED:
                 check_storable(part, depth + 1)
-    elif isinstance(value, int) and not -_INT64 <= value < _INT64:
+            elif part.__class__ is int:
+                _check_number(part)
+    elif isinstance(value, int):
+        _check_number(value)
+
+
+def _check_number(value: int) -> None:
+    if not -_INT64 <= value < _INT64:
         raise BanyanError("bad_request", "a number is beyond 64 bits")

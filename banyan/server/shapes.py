@@ -7,8 +7,11 @@ claim that gets all that it wants may rely on it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from time import monotonic
 from typing import Any
+
+import orjson
 
 from banyan.domain.resources import shape_key
 from banyan.server.store import claims
@@ -23,7 +26,13 @@ _STORED_WITHIN_SECONDS = 5.0
 
 def of_task(task: Mapping[str, Any]) -> str:
     """The key of a task's shape."""
-    return shape_key(task["requested_resources"], task["queue"], task["labels"])
+    return _key_of(orjson.dumps([task["requested_resources"], task["queue"], task["labels"]]))
+
+
+@lru_cache(maxsize=1000)
+def _key_of(described: bytes) -> str:
+    """Most tasks are like the one before; what is written otherwise has the same key."""
+    return shape_key(*orjson.loads(described))
 
 
 class Shapes:

@@ -26,6 +26,7 @@ from banyan.server.shapes import SHAPES, of_task
 from banyan.server.store import dedupe, edges, tasks
 from banyan.server.store.mongo import DUPLICATE_KEY, Document, new_etag, now
 
+_LISTS = (*CHILD_LISTS, *PARENT_LISTS)
 _ATTEMPTS = 8  # at writing while others change what the new tasks hang on
 _CREATE_SCHEMA = {
     **SCHEMA,
@@ -156,18 +157,24 @@ class _Graph:
         self.store_of = call.store
         self.now = now()
         self.seq = time_ns() // 1000
+        self.etag = new_etag()  # of all of them: a version is told apart within one task only
         self.tasks = [self._complete(task, index, call) for index, task in enumerate(given)]
         self.by_id = {task["_id"]: task for task in self.tasks}
         self.asked = [task.get("state", State.INACTIVE) for task in given]
-        self.to_children: list[edges.Edge] = []
-        self.to_parents: list[edges.Edge] = []
-        self._link(call)
+        self.linked = [task for task in self.tasks if any(task[name] for name in _LISTS)]
+        self.named: dict[tuple[ObjectId, str], set[ObjectId]] = {}  # what its lists name
+        self.outside: dict[ObjectId, Document] = {}
+        self.to_children: dict[edges.Edge, None] = {}
+        self.to_parents: dict[edges.Edge, None] = {}
+        if self.linked:
+            self._link(call)
         self._place()
 
     def _complete(self, given: Mapping[str, Any], index: int, call: Call) -> Document:
         task: Document = {
             "_id": ObjectId(),
-            **{name: list(v) if isinstance(v, list) else v for name, v in DEFAULTS.items()},
+            **DEFAULTS,
+            **{name: [] for name in _LISTS},
             "requested_resources": DEFAULT_REQUEST,
             **given,
             "state": State.INACTIVE,
@@ -179,7 +186,7 @@ class _Graph:
             "unsettled": False,
             "_created": self.now,
             "_updated": self.now,
-            "_etag": new_etag(),
+            "_etag": self.etag,
         }
         if given.get("dedupe_key"):
             task["dedupe_hash"] = dedupe.digest(given)
@@ -188,20 +195,13 @@ class _Graph:
 
     def _link(self, call: Call) -> None:
         """Write each edge on both ends, and sort out which ends are stored already."""
-        named = {
-            other
-            for task in self.tasks
-            for name in (*CHILD_LISTS, *PARENT_LISTS)
-            for other in task[name]
-        }
-        self.outside = tasks.find(
-            call.store,
-            named - self.by_id.keys(),
-            scope(call.caller, "tasks"),
-            ["state", "ended_as", *CHILD_LISTS],
-        )
+        named = {other for task in self.linked for name in _LISTS for other in task[name]}
+        strangers = named - self.by_id.keys()
+        if strangers:
+            fields = ["state", "ended_as", *CHILD_LISTS]
+            self.outside = tasks.find(call.store, strangers, scope(call.caller, "tasks"), fields)
         self._refuse([self._issues_of(task) for task in self.tasks])
-        for task in self.tasks:
+        for task in self.linked:
             for child_list, parent_list in EDGES.items():
                 for child in list(task[child_list]):
                     self._edge(child_list, task["_id"], child)
@@ -219,7 +219,7 @@ class _Graph:
 
     def _issues_of(self, task: Document) -> dict[str, Any]:
         issues: dict[str, Any] = {}
-        for name in (*CHILD_LISTS, *PARENT_LISTS):
+        for name in _LISTS:
             for other in task[name]:
                 if other == task["_id"]:
                     issues[name] = "a task can't continue itself"
@@ -232,16 +232,23 @@ class _Graph:
         return issues
 
     def _edge(self, child_list: str, parent: ObjectId, child: ObjectId) -> None:
-        parent_list = EDGES[child_list]
-        if parent in self.by_id and child not in self.by_id[parent][child_list]:
-            self.by_id[parent][child_list].append(child)
-        if child in self.by_id and parent not in self.by_id[child][parent_list]:
-            self.by_id[child][parent_list].append(parent)
         edge = (child_list, parent, child)
-        if child not in self.by_id and edge not in self.to_children:
-            self.to_children.append(edge)
-        if parent not in self.by_id and edge not in self.to_parents:
-            self.to_parents.append(edge)
+        if parent in self.by_id:
+            self._name(parent, child_list, child)
+        else:
+            self.to_parents[edge] = None
+        if child in self.by_id:
+            self._name(child, EDGES[child_list], parent)
+        else:
+            self.to_children[edge] = None
+
+    def _name(self, task_id: ObjectId, name: str, other: ObjectId) -> None:
+        """Put a task into another's list, once; a list of a thousand is not searched for that."""
+        listed = self.by_id[task_id][name]
+        known = self.named.setdefault((task_id, name), set(listed))
+        if other not in known:
+            known.add(other)
+            listed.append(other)
 
     def _refuse_cycles(self, others: Iterable[tuple[Any, Any]]) -> None:
         """others: edges, parent first, of tasks that exist."""
@@ -260,7 +267,7 @@ class _Graph:
             if State(other["state"]) in ENDED
         }
         for task, asked in zip(self.tasks, self.asked, strict=True):
-            parents = continuations.parents_of(task)
+            parents = continuations.parents_of(task) if self.linked else []
             wrong = [
                 parent
                 for parent in parents
