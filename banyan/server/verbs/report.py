@@ -104,7 +104,7 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
             raise refused[0]
         going = {i: one for i, one in decided.items() if not isinstance(one, BanyanError)}
         won = _write(call, {i: (open_ones[i], one) for i, one in going.items()})
-        if any(one.attempt_id is None for one in going.values()):  # said before, and written then
+        if any(_ends(one) and not one.set for one in going.values()):  # said before, written then
             call.store.confirm()
         for index, fields in won.items():
             task = {**found[reports[index].task_id], **fields}
