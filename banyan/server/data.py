@@ -10,12 +10,15 @@ from typing import Any
 from bson import ObjectId
 from eve.io.mongo import Mongo
 from flask import current_app, g, request
+from pymongo.collection import Collection
+from pymongo.read_concern import ReadConcern
 
 from banyan.config import knobs
 from banyan.server import aliases, queries, reserved
 from banyan.server.auth import scope
 from banyan.server.store.mongo import Document, Store
 
+_MAJORITY = ReadConcern("majority")
 _ALWAYS = ("_id", "_created", "_updated", "_etag")
 
 
@@ -38,7 +41,7 @@ class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
         limits = scope(g.caller, resource)
         query = {"$and": [limits, where]} if limits and where else limits or where
         fields = self._fields(resource)
-        cursor = g.context.store[resource].find(query, aliases.stored_fields(resource, fields))
+        cursor = _told(resource).find(query, aliases.stored_fields(resource, fields))
         cursor.sort(queries.parse_sort(request.args.get("sort"), schema) or [("_id", 1)])
         items = list(cursor.skip((page - 1) * size).limit(size).batch_size(size))
         aliases.fill(g.context.store, resource, items, fields)
@@ -56,7 +59,7 @@ class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
         fields = self._fields(resource)
         query = {"$and": [{"_id": ObjectId(lookup["_id"])}, scope(g.caller, resource)]}
         store: Store = g.context.store
-        item = store[resource].find_one(query, aliases.stored_fields(resource, fields))
+        item = _told(resource).find_one(query, aliases.stored_fields(resource, fields))
         if resource != "tasks" or "projection" in request.args:
             # The answer holds more than the stored document: its version is not the answer's.
             req.if_none_match, g.etag_of_answer = None, True
@@ -71,3 +74,14 @@ class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
         names = aliases.names(resource)
         asked = queries.parse_projection(request.args.get("projection"), names, schema)
         return [*_ALWAYS, *(schema if asked is None else asked)]
+
+
+def _told(resource: str) -> Collection[Document]:
+    """Tasks as a majority has them: an end that somebody has seen is never undone.
+
+    Other records may be a moment ahead of that: what is forgotten of them is written again.
+    """
+    store: Store = g.context.store
+    if resource != "tasks":
+        return store[resource]
+    return store[resource].with_options(read_concern=_MAJORITY)
