@@ -357,6 +357,17 @@ def test_what_is_wanted_is_told_once_and_at_once(play: Play):
     assert again == {"number": 1, "attempts": []}
 
 
+def test_a_worker_is_asked_once_for_each_task(play: Play):
+    """What it has not handed over by then runs there, and may do so for long."""
+    play.submit(4, requested_resources={"cores": 1})
+    victim, thieves = play.player(), [play.player() for _ in range(3)]
+    _, *line = victim.claim(1, fits={"cores": 1}, start=True, ahead=3)
+    for thief in thieves:
+        assert thief.steal(1) == []
+    wanted = victim.beat(wanted_number=0).json()["wanted"]
+    assert wanted == {"number": 2, "attempts": [item["attempt_id"] for item in reversed(line)]}
+
+
 def test_a_busy_worker_asks_nobody(play: Play):
     play.submit(3, requested_resources={"cores": 1})
     victim = play.player()

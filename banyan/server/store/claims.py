@@ -115,6 +115,16 @@ def spare_of(
     return list(found.sort([("priority", 1), ("seq", -1)]).limit(limit))
 
 
+def asked_for(store: Store, held: Collection[Document]) -> None:
+    """Once its worker was asked for a task it is not asked again: it hands it over, or has begun.
+
+    Who is idle would else wake a worker with each claim, as long as the task runs.
+    """
+    attempts = [task["holder"]["attempt"] for task in held]
+    query = {"_id": {"$in": [task["_id"] for task in held]}, "holder.attempt": {"$in": attempts}}
+    store["tasks"].update_many(query, {"$set": {"holder.spare": False}})
+
+
 def _spare(worker: Any, queues: Collection[str], within_milliseconds: int | None) -> dict[str, Any]:
     return {
         "state": "running",

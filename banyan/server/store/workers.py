@@ -15,6 +15,7 @@ from pymongo import ReturnDocument
 from banyan.config import knobs
 from banyan.server.store.mongo import FORGETTABLE, Document, Store, new_etag, now
 
+_WANTED_MAX = 256  # as many as wait on a worker
 GONE = ["lost", "off"]
 # A worker repeats a claim that was not answered before it makes many more.
 CLAIM_IDS_MAX = 32
@@ -110,8 +111,12 @@ def take_over(store: Store, worker_id: ObjectId, number: int) -> bool:
 
 
 def want(store: Store, worker_id: ObjectId, attempts: list[ObjectId]) -> None:
-    """Leave word for a worker that an idle one would take these attempts' tasks."""
-    update = {"$inc": {"wanted.number": 1}, "$set": {"wanted.attempts": attempts}}
+    """Leave word for a worker that idle ones would take these attempts' tasks, and the last ones'.
+
+    Whether it has heard of those is not known here; what it does not have it passes over.
+    """
+    last = {"$each": attempts, "$slice": -_WANTED_MAX}
+    update = {"$inc": {"wanted.number": 1}, "$push": {"wanted.attempts": last}}
     store["workers"].update_one({"_id": worker_id}, update)
 
 

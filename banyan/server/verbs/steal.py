@@ -72,8 +72,10 @@ def _take(
     ends = [_ended(by_id[theft.task_id]) for theft in thefts]
     written = handover.apply(call.store, thefts, ends)
     won = [theft for theft, fields in zip(thefts, written, strict=True) if fields]
-    for victim in {task["holder"]["worker"] for task in asked}:
-        workers.want(call.store, victim, [task["holder"]["attempt"] for task in asked])
+    if asked:  # all of one worker
+        victim, wanted = asked[0]["holder"]["worker"], [task["holder"]["attempt"] for task in asked]
+        workers.want(call.store, victim, wanted)
+        claims.asked_for(call.store, asked)
     told = [*asked, *(by_id[theft.task_id] for theft in won)]
     aftermath.tell_workers(call.context, {task["holder"]["worker"] for task in told})
     found: dict[ObjectId, Document] = tasks.find(call.store, [theft.task_id for theft in won])
