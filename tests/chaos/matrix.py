@@ -41,6 +41,6 @@ def listed(faults: Iterable[Fault]) -> str:
     lines = []
     for fault in sorted(faults, key=lambda one: (int(one.row[1:]), one.name)):
         why = fault.why_not()
-        told = f"{fault.what}; not on this machine: {why}" if why else fault.what
+        told = f"{fault.what}; not in a run here: {why}" if why else fault.what
         lines.append(f"{fault.row:4} {fault.name:22} {told}")
     return "\n".join(lines)
