@@ -20,7 +20,8 @@ FAULTS = (
 def test_load_and_faults_at_one_time_break_no_promise(processes: Processes, tmp_path: Path):
     """Loads as light as two cores bear that do other things as well; nothing here is timed."""
     report = tmp_path / "report"
-    load = "--for 16s --gap 1.7 --workers 3 --clients 1 --task-seconds 1".split()
+    light = {"--for": "16s", "--gap": "1.7", "--workers": "3", "--clients": "1"}
+    load = [part for option in (*light.items(), ("--task-seconds", "1")) for part in option]
     arguments = ["--seed", SEED, "--faults", FAULTS, "--together", *load, "--report", str(report)]
     run = processes.start([sys.executable, "-m", "tests.chaos", *arguments])
     code = run.wait(LONGEST_SECONDS - 20)
