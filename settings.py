@@ -12,7 +12,7 @@ SERVER_PROCESSES = 1
 SERVER_THREADS = 8  # requests in work at one time in one server process
 
 # --- Who may talk to it ----------------------------------------------------------------
-# Wrong tokens that one address may send in a minute, to one server process; then 429. A
+# Different wrong tokens that one address may send in a minute, to one server process; then 429. A
 # valid token is served all the same, so that a laboratory behind one address goes on.
 AUTH_FAILURES_PER_MINUTE = 30
 METRICS_TOKEN = ""  # opens GET /metrics and nothing else; empty: an operator's token does

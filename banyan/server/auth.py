@@ -46,7 +46,7 @@ class Authenticator:
             caller = self._remembered(token) or self._look_up(token)
             if caller:
                 return caller
-            self._refusals.count(address)
+            self._refusals.count(address, token)
         raise BanyanError("unauthenticated", "send a valid token: `Authorization: Bearer <token>`")
 
     def forget(self) -> None:

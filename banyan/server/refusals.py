@@ -24,29 +24,53 @@ class Refusals:
         """per_minute: 0: without limit."""
         self._per_minute = per_minute
         self._clock = clock
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # how many, since when
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()  # who failed last is the last
         self._lock = threading.Lock()
 
-    def count(self, address: str) -> None:
-        """One more wrong token. Errors: `too_many_requests` where there were too many."""
+    def count(self, address: str, token: str) -> None:
+        """One more wrong token. Errors: `too_many_requests` where there were too many.
+
+        The same one again is no further guess: a forgotten program with a token that was
+        revoked does not use up what everybody behind its address may get wrong.
+        """
         if self._per_minute <= 0:
             return
         with self._lock:
-            seconds = self._take(_network_of(address))
+            seconds = self._take(_network_of(address), hash(token))
         if seconds > 0:
             message = f"too many wrong tokens from {address}: look at the token, then try again"
             raise BanyanError("too_many_requests", message, retry_after_seconds=seconds)
 
-    def _take(self, address: str) -> float:
+    def _take(self, address: str, guess: int) -> float:
         """Takes one from the bucket; the seconds until there is one where it is empty."""
-        now = self._clock()
-        left, since = self._left.pop(address, (float(self._per_minute), now))
-        left = min(left + (now - since) * self._per_minute / 60, self._per_minute)
-        seconds = (1 - left) * 60 / self._per_minute
-        self._left[address] = (left - 1 if left >= 1 else left, now)
-        if len(self._left) > ADDRESSES_MAX:
-            self._left.popitem(last=False)  # which has failed the longest time ago
-        return seconds
+        bucket = self._buckets.pop(address, None) or _Bucket(self._per_minute, self._clock())
+        self._buckets[address] = bucket
+        if len(self._buckets) > ADDRESSES_MAX:
+            self._buckets.popitem(last=False)
+        return bucket.take(guess, self._per_minute, self._clock())
+
+
+class _Bucket:
+    """How many guesses an address has left, and those that it has made."""
+
+    def __init__(self, left: float, now: float) -> None:
+        self._left = left
+        self._since = now
+        self._guesses: OrderedDict[int, None] = OrderedDict()
+
+    def take(self, guess: int, per_minute: int, now: float) -> float:
+        """0, or the seconds until there is one left."""
+        if guess in self._guesses:
+            return 0.0
+        self._left = min(self._left + (now - self._since) * per_minute / 60, per_minute)
+        self._since = now
+        if self._left < 1:
+            return (1 - self._left) * 60 / per_minute
+        self._left -= 1
+        self._guesses[guess] = None
+        if len(self._guesses) > per_minute:
+            self._guesses.popitem(last=False)
+        return 0.0
 
 
 def _network_of(address: str) -> str:

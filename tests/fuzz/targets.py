@@ -161,7 +161,7 @@ def proxies(data: bytes) -> None:
     heed_proxy(environ)
     assert environ["REMOTE_ADDR"]
     assert "," not in environ["REMOTE_ADDR"]
-    Refusals(1).count(environ["REMOTE_ADDR"])
+    Refusals(1).count(environ["REMOTE_ADDR"], "guess")
 
 
 def retention(data: bytes) -> None:

@@ -1,5 +1,6 @@
 """What guessing tokens costs: who sends wrong ones is told to slow down, valid ones never are."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,8 @@ from banyan.server import refusals
 from banyan.server.refusals import Refusals
 from tests.contract.playing import word
 from tests.harness import Api, Server
+
+NUMBERS = itertools.count()
 
 
 class Clock:
@@ -24,7 +27,7 @@ def tries(counted: Refusals, address: str, count: int) -> int:
     refused = []
     for _ in range(count):
         try:
-            counted.count(address)
+            counted.count(address, f"guess {next(NUMBERS)}")
         except BanyanError as refusal:
             refused.append(refusal)
     assert {refusal.word for refusal in refused} <= {"too_many_requests"}
@@ -52,6 +55,14 @@ def test_addresses_are_counted_apart_and_a_network_of_ipv6_as_one() -> None:
     assert tries(counted, "not an address", 9) == 3
 
 
+def test_the_same_wrong_token_again_is_no_further_guess() -> None:
+    counted = Refusals(2, Clock())
+    for _ in range(100):
+        counted.count("10.0.0.1", "revoked")
+    assert tries(counted, "10.0.0.1", 9) == 1
+    counted.count("10.0.0.1", "revoked")
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refusals, "ADDRESSES_MAX", 2)
     counted = Refusals(1, Clock())
@@ -69,13 +80,15 @@ def test_wrong_tokens_are_refused_and_the_right_one_is_served(
     serve: Callable[..., Server],
 ) -> None:
     server = serve(AUTH_FAILURES_PER_MINUTE=3)
-    guesser = Api(server.url, "bny_0123456789abcdef_guess")
-    answers = [guesser.get("tasks") for _ in range(6)]
+    guessers = [Api(server.url, f"bny_0123456789abcdef_guess{number}") for number in range(6)]
+    answers = [one.get("tasks") for one in guessers]
+    guesser = guessers[-1]
     assert [answer.status_code for answer in answers] == [401] * 3 + [429] * 3
     assert len({answer.content for answer in answers[:3]}) == 1
     assert word(answers[3]) == (429, "too_many_requests")
     assert 1 <= int(answers[3].headers["Retry-After"]) <= 20
     assert server.provider.get("tasks").status_code == 200
+    assert [guessers[0].get("tasks").status_code for _ in range(5)] == [401] * 5  # no new guess
     # Who sends no token guesses nothing; what anybody may see is not counted either.
     assert [server.anonymous.get("tasks").status_code for _ in range(5)] == [401] * 5
     assert guesser.get("healthz").status_code == 200
