@@ -115,4 +115,4 @@ def test_the_python_of_the_readme(stack: Stack, tmp_path: Path) -> None:
     program = "\n".join(lines[next(i for i, one in enumerate(lines) if one.startswith("from ")) :])
     (tmp_path / "program.py").write_text(program)
     output = shell(stack, tmp_path, "python3 program.py", PYTHONPATH=str(ROOT))
-    assert [int(line) for line in output.split()][1:] == [2500]
+    assert [int(line) for line in output.split()][1:] == [100]
