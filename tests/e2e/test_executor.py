@@ -185,12 +185,14 @@ def test_one_that_is_refused_does_not_take_the_others_along(executor: Executor) 
     assert error.word == "invalid"
 
 
-def test_it_outlives_a_server_that_dies(executor: Executor, stack: Stack) -> None:
-    future = executor.submit("sleep 1; echo still here")
+def test_it_outlives_a_server_that_dies(executor: Executor, stack: Stack, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    future = executor.submit(f"until test -e {go}; do sleep 0.1; done; echo still here")
     eventually(lambda: stack.text("ls", "-q", "--state", "running") == future.task_id, 30)
     for pid, command in marked_processes(stack.processes.mark).items():
         if "banyan.server.serve" in command:
             os.kill(pid, signal.SIGKILL)
+    go.touch()
     assert future.result(90) == "still here\n"
 
 
