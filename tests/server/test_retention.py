@@ -208,6 +208,17 @@ def test_nothing_goes_while_a_neighbour_has_not_ended(past: Past):
     assert past.left(parent, child) == [False, False]
 
 
+def test_neighbours_are_looked_at_in_pieces(past: Past, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("banyan.server.store.forgetting._NAMED_AT_ONCE", 2)
+    parent = past.ended(40 * DAY)
+    children = [past.made(40 * DAY, after=[str(parent)], command=None) for _ in range(4)]
+    held = past.made(40 * DAY, after=[str(parent)], state="inactive")
+    for task in (parent, *children):
+        past.changed(task, 40 * DAY)
+    past.pass_by()
+    assert past.left(parent, held, *children) == [True, True, *[False] * 4]
+
+
 def test_what_is_not_settled_stays(past: Past):
     task = past.ended(40 * DAY)
     past.store["tasks"].update_one({"_id": task}, {"$set": {"unsettled": True}})

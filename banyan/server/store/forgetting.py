@@ -23,6 +23,7 @@ NOTE_STAYS = timedelta(seconds=60)
 _ENDED = [str(state) for state in ENDED]
 _TASKS_AT_ONCE = 50  # of which output is removed: it may be 16 MiB each
 _NOTES_AT_ONCE = 20
+_NAMED_AT_ONCE = 100_000  # neighbours asked for: a thousand tasks may name three million
 
 # (the tasks as they are, those of their neighbours that have not ended) -> what goes
 Choice = Callable[[Mapping[ObjectId, Document], Collection[ObjectId]], Collection[ObjectId]]
@@ -52,12 +53,13 @@ def look(
     query = {"_id": {"$in": list(task_ids)}}
     found = store["tasks"].find(query, FIELDS, batch_size=BATCH, session=session)
     tasks = {task["_id"]: task for task in found}
-    named: set[ObjectId] = set().union(*map(neighbours, tasks.values()))
-    if not named:
-        return tasks, set()
-    unfinished = {"_id": {"$in": list(named)}, "state": {"$nin": _ENDED}}
-    open_ones = store["tasks"].find(unfinished, ["_id"], batch_size=BATCH, session=session)
-    return tasks, {task["_id"] for task in open_ones}
+    named: list[ObjectId] = list(set().union(*map(neighbours, tasks.values())))
+    unfinished: set[ObjectId] = set()
+    for start in range(0, len(named), _NAMED_AT_ONCE):
+        piece = {"_id": {"$in": named[start : start + _NAMED_AT_ONCE]}, "state": {"$nin": _ENDED}}
+        open_ones = store["tasks"].find(piece, ["_id"], batch_size=BATCH, session=session)
+        unfinished.update(task["_id"] for task in open_ones)
+    return tasks, unfinished
 
 
 def clear(store: Store, task_ids: Iterable[ObjectId]) -> None:
