@@ -163,7 +163,7 @@ class Claims(threading.Thread):
             "fits": wish.fits,
             "start": True,
             "ahead": wish.ahead,
-            "steal": wish.idle,
+            "steal": True,  # where it has no room, only what nobody need be asked for
         }
         left = self._left_seconds()
         if left is not None:
