@@ -6,6 +6,7 @@ was chosen and lost to another worker is chosen anew, a few times, then left.
 
 import random
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -19,6 +20,7 @@ from banyan.errors import BanyanError
 from banyan.server import represent
 from banyan.server.auth import attempt_token
 from banyan.server.calls import Call
+from banyan.server.picked import PICKED
 from banyan.server.shapes import SHAPES
 from banyan.server.store import attempts, batches, claims, tasks
 from banyan.server.store.mongo import Document, now
@@ -114,7 +116,11 @@ def _take(
 ) -> list[Document]:
     """Write the claims; returns the tasks that were won, as they are now."""
     changes = [one for one in decisions if isinstance(one, lifecycle.Change)]
-    written = batches.apply(call.store, changes).written
+    try:
+        written = batches.apply(call.store, changes).written
+    except Exception:  # others may have looked past them, and wait
+        represent.announce_available(call.context, [one.task_id for one in changes])
+        raise
     attempts.begin(call.store, [c for c, w in zip(changes, written, strict=True) if w])
     by_id = {task["_id"]: task for task in chosen}
     taken = [{**by_id[c.task_id], **w} for c, w in zip(changes, written, strict=True) if w]
@@ -157,7 +163,10 @@ def claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Do
             decide(task, worker, grant, body.get("claim_id"), bool(body.get("start")), waits)
             for (task, grant), waits in zip(chosen, spare, strict=True)
         ]
-        taken = _take(call, decisions, [task for task, _ in chosen])
+        try:
+            taken = _take(call, decisions, [task for task, _ in chosen])
+        finally:
+            PICKED.put_back(task["_id"] for task, _ in chosen)
         won += taken
         if len(taken) == len(chosen) or len(won) >= most:
             break
@@ -205,6 +214,7 @@ def _choose(
     if len(chosen) < room.most + room.ahead:
         waiting = SHAPES.waiting(call.store)
         if not set(waiting) <= set(seen):
+            PICKED.put_back(task["_id"] for task, _ in chosen)
             chosen = _choose_among(call, worker, body, room, lost_rounds, waiting)
     return chosen
 
@@ -217,7 +227,7 @@ def _choose_among(
     lost_rounds: int,
     shapes: Sequence[str],
 ) -> list[tuple[Document, Grant]]:
-    """Of the tasks of these shapes those to try for, in order.
+    """Of the tasks of these shapes those to try for, in order; they are picked.
 
     lost_rounds: how often all of it went to others. They look at the same first tasks, so
     from then on it looks further and takes any of what it sees.
@@ -237,20 +247,24 @@ def _choose_among(
         return []
     wanted = room.most + min(room.most * _READ_AHEAD, _READ_AHEAD_MAX) + room.ahead
     within = body.get("ends_within_milliseconds")
-    found = claims.candidates(call.store, now_fit, wanted * _LOOK_FURTHER**lost_rounds, within)
+    looked = monotonic()
+    limit = wanted * _LOOK_FURTHER**lost_rounds + len(PICKED)
+    found = claims.candidates(call.store, now_fit, limit, within)
     if lost_rounds and len(found) > wanted:
         found = random.sample(found, wanted)
     if later_fit:
         found += claims.candidates(call.store, later_fit, max(1, room.ahead), within)
     by_id = {str(task["_id"]): task for task in found}
-    chosen = choose(
-        [_candidate(task) for task in found],
-        room.free,
-        room.total,
-        room.most,
-        int(knobs().STARVATION_SECONDS * 1000),
-        room.ahead,
-    )
+    with PICKED.choosing():
+        chosen = choose(
+            [_candidate(task) for task in found if not PICKED.is_gone(task["_id"], looked)],
+            room.free,
+            room.total,
+            room.most,
+            int(knobs().STARVATION_SECONDS * 1000),
+            room.ahead,
+        )
+        PICKED.pick(by_id[candidate.task_id]["_id"] for candidate, _ in chosen)
     return [(by_id[candidate.task_id], grant) for candidate, grant in chosen]
 
 
