@@ -13,12 +13,11 @@ from banyan.domain.states import State
 from banyan.server.app import Silent, prepare_database
 from banyan.server.auth import attempt_token
 from banyan.server.calls import Call, Caller, Context
-from banyan.server.store import attempts, batches, tasks, together
+from banyan.server.store import accounts, attempts, batches, tasks, together
 from banyan.server.store.mongo import Document, Store, new_etag, now
 from banyan.server.verbs import report
 
 OWNER = "0" * 24
-SECRET = b"secret"
 END = {"exit_status": "success", "time_terminated": now()}
 
 
@@ -164,6 +163,16 @@ def test_changes_of_many_kinds_go_together(store: Store):
     assert (started["state"], started["progress"]) == ("running", {"done": 1})
 
 
+def test_ends_with_large_results_go_together(store: Store):
+    """All of them would be too large for one statement."""
+    found = waiting(store, 3)
+    batches.apply(store, claims_of(found))
+    *large, small = ends_of(stored(store, found))
+    large = [replace(one, set={**one.set, "result": "x" * 9_000_000}) for one in large]
+    assert all(batches.apply(store, [*large, small]).written)
+    assert [len(task.get("result", "")) for task in stored(store, found)] == [9e6, 9e6, 0]
+
+
 def test_of_two_changes_of_one_task_the_first_stands(store: Store):
     found = waiting(store, 1)
     first, second = claims_of(found) + claims_of(found)
@@ -233,7 +242,7 @@ def test_a_record_that_was_ended_before_it_was_begun_stays_ended(store: Store):
 
 def caller_of(store: Store) -> Call:
     return Call(
-        Context(store, Silent(), SECRET), Caller("a", frozenset({"worker"})), "tasks", None, None,
+        Context(store, Silent()), Caller("a", frozenset({"worker"})), "tasks", None, None,
         {}, {"Prefer": "return=minimal"},
     )  # fmt: skip
 
@@ -248,7 +257,7 @@ def ending(store: Store, count: int = 2) -> list[report.Report]:
         report.Report(
             one.task_id,
             State.TERMINATED,
-            {**END, "token": attempt_token(SECRET, one.attempt_id)},
+            {**END, "token": attempt_token(accounts.attempt_secret(store), one.attempt_id)},
             {},
         )
         for one in changes

@@ -17,6 +17,8 @@ from banyan.server.store import tasks, together
 from banyan.server.store.mongo import BATCH, MAJORITY, Document, Store, new_etag, now
 
 Indexed = Mapping[int, Change]
+# One statement for a thousand tasks is one document, which MongoDB limits to 16 MiB.
+_LARGE = {"result"}
 
 
 class Outcome(NamedTuple):
@@ -46,12 +48,12 @@ def apply(store: Store, changes: Sequence[Change]) -> Outcome:
 
 
 def _sorted(changes: Sequence[Change]) -> tuple[dict[int, Change], dict[int, Change]]:
-    """What sets whole fields, once for each task; and the others. By their places."""
+    """What sets whole and small fields, once for each task; and the others. By their places."""
     whole: dict[int, Change] = {}
     others: dict[int, Change] = {}
     seen: set[ObjectId] = set()
     for index, change in enumerate(changes):
-        if change.task_id in seen or any("." in name for name in change.set):
+        if change.task_id in seen or any("." in name or name in _LARGE for name in change.set):
             others[index] = change
         else:
             whole[index] = change
