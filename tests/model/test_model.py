@@ -24,5 +24,5 @@ def test_lives_on_a_server(server: Server, module_database: str) -> None:
         max_examples=12, stateful_step_count=20, deadline=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
-    machine = lives_of(lambda: Real(server, module_database), lambda system: system.close())
+    machine = lives_of(lambda: Real(server, module_database), lambda system: system.close(), 10.0)
     run_state_machine_as_test(machine, settings=how)
