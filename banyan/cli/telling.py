@@ -1,13 +1,18 @@
 """`banyan progress N` and `banyan result JSON`: what a running task says of itself.
 
-They work inside a task only, with what its worker has put into its environment. Without a
-number, `banyan progress` shows how far other tasks are (see `banyan.cli.progress`).
+They work inside a task only, with what its worker has put into its environment. Where that has
+no server (`banyan worker --standalone`), progress is a line of the task's output, and the result
+a file. Without a number, `banyan progress` shows how far other tasks are (see
+`banyan.cli.progress`).
 """
 
+import functools
 import json
 import os
 import re
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,7 +31,36 @@ def is_number(text: str) -> bool:
     return _NUMBER.fullmatch(text) is not None
 
 
+def _or_alone(tell: Callable[..., None]) -> Callable[..., Any]:
+    """`tell` takes the place of the command in a task that has no server."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def either(**options: Any) -> Any:
+            alone = os.environ.get("BANYAN_TASK_ID") and os.environ.get("BANYAN_URL") == ""
+            return tell(**options) if alone and not options["url"] else command(**options)
+
+        return either
+
+    return decorate
+
+
+def _say_progress(done: str, message: tuple[str, ...], total: str | None, **_: Any) -> None:
+    told = _progress(done, message, total)
+    of = f"/{told['total']}" if "total" in told else ""
+    words = " ".join(str(told.get("message", "")).split())
+    click.echo(f"::progress {told['done']}{of} {words}".rstrip())
+
+
+def _keep_result(value: str, **_: Any) -> None:
+    file = Path(os.environ["BANYAN_RESULT_FILE"])
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(json.dumps(_result(value)) + "\n")
+    new.replace(file)
+
+
 @click.command("progress")
+@_or_alone(_say_progress)
 @with_client(TASK)
 @click.argument("done", metavar="DONE")
 @click.argument("message", nargs=-1, metavar="[MESSAGE]...")
@@ -40,15 +74,11 @@ def tell_progress_command(
     Example:
       banyan progress 40 --of 100 "epoch 4"
     """
-    told: dict[str, Any] = {"done": _number(done, "DONE")}
-    if total is not None:
-        told["total"] = _number(total, "--of")
-    if message:
-        told["message"] = " ".join(message)[:_MESSAGE_LENGTH_MAX]
-    _tell(client, "progress", told)
+    _tell(client, "progress", _progress(done, message, total))
 
 
 @click.command("result")
+@_or_alone(_keep_result)
 @with_client(TASK)
 @click.argument("value", metavar="JSON")
 def result_command(client: Client, value: str) -> None:
@@ -60,13 +90,26 @@ def result_command(client: Client, value: str) -> None:
     Example:
       banyan result '{"loss": 0.1}'
     """
+    _tell(client, "result", _result(value))
+
+
+def _progress(done: str, message: tuple[str, ...], total: str | None) -> dict[str, Any]:
+    told: dict[str, Any] = {"done": _number(done, "DONE")}
+    if total is not None:
+        told["total"] = _number(total, "--of")
+    if message:
+        told["message"] = " ".join(message)[:_MESSAGE_LENGTH_MAX]
+    return told
+
+
+def _result(value: str) -> Any:
     try:
         result = json.loads(sys.stdin.read() if value == "-" else value)
     except ValueError as problem:
         raise BanyanError("usage", f"this is no JSON: {problem}") from None
     if result is None:
         raise BanyanError("usage", "null is no result: leave the command out")
-    _tell(client, "result", result)
+    return result
 
 
 def _tell(client: Client, name: str, value: Any) -> None:

@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.harness import Processes, Started, eventually
-from tests.harness.processes import MARK
+from tests.harness.processes import MARK, ROOT
 from tests.worker.launched import alive, carrying
 
 Task = dict[str, Any]
@@ -121,6 +122,17 @@ def test_how_far_a_task_is_stands_among_the_lines_and_in_the_journal(alone: Alon
         entry.get("progress") for entry in journal
     ]
     assert alone.text("train.out") == "::progress 40/100 epoch 4\n"
+
+
+def test_progress_and_result_need_no_server(alone: Alone):
+    banyan = f"{sys.executable} -m banyan"
+    told = f"{banyan} progress 3 --of 9 'two\nlines'; {banyan} result '{{\"loss\": 0.1}}'"
+    env = {"PYTHONPATH": str(ROOT)}
+    wrong = f"{banyan} result '{{'"
+    alone.write({"name": "a/b", "command": told, "env": env}, {"command": wrong, "env": env})
+    assert "a/b: success (3/9 two lines)" in alone.run(code=1)
+    assert json.loads(alone.text("a%2Fb.result")) == {"loss": 0.1}
+    assert "this is no JSON" in alone.text("2.err")
 
 
 def test_retries_timeouts_and_what_cannot_be_started(alone: Alone, tmp_path: Path):

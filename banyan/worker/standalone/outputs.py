@@ -1,4 +1,4 @@
-"""What the tasks of a standalone run write: NAME.out and NAME.err in its directory.
+"""What the tasks of a standalone run write: NAME.out, NAME.err, NAME.result in its directory.
 
 Fed by the run's loop from the spool. A disk that is full ends a task's files, not the task.
 """
@@ -14,6 +14,7 @@ from banyan.worker.spool import STDERR, STDOUT
 
 _READ_BYTES = 4 << 20
 _SUFFIXES = {STDOUT: ".out", STDERR: ".err"}
+_RESULT = ".result"
 _STEM_BYTES_MAX = 200
 
 _log = logging.getLogger("banyan.worker")
@@ -24,6 +25,11 @@ def stem(name: str) -> str:
     quoted = quote(name, safe=" +,=@:()[]")
     quoted = f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
     return quoted if len(quoted) <= _STEM_BYTES_MAX else f"{quoted[:_STEM_BYTES_MAX]}~"
+
+
+def result_file(directory: Path, name: str) -> Path:
+    """Where `banyan result` in a task of this name puts what it is told."""
+    return directory / f"{stem(name)}{_RESULT}"
 
 
 class Output:
@@ -37,7 +43,7 @@ class Output:
         self._lost = False
         self._lines = ProgressLines()
         if first:
-            for suffix in _SUFFIXES.values():
+            for suffix in (*_SUFFIXES.values(), _RESULT):
                 self._path(suffix).unlink(missing_ok=True)
 
     @property

@@ -33,7 +33,7 @@ from banyan.worker.options import Options
 from banyan.worker.output import Reader
 from banyan.worker.politeness import others_beside
 from banyan.worker.standalone.journal import Journal
-from banyan.worker.standalone.outputs import Output
+from banyan.worker.standalone.outputs import Output, result_file
 from banyan.worker.standalone.plan import Plan, Task, too_large
 from banyan.worker.standalone.taskfile import read_tasks
 from banyan.worker.standalone.terminal import Terminal
@@ -163,8 +163,14 @@ class Run:
         for task, grant in self._plan.choose(self._ledger.free, self._ledger.total):
             attempt = f"{task['key']}-{uuid.uuid4().hex}"
             self._plan.claimed(task, attempt, grant)
-            granted = {"granted_resources": grant.to_json(), "token": attempt}
-            self._holding.start({**task, "attempt_id": attempt, **granted}, now() + _LEASE_SECONDS)
+            file = result_file(self._directory, task["name"])
+            more = {
+                "attempt_id": attempt,
+                "granted_resources": grant.to_json(),
+                "token": attempt,
+                "env": {**(task.get("env") or {}), "BANYAN_RESULT_FILE": str(file)},
+            }
+            self._holding.start({**task, **more}, now() + _LEASE_SECONDS)
 
     def _interrupt(self) -> None:
         """The first signal ends what runs in its time, the second at once."""
