@@ -17,8 +17,9 @@ def test_run_says_why_a_task_that_cannot_begin_waits(stack: Stack) -> None:
     begun = time.monotonic()
     running = stack.begin("run", "--gpus", "77", "--", "true")
     assert running.stderr is not None
-    line = running.stderr.readline().decode()
-    assert "77 gpus wanted" in line
+    # On a machine that is out of breath its worker may be missed at first.
+    line = next(one for one in map(bytes.decode, running.stderr) if "77 gpus wanted" in one)
+    assert line.startswith("banyan: it waits: ")
     assert "->" in line
     assert time.monotonic() - begun > 1  # one that is about to begin is not talked over
     code, said = interrupt(running)

@@ -50,8 +50,10 @@ def methods_of(row: dict[str, Any], level: str) -> list[str]:
     """The contract's table of kinds."""
     kind, item = row["kind"], level == "item"
     if kind in ("action", "view"):
-        usual = ["GET"] if kind == "view" else ["POST"]
-        return row.get("methods", usual) if level in row.get("levels", ["item"]) else []
+        usual, levels = (
+            (["GET"], ["item"]) if kind == "view" else (["POST"], ["item", "collection"])
+        )
+        return row.get("methods", usual) if level in row.get("levels", levels) else []
     if kind == "alias":
         written = [] if row.get("readonly") else ["PATCH", "POST"]
         return [*(["GET"] if item else []), *written]
