@@ -6,6 +6,7 @@ are functions over it, one file a collection.
 """
 
 from collections.abc import Callable
+from collections.abc import Collection as Collection_
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -81,14 +82,21 @@ class Store:
                 work, read_concern=ReadConcern("snapshot"), write_concern=MAJORITY
             )
 
-    def confirm(self) -> None:
-        """Return once a majority has all that was read so far, so that none of it is undone.
+    def confirm(self, tasks: Collection_[Document]) -> None:
+        """Return once a majority has these tasks as they were read, so that none is undone.
 
         For answers that rest on what an earlier request has written, and write nothing: that
         request may have been told that it failed because no majority had it yet. The write
-        changes nothing, but its acknowledgement waits for all that came before it.
+        changes nothing, but its acknowledgement waits for all that came before it; and it
+        asks for these very versions, as another member may have become the primary meanwhile.
+        Errors: NotPrimaryError where they are not there any more.
         """
-        self["guards"].update_one({"_id": "confirm"}, {"$set": {"asked": True}}, upsert=True)
+        if not tasks:
+            return
+        ids, versions = [one["_id"] for one in tasks], [one["_etag"] for one in tasks]
+        query = {"_id": {"$in": ids}, "_etag": {"$in": versions}}
+        if self["tasks"].update_many(query, {"$set": {}}).matched_count < len(set(ids)):
+            raise NotPrimaryError("what was read has been undone, or has changed; ask again")
 
     def ping(self) -> None:
         """Errors: a PyMongoError where no primary answers."""

@@ -29,8 +29,8 @@ def cancel_all(call: Call, ids: list[ObjectId]) -> dict[ObjectId, Document]:
         found = targets.find(call, ids)
         decisions = [lifecycle.cancel(task) for task in found.values()]
         changes = [one for one in decisions if isinstance(one, Change)]
-        if len(changes) < len(decisions):  # the others were cancelled before
-            call.store.confirm()
+        changing = {one.task_id for one in changes}  # the others were cancelled before
+        call.store.confirm([task for one, task in found.items() if one not in changing])
         written = tasks.apply(call.store, changes)
         won = [change for change, fields in zip(changes, written, strict=True) if fields]
         aftermath.follow(call.context, won, found)

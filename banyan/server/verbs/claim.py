@@ -137,8 +137,7 @@ def claimed_before(call: Call, worker: Document, body: Mapping[str, Any]) -> lis
     if not claim_id or claim_id not in worker.get("claim_ids", [claim_id]):
         return None
     before = tasks.claimed_with(call.store, worker["_id"], claim_id)
-    if before:
-        call.store.confirm()
+    call.store.confirm(before)
     return [task for task in before if State(task["state"]) in HELD] if before else None
 
 

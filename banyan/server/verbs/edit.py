@@ -200,7 +200,7 @@ def _apply(call: Call, edits: Sequence[Edit]) -> list[Result]:
     found = _readable(call, {edit.task_id for edit in edits})
     results: dict[int, Result] = {}
     changes: dict[int, Change] = {}
-    same = False
+    same: list[Document] = []
     for index, edit in enumerate(edits):
         task = found.get(edit.task_id)
         try:
@@ -211,15 +211,14 @@ def _apply(call: Call, edits: Sequence[Edit]) -> list[Result]:
                 continue
             decision = decide(edit, task)
             if isinstance(decision, Same):
-                same = True
+                same.append(task)
                 results[index] = _shown(call, task)
             else:
                 changes[index] = decision
         except BanyanError as error:
             results[index] = error
     results.update(_write(call, edits, changes, found))
-    if same:
-        call.store.confirm()
+    call.store.confirm(same)
     return [results[index] for index in range(len(edits))]
 
 

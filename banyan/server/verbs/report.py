@@ -104,8 +104,8 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
             raise refused[0]
         going = {i: one for i, one in decided.items() if not isinstance(one, BanyanError)}
         won = _write(call, {i: (open_ones[i], one) for i, one in going.items()})
-        if any(_ends(one) and not one.set for one in going.values()):  # said before, written then
-            call.store.confirm()
+        said_before = {one.task_id for one in going.values() if _ends(one) and not one.set}
+        call.store.confirm([found[one] for one in said_before])
         for index, fields in won.items():
             task = {**found[reports[index].task_id], **fields}
             results[index] = {**represent.task(call, task), "_status": "OK"}

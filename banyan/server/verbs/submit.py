@@ -46,10 +46,10 @@ def submit(call: Call) -> Answer:
         stored, created = _store_new(call, _parse(call, bodies))
     except BanyanError as error:
         if error.word == "already_exists":
-            call.store.confirm()
+            _confirm_that_they_exist(call, bodies)
         raise
     if not created:
-        call.store.confirm()
+        call.store.confirm(stored)
     if created:
         ended = [task["_id"] for task in stored if task.get("unsettled")]
         if ended:
@@ -62,6 +62,15 @@ def submit(call: Call) -> Answer:
     if isinstance(call.body, list):
         return Answer({"_status": "OK", "_items": items}, status)
     return Answer(items[0], status)
+
+
+def _confirm_that_they_exist(call: Call, bodies: Sequence[Any]) -> None:
+    """Whoever sent this before, and had no answer, takes "already_exists" for one."""
+    ids = [ObjectId(one["_id"]) for one in bodies if "_id" in one]
+    found = tasks.find(call.store, ids, fields=["_etag"])
+    if not found:
+        raise BanyanError("unavailable", "the database has just undone them; send them again")
+    call.store.confirm(list(found.values()))
 
 
 def _parse(call: Call, bodies: Sequence[Any]) -> list[Document]:
