@@ -79,6 +79,14 @@ def live_among(store: Store, worker_ids: Collection[ObjectId]) -> set[ObjectId]:
     return {worker["_id"] for worker in store["workers"].find(query, ["_id"])}
 
 
+def removed_among(store: Store, worker_ids: Collection[ObjectId]) -> set[ObjectId]:
+    """Which of these workers were removed, or are being removed now."""
+    if not worker_ids:
+        return set()
+    there = {"_id": {"$in": list(worker_ids)}, "mode": {"$ne": "off"}}
+    return set(worker_ids) - {one["_id"] for one in store["workers"].find(there, ["_id"])}
+
+
 def mark_lost(store: Store) -> int:
     """Workers whose lease has lapsed are shown as lost."""
     lapsed = {"$nor": [_alive()], "mode": {"$nin": GONE}}

@@ -28,8 +28,12 @@ def leases(context: Context) -> None:
     if not holding:
         return
     gone = set(holding) - workers.live_among(context.store, holding)
-    if gone:
-        held = tasks.held_by(context.store, list(gone))
+    removed = workers.removed_among(context.store, gone)
+    if removed:  # by an operator, who is no fault of the task: what that has left undone
+        held = tasks.held_by(context.store, list(removed))
+        give_back(context, held, "its worker was removed")
+    if gone - removed:
+        held = tasks.held_by(context.store, list(gone - removed))
         give_back(context, held, "lost with its worker", lost=True)
 
 
