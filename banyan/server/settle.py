@@ -76,16 +76,6 @@ def _settle_level(store: Store, parent_ids: Collection[ObjectId]) -> Level:
         return Level([], [])
     endings = {parent["_id"]: Ending(parent["ended_as"]) for parent in parents}
     decided = [one for child in children.values() if (one := settle(child, endings))]
-    cancelled_parents = [task for task in parents if task["state"] == State.CANCELLED]
-    settlements.write(
-        store,
-        [
-            *settlements.without(cancelled_parents),
-            *settlements.of_children(children, decided),
-            *settlements.marks(parents),
-        ],
-        wakes=any(isinstance(one, Release) for one in decided),
-    )
     cancelled = [one.child for one in decided if isinstance(one, Cancel)]
     groups = [child_id for child_id, child in children.items() if is_group(child)]
     ready = [
@@ -95,4 +85,12 @@ def _settle_level(store: Store, parent_ids: Collection[ObjectId]) -> Level:
         and len(one.parents) == len(children[one.child]["open_parents"])
         and not is_group(children[one.child])
     ]
-    return Level(list(dict.fromkeys([*cancelled, *groups])), ready)
+    level = Level(list(dict.fromkeys([*cancelled, *groups])), ready)
+    cancelled_parents = [task for task in parents if task["state"] == State.CANCELLED]
+    updates = [
+        *settlements.without(cancelled_parents),
+        *settlements.of_children(children, decided),
+        *settlements.marks(parents),
+    ]
+    settlements.write(store, updates, confirmed=bool(ready) or not level.ended)
+    return level

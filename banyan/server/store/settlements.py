@@ -36,15 +36,15 @@ def waiting_for(store: Store, parents: Collection[ObjectId]) -> list[Document]:
     return list(store["tasks"].find(query, _CHILD_FIELDS, batch_size=BATCH))
 
 
-def write(store: Store, updates: Sequence[UpdateMany], wakes: bool = True) -> None:
+def write(store: Store, updates: Sequence[UpdateMany], confirmed: bool = True) -> None:
     """One command for all of them, one after the other.
 
-    wakes: somebody may wait for this, in other processes too, which hear only of what a
-    majority has. Else one member is enough: what it forgets in a crash, the marks of the
-    parents as well, upkeep does again.
+    confirmed: wait until a majority has it, and all that was written before; only then do
+    other processes hear of it, and readers see it. In the middle of a graph one member is
+    enough: what it forgets in a crash, the marks of the parents as well, upkeep does again.
     """
     if updates:
-        concern = MAJORITY if wakes else FORGETTABLE
+        concern = MAJORITY if confirmed else FORGETTABLE
         collection = store["tasks"].with_options(write_concern=concern)
         collection.bulk_write(updates, ordered=True)
 
