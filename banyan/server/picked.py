@@ -19,14 +19,16 @@ _CLAIM_SECONDS_MAX = 10.0
 
 
 class Picked:
-    """Ids of tasks, each with the moment at which its claim was over, or will be at the latest."""
+    """Tasks whose claims are in work, and those whose claims were over a moment ago."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._over: dict[ObjectId, float] = {}
+        self._in_work: dict[ObjectId, float] = {}  # until when at most
+        self._over: dict[ObjectId, float] = {}  # since when
 
     def __len__(self) -> int:
-        return len(self._over)
+        """How many are in work."""
+        return len(self._in_work)
 
     @contextmanager
     def choosing(self) -> Iterator[None]:
@@ -36,23 +38,28 @@ class Picked:
 
     def is_gone(self, task_id: ObjectId, looked: float) -> bool:
         """Whether another claim has it, or has had it since the moment of the look."""
-        return self._over.get(task_id, -inf) >= looked
+        return self._in_work.get(task_id, -inf) > looked or self._over.get(task_id, -inf) >= looked
 
     def pick(self, task_ids: Iterable[ObjectId]) -> None:
         """Within `choosing`: these are about to be written; `put_back` must follow."""
-        self._over.update(dict.fromkeys(task_ids, monotonic() + _CLAIM_SECONDS_MAX))
+        self._in_work.update(dict.fromkeys(task_ids, monotonic() + _CLAIM_SECONDS_MAX))
 
     def put_back(self, task_ids: Iterable[ObjectId]) -> None:
         """The claim of these is over, whatever came of it."""
         now = monotonic()
         with self._lock:
-            self._over.update(dict.fromkeys(task_ids, now))
-            # In the order of their picking, so that the old ones stand first.
-            while self._over:
-                oldest = next(iter(self._over))
-                if self._over[oldest] >= now - _LOOK_SECONDS_MAX:
-                    break
-                del self._over[oldest]
+            for task_id in task_ids:
+                self._in_work.pop(task_id, None)
+                self._over.pop(task_id, None)  # so that the last stand last
+                self._over[task_id] = now
+            _forget(self._in_work, now)
+            _forget(self._over, now - _LOOK_SECONDS_MAX)
+
+
+def _forget(moments: dict[ObjectId, float], before: float) -> None:
+    """Drop the first ones, which are the oldest."""
+    while moments and moments[oldest := next(iter(moments))] < before:
+        del moments[oldest]
 
 
 PICKED = Picked()

@@ -32,6 +32,7 @@ _ROUNDS = 4
 _READ_AHEAD = 3
 _READ_AHEAD_MAX = 64
 _LOOK_FURTHER = 4
+_LOOKS_MAX = 4
 _SHOWN = (
     "_id", "name", "command", "env", "cwd", "queue", "labels", "priority", "tags",
     "requested_resources", "timeout_milliseconds", "max_shutdown_time_milliseconds",
@@ -244,27 +245,46 @@ def _choose_among(
             later_fit.append(key)
     if not now_fit and not (room.ahead and later_fit):
         return []
-    wanted = room.most + min(room.most * _READ_AHEAD, _READ_AHEAD_MAX) + room.ahead
+    # Of one kind all fit or none; of several some will not fit beside the others.
+    kinds = len(now_fit) + len(later_fit)
+    more = min(room.most * _READ_AHEAD, _READ_AHEAD_MAX) if kinds > 1 or lost_rounds else 0
+    wanted = room.most + more + room.ahead
     within = body.get("ends_within_milliseconds")
-    looked = monotonic()
-    limit = wanted * _LOOK_FURTHER**lost_rounds + len(PICKED)
-    found = claims.candidates(call.store, now_fit, limit, within)
-    if lost_rounds and len(found) > wanted:
-        found = random.sample(found, wanted)
-    if later_fit:
-        found += claims.candidates(call.store, later_fit, max(1, room.ahead), within)
-    by_id = {str(task["_id"]): task for task in found}
+    chosen: list[tuple[Document, Grant]] = []
+    for _ in range(_LOOKS_MAX):
+        PICKED.put_back(task["_id"] for task, _ in chosen)
+        looked = monotonic()
+        limit = wanted * _LOOK_FURTHER**lost_rounds + len(PICKED)
+        found = claims.candidates(call.store, now_fit, limit, within)
+        saw_all = len(found) < limit
+        if lost_rounds and len(found) > wanted:
+            found = random.sample(found, wanted)
+        if later_fit:
+            found += claims.candidates(call.store, later_fit, max(1, room.ahead), within)
+        chosen, passed = _pick(found, room, looked)
+        if saw_all or not passed or len(chosen) >= room.most:
+            break  # else others were quicker: look past what they have
+    return chosen
+
+
+def _pick(
+    found: Sequence[Document], room: _Room, looked: float
+) -> tuple[list[tuple[Document, Grant]], bool]:
+    """What is chosen of these, which is picked; and whether any of them was gone."""
     with PICKED.choosing():
+        left = [task for task in found if not PICKED.is_gone(task["_id"], looked)]
+        by_id = {str(task["_id"]): task for task in left}
         chosen = choose(
-            [_candidate(task) for task in found if not PICKED.is_gone(task["_id"], looked)],
+            [_candidate(task) for task in left],
             room.free,
             room.total,
             room.most,
             int(knobs().STARVATION_SECONDS * 1000),
             room.ahead,
         )
-        PICKED.pick(by_id[candidate.task_id]["_id"] for candidate, _ in chosen)
-    return [(by_id[candidate.task_id], grant) for candidate, grant in chosen]
+        taken = [(by_id[candidate.task_id], grant) for candidate, grant in chosen]
+        PICKED.pick(task["_id"] for task, _ in taken)
+    return taken, len(left) < len(found)
 
 
 def _candidate(task: Document) -> Candidate:
