@@ -232,17 +232,7 @@ def _choose_among(
     lost_rounds: how often all of it went to others. They look at the same first tasks, so
     from then on it looks further and takes any of what it sees.
     """
-    queues = set(body.get("queues", worker["queues"]))
-    labels = body.get("labels", worker["labels"])
-    now_fit, later_fit = [], []
-    for key, shape in SHAPES.look_up(call.store, shapes).items():
-        if shape["queue"] not in queues or not has_labels(shape["labels"], labels):
-            continue
-        grant = grant_for(shape["requested_resources"], room.total)
-        if fits(grant, room.free):
-            now_fit.append(key)
-        elif fits(grant, room.total):
-            later_fit.append(key)
+    now_fit, later_fit = _fitting(call, worker, body, room, shapes)
     if not now_fit and not (room.ahead and later_fit):
         return []
     # Of one kind all fit or none; of several some will not fit beside the others.
@@ -265,6 +255,25 @@ def _choose_among(
         if saw_all or not passed or len(chosen) >= room.most:
             break  # else others were quicker: look past what they have
     return chosen
+
+
+def _fitting(
+    call: Call, worker: Document, body: Mapping[str, Any], room: _Room, shapes: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Of these shapes those that the worker may run now, and those when it has room again."""
+    queues = set(body.get("queues", worker["queues"]))
+    labels = body.get("labels", worker["labels"])
+    now_fit: list[str] = []
+    later_fit: list[str] = []
+    for key, shape in SHAPES.look_up(call.store, shapes).items():
+        if shape["queue"] not in queues or not has_labels(shape["labels"], labels):
+            continue
+        grant = grant_for(shape["requested_resources"], room.total)
+        if fits(grant, room.free):
+            now_fit.append(key)
+        elif fits(grant, room.total):
+            later_fit.append(key)
+    return now_fit, later_fit
 
 
 def _pick(
