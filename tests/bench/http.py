@@ -20,6 +20,14 @@ class Reply:
     etag: str
 
 
+class RefusedError(RuntimeError):
+    """An answer of 4xx or 5xx; `word` of the closed list, where it has one."""
+
+    def __init__(self, told: str, body: Any) -> None:
+        super().__init__(told)
+        self.word = str(body.get("_error", {}).get("word", "")) if isinstance(body, dict) else ""
+
+
 class Client:
     """Requests of one account, one after the other."""
 
@@ -33,7 +41,7 @@ class Client:
     def ask(
         self, method: str, path: str, body: Any = None, prefer: str = MINIMAL, **headers: str
     ) -> Reply:
-        """Any request. Errors: RuntimeError with the answer where its status is 4xx or 5xx."""
+        """Any request. Errors: RefusedError where the status is 4xx or 5xx."""
         sent = None if body is None else orjson.dumps(body)
         more = {name.replace("_", "-"): value for name, value in headers.items()}
         self._connection.request(
@@ -42,7 +50,8 @@ class Client:
         answer = self._connection.getresponse()
         data = answer.read()
         if answer.status >= 400:
-            raise RuntimeError(f"{method} /{path}: {answer.status} {data[:2000]!r}")
+            told = f"{method} /{path}: {answer.status} {data[:2000]!r}"
+            raise RefusedError(told, orjson.loads(data or b"null"))
         return Reply(
             answer.status, orjson.loads(data) if data else None, answer.headers["ETag"] or ""
         )
