@@ -18,6 +18,7 @@ from banyan.worker.spool import STDOUT, Chunk
 from banyan.worker.timers import now
 
 ITEMS_MAX = 500
+_AGAIN_SECONDS = 1.0  # after output could not be read
 _OUTPUT_BYTES_MAX = 4 << 20  # of one report, so that its body stays below the server's bound
 _PROGRESS_SECONDS = 1.0  # from one report of an attempt's progress to the next
 _ONCE_MORE = {"conflict", "unavailable"}
@@ -144,7 +145,11 @@ class Reports:
                     break
                 attempt = next(iter(self._news))
                 del self._news[attempt]
-                self._add(batch, attempt, self._told[attempt])
+                try:
+                    self._add(batch, attempt, self._told[attempt])
+                except OSError as error:  # out of file descriptors, say
+                    _log.warning("output cannot be read for now: %s", error)
+                    self._later[attempt] = now() + _AGAIN_SECONDS
         return batch
 
     def _add(self, batch: Batch, attempt: str, told: Told) -> None:

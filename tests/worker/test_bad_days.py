@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -151,3 +152,19 @@ def test_a_full_disk_under_a_standalone_run_ends_the_output_and_not_the_tasks(
     assert "No space left on device" in started.stderr
     assert "Traceback" not in started.stderr
     assert runs.read_text() == "x\nx\n"
+
+
+def test_an_agent_that_is_out_of_files_delivers_when_it_has_some_again(crew: Crew, tmp_path: Path):
+    agent = crew.worker("one", "--cores", "1")
+    crew.registered()
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    task = crew.submit(f"echo ready; cat {go}; seq 200000")
+    crew.says(task, b"ready")
+    soft, hard = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (3, hard))
+    go.write_text("go\n")
+    eventually(lambda: "cannot be read for now" in agent.stderr, 30)
+    resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    assert crew.ended(task, seconds=60)["outcome"] == "success"
+    assert crew.log(task).endswith(b"\n199999\n200000\n")
