@@ -219,6 +219,7 @@ class Agent:
         """What follows from all that has happened in this turn."""
         holding = self._holding
         self._line.go_on(self._leaving.active, self._trusted_until)
+        self._link.flush()  # at once: the threads that are woken below take their time
         tokens, holding.to_release = holding.to_release, []
         self._release(tokens, "released by its worker")
         if holding.short:

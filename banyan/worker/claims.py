@@ -24,6 +24,7 @@ from banyan.worker.timers import now
 _HOLD_SECONDS_MAX = 50.0  # each time a claim is sent again costs the server, for every idle worker
 _ANSWER_SECONDS = 10.0  # beyond that
 _TASKS_MAX = 256
+_START_SECONDS = 0.01
 _SETTLED_SECONDS = 0.02  # short tasks come and go: so long a held claim may be out of date
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -133,6 +134,13 @@ class Claims(threading.Thread):
             self._plenty = len(items) >= wish.max_count
             if items:
                 claim_id = uuid.uuid4().hex
+            if items and not self._plenty:
+                self._let_them_start()
+
+    def _let_them_start(self) -> None:
+        """Nothing else waits: the next claim is not to be in the way of what this one brought."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped, _START_SECONDS)
 
     def _next(self) -> Wish | None:
         """Waits for a wish; None at the end.
