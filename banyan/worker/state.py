@@ -62,8 +62,9 @@ class StateDirectory:
         new.replace(self.path / _IDENTITY)
 
     def forget_identity(self) -> None:
-        """After the end of the registration."""
-        (self.path / _IDENTITY).unlink(missing_ok=True)
+        """After the end of the registration; with what a full disk has left of another."""
+        for name in (_IDENTITY, f"{_IDENTITY}.new"):
+            (self.path / name).unlink(missing_ok=True)
         (self.path / _DRAINS).unlink(missing_ok=True)
 
     def note_drain(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from banyan.errors import BanyanError
 from banyan.worker import wire
-from banyan.worker.state import StateDirectory, open_state
+from banyan.worker.state import Identity, StateDirectory, open_state
 from banyan.worker.tokens import read_token
 
 
@@ -50,3 +50,13 @@ def test_a_socket_may_lie_deeper_than_a_socket_s_name_is_long(tmp_path: Path):
     listener.close()
     with pytest.raises(wire.Gone):
         wire.connect(deep / "socket")
+
+
+def test_half_of_an_identity_goes_with_the_whole(tmp_path: Path):
+    """The disk was full, or the agent was killed, while it was written."""
+    state = StateDirectory(tmp_path)
+    state.keep_identity(Identity("a", 60))
+    (tmp_path / "worker.json.new").touch()
+    state.forget_identity()
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["lock"]
+    state.close()
