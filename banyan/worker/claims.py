@@ -74,14 +74,20 @@ class Claims(threading.Thread):
         lease_seconds: float,
         mailbox: Mailbox,
         left_seconds: Callable[[], float | None],
+        in_doubt: Callable[[], None],
     ) -> None:
-        """`left_seconds`: within which a task must end by what it says; asked in the thread."""
+        """Asks and tells, from its thread.
+
+        left_seconds: within which a task must end by what it says.
+        in_doubt: told when nobody knows what a claim has brought.
+        """
         super().__init__(name="claims", daemon=True)
         self._connection = connection
         self._worker = worker
         self.lease_seconds = lease_seconds
         self._mailbox = mailbox
         self._left_seconds = left_seconds
+        self._in_doubt = in_doubt
         self._changed = threading.Condition()
         self._wish: Wish | None = None
         self._held: Wish | None = None  # of the claim that the server holds now
@@ -128,6 +134,7 @@ class Claims(threading.Thread):
             except BanyanError as error:
                 if self._is_final(error):
                     return
+                self._in_doubt()
                 pause = self._rest(wish, pause)
                 continue
             pause = _FIRST_PAUSE_SECONDS

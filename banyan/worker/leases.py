@@ -52,7 +52,12 @@ class Beats(threading.Thread):
         self._attempts = attempts
         self._used = used
         self._wanted_number: int | None = None  # of what idle workers want: the last that is known
+        self._next_list = 0.0  # when it says again which attempts it knows of
         self._stopped = threading.Event()
+
+    def list_soon(self) -> None:
+        """What became of a claim is not known: what it may have taken is to be given back."""
+        self._next_list = min(self._next_list, now() + _SECOND_LIST_SECONDS)
 
     def stop(self) -> None:
         """No further beat; one under way is broken off."""
@@ -63,16 +68,15 @@ class Beats(threading.Thread):
         """The thread."""
         said: list[Any] = []
         pause = 0.0
-        next_list = 0.0
         lists = 0
         while not self._stopped.wait(pause):
-            due = now() >= next_list
-            news = self._beat(None if due else next_list - now())
+            due = now() >= self._next_list
+            news = self._beat(None if due else self._next_list - now())
             if news is None:
                 pause = min(_AFTER_TROUBLE_SECONDS, self._lease_seconds / 20)
                 continue
             if due:
-                next_list = now() + (self._lease_seconds if lists else _SECOND_LIST_SECONDS)
+                self._next_list = now() + (self._lease_seconds if lists else _SECOND_LIST_SECONDS)
                 lists += 1
             if news and news == said:
                 pause = min(max(2 * pause, _AFTER_OLD_NEWS_SECONDS), _AFTER_OLD_NEWS_SECONDS_MAX)

@@ -33,7 +33,9 @@ class Registration:
         self.worker = worker
         self.lease_seconds = lease_seconds
         self._beats = Beats(connect(), worker, lease_seconds, mailbox, attempts, used)
-        self._claims = Claims(connect(), worker, lease_seconds, mailbox, left_seconds)
+        self._claims = Claims(
+            connect(), worker, lease_seconds, mailbox, left_seconds, self._beats.list_soon
+        )
         self._heard = 0
         self._beats.start()
         self._claims.start()

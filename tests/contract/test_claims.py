@@ -171,6 +171,17 @@ def test_a_claim_id_is_known_again_after_other_claims(play: Play):
     assert ids(player.claim(1, claim_id="other 0")) == ids(others[0])
 
 
+def test_the_same_claim_id_gets_the_same_tasks_also_at_one_moment(play: Play):
+    """As when a worker breaks off a claim and sends it again while the first is answered."""
+    for _ in range(10):
+        play.submit(3)
+        player = play.player()
+        claims = [lambda p=player: p.claim(1, claim_id="one") for _ in range(3)]
+        answers = at_once(claims)
+        assert len({item["_id"] for items in answers for item in items}) == 1
+        assert len(play.player().claim(10)) == 2, "nothing more was taken than was answered"
+
+
 def test_a_claim_that_got_nothing_may_be_repeated_until_it_does(play: Play):
     player = play.player()
     assert [player.claim(1, claim_id="one") for _ in range(3)] == [[], [], []]

@@ -25,6 +25,7 @@ from banyan.server.calls import Answer, Call
 from banyan.server.schemas import workers as schemas
 from banyan.server.store import attempts, claims, handover, tasks, workers
 from banyan.server.store.mongo import Document, now
+from banyan.server.twins import one_at_a_time
 from banyan.server.verbs import claim
 from banyan.server.verbs.leases import renewed
 
@@ -45,10 +46,11 @@ class _Loot(NamedTuple):
 def steal(call: Call) -> Answer:
     """POST /tasks/steal, as a claim: {"worker", "max", "fits", "queues", "labels", "start"}."""
     body = validation.demand(schemas.CLAIM, call.body)
-    worker = renewed(call, body["worker"], claim_id=body.get("claim_id"))
-    stolen = claim.claimed_before(call, worker, body)
-    if stolen is None:
-        stolen = take_away(call, worker, body) if worker["mode"] == "active" else []
+    with one_at_a_time(body.get("claim_id")):
+        worker = renewed(call, body["worker"], claim_id=body.get("claim_id"))
+        stolen = claim.claimed_before(call, worker, body)
+        if stolen is None:
+            stolen = take_away(call, worker, body) if worker["mode"] == "active" else []
     return Answer({"_items": [claim.shown(call, task) for task in stolen]})
 
 

@@ -8,6 +8,7 @@ from banyan.config import knobs
 from banyan.server import validation
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas import workers as schemas
+from banyan.server.twins import one_at_a_time
 from banyan.server.verbs import steal
 from banyan.server.verbs.claim import claim_many, claim_one, shown
 from banyan.server.verbs.leases import renewed
@@ -19,10 +20,11 @@ def claim(call: Call) -> Answer:
         named = validation.demand(schemas.CLAIM_ONE, call.body)
         return Answer(claim_one(call, call.item_id, named["worker"]))
     body = validation.demand(schemas.CLAIM, call.body)
-    worker = renewed(call, body["worker"], claim_id=body.get("claim_id"))
-    claimed = claim_many(call, worker, body)
-    if not claimed and body.get("steal") and worker["mode"] == "active":
-        claimed = steal.take_away(call, worker, body)
+    with one_at_a_time(body.get("claim_id")):
+        worker = renewed(call, body["worker"], claim_id=body.get("claim_id"))
+        claimed = claim_many(call, worker, body)
+        if not claimed and body.get("steal") and worker["mode"] == "active":
+            claimed = steal.take_away(call, worker, body)
     items = [shown(call, task) for task in claimed]
     answer = {"_items": items, "lease_seconds": knobs().LEASE_SECONDS}
     return Answer(answer, wait_for=() if items else ("available", f"worker:{worker['_id']}"))
