@@ -106,6 +106,8 @@ class Application:
                 waiter.found()
                 return answer
             waiter.found_nothing()
+            if loop.time() >= deadline:  # also where there is always something new
+                break
             rested = loop.time() + pause
         return answer
 

@@ -28,6 +28,7 @@ _POLL_SECONDS = 0.02
 # A slow command is written into mongod's log as a whole: environments of tasks, too.
 NEVER_SLOW_MILLISECONDS = 2**31 - 1
 _LOG_BYTES_MAX = 8 * 1024 * 1024
+_TRANSACTION_SECONDS_MAX = 5  # of which ours take a small part
 _EXIT_DIRECTORY_IN_USE = 100
 _EXIT_PORT_IN_USE = 48
 
@@ -143,6 +144,8 @@ class PrivateMongo:
             *("--keyFile", str(self._home / "key"), "--noscripting"),
             *("--wiredTigerCacheSizeGB", str(self._cache_gigabytes), "--oplogSize", "128"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false", "--quiet"),
+            # What a killed server left open stands in the way of others for so long.
+            *("--setParameter", f"transactionLifetimeLimitSeconds={_TRANSACTION_SECONDS_MAX}"),
             *("--slowms", str(NEVER_SLOW_MILLISECONDS)),
             *("--logpath", str(self._home / "log"), "--logappend"),
         ]

@@ -232,8 +232,8 @@ def test_killed_before_any_command_it_leaves_all_of_a_task_or_a_note_of_the_rest
             left = left_of(module_database, [task])
             noted = notes.find_one({"tasks": ObjectId(task)})
             assert left == WHOLE if noted is None else left["tasks"] == 0
-            seen.append((noted is not None, left["attempts"]))
-    assert {(False, 1), (True, 1)} <= set(seen), "it was killed on both sides of the removal"
+            seen.append(noted is not None)  # the rest may have been removed by upkeep since
+    assert set(seen) == {False, True}, "it was killed on both sides of the removal"
 
 
 def test_a_task_goes_by_itself_and_who_waits_for_it_is_told(serve: Callable[..., Server]):

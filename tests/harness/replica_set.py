@@ -66,6 +66,7 @@ class Member:
         arguments += ["--slowms", str(NEVER_SLOW_MILLISECONDS)]
         arguments += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
         arguments += ["--setParameter", "enableTestCommands=1"]
+        arguments += ["--setParameter", "transactionLifetimeLimitSeconds=5"]
         arguments += ["--logpath", str(self.directory / "log"), "--logappend"]
         self.process = self._processes.start(self._wrap(arguments))
 

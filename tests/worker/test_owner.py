@@ -48,7 +48,8 @@ def test_to_keep_all_is_no_worker(kept: dict[str, Any]):
 
 
 def given(**more: Any) -> dict[str, Any]:
-    nothing = dict.fromkeys(("reserve_cores", "reserve_memory", "nice", "memory_enforcement"))
+    names = ("reserve_cores", "reserve_memory", "nice", "memory_enforcement")
+    nothing = dict.fromkeys((*names, "run_as", "secrets_file"))
     return {**nothing, "affinity": False, "polite": False, **more}
 
 
@@ -125,7 +126,7 @@ def test_a_polite_worker_gives_way_to_others_and_not_to_its_own_tasks():
     assert ledger.free.cores == 1
 
 
-def test_a_polite_worker_leaves_a_busy_machine_to_others(hurried: Crew):
+def test_a_polite_worker_leaves_a_busy_machine_alone(hurried: Crew):
     crew, cores = hurried, os.cpu_count() or 1
     load = [crew.processes.start(["sh", "-c", "while :; do :; done"]) for _ in range(cores)]
     crew.worker("polite", "--cores", str(cores), "--polite")
@@ -140,11 +141,9 @@ def test_a_polite_worker_leaves_a_busy_machine_to_others(hurried: Crew):
         return ""
 
     task = eventually(left_alone, 60)
-    crew.worker("other", "--cores", "1")
-    assert crew.ended(task)["outcome"] == "success"
-    assert crew.attempts(task)[0]["worker"] == crew.registered("other")
     for each in load:
         each.kill()
+    assert crew.ended(task)["outcome"] == "success"
 
 
 def test_what_the_launcher_s_tasks_use_is_not_of_others(launcher: Launched):
