@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pymongo import monitoring
+from pymongo import MongoClient, monitoring
 
 from banyan.server.app import create_app
 
@@ -45,6 +45,7 @@ def answer(request: dict[str, Any], commands: int) -> int:
     monitoring.register(death)
     client = create_app(os.environ["BANYAN_MONGO_URI"]).test_client()
     client.get("/readyz")
+    until_nothing_is_held()
     death.left = commands
     response = client.open(
         request["path"],
@@ -54,6 +55,16 @@ def answer(request: dict[str, Any], commands: int) -> int:
     )
     death.left = None
     return int(response.status_code)
+
+
+def until_nothing_is_held() -> None:
+    """Waits for the end of what the one killed before has left open: it would be in the way."""
+    with MongoClient(os.environ["BANYAN_MONGO_URI"]) as mongo, mongo.start_session() as session:
+        guards = mongo.get_default_database("banyan")["guards"]
+        touch = {"$inc": {"version": 1}}
+        session.with_transaction(
+            lambda own: guards.update_one({"_id": "edges"}, touch, upsert=True, session=own)
+        )
 
 
 def in_its_own_process(request: dict[str, Any], commands: int) -> int | None:
