@@ -59,7 +59,8 @@ def answer(request: dict[str, Any], commands: int) -> int:
 
 def until_nothing_is_held() -> None:
     """Waits for the end of what the one killed before has left open: it would be in the way."""
-    with MongoClient(os.environ["BANYAN_MONGO_URI"]) as mongo, mongo.start_session() as session:
+    mongo: MongoClient[dict[str, Any]] = MongoClient(os.environ["BANYAN_MONGO_URI"])
+    with mongo, mongo.start_session() as session:
         guards = mongo.get_default_database("banyan")["guards"]
         touch = {"$inc": {"version": 1}}
         session.with_transaction(
