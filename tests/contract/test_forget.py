@@ -214,7 +214,13 @@ def test_killed_before_any_command_it_leaves_all_of_a_task_or_a_note_of_the_rest
     tasks = [ended(play, player) for _ in range(COMMANDS_MAX)]
     token = play.server.provider.token
     requests = [
-        {"method": "POST", "path": f"/tasks/{task}/forget", "body": {}, "token": token}
+        {
+            "method": "POST",
+            "path": f"/tasks/{task}/forget",
+            "body": {},
+            "token": token,
+            "alone": True,
+        }
         for task in tasks
     ]
     (tmp_path / "requests").write_text("\n".join(map(json.dumps, requests)))
