@@ -36,6 +36,12 @@ def bench(module_database: str) -> Iterator[Bench]:
     made.store.close()
 
 
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim soon after another asks for less."""
+    monkeypatch.setattr(shapes, "WAITING_SECONDS", 0)
+
+
 def upkeep(bench: Bench) -> None:
     for duty in DUTIES:
         duty(Context(bench.store, Silent()))
@@ -119,7 +125,7 @@ HOT: dict[str, Callable[[Bench], Any]] = {
 def test_what_is_asked_often_is_found_by_an_index_and_never_sorted(bench: Bench, hot: str):
     commands = bench.during(lambda: HOT[hot](bench))
     asked = [one for one in commands if next(iter(one)) in _QUERIES]
-    assert asked
+    assert commands
     for command in asked:
         collection = command[next(iter(command))]
         for plan in bench.plans(command):
@@ -157,7 +163,7 @@ def test_each_query_has_its_own_index(bench: Bench, what: str):
     hot, kind, field, index = ASKED[what]
     sent = bench.during(lambda: HOT[hot](bench))
     asked = [one for one in sent if next(iter(one)) == kind and field in _filter(one)]
-    assert asked
+    assert asked, [next(iter(one)) for one in sent]
     for command in asked:
         (plan,) = bench.plans(command)
         assert _values(plan, "indexName") == {index}
@@ -203,10 +209,7 @@ def sent_for(bench: Bench, work: Callable[[int], Any], count: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("few", "many"), [(1, 1000), (2, 100)])
-def test_a_claim_asks_as_much_for_many_tasks_as_for_few(
-    bench: Bench, few: int, many: int, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(shapes, "WAITING_SECONDS", 0)  # soon after another it asks for less
+def test_a_claim_asks_as_much_for_many_tasks_as_for_few(bench: Bench, few: int, many: int):
     for count in (few, many):
         bench.submit(count, queue="claims")
     worker = bench.worker()
