@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from bson import ObjectId
 from bson.codec_options import CodecOptions
-from pymongo import MongoClient, ReadPreference
+from pymongo import MongoClient, ReadPreference, timeout
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.database import Database
@@ -38,6 +38,8 @@ _SELECTION_TIMEOUT_MILLISECONDS = 4_000
 # A member that stands still is noticed after a heartbeat and the time to connect, not 14 s.
 _HEARTBEAT_MILLISECONDS = 2_000
 _SOCKET_TIMEOUT_MILLISECONDS = 30_000
+# Longer than an election takes; who is in somebody's way for so long is told to ask again.
+TRANSACTION_SECONDS_MAX = 20.0
 
 
 class Store:
@@ -76,8 +78,11 @@ class Store:
         return self.database[collection]
 
     def transaction(self, work: Callable[[ClientSession], T]) -> T:
-        """Run `work` in one transaction; it is run again where another write came between."""
-        with self.client.start_session() as session:
+        """Run `work` in one transaction; it is run again where another write came between.
+
+        Errors: an ExecutionTimeout where something came between for TRANSACTION_SECONDS_MAX.
+        """
+        with timeout(TRANSACTION_SECONDS_MAX), self.client.start_session() as session:
             return session.with_transaction(
                 work, read_concern=ReadConcern("snapshot"), write_concern=MAJORITY
             )

@@ -8,7 +8,6 @@ What the worker has heard already it names by `If-None-Match`, the ETag of that 
 
 import hashlib
 from collections.abc import Iterable
-from datetime import timedelta
 from typing import Any
 
 from bson import ObjectId
@@ -20,13 +19,11 @@ from banyan.server.calls import Answer, Call
 from banyan.server.render import dumps
 from banyan.server.schemas import workers as schemas
 from banyan.server.store import tasks, workers
-from banyan.server.store.mongo import Document, now
+from banyan.server.store.mongo import Document
+from banyan.server.unheard import UNHEARD
 from banyan.server.verbs.leases import renewed
 from banyan.server.verbs.release import give_back
 
-# The worker hears of what it claimed after the claim was written: so long it may not
-# know yet. What it still does not know of then, it will never start.
-UNHEARD_OF = timedelta(seconds=10)
 _NOTHING_WANTED: Document = {"number": 0, "attempts": []}
 
 
@@ -40,7 +37,6 @@ def beat(call: Call) -> Answer:
     # that arrives a second time, or after the next one has taken over, says nothing of that kind.
     number = body.get("takes_over")
     takes_over = number is not None and workers.take_over(call.store, call.item_id, number)
-    unheard_of = timedelta(0) if takes_over else UNHEARD_OF
     held = tasks.held_by(call.store, [call.item_id])
     wanted = worker.get("wanted", _NOTHING_WANTED)
     if body.get("wanted_number") == wanted["number"]:
@@ -52,7 +48,7 @@ def beat(call: Call) -> Answer:
             for task in held
             if task["state"] == State.PENDING_CANCELLATION
         ],
-        "lost": _reconcile(call, held, body["attempts"], unheard_of) if "attempts" in body else [],
+        "lost": _reconcile(call, held, body["attempts"], takes_over) if "attempts" in body else [],
         "wanted": wanted,
     }
     etag = hashlib.sha1(dumps(orders), usedforsecurity=False).hexdigest()
@@ -67,17 +63,13 @@ def beat(call: Call) -> Answer:
 
 
 def _reconcile(
-    call: Call, held: Iterable[Document], known: list[ObjectId], unheard_of: timedelta
+    call: Call, held: Iterable[Document], known: list[ObjectId], takes_over: bool
 ) -> list[Any]:
     """What the worker thinks it holds and does not; and the other way round, give it back."""
     by_attempt = {task["holder"]["attempt"]: task for task in held}
     unknown = by_attempt.keys() - set(known)
-    time = now()
-    stale = [
-        by_attempt[one]
-        for one in unknown
-        if time - by_attempt[one]["holder"]["claimed"] >= unheard_of
-    ]
-    if stale:
+    lacked = unknown if takes_over else UNHEARD.lacked(unknown, known)
+    if lacked:
+        stale = [by_attempt[one] for one in lacked]
         give_back(call.context, stale, "its worker does not know of it")
     return [one for one in known if one not in by_attempt]
