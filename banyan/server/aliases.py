@@ -4,7 +4,7 @@ Asked for by name in a projection, or one by one as `/tasks/<id>/<name>`. Whatev
 in the attempt's record is fetched for a whole page at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flask import current_app
@@ -30,7 +30,13 @@ def stored_fields(resource: str, fields: Sequence[str]) -> list[str]:
     needed = dict.fromkeys(_stored(known[name]["target"]) if name in known else name
                            for name in fields)  # fmt: skip
     # MongoDB refuses a field together with a part of it; the whole holds the part.
-    return [path for path in needed if not any(path.startswith(f"{other}.") for other in needed)]
+    return [path for path in needed if "." not in path or needed.keys().isdisjoint(_around(path))]
+
+
+def _around(path: str) -> Iterator[str]:
+    """`a` and `a.b` for `a.b.c`."""
+    while path := path.rpartition(".")[0]:
+        yield path
 
 
 def _stored(target: str) -> str:
