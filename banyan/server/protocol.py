@@ -1,4 +1,4 @@
-"""HTTP as uvicorn parses it, with what it lacks: bounds on headers, and errors as JSON.
+"""HTTP as uvicorn parses it, with what it lacks: bounds on headers, errors as JSON, one write.
 
 Handed to uvicorn by `banyan.server.serve`.
 """
@@ -6,13 +6,37 @@ Handed to uvicorn by `banyan.server.serve`.
 import asyncio
 import json
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from banyan.errors import BanyanError
 
 HEADER_SECONDS_MAX = 20.0
 HEADER_BYTES_MAX = 64 * 1024
 _BETWEEN_BYTES = len(": \r\n")
+
+
+class Joining:
+    """The transport of one answer, whose head waits for its body: a write less.
+
+    In a process where threads calculate, the loop may have to wait after each for its turn.
+    """
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
+        self._transport = transport
+        self._cycle = cycle
+        self._head: bytes | None = None
+        self.close = transport.close
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Hold the head of the answer, and send it with what comes after it."""
+        if not self._cycle.response_started:  # 100 Continue
+            self._transport.write(data)
+        elif self._head is None:
+            self._head = data
+        else:
+            self._transport.write(self._head + data)
+            self._head = b""
 
 
 class Protocol(HttpToolsProtocol):
@@ -61,6 +85,10 @@ class Protocol(HttpToolsProtocol):
         self._in_headers = False
         self._stop_timer()
         super().on_headers_complete()
+        if self.scope["method"] != "HEAD":  # whose answer is a head and no more
+            self.cycle.transport = Joining(  # type: ignore[assignment]  # as much as is used of it
+                self.transport, self.cycle
+            )
 
     def send_400_response(self, msg: str) -> None:
         """What can't be parsed as HTTP gets the one error shape too."""

@@ -45,6 +45,34 @@ def error(answer: bytes) -> dict[str, Any]:
     return found
 
 
+# --- How it is sent --------------------------------------------------------------------
+
+
+def test_an_answer_comes_in_one_piece(server: Served) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        for _ in range(20):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            head, body = head_and_body(connection.recv(65536))
+            assert f"content-length: {len(body)}" in head
+
+
+def test_a_client_that_asks_whether_to_go_on_is_told_so_first(server: Served) -> None:
+    asked = b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        connection.sendall(asked)
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"abc")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_the_answer_to_head_is_a_head(server: Served) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), 10) as connection:
+        connection.sendall(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
+        head, body = head_and_body(connection.recv(65536))
+        assert head.startswith("http/1.1 200")
+        assert body == b""
+
+
 # --- What the application is given -----------------------------------------------------
 
 
