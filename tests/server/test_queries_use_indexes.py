@@ -208,7 +208,7 @@ def sent_for(bench: Bench, work: Callable[[int], Any], count: int) -> list[str]:
     return [one for one in told if not one.endswith(" tokens")]
 
 
-@pytest.mark.parametrize(("few", "many"), [(1, 1000), (2, 100)])
+@pytest.mark.parametrize(("few", "many"), [(2, 1000), (3, 100)])
 def test_a_claim_asks_as_much_for_many_tasks_as_for_few(bench: Bench, few: int, many: int):
     for count in (few, many):
         bench.submit(count, queue="claims")
@@ -219,6 +219,15 @@ def test_a_claim_asks_as_much_for_many_tasks_as_for_few(bench: Bench, few: int, 
 
     sent = [sent_for(bench, claim, count) for count in (few, many)]
     assert sent[0] == sent[1]
+
+
+def test_a_claim_of_one_task_asks_for_less(bench: Bench):
+    bench.submit(3, queue="single")
+    worker = bench.worker()
+    one, two = (
+        sent_for(bench, lambda n: bench.claim(worker, n, queues=["single"]), n) for n in (1, 2)
+    )
+    assert len(one) < len(two)
 
 
 @pytest.mark.parametrize(("few", "many"), [(1, 1000), (2, 100)])

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from bson import ObjectId
-from pymongo import UpdateOne
+from pymongo import ReturnDocument, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.errors import BulkWriteError
 
@@ -60,6 +60,13 @@ def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:
     return written
 
 
+def apply_one(store: Store, change: Change) -> Document | None:
+    """As `apply`, of one change: the whole task as it is then, or None where it lost a race."""
+    update = _update(change, {**change.set, "_etag": new_etag(), "_updated": now()})
+    query = {"_id": change.task_id, **change.expected}
+    return store["tasks"].find_one_and_update(query, update, return_document=ReturnDocument.AFTER)
+
+
 def write(store: Store, changes: Sequence[Change], session: ClientSession) -> list[Document]:
     """Write changes of tasks that this transaction has seen to be as they are expected."""
     written = [{**change.set, "_etag": new_etag(), "_updated": now()} for change in changes]
@@ -70,10 +77,12 @@ def write(store: Store, changes: Sequence[Change], session: ClientSession) -> li
 
 
 def _guarded(change: Change, fields: Document, upsert: bool = True) -> UpdateOne:
-    update: dict[str, Any] = {"$set": fields}
-    if change.unset:
-        update["$unset"] = dict.fromkeys(change.unset, "")
-    return UpdateOne({"_id": change.task_id, **change.expected}, update, upsert=upsert)
+    query = {"_id": change.task_id, **change.expected}
+    return UpdateOne(query, _update(change, fields), upsert=upsert)
+
+
+def _update(change: Change, fields: Document) -> Document:
+    return {"$set": fields, **({"$unset": dict.fromkeys(change.unset, "")} if change.unset else {})}
 
 
 def states(store: Store, task_ids: Iterable[ObjectId]) -> dict[ObjectId, str]:

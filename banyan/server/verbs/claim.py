@@ -23,7 +23,7 @@ from banyan.server.calls import Call
 from banyan.server.picked import PICKED
 from banyan.server.shapes import SHAPES
 from banyan.server.store import attempts, batches, claims, tasks
-from banyan.server.store.mongo import Document, now
+from banyan.server.store.mongo import Document, Store, now
 from banyan.server.verbs.leases import renewed
 
 TASKS_DEFAULT = 1
@@ -118,7 +118,7 @@ def _take(
     """Write the claims; returns the tasks that were won, as they are now."""
     changes = [one for one in decisions if isinstance(one, lifecycle.Change)]
     try:
-        written = batches.apply(call.store, changes).written
+        written = _written(call.store, changes)
     except Exception:  # others may have looked past them, and wait
         represent.announce_available(call.context, [one.task_id for one in changes])
         raise
@@ -127,6 +127,13 @@ def _take(
     taken = [{**by_id[c.task_id], **w} for c, w in zip(changes, written, strict=True) if w]
     represent.announce(call.context, taken)
     return taken
+
+
+def _written(store: Store, changes: Sequence[lifecycle.Change]) -> Sequence[Document | None]:
+    """Of one change the whole task, which spares `_whole` a look."""
+    if len(changes) == 1:
+        return [tasks.apply_one(store, changes[0])]
+    return batches.apply(store, changes).written
 
 
 def claimed_before(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Document] | None:
@@ -309,12 +316,13 @@ def _candidate(task: Document) -> Candidate:
 
 def _whole(call: Call, won: Sequence[Document]) -> list[Document]:
     """The won tasks with all that their worker needs to run them, in the order of claiming."""
-    found = tasks.find(call.store, [task["_id"] for task in won]) if won else {}
+    parts = [task["_id"] for task in won if "command" not in task]
+    found = tasks.find(call.store, parts) if parts else {}
+    whole = [found.get(task["_id"], {}) if "command" not in task else task for task in won]
     return [
-        found[task["_id"]]
-        for task in won
-        if task["_id"] in found
-        and found[task["_id"]].get("holder", {}).get("attempt") == task["attempt_id"]
+        one
+        for one, task in zip(whole, won, strict=True)
+        if one.get("holder", {}).get("attempt") == task["attempt_id"]
     ]
 
 
