@@ -66,22 +66,19 @@ class _Waiting:
         self._tell(len(self.ended))
 
     def stay(self, piece: Sequence[str]) -> None:
-        """Holds until every task of the piece has ended."""
-        while open_ids := [id for id in piece if id not in self.ended]:
-            self._until_none_is_open(open_ids)
-            self.look(open_ids)  # how they ended; one may have been given another attempt
+        """Holds until every task of the piece has ended.
 
-    def _until_none_is_open(self, ids: Sequence[str]) -> None:
-        # The question stays the same while tasks end, so that its ETag means something.
+        Asks for those that have: a task that starts changes nothing in the answer.
+        """
         held = Held(self._transport, "/tasks")
-        params = _query({"_id": {"$in": list(ids)}, "state": {"$nin": _ENDED}}, len(ids))
-        ended_before = len(self.ended)
-        still_open = len(ids)
-        while still_open:
+        params = _query({"_id": {"$in": list(piece)}, "state": {"$in": _ENDED}}, len(piece))
+        while any(id not in self.ended for id in piece):
             answer = held.next(params, self._seconds_left())
-            if answer is not None:
-                still_open = len(answer.body["_items"])
-                self._tell(ended_before + len(ids) - still_open)
+            if answer is None:  # for long: one of them may be there no more
+                self.look([id for id in piece if id not in self.ended])
+                continue
+            self.ended.update({task["_id"]: task for task in answer.body["_items"]})
+            self._tell(len(self.ended))
 
     def _seconds_left(self) -> float:
         if self._deadline is None:

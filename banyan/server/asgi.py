@@ -8,7 +8,7 @@ a claim must not be made for nobody.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,6 +37,7 @@ _PREFER_WAIT = re.compile(
     r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,9})?)"?\s*(?=$|[,;])', re.IGNORECASE
 )
 _COALESCE_SECONDS = 0.1  # a collection may change a thousand times a second
+_TOPICS_FEW = 8
 
 
 class Application:
@@ -94,7 +95,7 @@ class Application:
         """Wait and ask again, until there is an answer that names no topics, or time is up."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.wait_seconds
-        pause = 0.0 if all(map(_is_narrow, waiter.topics)) else _COALESCE_SECONDS
+        pause = 0.0 if _are_narrow(waiter.topics) else _COALESCE_SECONDS
         rested = loop.time()
         while await waiter.wait(deadline - loop.time()):
             await asyncio.sleep(min(rested, deadline) - loop.time())
@@ -132,9 +133,10 @@ def _topics(answer: Answer) -> list[str]:
     return []
 
 
-def _is_narrow(topic: str) -> bool:
-    """Whether a signal for it most likely means an answer, and so needs no pause."""
-    return ":" in topic or topic in TURN_TOPICS
+def _are_narrow(topics: Sequence[str]) -> bool:
+    """Whether a signal for them most likely means an answer, and so needs no pause."""
+    few = len(topics) <= _TOPICS_FEW
+    return few and all(":" in topic or topic in TURN_TOPICS for topic in topics)
 
 
 async def _until_gone(receive: Receive, waiter: Waiter) -> None:

@@ -19,6 +19,7 @@ from banyan.server.auth import scope
 from banyan.server.store.mongo import Document, Store
 
 _MAJORITY = ReadConcern("majority")
+_TOPICS_MAX = 1_000  # who names more tasks than that is woken by any
 _ALWAYS = ("_id", "_created", "_updated", "_etag")
 
 
@@ -38,6 +39,9 @@ class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
         )
         req.page, req.max_results = page, size
         where = queries.parse_where(request.args.get("where"), schema)
+        named = queries.named_ids(where)
+        if resource == "tasks" and named is not None and len(named) <= _TOPICS_MAX:
+            g.wait_for = [f"task:{task_id}" for task_id in named]
         limits = scope(g.caller, resource)
         query = {"$and": [limits, where]} if limits and where else limits or where
         fields = self._fields(resource)

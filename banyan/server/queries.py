@@ -39,6 +39,14 @@ def parse_where(text: str | None, schema: Schema) -> dict[str, Any]:
     return _query(query, {**schema, **AUTOMATIC})
 
 
+def named_ids(where: Mapping[str, Any]) -> list[ObjectId] | None:
+    """The only items that a parsed filter may match; None where it names none, or not plainly."""
+    named = where.get("_id")
+    listed = isinstance(named, dict) and named.keys() == {"$in"}
+    ids: list[Any] = where["_id"]["$in"] if listed else [named]
+    return ids if ids and all(isinstance(one, ObjectId) for one in ids) else None
+
+
 def _json(text: str, name: str) -> Any:
     try:
         value = orjson.loads(text)

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 import requests
+from bson import ObjectId
+from pymongo import MongoClient
 
+from banyan.client import holding
 from banyan.client.api import Client
 from banyan.client.ids import new_id
 from banyan.errors import BanyanError
@@ -82,6 +85,22 @@ def test_wait_ends_as_soon_as_the_last_one_has(client: Client) -> None:
     timer = threading.Timer(0.3, client.release, [ids])
     timer.start()
     assert len(client.wait(ids, timeout_seconds=20)) == 250
+    timer.join()
+
+
+def test_wait_does_not_wait_for_what_is_no_longer_there(
+    client: Client, module_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "HOLD_SECONDS", 1.0)
+    task = client.submit({"command": "true"}, hold=True)["_id"]
+
+    def vanish() -> None:  # forgotten, with whatever had become of it
+        with MongoClient[Any](module_database) as mongo:
+            mongo.get_default_database()["tasks"].delete_one({"_id": ObjectId(task)})
+
+    timer = threading.Timer(0.3, vanish)
+    timer.start()
+    assert refused(lambda: client.wait([task], timeout_seconds=60)).word == "not_found"
     timer.join()
 
 
