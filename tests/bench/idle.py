@@ -9,7 +9,7 @@ from tests.bench.stack import Stack, stack
 
 _MEBIBYTE = 1 << 20
 _SETTLE_SECONDS = 2.0
-# As long as a held request lasts, so that each worker asks as often as it ever does.
+# As long as a beat is held, so that each worker beats as often as it ever does.
 _SECONDS = 15.0
 
 

@@ -15,6 +15,7 @@ from tests.bench.waiting import ended
 
 WORKERS = 100
 BATCH = 16  # tasks that a simulated worker claims at a time
+BATCH_OF_SHORT = 256  # as many as a real one does whose tasks are over in no time
 BEAT_SECONDS = 5.0  # a worker beats every 15 s; more often, so that there is something to count
 NOTHING = {"command": ["/bin/true"], "state": "available"}
 
@@ -53,28 +54,29 @@ def go(process: "subprocess.Popen[str]") -> dict[str, Any]:
 def w5(count: int, workers: int = WORKERS) -> list[Figure]:
     """Simulated workers drain `count` no-op tasks."""
     figures = []
-    for server_processes in (1, 2):
-        figures += _drained(count, workers, server_processes)
+    for server_processes, batch in ((1, BATCH), (2, BATCH), (2, BATCH_OF_SHORT)):
+        figures += _drained(count, workers, server_processes, batch)
     return figures
 
 
-def _drained(count: int, workers: int, server_processes: int) -> list[Figure]:
+def _drained(count: int, workers: int, server_processes: int, batch: int) -> list[Figure]:
     with stack("--no-worker", "--processes", str(server_processes)) as up:
         for _ in range(0, count, 1000):
             up.provider.post("tasks", [NOTHING] * 1000)
-        order = {"mode": "drain", "tasks": count, "beat_seconds": BEAT_SECONDS}
+        order = {"mode": "drain", "tasks": count, "beat_seconds": BEAT_SECONDS, "batch": batch}
         with swarm(up, workers=workers, **order) as process:
             cpu = Cpu(up)
             found = go(process)
             used = cpu.milliseconds(count)
         lost = count - ended(up)
-    return list(_figures(found, used, server_processes, lost))
+    name = f"W5, {server_processes} server process{'es' * (server_processes > 1)}"
+    name += f", claims of {batch}"
+    return list(_figures(name, found, used, server_processes, lost))
 
 
 def _figures(
-    found: dict[str, Any], used: dict[str, float], server_processes: int, lost: int
+    name: str, found: dict[str, Any], used: dict[str, float], server_processes: int, lost: int
 ) -> Iterator[Figure]:
-    name = f"W5, {server_processes} server process{'es' * (server_processes > 1)}"
     aimed = {"least": 4000} if server_processes == 2 else {}
     yield Figure(name, found["ended"] / found["seconds"], "tasks/s", **aimed)
     for what in ("claim", "beat", "end"):

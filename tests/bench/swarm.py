@@ -21,8 +21,9 @@ import uvloop
 from tests.bench.figures import percentile
 from tests.bench.wire import Wire
 
-LEASE_PARTS = 4  # a beat and a held claim last a quarter of the lease, as a worker has it
-_HOLD_SECONDS_MAX = 15.0
+# As a worker holds them: parts of the lease, and at the most so many seconds.
+BEAT_PART, BEAT_SECONDS_MAX = 1 / 4, 15.0
+CLAIM_PART, CLAIM_SECONDS_MAX = 5 / 6, 50.0
 
 
 class Swarm:
@@ -111,25 +112,24 @@ class Worker:
     def _path(self, verb: str) -> str:
         return f"/workers/{self._id}/{verb}"
 
-    def _hold_seconds(self) -> float:
-        return min(_HOLD_SECONDS_MAX, self._lease_seconds / LEASE_PARTS)
-
     async def idle_claims(self) -> None:
-        """A claim that is held, and a look at what others could give away, again and again."""
-        body = self._claim()
-        hold = 0.0
+        """A held claim, again and again; thousands of workers are at different places in it."""
+        hold = min(CLAIM_SECONDS_MAX, self._lease_seconds * CLAIM_PART)
+        seconds = random.uniform(0, hold)
         while True:
-            asked = self._work.ask("POST", "/tasks/claim", body, hold)
+            asked = self._work.ask("POST", "/tasks/claim", self._claim() | {"steal": True}, seconds)
             await self._swarm.timed("claim", asked)
-            await self._swarm.timed("steal", self._work.ask("POST", "/tasks/steal", body))
-            hold = self._hold_seconds()
+            seconds = hold
 
     async def idle_beats(self) -> None:
         """Held beats."""
+        hold = min(BEAT_SECONDS_MAX, self._lease_seconds * BEAT_PART)
+        seconds = random.uniform(0, hold)
         while True:
             body = {"used": {"cores": 0.0, "memory_bytes": 60 << 20}}
-            asked = self._beats.ask("POST", self._path("beat"), body, self._hold_seconds())
+            asked = self._beats.ask("POST", self._path("beat"), body, seconds)
             await self._swarm.timed("beat", asked)
+            seconds = hold
 
 
 def end_of(item: dict[str, Any]) -> dict[str, Any]:

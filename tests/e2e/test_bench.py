@@ -26,10 +26,10 @@ def test_the_quick_form_measures_many_workers(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     (results,) = tmp_path.glob("*.json")
     measured = json.loads(results.read_text())["figures"]
-    for servers in ("1 server process", "2 server processes"):
-        assert measured[f"W5, {servers}"]["value"] > 0
-        assert measured[f"W5, {servers}, server"]["value"] > 0
-        assert measured[f"W5, {servers}, errors and tasks lost"]["value"] == 0
+    for how in ("1 server process, claims of 16", "2 server processes, claims of 256"):
+        assert measured[f"W5, {how}"]["value"] > 0
+        assert measured[f"W5, {how}, server"]["value"] > 0
+        assert measured[f"W5, {how}, errors and tasks lost"]["value"] == 0
     assert all(f"| {what} |" in ran.stdout for what in measured)
     assert ran.stdout.strip() in written.read_text()
     assert "old" not in written.read_text()
