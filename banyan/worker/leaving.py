@@ -42,8 +42,12 @@ class Leaving:
         courier: Courier,
         timers: Timers,
         note_drain: Callable[[], None],
+        forget_identity: Callable[[], None],
     ) -> None:
-        """shutdown_seconds: what tasks get to end in; note_drain: tells the next agent here."""
+        """shutdown_seconds: what tasks get to end in.
+
+        note_drain, forget_identity: what the next agent here finds.
+        """
         self.mode = Mode.ACTIVE
         self.failure: BanyanError | None = None  # why it cannot go on
         self._shutdown_seconds = shutdown_seconds
@@ -51,6 +55,7 @@ class Leaving:
         self._courier = courier
         self._timers = timers
         self._note_drain = note_drain
+        self._forget_identity = forget_identity
         self._signals = 0
 
     @property
@@ -112,7 +117,8 @@ class Leaving:
         ending = self.mode in (Mode.DRAINING, Mode.ENDING)
         if not ending or self._holding.busy or releases:
             return
-        if not registration:
+        if not registration:  # of the last one, whose lease has lapsed, nothing is left to end
+            self._forget_identity()
             self.mode = Mode.OVER
             return
         self.mode = Mode.LEAVING

@@ -198,6 +198,18 @@ def test_a_server_that_stays_away_ends_the_tasks_and_the_worker_comes_back(
     assert crew.statuses(task) == ["lost", "success"]
 
 
+def test_who_leaves_without_a_registration_leaves_nothing_behind(crew: Crew):
+    killed = crew.worker("one")
+    crew.registered("one")
+    killed.signal(signal.SIGKILL)
+    crew.url = "http://127.0.0.1:1"  # nobody is there
+    worker = crew.worker("one")
+    eventually(lambda: "no server answers" in worker.stderr)
+    worker.signal(signal.SIGTERM)
+    worker.wait(20)
+    crew.nothing_left_in("one")
+
+
 def programs(pids: list[int]) -> list[str]:
     """What these processes are at the moment."""
     try:
