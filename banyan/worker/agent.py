@@ -67,12 +67,7 @@ class Agent:
         self._registration: Registration | None = None
         self._workers: set[str] = set()  # all that this state directory may have tasks of
         self._leaving = Leaving(
-            options.shutdown_seconds,
-            self._holding,
-            self._courier,
-            self._timers,
-            state.note_drain,
-            state.forget_identity,
+            options.shutdown_seconds, self._holding, self._courier, self._timers, state
         )
         self._limits = Limits(options, self._timers)
         self._releases = 0  # under way

@@ -6,12 +6,12 @@ still the server's business.
 
 import enum
 import logging
-from collections.abc import Callable
 
 from banyan.errors import BanyanError
 from banyan.worker.courier import Courier, Errand
 from banyan.worker.holding import Holding
 from banyan.worker.registration import Registration
+from banyan.worker.state import StateDirectory
 from banyan.worker.timers import Timers, now
 
 GIVE_UP = "give up"  # of the timers
@@ -41,21 +41,16 @@ class Leaving:
         holding: Holding,
         courier: Courier,
         timers: Timers,
-        note_drain: Callable[[], None],
-        forget_identity: Callable[[], None],
+        state: StateDirectory,
     ) -> None:
-        """shutdown_seconds: what tasks get to end in.
-
-        note_drain, forget_identity: what the next agent here finds.
-        """
+        """shutdown_seconds: what tasks get to end in; state: what the next agent here finds."""
         self.mode = Mode.ACTIVE
         self.failure: BanyanError | None = None  # why it cannot go on
         self._shutdown_seconds = shutdown_seconds
         self._holding = holding
         self._courier = courier
         self._timers = timers
-        self._note_drain = note_drain
-        self._forget_identity = forget_identity
+        self._state = state
         self._signals = 0
 
     @property
@@ -93,7 +88,7 @@ class Leaving:
         """Takes nothing new, and leaves when what runs has ended."""
         self.mode = Mode.DRAINING
         if registration and self._holding.busy:
-            self._note_drain()
+            self._state.note_drain()
             self._courier.send(Errand("drain", "POST", f"/workers/{registration.worker}/drain"))
 
     def end_tasks(self) -> None:
@@ -118,7 +113,7 @@ class Leaving:
         if not ending or self._holding.busy or releases:
             return
         if not registration:  # of the last one, whose lease has lapsed, nothing is left to end
-            self._forget_identity()
+            self._state.forget_identity()
             self.mode = Mode.OVER
             return
         self.mode = Mode.LEAVING
