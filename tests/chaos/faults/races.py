@@ -14,6 +14,7 @@ import requests
 
 from tests.chaos.faults.fault import Fault, Heal, Strike
 from tests.chaos.stage import KNOBS, Stage
+from tests.harness import eventually
 
 _LAST = 60
 _BETWEEN_SECONDS = 0.1
@@ -82,11 +83,24 @@ def give_priority(stage: Stage, chance: Random, tasks: list[str]) -> None:
 
 def remove_worker(stage: Stage, chance: Random) -> None:
     """An operator removes a worker that is at work; it is told, and ends; another is started."""
-    found = stage.provider.get("workers", where='{"mode":"active"}').json()["_items"]
+    active = '{"mode":"active"}'
+    found = _heard(lambda: stage.provider.get("workers", where=active)).get("_items", [])
     if found:
         worker = chance.choice(found)
         stage.admitted.append((worker["host"], time.time(), time.time() + KNOBS["LEASE_SECONDS"]))
-        stage.operator.delete(f"workers/{worker['_id']}")
+        _heard(lambda: stage.operator.delete(f"workers/{worker['_id']}"))
+
+
+def _heard(ask: Callable[[], requests.Response]) -> Any:
+    """The answer, asked for again where another fault stands in the way: a server is soon back."""
+
+    def probe() -> list[requests.Response]:
+        with contextlib.suppress(requests.ConnectionError):
+            return [answer for answer in [ask()] if answer.status_code < 500]
+        return []
+
+    (answer,) = eventually(probe, 10.0, every_seconds=0.5)
+    return answer.json() if answer.content else {}
 
 
 FAULTS = [
