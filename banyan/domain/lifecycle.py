@@ -158,7 +158,9 @@ def claim(task: Task, holder: Mapping[str, Any], attempt: Mapping[str, Any]) -> 
         "attempt_count": attempt_count,
         "time_available": task.get("available_since"),
     }
-    return Change(task["_id"], {"state": state}, fields, ("wake_at",), holder["attempt"], record)
+    # The count was read: since then the task may have been claimed, and given back.
+    expected = {"state": state, "attempt_count": attempt_count - 1}
+    return Change(task["_id"], expected, fields, ("wake_at",), holder["attempt"], record)
 
 
 def finish(task: Task, target: State, end: Mapping[str, Any], now: datetime) -> Decision:

@@ -273,6 +273,8 @@ class Agent:
     def _reported(self, event: mailbox.Reported) -> None:
         for attempt in event.attempts:
             self._holding.reported(attempt)
+        if self._registration:
+            self._registration.reported()
 
     def _shipped(self, event: mailbox.Shipped) -> None:
         self._holding.shipped(event.attempt, event.position, event.offset)

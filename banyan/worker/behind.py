@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from banyan.worker.ahead import WINDOW_SECONDS
 
-DEPTH = 4  # behind one attempt: as much as runs while the agent looks away for some milliseconds
+DEPTH = 16  # behind one attempt: as much as runs while the agent looks away for some milliseconds
 
 
 class Waiting(NamedTuple):

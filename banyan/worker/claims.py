@@ -16,6 +16,7 @@ from typing import Any
 
 from banyan.domain.resources import Capacity
 from banyan.errors import BanyanError
+from banyan.worker.ahead import WINDOW_SECONDS
 from banyan.worker.connection import Connection
 from banyan.worker.leases import trusted_until
 from banyan.worker.mailbox import Claimed, LeaseLost, Mailbox, Removed
@@ -24,7 +25,8 @@ from banyan.worker.timers import now
 _HOLD_SECONDS_MAX = 50.0  # each time a claim is sent again costs the server, for every idle worker
 _ANSWER_SECONDS = 10.0  # beyond that
 _TASKS_MAX = 256
-_START_SECONDS = 0.01
+_SHORT_EACH = 4  # so many a core have ended within a quarter of a second
+_REST_SECONDS = 0.05
 _SETTLED_SECONDS = 0.02  # short tasks come and go: so long a held claim may be out of date
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -94,7 +96,15 @@ class Claims(threading.Thread):
         self._out_of_date_since: float | None = None  # the held claim
         self._plenty = True  # the last claim brought all that it asked for
         self._brought = 0  # answers that brought tasks
+        self._reported = False  # since the last answer
+        self._claim_id = ""  # of the last claim, until the loop knows what it has brought
+        self._answered = False
         self._stopped = False
+
+    @property
+    def unanswered(self) -> list[str]:
+        """The claim_id of a claim of whose tasks the loop may not have heard; for any thread."""
+        return [self._claim_id] if self._claim_id else []
 
     def want(self, wish: Wish | None, heard: int) -> float | None:
         """What is to be claimed, until an answer has come; None: nothing.
@@ -105,6 +115,8 @@ class Claims(threading.Thread):
         with self._changed:
             if heard != self._brought:
                 return None
+            if self._answered:
+                self._claim_id = ""
             if wish != self._wish:
                 self._wish = wish
                 self._changed.notify()
@@ -118,6 +130,13 @@ class Claims(threading.Thread):
             self._connection.break_off()
             return None
 
+    def reported(self) -> None:
+        """Ends are recorded, so there may be more to claim."""
+        with self._changed:
+            if not self._reported:
+                self._reported = True
+                self._changed.notify()
+
     def stop(self) -> None:
         """Claims nothing more. What a claim under way has brought is found by the next beats."""
         with self._changed:
@@ -129,6 +148,8 @@ class Claims(threading.Thread):
         """The thread."""
         claim_id, pause = uuid.uuid4().hex, _FIRST_PAUSE_SECONDS
         while wish := self._next():
+            with self._changed:
+                self._claim_id, self._answered = claim_id, False
             try:
                 items = self._claim(claim_id, wish)
             except BanyanError as error:
@@ -138,22 +159,35 @@ class Claims(threading.Thread):
                 pause = self._rest(wish, pause)
                 continue
             pause = _FIRST_PAUSE_SECONDS
+            self._answered = True
             self._plenty = len(items) >= wish.max_count
             if items:
                 claim_id = uuid.uuid4().hex
+            elif wish.ahead:
+                self._want_nothing_ahead()
             if items and not self._plenty:
-                self._let_them_start()
+                self._let_them_run()
 
-    def _let_them_start(self) -> None:
-        """Nothing else waits: the next claim is not to be in the way of what this one brought."""
+    def _want_nothing_ahead(self) -> None:
+        """Until the loop says how many anew."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped, _START_SECONDS)
+            self._wish = self._wish and replace(self._wish, ahead=0)
+
+    def _let_them_run(self) -> None:
+        """Nothing else waits: the next claim is not to be in the way of what this one brought.
+
+        Short tasks will have ended by then, and what waits for them is there to be claimed.
+        """
+        with self._changed:
+            self._reported = False
+            self._changed.wait_for(lambda: self._stopped or self._reported, _REST_SECONDS)
 
     def _next(self) -> Wish | None:
         """Waits for a wish; None at the end.
 
-        Where the last claim brought less than it asked for, nothing waits: nothing is claimed
-        ahead, and what there is room for is waited for at the server.
+        Where the last claim brought less than it asked for, nothing waits: what there is room
+        for is waited for at the server, and nothing is claimed ahead that an idle worker might
+        begin at once; very short tasks excepted, of which hundreds may come at one time.
         """
         with self._changed:
             self._held = self._out_of_date_since = None
@@ -161,8 +195,10 @@ class Claims(threading.Thread):
                 self._changed.wait()
             if self._stopped or not self._wish:
                 return None
-            wish = self._wish if self._plenty else replace(self._wish, ahead=0)
-            self._held = None if wish.ahead else wish
+            wish = self._wish
+            if not self._plenty and wish.ahead < _SHORT_EACH * wish.max_count:
+                wish = replace(wish, ahead=0)
+            self._held = wish if wish.idle and not (self._plenty and wish.ahead) else None
             self._connection.allow()
             return wish
 
@@ -170,7 +206,7 @@ class Claims(threading.Thread):
         return bool(self._wish and (self._wish.idle or (self._plenty and self._wish.ahead)))
 
     def _claim(self, claim_id: str, wish: Wish) -> list[dict[str, Any]]:
-        seconds = 0.0 if wish.ahead else min(_HOLD_SECONDS_MAX, self.lease_seconds * 5 / 6)
+        seconds = self._hold_seconds(wish) if self._held else 0.0
         body = {
             "worker": self._worker,
             "claim_id": claim_id,
@@ -192,6 +228,10 @@ class Claims(threading.Thread):
                 self._brought += 1
             self._mailbox.put(Claimed(self._worker, items, trusted_until(sent, self.lease_seconds)))
         return items
+
+    def _hold_seconds(self, wish: Wish) -> float:
+        """How many tasks end here is known for the moment, and so is how many to claim ahead."""
+        return WINDOW_SECONDS if wish.ahead else min(_HOLD_SECONDS_MAX, self.lease_seconds * 5 / 6)
 
     def _rest(self, wish: Wish, pause: float) -> float:
         """Waits after trouble, unless it was our own doing; the next pause."""

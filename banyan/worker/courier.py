@@ -16,7 +16,7 @@ from banyan.worker.mailbox import Done, Mailbox
 from banyan.worker.reports import ITEMS_MAX, Part, Reports
 
 _GATHER_SECONDS = 0.004  # more comes within it when there was more than one the last time
-_PATIENCE_SECONDS = 0.05
+_PATIENCE_SECONDS = 0.03
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 

@@ -34,7 +34,7 @@ _LEASE_GRACE = 0.7  # of the time between the last trusted moment and the end of
 _PR_SET_CHILD_SUBREAPER = 36
 _LEASE = "lease"
 _TELL = "tell"
-_TELL_SECONDS = 0.004  # so long what is told gathers while others wait to start
+_TELL_SECONDS = 0.016  # so long what is told gathers while others wait to start
 
 
 class Launcher:

@@ -41,15 +41,20 @@ class Beats(threading.Thread):
         lease_seconds: float,
         mailbox: Mailbox,
         attempts: Callable[[], list[str]],
+        unanswered: Callable[[], list[str]],
         used: Callable[[], dict[str, Any]],
     ) -> None:
-        """`attempts` and `used` are asked from this thread."""
+        """Asks, from this thread.
+
+        unanswered: the claim_ids of claims that may bring more than `attempts` tells of.
+        """
         super().__init__(name="beats", daemon=True)
         self._connection = connection
         self._worker = worker
         self._lease_seconds = lease_seconds
         self._mailbox = mailbox
         self._attempts = attempts
+        self._unanswered = unanswered
         self._used = used
         self._wanted_number: int | None = None  # of what idle workers want: the last that is known
         self._next_list = 0.0  # when it says again which attempts it knows of
@@ -92,6 +97,7 @@ class Beats(threading.Thread):
         body: dict[str, Any] = {"used": self._used()}
         hold = min(_HOLD_SECONDS_MAX, self._lease_seconds / 4, seconds or 0.0)
         if seconds is None:
+            body["claims"] = self._unanswered()  # first: what it brings then is in the list
             body["attempts"] = self._attempts()
         if self._wanted_number is not None:
             body["wanted_number"] = self._wanted_number

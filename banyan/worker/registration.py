@@ -32,7 +32,15 @@ class Registration:
         """
         self.worker = worker
         self.lease_seconds = lease_seconds
-        self._beats = Beats(connect(), worker, lease_seconds, mailbox, attempts, used)
+        self._beats = Beats(
+            connect(),
+            worker,
+            lease_seconds,
+            mailbox,
+            attempts,
+            lambda: self._claims.unanswered,
+            used,
+        )
         self._claims = Claims(
             connect(), worker, lease_seconds, mailbox, left_seconds, self._beats.list_soon
         )
@@ -52,6 +60,10 @@ class Registration:
     def heard(self) -> None:
         """The tasks of one answer are taken into account."""
         self._heard += 1
+
+    def reported(self) -> None:
+        """Ends are recorded at the server."""
+        self._claims.reported()
 
     def stop(self) -> None:
         """Neither beats nor claims any more."""

@@ -40,6 +40,7 @@ def waiting(store: Store, count: int) -> list[Document]:
             "continuations": [],
             "failure_continuations": [],
             "final_continuations": [],
+            "attempt_count": 0,
             "max_attempt_count": 1,
             "max_lost_count": 3,
             "wake_at": now(),
@@ -97,6 +98,19 @@ def test_each_task_gets_its_own_fields(store: Store, count: int):
     ended = batches.apply(store, ends_of(stored(store, found))).written
     assert all(ended)
     assert {task["state"] for task in stored(store, found)} == {"terminated"}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_claim_is_lost_where_another_has_come_and_gone_since_it_looked(store: Store, count: int):
+    found = waiting(store, count)
+    assert all(batches.apply(store, claims_of(found)).written)
+    ids = [task["_id"] for task in found]
+    store["tasks"].update_many({"_id": {"$in": ids}}, {"$set": {"state": "available"}})
+    assert not any(batches.apply(store, claims_of(found)).written)
+    assert not any(tasks.apply_one(store, change) for change in claims_of(found))
+    again = claims_of(stored(store, found))
+    assert all(tasks.apply_one(store, change) for change in again)
+    assert [task["attempt_count"] for task in stored(store, found)] == [2] * count
 
 
 def test_who_lost_is_told_and_writes_nothing(store: Store):

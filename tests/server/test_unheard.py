@@ -1,10 +1,13 @@
 """What lists of attempts lack counts only when two of them lack it that are far apart."""
 
+from collections.abc import Iterator
+
 import pytest
 from bson import ObjectId
 
 from banyan.server import unheard
 from banyan.server.unheard import Unheard
+from tests.server.explained import Bench
 
 ONE, TWO = ObjectId(), ObjectId()
 
@@ -43,3 +46,25 @@ def test_what_was_lacked_is_not_remembered_for_ever(
     lists.lacked([TWO], [])
     clock[0] += 30
     assert lists.lacked([ONE, TWO], []) == {TWO}
+
+
+@pytest.fixture
+def bench(fresh_database: str) -> Iterator[Bench]:
+    made = Bench(fresh_database)
+    yield made
+    made.store.close()
+
+
+def test_what_an_unanswered_claim_may_bring_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unheard, "UNHEARD_OF_SECONDS", 0)
+    (task,), worker = bench.submit(1), bench.worker()
+    bench.claim(worker, 1, claim_id="on its way")
+
+    def state_after(**body: object) -> str:
+        bench.ask("worker", "POST", f"/workers/{worker}/beat", {"attempts": [], **body})
+        return str(bench.ask("provider", "GET", f"/tasks/{task}")["state"])
+
+    assert state_after(claims=["on its way"]) == "running"
+    assert state_after(claims=["another"]) == "available"

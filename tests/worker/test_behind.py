@@ -20,7 +20,9 @@ def test_the_shortest_line_is_the_place() -> None:
 
 
 def test_a_line_has_an_end() -> None:
-    assert behind("a" + "wxyz"[:DEPTH]).room("kind", 0) is None
+    those = "bcdefghijklmnopqrstuvwxyz"
+    assert behind("a" + those[: DEPTH - 1]).room("kind", 0) == "a"
+    assert behind("a" + those[:DEPTH]).room("kind", 0) is None
 
 
 def test_nothing_new_waits_behind_what_has_run_for_long() -> None:

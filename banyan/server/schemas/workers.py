@@ -82,6 +82,7 @@ BEAT: dict[str, Any] = {
         "maxlength": 100_000,
         "schema": {"type": "objectid", "coerce": "object_id"},
     },
+    "claims": {"type": "list", "maxlength": 100, "schema": {"type": "string", "maxlength": 200}},
     "used": _USED,
     "wanted_number": {"type": "integer", "min": 0},
     "takes_over": {"type": "integer", "min": 1},

@@ -7,10 +7,8 @@ What the worker has heard already it names by `If-None-Match`, the ETag of that 
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-from bson import ObjectId
 
 from banyan.config import knobs
 from banyan.domain.states import State
@@ -28,7 +26,10 @@ _NOTHING_WANTED: Document = {"number": 0, "attempts": []}
 
 
 def beat(call: Call) -> Answer:
-    """POST /workers/<id>/beat {"attempts": [...], "used": {...}}."""
+    """POST /workers/<id>/beat {"attempts": [...], "claims": [...], "used": {...}}.
+
+    attempts: all that the worker knows of; claims: claim_ids whose answer it may still get.
+    """
     assert call.item_id is not None  # noqa: S101 - the row has the level `item` only
     body = validation.demand(schemas.BEAT, {} if call.body is None else call.body)
     fields = {"used": body["used"]} if "used" in body else {}
@@ -48,7 +49,7 @@ def beat(call: Call) -> Answer:
             for task in held
             if task["state"] == State.PENDING_CANCELLATION
         ],
-        "lost": _reconcile(call, held, body["attempts"], takes_over) if "attempts" in body else [],
+        "lost": _reconcile(call, held, body, takes_over) if "attempts" in body else [],
         "wanted": wanted,
     }
     etag = hashlib.sha1(dumps(orders), usedforsecurity=False).hexdigest()
@@ -63,12 +64,19 @@ def beat(call: Call) -> Answer:
 
 
 def _reconcile(
-    call: Call, held: Iterable[Document], known: list[ObjectId], takes_over: bool
+    call: Call, held: Iterable[Document], body: Mapping[str, Any], takes_over: bool
 ) -> list[Any]:
     """What the worker thinks it holds and does not; and the other way round, give it back."""
+    known, unanswered = body["attempts"], body.get("claims", ())
+    listed = set(known)
     by_attempt = {task["holder"]["attempt"]: task for task in held}
-    unknown = by_attempt.keys() - set(known)
-    lacked = unknown if takes_over else UNHEARD.lacked(unknown, known)
+    heard = {
+        attempt
+        for attempt, task in by_attempt.items()
+        if attempt in listed or task["holder"].get("claim_id") in unanswered
+    }
+    unknown = by_attempt.keys() - heard
+    lacked = unknown if takes_over else UNHEARD.lacked(unknown, heard)
     if lacked:
         stale = [by_attempt[one] for one in lacked]
         give_back(call.context, stale, "its worker does not know of it")
