@@ -41,7 +41,7 @@ _PUBLIC = {"healthz", "readyz", "openapi"}
 class Silent:
     """Signals that nobody waits for: a server without the waiting layer."""
 
-    def signal(self, topic: str) -> None:
+    def signal(self, topic: str, *, urgent: bool = True) -> None:
         """Nobody listens in this process."""
 
 

@@ -14,8 +14,11 @@ from banyan.server.store.mongo import Store
 class Signals(Protocol):
     """Whoever wakes waiting requests."""
 
-    def signal(self, topic: str) -> None:
-        """Something happened that concerns this topic. Callable from any thread."""
+    def signal(self, topic: str, *, urgent: bool = True) -> None:
+        """Something happened that concerns this topic. Callable from any thread.
+
+        urgent: else it may be told a moment later, together with what comes next.
+        """
 
 
 @dataclass(frozen=True)

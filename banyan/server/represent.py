@@ -50,11 +50,13 @@ def _plain(
 def announce(context: Context, changed: Iterable[Mapping[str, Any]]) -> None:
     """Wake whoever waits for these tasks, or for work, in this very process.
 
-    The other processes hear it from the database; this way is quicker.
+    The other processes hear it from the database; this way is quicker. Most who wait for a
+    task wait for its end: its start is not urgent.
     """
     available = []
     for stored in changed:
-        context.signals.signal(f"task:{stored['_id']}")
+        starts = stored.get("state") == "running"
+        context.signals.signal(f"task:{stored['_id']}", urgent=not starts)
         if stored.get("state") == "available":
             available.append(stored["_id"])
     context.signals.signal("tasks")

@@ -15,15 +15,18 @@ the signal; until one takes it, or everybody has asked, or the turn's subject is
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple
 
 from banyan.server.memory import Memory
 
 TURN_TOPICS = frozenset({"available"})
+LATER_SECONDS = 0.03  # a short task has ended by then, and its start and end are told as one
 SETTLE_SECONDS = 0.25  # by then the watcher has seen a claim that was answered
 _ECHO_MILLISECONDS = 2000  # so long after it was said here, the watcher may say it again
 
@@ -62,18 +65,22 @@ class Hub:
         """The present moment, to be handed to `subscribe` after having looked."""
         return self._clock
 
-    def signal(self, topic: str, observed: bool = False) -> None:
+    def signal(self, topic: str, *, observed: bool = False, urgent: bool = True) -> None:
         """Something about this topic has changed. Cheap, and safe from any thread.
 
         topic:    of a turn it may name its subject, `available:<task id>`; a turn without
                   one is left to the watcher while there is one.
         observed: said by the watcher, who also sees what this process has signalled.
+        urgent:   else who waits for it hears of it a moment later, with what comes by then.
         """
         kind, _, subject = topic.partition(":")
         with self._lock:
             self._clock += 1
             if kind not in TURN_TOPICS:
                 self._signalled[topic] = self._clock
+                if not urgent:
+                    self._arrives_later(topic)
+                    return
                 self._arrived.add(topic)
             elif observed and _milliseconds() - self._announced.pop(subject) < _ECHO_MILLISECONDS:
                 return
@@ -115,6 +122,17 @@ class Hub:
             for waiter in list(waiters):
                 waiter.cancel()
 
+    def _arrives_later(self, topic: str) -> None:
+        if topic in self._waiters and self._loop is not None:
+            arrives = partial(self._arrives, topic, self._clock)
+            self._loop.call_soon_threadsafe(self._loop.call_later, LATER_SECONDS, arrives)
+
+    def _arrives(self, topic: str, moment: float = math.inf) -> None:
+        """Wake who waits for the topic, and has not looked since that moment."""
+        for waiter in self._waiters.get(topic, ()):
+            if waiter.asked < moment:
+                waiter.wake()
+
     def _call_loop(self) -> None:
         """Have the loop look at what arrived; once for all that arrives until it does."""
         if not self._waiters or self._loop is None:
@@ -132,9 +150,8 @@ class Hub:
             everybody, self._everybody, self._called = self._everybody, False, False
             if everybody:
                 topics = set(self._waiters)
-        for topic in topics & self._waiters.keys():
-            for waiter in self._waiters[topic]:
-                waiter.wake()
+        for topic in topics:
+            self._arrives(topic)
         for topic in TURN_TOPICS & self._waiters.keys():
             self._give([turn for turn in turns if turn.topic == topic], self._waiters[topic])
 

@@ -110,23 +110,24 @@ def signal(hub: Hub, change: Mapping[str, Any]) -> None:
     """Signal what one change means to those who wait."""
     collection, key = change["ns"]["coll"], change["documentKey"]["_id"]
     if collection == "tasks":
-        for topic in _of_task(hub, str(key), change):
-            hub.signal(topic, observed=True)
+        for topic, urgent in _of_task(hub, str(key), change):
+            hub.signal(topic, observed=True, urgent=urgent)
     elif collection == "log_chunks":
         hub.signal(f"log:{change['fullDocument']['task']}", observed=True)
     else:
         hub.signal(f"worker:{key}", observed=True)
 
 
-def _of_task(hub: Hub, task: str, change: Mapping[str, Any]) -> Iterator[str]:
-    yield f"task:{task}"
-    yield "tasks"
+def _of_task(hub: Hub, task: str, change: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """The topics, and whether each is urgent (`represent.announce` says why)."""
     update = change.get("updateDescription")
     now = change.get("fullDocument") or (update or {}).get("updatedFields") or {}
     state = now.get("state")
+    yield f"task:{task}", state != "running"
+    yield "tasks", True
     delayed = now.get("wake_at") is not None
     delay_over = "wake_at" in now or (update is not None and "wake_at" in update["removedFields"])
     if not delayed and (state == "available" or (state is None and delay_over)):
-        yield f"available:{task}"
+        yield f"available:{task}", True
     elif state not in ("available", None):
         hub.settle(task)

@@ -83,7 +83,7 @@ def _context(store: Store) -> Context:
     class Nobody:
         """Hears no signal."""
 
-        def signal(self, topic: str) -> None:
+        def signal(self, topic: str, *, urgent: bool = True) -> None:
             """Nothing."""
 
     return Context(store, Nobody())

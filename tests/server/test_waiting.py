@@ -60,6 +60,34 @@ def test_a_signal_between_the_look_and_the_wait_is_not_lost() -> None:
     on_loop(test)
 
 
+def test_what_is_not_urgent_is_heard_with_what_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LATER_SECONDS", 10 * NEVER)
+
+    async def test(hub: Hub) -> None:
+        with hub.subscribe(["task:1"], hub.now()) as waiter:
+            hub.signal("task:1", urgent=False)
+            assert not await waiter.wait(NEVER)
+            hub.signal("task:1")
+            assert await waiter.wait(SOON)
+            waiter.look()
+            assert not await waiter.wait(20 * NEVER), "both were told with that"
+
+    on_loop(test)
+
+
+def test_what_is_not_urgent_is_heard_all_the_same() -> None:
+    async def test(hub: Hub) -> None:
+        looked = hub.now()
+        hub.signal("task:1", urgent=False)
+        with hub.subscribe(["task:1"], looked) as waiter:
+            assert waiter.woken, "it came between the look and the wait"
+            waiter.look()
+            hub.signal("task:1", urgent=False)
+            assert await waiter.wait(SOON)
+
+    on_loop(test)
+
+
 def test_a_signal_from_another_thread_wakes_at_once() -> None:
     async def test(hub: Hub) -> None:
         with hub.subscribe(["task:1"], hub.now()) as waiter:

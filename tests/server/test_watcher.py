@@ -27,7 +27,7 @@ class Heard(Hub):
         self.waiting = 1
         self.wanted.set()
 
-    def signal(self, topic: str, observed: bool = False) -> None:
+    def signal(self, topic: str, *, observed: bool = False, urgent: bool = True) -> None:
         assert observed
         self.topics.append(topic)
 

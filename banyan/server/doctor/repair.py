@@ -24,7 +24,7 @@ from banyan.server.verbs.release import give_back
 class _Silent:
     """Signals to nobody: who waits in a server hears of it through the change stream."""
 
-    def signal(self, topic: str) -> None:
+    def signal(self, topic: str, *, urgent: bool = True) -> None:
         """Nothing."""
 
 
