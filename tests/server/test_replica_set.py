@@ -206,9 +206,14 @@ def test_a_primary_that_goes_in_the_middle_of_an_end_is_no_error_of_ours(
 
 @pytest.mark.parametrize("code", [11600, 189, 211, 14031])
 def test_what_passes_by_itself_is_503(server: Server, fail: Fail, code: int):
-    fail.each("find", errorCode=code)
-    refused = server.provider.get("tasks")
-    assert (refused.status_code, refused.headers.get("Retry-After")) == (503, "1")
+    def refused() -> list[Any]:
+        fail.each("find", errorCode=code)
+        answer = server.provider.get("tasks")
+        assert answer.status_code in (200, 503), answer.text
+        return [answer] if answer.status_code == 503 else []  # another member may be the primary
+
+    (answer,) = eventually(refused)
+    assert answer.headers.get("Retry-After") == "1"
 
 
 def test_what_was_to_be_written_does_not_stand_in_the_log(server: Server, fail: Fail):
