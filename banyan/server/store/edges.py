@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from bson import ObjectId
-from pymongo import UpdateOne
+from pymongo import UpdateMany, UpdateOne
 from pymongo.client_session import ClientSession
 
 from banyan.domain.continuations import (
@@ -80,12 +80,15 @@ def insert(
                  the children were made must still be.
     Errors: GraphChangedError; DuplicateKeyError or BulkWriteError where an id is taken.
     """
-    store["tasks"].insert_many(tasks, session=session)
-    updates = [*_child_ends(to_children), *_parent_ends(to_parents, tasks)]
-    if updates:
-        result = store["tasks"].bulk_write(updates, session=session)
-        if result.matched_count != len(updates):
+    # First what workers write as well, who run these parents: a transaction in which they write
+    # what it is about to is begun anew.
+    parents, updates = _parent_ends(to_parents, tasks)
+    children = _child_ends(to_children)
+    if parents or children:
+        result = store["tasks"].bulk_write([*updates, *children], session=session)
+        if result.matched_count != parents + len(children):
             raise GraphChangedError
+    store["tasks"].insert_many(tasks, session=session)
 
 
 def _child_ends(edges: Iterable[Edge]) -> list[UpdateOne]:
@@ -125,18 +128,24 @@ def _union(field: str, ids: list[ObjectId]) -> Document:
     return {"$concatArrays": [field, {"$setDifference": [ids, field]}]}
 
 
-def _parent_ends(edges: Iterable[Edge], tasks: Sequence[Document]) -> list[UpdateOne]:
+def _parent_ends(edges: Iterable[Edge], tasks: Sequence[Document]) -> tuple[int, list[UpdateMany]]:
+    """How many parents there are, and one statement for all that get the same children."""
     waiting = {task["_id"]: set(task["open_parents"]) for task in tasks}
     added: dict[tuple[ObjectId, bool], dict[str, list[ObjectId]]] = {}
     for name, parent, child in edges:
         is_open = parent in waiting[child]
         added.setdefault((parent, is_open), {}).setdefault(name, []).append(child)
-    updates = []
+    alike: dict[tuple[bool, str], list[ObjectId]] = {}
     for (parent, is_open), lists in added.items():
+        alike.setdefault((is_open, repr(lists)), []).append(parent)
+    updates = []
+    for (is_open, _), parents in alike.items():
+        lists = added[parents[0], is_open]
         guard = {"state": {"$nin": _ENDED}} if is_open else {}
         push = {name: {"$each": children} for name, children in lists.items()}
-        updates.append(UpdateOne({"_id": parent, **guard}, {"$push": push, "$set": _stamp()}))
-    return updates
+        query = {"_id": {"$in": parents}, **guard}
+        updates.append(UpdateMany(query, {"$push": push, "$set": _stamp()}, hint="_id_"))
+    return len(added), updates
 
 
 def write_links(
