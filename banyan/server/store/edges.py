@@ -16,14 +16,14 @@ from banyan.domain.continuations import (
     CHILD_LISTS,
     EDGES,
 )
-from banyan.domain.states import ENDED, State
-from banyan.server.store.mongo import Document, Store, new_etag, now
+from banyan.domain.states import State
+from banyan.server.store.mongo import BATCH, Document, Store, new_etag, now
 
 T = TypeVar("T")
 Edge = tuple[str, ObjectId, ObjectId]  # the parent's list, the parent, the child
 
 _GRAPH_FIELDS = ["state", *CHILD_LISTS]
-_ENDED = [str(state) for state in ENDED]
+PARENT_FIELDS = ["state", "ended_as", *CHILD_LISTS]
 
 
 class GraphChangedError(Exception):
@@ -66,29 +66,42 @@ def descendants(
     return seen
 
 
+def link_parents(
+    store: Store, to_parents: Iterable[Edge], session: ClientSession
+) -> dict[ObjectId, Document]:
+    """Write edges from existing parents to new children at the parents' ends.
+
+    Returns the parents by id: how they are now they are at the end of this transaction, for
+    nobody else may write them until then. It has to be the first that this transaction does:
+    one in which a worker writes what it is about to write is begun anew, and those who run a
+    thousand parents write all the time.
+    Errors: GraphChangedError where one of them is there no more.
+    """
+    parents, updates = _parent_ends(to_parents)
+    if store["tasks"].bulk_write(updates, session=session).matched_count != len(parents):
+        raise GraphChangedError
+    query = {"_id": {"$in": parents}}
+    found = store["tasks"].find(query, PARENT_FIELDS, batch_size=BATCH, session=session)
+    return {task["_id"]: task for task in found}
+
+
 def insert(
     store: Store,
     tasks: Sequence[Document],
     to_children: Iterable[Edge],
-    to_parents: Iterable[Edge],
     session: ClientSession | None,
 ) -> None:
     """Store new tasks, and the other ends of their edges to tasks that exist.
 
     to_children: edges from new parents to existing children, which must be inactive.
-    to_parents:  edges from existing parents to new children; a parent that was open when
-                 the children were made must still be.
     Errors: GraphChangedError; DuplicateKeyError or BulkWriteError where an id is taken.
     """
-    # First what workers write as well, who run these parents: a transaction in which they write
-    # what it is about to is begun anew.
-    parents, updates = _parent_ends(to_parents, tasks)
-    children = _child_ends(to_children)
-    if parents or children:
-        result = store["tasks"].bulk_write([*updates, *children], session=session)
-        if result.matched_count != parents + len(children):
-            raise GraphChangedError
     store["tasks"].insert_many(tasks, session=session)
+    updates = _child_ends(to_children)
+    if updates:
+        result = store["tasks"].bulk_write(updates, session=session)
+        if result.matched_count != len(updates):
+            raise GraphChangedError
 
 
 def _child_ends(edges: Iterable[Edge]) -> list[UpdateOne]:
@@ -128,24 +141,20 @@ def _union(field: str, ids: list[ObjectId]) -> Document:
     return {"$concatArrays": [field, {"$setDifference": [ids, field]}]}
 
 
-def _parent_ends(edges: Iterable[Edge], tasks: Sequence[Document]) -> tuple[int, list[UpdateMany]]:
-    """How many parents there are, and one statement for all that get the same children."""
-    waiting = {task["_id"]: set(task["open_parents"]) for task in tasks}
-    added: dict[tuple[ObjectId, bool], dict[str, list[ObjectId]]] = {}
+def _parent_ends(edges: Iterable[Edge]) -> tuple[list[ObjectId], list[UpdateMany]]:
+    """The parents, and one statement for all that get the same children."""
+    added: dict[ObjectId, dict[str, list[ObjectId]]] = {}
     for name, parent, child in edges:
-        is_open = parent in waiting[child]
-        added.setdefault((parent, is_open), {}).setdefault(name, []).append(child)
-    alike: dict[tuple[bool, str], list[ObjectId]] = {}
-    for (parent, is_open), lists in added.items():
-        alike.setdefault((is_open, repr(lists)), []).append(parent)
+        added.setdefault(parent, {}).setdefault(name, []).append(child)
+    alike: dict[str, list[ObjectId]] = {}
+    for parent, lists in added.items():
+        alike.setdefault(repr(lists), []).append(parent)
     updates = []
-    for (is_open, _), parents in alike.items():
-        lists = added[parents[0], is_open]
-        guard = {"state": {"$nin": _ENDED}} if is_open else {}
-        push = {name: {"$each": children} for name, children in lists.items()}
-        query = {"_id": {"$in": parents}, **guard}
+    for parents in alike.values():
+        push = {name: {"$each": children} for name, children in added[parents[0]].items()}
+        query = {"_id": {"$in": parents}}
         updates.append(UpdateMany(query, {"$push": push, "$set": _stamp()}, hint="_id_"))
-    return len(added), updates
+    return list(added), updates
 
 
 def write_links(

@@ -177,6 +177,7 @@ class _Graph:
         self.to_parents: dict[edges.Edge, None] = {}
         if self.linked:
             self._link(call)
+        self.drafts = [dict(task) for task in self.tasks]
         self._place()
 
     def _complete(self, given: Mapping[str, Any], index: int, call: Call) -> Document:
@@ -207,8 +208,8 @@ class _Graph:
         named = {other for task in self.linked for name in _LISTS for other in task[name]}
         strangers = named - self.by_id.keys()
         if strangers:
-            fields = ["state", "ended_as", *CHILD_LISTS]
-            self.outside = tasks.find(call.store, strangers, scope(call.caller, "tasks"), fields)
+            mine = scope(call.caller, "tasks")
+            self.outside = tasks.find(call.store, strangers, mine, edges.PARENT_FIELDS)
         self._refuse([self._issues_of(task) for task in self.tasks])
         for task in self.linked:
             for child_list, parent_list in EDGES.items():
@@ -275,7 +276,9 @@ class _Graph:
             for other_id, other in self.outside.items()
             if State(other["state"]) in ENDED
         }
-        for task, asked in zip(self.tasks, self.asked, strict=True):
+        for task, draft, asked in zip(self.tasks, self.drafts, self.asked, strict=True):
+            task.clear()  # of what it was when its parents were otherwise
+            task.update(draft)
             parents = continuations.parents_of(task) if self.linked else []
             wrong = [
                 parent
@@ -299,7 +302,7 @@ class _Graph:
         """Errors: GraphChangedError where a task that the new ones hang on has changed."""
         SHAPES.describe(self.store_of, self.tasks)
         if len(self.tasks) == 1 and not self.to_children and not self.to_parents:
-            edges.insert(self.store_of, self.tasks, (), (), None)
+            edges.insert(self.store_of, self.tasks, (), None)
         elif self.to_children and self.to_parents:
             edges.serialised(self.store_of, self._write_checked)
         else:
@@ -307,7 +310,10 @@ class _Graph:
         return self.tasks
 
     def _write(self, session: Any) -> None:
-        edges.insert(self.store_of, self.tasks, self.to_children, self.to_parents, session)
+        if self.to_parents:
+            self.outside |= edges.link_parents(self.store_of, self.to_parents, session)
+            self._place()
+        edges.insert(self.store_of, self.tasks, self.to_children, session)
 
     def _write_checked(self, session: Any) -> None:
         """Between existing parents and existing children the new tasks might close a cycle."""
