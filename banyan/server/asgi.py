@@ -37,7 +37,7 @@ _PREFER_WAIT = re.compile(
     r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,9})?)"?\s*(?=$|[,;])', re.IGNORECASE
 )
 _COALESCE_SECONDS = 0.1  # a collection may change a thousand times a second
-_TOPICS_FEW = 8
+_TOPICS_FEW = 8  # more tasks than that, named one by one, are as good as a collection
 
 
 class Application:

@@ -72,9 +72,9 @@ def link_parents(
     """Write edges from existing parents to new children at the parents' ends.
 
     Returns the parents by id: how they are now they are at the end of this transaction, for
-    nobody else may write them until then. It has to be the first that this transaction does:
-    one in which a worker writes what it is about to write is begun anew, and those who run a
-    thousand parents write all the time.
+    nobody else may write them until then. The sooner in the transaction the better: one in which
+    a worker writes what it is about to write is begun anew, and those who run a thousand parents
+    write all the time.
     Errors: GraphChangedError where one of them is there no more.
     """
     parents, updates = _parent_ends(to_parents)
