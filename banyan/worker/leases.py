@@ -21,8 +21,7 @@ _AFTER_OLD_NEWS_SECONDS = 0.03
 _AFTER_OLD_NEWS_SECONDS_MAX = 0.5
 _AFTER_TROUBLE_SECONDS = 1.0
 # A beat that lists what the worker holds is not held, so that the list is true. The server takes
-# back what is missing in it and was claimed some ten seconds ago: by an agent, say, that was
-# killed before it heard of it.
+# back what two lists lack that came some ten seconds apart, and no unanswered claim may bring.
 _SECOND_LIST_SECONDS = 11.0
 
 
