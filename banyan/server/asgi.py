@@ -24,6 +24,7 @@ from banyan.server.bridge import (
 )
 from banyan.server.crowd import Crowd, Request
 from banyan.server.intake import Disconnected, read_body
+from banyan.server.store import told
 from banyan.server.waiting import TURN_TOPICS, Hub, Waiter
 
 Message = MutableMapping[str, Any]
@@ -32,6 +33,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 BODY_SECONDS_MAX = 60.0
 
+_SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _TOPICS_HEADER = b"banyan-wait"
 _PREFER_WAIT = re.compile(
     r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,9})?)"?\s*(?=$|[,;])', re.IGNORECASE
@@ -114,9 +116,12 @@ class Application:
 
     async def _ask(self, request: Request) -> Answer:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
+        answer = await loop.run_in_executor(
             self._pool, call, self._wsgi, request.environ, request.body
         )
+        if answer.status >= 500 and request.environ["REQUEST_METHOD"] not in _SAFE_METHODS:
+            told.disown()
+        return answer
 
 
 def wait_seconds(prefer: str) -> float:

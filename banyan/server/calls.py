@@ -20,6 +20,9 @@ class Signals(Protocol):
         urgent: else it may be told a moment later, together with what comes next.
         """
 
+    def settle(self, subject: str) -> None:
+        """This task may not be claimed any more."""
+
 
 @dataclass(frozen=True)
 class Caller:

@@ -59,6 +59,8 @@ def announce(context: Context, changed: Iterable[Mapping[str, Any]]) -> None:
         context.signals.signal(f"task:{stored['_id']}", urgent=not starts)
         if stored.get("state") == "available":
             available.append(stored["_id"])
+        elif stored.get("state"):
+            context.signals.settle(str(stored["_id"]))
     context.signals.signal("tasks")
     announce_available(context, available)
 

@@ -13,7 +13,8 @@ from typing import Any
 from pymongo.change_stream import ChangeStream
 from pymongo.errors import PyMongoError
 
-from banyan.server.outages import told
+from banyan.server import outages
+from banyan.server.store import told
 from banyan.server.store.mongo import Store
 from banyan.server.waiting import Hub
 
@@ -24,7 +25,7 @@ _AWAIT_MILLISECONDS = 500  # how long the database holds a question for changes
 _BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 _WRITES = ["insert", "update", "replace", "delete"]
-_PIPELINE: list[dict[str, Any]] = [
+_STAGES: list[dict[str, Any]] = [
     {
         "$match": {
             "$or": [
@@ -48,6 +49,13 @@ _PIPELINE: list[dict[str, Any]] = [
         }
     },
 ]
+
+
+def _pipeline(told_here: str) -> list[dict[str, Any]]:
+    """What others have written: of what this process has told by itself, nothing."""
+    versions = ("fullDocument._etag", "updateDescription.updatedFields._etag")
+    news = {version: {"$not": {"$regex": told_here}} for version in versions}
+    return [{"$match": news}, *_STAGES]
 
 
 class Watcher:
@@ -75,24 +83,28 @@ class Watcher:
         failures = 0
         while self._hub.wanted.wait() and not self._stopping.is_set():
             try:
+                told_here = told.pattern()
                 with self._store.database.watch(
-                    _PIPELINE, max_await_time_ms=_AWAIT_MILLISECONDS, batch_size=1000
+                    _pipeline(told_here), max_await_time_ms=_AWAIT_MILLISECONDS, batch_size=1000
                 ) as changes:
                     failures = 0
-                    self._follow(changes)
+                    self._follow(changes, told_here)
             except PyMongoError as error:
-                logger.warning("changes can't be watched for now: %s", told(error))
+                logger.warning("changes can't be watched for now: %s", outages.told(error))
                 self._stopping.wait(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)])
                 failures += 1
             finally:
                 self._hub.watched = False
 
-    def _follow(self, changes: ChangeStream[dict[str, Any]]) -> None:
-        """Signal what changes, until nobody has waited for a while or the stream breaks."""
+    def _follow(self, changes: ChangeStream[dict[str, Any]], told_here: str) -> None:
+        """Signal what changes, until nobody has waited for a while or the stream breaks.
+
+        told_here: what it leaves out; until that is to be heard, too.
+        """
         self._hub.watched = True
         self._hub.signal_everybody()  # what changed until now, nobody has seen
         needed = time.monotonic()
-        while changes.alive and not self._stopping.is_set():
+        while changes.alive and told.pattern() == told_here and not self._stopping.is_set():
             change = changes.try_next()
             if change is not None:
                 signal(self._hub, change)

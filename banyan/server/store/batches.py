@@ -14,7 +14,8 @@ from bson import ObjectId
 
 from banyan.domain.lifecycle import Change
 from banyan.server.store import tasks, together
-from banyan.server.store.mongo import BATCH, MAJORITY, Document, Store, new_etag, now
+from banyan.server.store.mongo import BATCH, MAJORITY, Document, Store, now
+from banyan.server.store.told import told_etag
 
 Indexed = Mapping[int, Change]
 # One statement for a thousand tasks is one document, which MongoDB limits to 16 MiB.
@@ -37,7 +38,7 @@ def apply(store: Store, changes: Sequence[Change]) -> Outcome:
     written: dict[int, Document | None] = dict.fromkeys(range(len(changes)))
     term = None
     if whole:
-        etag, time = new_etag(), now()
+        etag, time = told_etag(), now()
         stamp = {"_etag": etag, "_updated": time}
         own = {index: {**change.set, **stamp} for index, change in whole.items()}
         matched, term = together.update(store, "tasks", _alike(whole, own), MAJORITY)

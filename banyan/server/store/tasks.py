@@ -23,6 +23,7 @@ from banyan.server.store.mongo import (
     new_etag,
     now,
 )
+from banyan.server.store.told import told_etag
 
 _VALIDATION_FAILED = 121
 
@@ -62,7 +63,7 @@ def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:
 
 def apply_one(store: Store, change: Change) -> Document | None:
     """As `apply`, of one change: the whole task as it is then, or None where it lost a race."""
-    update = _update(change, {**change.set, "_etag": new_etag(), "_updated": now()})
+    update = _update(change, {**change.set, "_etag": told_etag(), "_updated": now()})
     query = {"_id": change.task_id, **change.expected}
     return store["tasks"].find_one_and_update(query, update, return_document=ReturnDocument.AFTER)
 

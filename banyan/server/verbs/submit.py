@@ -24,7 +24,8 @@ from banyan.server.schemas.tasks import DEFAULTS, SCHEMA
 from banyan.server.settle import settle_ended
 from banyan.server.shapes import SHAPES, of_task
 from banyan.server.store import dedupe, edges, tasks
-from banyan.server.store.mongo import DUPLICATE_KEY, Document, new_etag, now
+from banyan.server.store.mongo import DUPLICATE_KEY, Document, now
+from banyan.server.store.told import told_etag
 
 _LISTS = (*CHILD_LISTS, *PARENT_LISTS)
 _ATTEMPTS = 8  # at writing while others change what the new tasks hang on
@@ -166,7 +167,7 @@ class _Graph:
         self.store_of = call.store
         self.now = now()
         self.seq = time_ns() // 1000
-        self.etag = new_etag()  # of all of them: a version is told apart within one task only
+        self.etag = told_etag()  # of all of them: a version is told apart within one task only
         self.tasks = [self._complete(task, index, call) for index, task in enumerate(given)]
         self.by_id = {task["_id"]: task for task in self.tasks}
         self.asked = [task.get("state", State.INACTIVE) for task in given]
