@@ -12,7 +12,7 @@ from banyan.config import knobs, settings
 from banyan.errors import BanyanError
 from banyan.server import edge, instruments, links, openapi, queries, render, table, virtual
 from banyan.server.auth import Authenticator, is_token
-from banyan.server.calls import Answer, Call, Context, Signals
+from banyan.server.calls import Answer, Call, Context, Signals, Silent
 from banyan.server.data import BanyanMongo
 from banyan.server.exposition import CONTENT_TYPE, Exposition
 from banyan.server.schemas.parameters import READ_ITEM, READ_LIST
@@ -36,13 +36,6 @@ _EVE_SETTINGS: dict[str, Any] = {
     "MONGO_QUERY_BLACKLIST": ["$where", "$expr", "$regex"],
 }
 _PUBLIC = {"healthz", "readyz", "openapi"}
-
-
-class Silent:
-    """Signals that nobody waits for: a server without the waiting layer."""
-
-    def signal(self, topic: str, *, urgent: bool = True) -> None:
-        """Nobody listens in this process."""
 
 
 def prepare_database(mongo_uri: str) -> None:

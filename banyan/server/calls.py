@@ -24,6 +24,16 @@ class Signals(Protocol):
         """This task may not be claimed any more."""
 
 
+class Silent:
+    """Signals where nobody waits: no server, or one without the waiting layer."""
+
+    def signal(self, topic: str, *, urgent: bool = True) -> None:
+        """Nobody listens in this process."""
+
+    def settle(self, subject: str) -> None:
+        """Nobody has a turn."""
+
+
 @dataclass(frozen=True)
 class Caller:
     """Who asks: the account and its roles, or a running task with its attempt's token."""

@@ -11,7 +11,7 @@ from banyan.server.calls import Call, Context
 from banyan.server.schemas.accounts import SCHEMA as ACCOUNT
 from banyan.server.schemas.tasks import SCHEMA
 from banyan.server.schemas.workers import SCHEMA as WORKER
-from banyan.server.store.mongo import Document
+from banyan.server.store.mongo import Document, now
 
 _AUTOMATIC = ("_id", "_created", "_updated", "_etag")
 _SHOWN = (*_AUTOMATIC, *SCHEMA)
@@ -57,9 +57,9 @@ def announce(context: Context, changed: Iterable[Mapping[str, Any]]) -> None:
     for stored in changed:
         starts = stored.get("state") == "running"
         context.signals.signal(f"task:{stored['_id']}", urgent=not starts)
-        if stored.get("state") == "available":
+        if stored.get("state") == "available" and (stored.get("wake_at") or now()) <= now():
             available.append(stored["_id"])
-        elif stored.get("state"):
+        elif stored.get("state") not in ("available", None):
             context.signals.settle(str(stored["_id"]))
     context.signals.signal("tasks")
     announce_available(context, available)

@@ -65,12 +65,15 @@ class Hub:
         """The present moment, to be handed to `subscribe` after having looked."""
         return self._clock
 
-    def signal(self, topic: str, *, observed: bool = False, urgent: bool = True) -> None:
+    def signal(
+        self, topic: str, *, observed: bool = False, echo: bool = False, urgent: bool = True
+    ) -> None:
         """Something about this topic has changed. Cheap, and safe from any thread.
 
         topic:    of a turn it may name its subject, `available:<task id>`; a turn without
                   one is left to the watcher while there is one.
-        observed: said by the watcher, who also sees what this process has signalled.
+        observed: said by the watcher.
+        echo:     of what this process has written, and has said already, or will.
         urgent:   else who waits for it hears of it a moment later, with what comes by then.
         """
         kind, _, subject = topic.partition(":")
@@ -82,7 +85,7 @@ class Hub:
                     self._arrives_later(topic)
                     return
                 self._arrived.add(topic)
-            elif observed and _milliseconds() - self._announced.pop(subject) < _ECHO_MILLISECONDS:
+            elif echo and _milliseconds() - self._announced.pop(subject) < _ECHO_MILLISECONDS:
                 return
             else:
                 self._signalled[kind] = self._clock
@@ -97,6 +100,7 @@ class Hub:
         with self._lock:
             self._clock += 1
             self._settled[subject] = self._clock
+            self._announced.pop(subject)  # when it comes back, that is no echo
 
     def signal_everybody(self) -> None:
         """Anything may have changed, e.g. while nobody watched the database."""

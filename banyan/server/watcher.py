@@ -41,9 +41,11 @@ _STAGES: list[dict[str, Any]] = [
             "ns.coll": 1,
             "documentKey": 1,
             "fullDocument.state": 1,
+            "fullDocument._etag": 1,
             "fullDocument.wake_at": 1,
             "fullDocument.task": 1,
             "updateDescription.updatedFields.state": 1,
+            "updateDescription.updatedFields._etag": 1,
             "updateDescription.updatedFields.wake_at": 1,
             "updateDescription.removedFields": 1,
         }
@@ -122,18 +124,27 @@ def signal(hub: Hub, change: Mapping[str, Any]) -> None:
     """Signal what one change means to those who wait."""
     collection, key = change["ns"]["coll"], change["documentKey"]["_id"]
     if collection == "tasks":
-        for topic, urgent in _of_task(hub, str(key), change):
-            hub.signal(topic, observed=True, urgent=urgent)
+        written = _written(change)
+        echo = told.is_of_this_process(written.get("_etag"))
+        for topic, urgent in _of_task(hub, str(key), written, change):
+            hub.signal(topic, observed=True, echo=echo, urgent=urgent)
     elif collection == "log_chunks":
         hub.signal(f"log:{change['fullDocument']['task']}", observed=True)
     else:
         hub.signal(f"worker:{key}", observed=True)
 
 
-def _of_task(hub: Hub, task: str, change: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+def _written(change: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of the fields that a change has set, those that the stages let through."""
+    update = change.get("updateDescription") or {}
+    return change.get("fullDocument") or update.get("updatedFields") or {}
+
+
+def _of_task(
+    hub: Hub, task: str, now: Mapping[str, Any], change: Mapping[str, Any]
+) -> Iterator[tuple[str, bool]]:
     """The topics, and whether each is urgent (`represent.announce` says why)."""
     update = change.get("updateDescription")
-    now = change.get("fullDocument") or (update or {}).get("updatedFields") or {}
     state = now.get("state")
     yield f"task:{task}", state != "running"
     yield "tasks", True

@@ -12,6 +12,7 @@ import requests
 
 from banyan.config import knobs
 from banyan.server import asgi, protocol
+from banyan.server.store import told
 from tests.harness import eventually
 from tests.harness.asgi import Served, served
 from tests.harness.things import Things
@@ -170,6 +171,15 @@ def test_a_bug_is_a_500_in_the_one_shape_and_tells_nothing(server: Served, path:
     assert answer.json()["_error"]["word"] == "internal"
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
+
+
+def test_after_a_write_that_failed_its_process_hears_of_its_own_writes(server: Served) -> None:
+    mark = told.pattern()
+    requests.get(f"{server.url}/away", timeout=10)
+    requests.post(f"{server.url}/refuse", timeout=10)
+    assert told.pattern() == mark
+    requests.post(f"{server.url}/away", timeout=10)
+    assert told.pattern() != mark
 
 
 def test_a_database_that_is_away_is_a_503_with_retry_after(server: Served) -> None:

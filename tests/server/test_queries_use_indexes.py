@@ -12,8 +12,7 @@ import pytest
 from bson import ObjectId
 
 from banyan.server import shapes
-from banyan.server.app import Silent
-from banyan.server.calls import Context
+from banyan.server.calls import Context, Silent
 from banyan.server.store import ageing
 from banyan.server.upkeep.duties import DUTIES
 from banyan.server.upkeep.retention import Retention

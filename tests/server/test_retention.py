@@ -13,8 +13,8 @@ from bson import ObjectId
 
 from banyan.config import knobs
 from banyan.server import keeping
-from banyan.server.app import Silent, create_app, prepare_database
-from banyan.server.calls import Context
+from banyan.server.app import create_app, prepare_database
+from banyan.server.calls import Context, Silent
 from banyan.server.store import accounts, forgetting
 from banyan.server.upkeep.retention import Retention
 

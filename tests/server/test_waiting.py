@@ -5,11 +5,16 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
+from datetime import timedelta
 
 import pytest
+from bson import ObjectId
 
 from banyan.server import waiting
+from banyan.server.calls import Context
 from banyan.server.memory import Memory
+from banyan.server.represent import announce
+from banyan.server.store.mongo import Store, now
 from banyan.server.waiting import Hub, Waiter
 
 SOON = 5.0  # a deadline, not a pause
@@ -27,6 +32,10 @@ def on_loop(test: Callable[[Hub], Awaitable[None]]) -> None:
 
 def waiters(hub: Hub, stack: ExitStack, count: int, topic: str = "available") -> list[Waiter]:
     return [stack.enter_context(hub.subscribe([topic], hub.now())) for _ in range(count)]
+
+
+def context_of(hub: Hub) -> Context:
+    return Context(Store("mongodb://127.0.0.1:1/which-nobody-asks"), hub)
 
 
 async def woken(all_of: list[Waiter]) -> list[int]:
@@ -253,7 +262,7 @@ def test_what_was_said_here_is_not_said_again_by_the_watcher() -> None:
             all_of = waiters(hub, stack, 3)
             hub.watched = True
             hub.signal("available:a")
-            hub.signal("available:a", observed=True)
+            hub.signal("available:a", observed=True, echo=True)
             assert await woken(all_of) == [0]
             hub.signal("available:a", observed=True)  # of another process
             assert await woken(all_of) == [0, 1]
@@ -336,3 +345,45 @@ def test_the_memory_is_bounded_and_forgets_the_oldest() -> None:
     for moment, name in enumerate("abac", start=1):
         memory[name] = moment
     assert (memory["a"], memory["b"], memory["c"], memory.forgotten) == (3, 0, 4, 2)
+
+
+def test_a_turn_ends_when_this_process_gives_the_task_away() -> None:
+    async def test(hub: Hub) -> None:
+        task = ObjectId()
+        with ExitStack() as stack:
+            all_of = waiters(hub, stack, 2)
+            announce(context_of(hub), [{"_id": task, "state": "available"}])
+            await woken(all_of)
+            all_of[0].look()
+            announce(context_of(hub), [{"_id": task, "state": "running"}])  # to who did not wait
+            all_of[0].found_nothing()
+            assert await woken(all_of) == []
+
+    on_loop(test)
+
+
+def test_what_comes_back_after_it_was_taken_is_not_taken_for_an_echo() -> None:
+    async def test(hub: Hub) -> None:
+        with ExitStack() as stack:
+            all_of = waiters(hub, stack, 2)
+            hub.watched = True
+            hub.signal("available:a")
+            hub.settle("a")
+            hub.signal("available:a", observed=True, echo=True)  # its delay is over, say
+            assert await woken(all_of) == [0]
+
+    on_loop(test)
+
+
+def test_what_may_only_be_claimed_later_wakes_nobody() -> None:
+    async def test(hub: Hub) -> None:
+        later = now() + timedelta(minutes=1)
+        with ExitStack() as stack:
+            all_of = waiters(hub, stack, 2)
+            delayed = {"_id": ObjectId(), "state": "available", "wake_at": later}
+            announce(context_of(hub), [delayed])
+            assert await woken(all_of) == []
+            announce(context_of(hub), [{**delayed, "wake_at": now()}])
+            assert await woken(all_of) == [0]
+
+    on_loop(test)

@@ -10,7 +10,8 @@ from bson import ObjectId
 from pymongo.database import Database
 
 from banyan.server.embedded import PrivateMongo
-from banyan.server.store.mongo import Document, Store
+from banyan.server.store import told
+from banyan.server.store.mongo import Document, Store, new_etag
 from banyan.server.waiting import Hub
 from banyan.server.watcher import Watcher
 from tests.harness import eventually
@@ -22,14 +23,19 @@ class Heard(Hub):
     def __init__(self) -> None:
         super().__init__()
         self.topics: list[str] = []
+        self.echoes: list[str] = []
         self.settled: list[str] = []
         self.gaps = 0
         self.waiting = 1
         self.wanted.set()
 
-    def signal(self, topic: str, *, observed: bool = False, urgent: bool = True) -> None:
+    def signal(
+        self, topic: str, *, observed: bool = False, echo: bool = False, urgent: bool = True
+    ) -> None:
         assert observed
         self.topics.append(topic)
+        if echo:
+            self.echoes.append(topic)
 
     def settle(self, subject: str) -> None:
         self.settled.append(subject)
@@ -118,6 +124,37 @@ def test_what_nobody_waits_for_is_not_sent(hub: Heard, database: Database[Docume
     attempt = database["attempts"].insert_one({"live": True}).inserted_id
     database["attempts"].update_one({"_id": attempt}, {"$set": {"live": False}})
     assert heard(hub, database) == set()
+
+
+def test_what_this_process_tells_itself_is_not_heard(
+    hub: Heard, database: Database[Document]
+) -> None:
+    tasks = database["tasks"]
+    task = tasks.insert_one({"state": "available", "_etag": told.told_etag()}).inserted_id
+    update = {"$set": {"state": "running", "_etag": told.told_etag()}}
+    tasks.update_one({"_id": task}, update)
+    assert heard(hub, database) == set()
+
+
+def test_what_may_have_been_written_without_a_word_is_heard_after_all(
+    hub: Heard, database: Database[Document]
+) -> None:
+    late = told.told_etag()
+    told.disown()
+    eventually(lambda: hub.gaps == 2)
+    task = database["tasks"].insert_one({"state": "available", "_etag": late}).inserted_id
+    assert heard(hub, database) == {f"task:{task}", f"available:{task}"}
+
+
+def test_what_this_process_has_written_is_told_from_what_others_have(
+    hub: Heard, database: Database[Document]
+) -> None:
+    tasks = database["tasks"]
+    ours = tasks.insert_one({"state": "available", "_etag": new_etag()}).inserted_id
+    others = tasks.insert_one({"state": "available", "_etag": "0" * 24}).inserted_id
+    assert heard(hub, database) >= {f"available:{ours}", f"available:{others}"}
+    assert f"available:{ours}" in hub.echoes
+    assert f"available:{others}" not in hub.echoes
 
 
 def test_it_rests_when_nobody_waits_and_wakes_all_when_somebody_does(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from bson import ObjectId
 
-from banyan.server.calls import Context
+from banyan.server.calls import Context, Silent
 from banyan.server.doctor.attempts import END
 from banyan.server.doctor.dependencies import SETTLE
 from banyan.server.doctor.finding import Finding
@@ -19,13 +19,6 @@ from banyan.server.store import attempts, inspection, tasks
 from banyan.server.store.mongo import Store, now
 from banyan.server.upkeep.duties import SETTLE_SECONDS
 from banyan.server.verbs.release import give_back
-
-
-class _Silent:
-    """Signals to nobody: who waits in a server hears of it through the change stream."""
-
-    def signal(self, topic: str, *, urgent: bool = True) -> None:
-        """Nothing."""
 
 
 def repair(store: Store, findings: Sequence[Finding]) -> list[Finding]:
@@ -47,7 +40,7 @@ def repair(store: Store, findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _give_back(store: Store, found: Sequence[Finding]) -> None:
-    context = Context(store, _Silent())
+    context = Context(store, Silent())
     held = tasks.held(store, {"_id": {"$in": [ObjectId(one.subject) for one in found]}})
     give_back(context, held, "lost with its worker", lost=True)
 

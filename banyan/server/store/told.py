@@ -26,6 +26,11 @@ def told_etag() -> str:
     return etag[: _PLACE.start] + _Process.mark + etag[_PLACE.stop :]
 
 
+def is_of_this_process(etag: str | None) -> bool:
+    """Whether this process has stamped a document with this version, in either way, lately."""
+    return etag is not None and etag[_PLACE] in (_Process.mark, new_etag()[_PLACE])
+
+
 def pattern() -> str:
     """The regular expression that those of now match, and nothing else."""
     return f"^.{{{_PLACE.start}}}{_Process.mark}"
