@@ -2,8 +2,9 @@
 
 A claim asks which shapes have tasks waiting and looks at those that fit, so it never
 reads the tasks that do not. A shape never changes, so processes may remember them. Which
-have tasks waiting changes all the time: that is remembered for a moment only, and only a
-claim that gets all that it wants may rely on it.
+have tasks waiting changes all the time: that is remembered for a moment only, while claims get
+what they want, and only a claim that gets all of it may rely on it. Where little waits, what is
+remembered would be looked for in vain, and the database asked all the same.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -41,6 +42,7 @@ class Shapes:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Document] = {}
         self._seen: dict[str, tuple[float, list[str]]] = {}  # by database: until when, which
+        self._enough: dict[str, bool] = {}  # by database: whether the last claim got its fill
         self._come: dict[str, dict[str, float]] = {}  # by database: in new tasks, and until when
 
     def waiting(self, store: Store) -> list[str]:
@@ -50,13 +52,17 @@ class Shapes:
         return found
 
     def seen_waiting(self, store: Store) -> list[str]:
-        """The same as of a moment ago, and what came since; nothing if that is too long ago."""
+        """The same as of a moment ago, and what came since; nothing if it is of little use."""
         until, seen = self._seen.get(store.database_name, (0.0, []))
         time = monotonic()
-        if until < time:
+        if until < time or not self._enough.get(store.database_name):
             return []
         come = self._come.get(store.database_name, {})
         return list({*seen, *(key for key, end in come.copy().items() if end > time)})
+
+    def was_enough(self, store: Store, enough: bool) -> None:
+        """What the last claim found: as much as it wanted, or less."""
+        self._enough[store.database_name] = enough
 
     def describe(self, store: Store, tasks: Sequence[Mapping[str, Any]]) -> None:
         """See to it that the shapes of these tasks are stored, before the tasks are."""

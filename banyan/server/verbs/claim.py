@@ -218,11 +218,12 @@ def _choose(
     """The tasks to try for, in order; see `_choose_among`."""
     seen = SHAPES.seen_waiting(call.store)
     chosen = _choose_among(call, worker, body, room, lost_rounds, seen) if seen else []
-    if len(chosen) < room.most + room.ahead:
+    if len(chosen) < room.most + room.ahead:  # always where nothing was remembered
         waiting = SHAPES.waiting(call.store)
         if not set(waiting) <= set(seen):
             PICKED.put_back(task["_id"] for task, _ in chosen)
             chosen = _choose_among(call, worker, body, room, lost_rounds, waiting)
+    SHAPES.was_enough(call.store, len(chosen) >= room.most)
     return chosen
 
 

@@ -58,6 +58,8 @@ def take_away(call: Call, thief: Document, body: Mapping[str, Any]) -> list[Docu
     """What was stolen. Where other thieves were faster, it looks again, and not at the same."""
     for lost_rounds in range(_ROUNDS):
         loot = _loot(call, thief, body, lost_rounds)
+        if not loot:
+            break
         won = _take(call, thief, body, loot)
         if won or all(one.task["holder"]["started"] for one in loot):
             return won
