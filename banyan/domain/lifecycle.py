@@ -16,6 +16,12 @@ from banyan.domain.continuations import CHILD_LISTS, children_of
 from banyan.domain.states import ENDED, HELD, Actor, Ending, Outcome, State, may_move
 
 Task = Mapping[str, Any]
+# All that `finish`, `lost`, `given_back` and `record_of_end` read of a task: its payload is more.
+READ_AT_END = (
+    "_id", "state", "holder", "owner", "queue", "attempt_count", "available_since", "reason",
+    "failure_count", "max_attempt_count", "retry_delay_milliseconds", "retry_backoff",
+    "lost_count", "max_lost_count", *CHILD_LISTS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,21 @@ RETRIES: dict[str, tuple[set[Actor], Any]] = {
 }
 
 
+@settings(max_examples=300)
+@given(tasks, st.sampled_from(list(State)), st.sampled_from(EXIT_STATUSES))
+def test_an_end_is_decided_from_what_is_read_for_it(
+    task: Task, target: State, exit_status: str
+) -> None:
+    task = {**task, "reason": "why", "queue": "q", "available_since": NOW}
+    read = {name: task[name] for name in lifecycle.READ_AT_END if name in task}
+    for decide in (
+        lambda one: lifecycle.finish(one, target, the_end(exit_status), NOW),
+        lambda one: lifecycle.lost(one, "lapsed", NOW),
+        lambda one: lifecycle.given_back(one, "removed", NOW),
+    ):
+        assert decide(read) == decide(task)
+
+
 def after(task: Task, decision: Decision) -> dict[str, Any]:
     """The task as the store would leave it."""
     if not isinstance(decision, Change):

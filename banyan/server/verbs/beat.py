@@ -22,6 +22,7 @@ from banyan.server.unheard import UNHEARD
 from banyan.server.verbs.leases import renewed
 from banyan.server.verbs.release import give_back
 
+_OF_HELD = ("state", "holder.attempt", "holder.claim_id")
 _NOTHING_WANTED: Document = {"number": 0, "attempts": []}
 
 
@@ -38,7 +39,7 @@ def beat(call: Call) -> Answer:
     # that arrives a second time, or after the next one has taken over, says nothing of that kind.
     number = body.get("takes_over")
     takes_over = number is not None and workers.take_over(call.store, call.item_id, number)
-    held = tasks.held_by(call.store, [call.item_id])
+    held = tasks.held_by(call.store, [call.item_id], _OF_HELD)
     wanted = worker.get("wanted", _NOTHING_WANTED)
     if body.get("wanted_number") == wanted["number"]:
         wanted = {**wanted, "attempts": []}
@@ -78,6 +79,8 @@ def _reconcile(
     unknown = by_attempt.keys() - heard
     lacked = unknown if takes_over else UNHEARD.lacked(unknown, heard)
     if lacked:
-        stale = [by_attempt[one] for one in lacked]
+        ids = [by_attempt[one]["_id"] for one in lacked]
+        attempts = {"_id": {"$in": ids}, "holder.attempt": {"$in": list(lacked)}}
+        stale = tasks.held(call.store, attempts)
         give_back(call.context, stale, "its worker does not know of it")
     return [one for one in known if one not in by_attempt]

@@ -318,7 +318,8 @@ def _candidate(task: Document) -> Candidate:
 def _whole(call: Call, won: Sequence[Document]) -> list[Document]:
     """The won tasks with all that their worker needs to run them, in the order of claiming."""
     parts = [task["_id"] for task in won if "command" not in task]
-    found = tasks.find(call.store, parts) if parts else {}
+    fields = [*_SHOWN, "holder"] if call.minimal else None
+    found = tasks.find(call.store, parts, fields=fields) if parts else {}
     whole = [found.get(task["_id"], {}) if "command" not in task else task for task in won]
     return [
         one

@@ -90,10 +90,12 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
     results: dict[int, Result] = {}
     open_ones = dict(enumerate(reports))
     written: list[Change] = []
+    to_read = [*lifecycle.READ_AT_END, "_etag"] if call.minimal else None
     for _ in range(_ROUNDS):
         if not open_ones:
             break
-        found = tasks.find(call.store, {report.task_id for report in open_ones.values()})
+        ids = {report.task_id for report in open_ones.values()}
+        found = tasks.find(call.store, ids, fields=to_read)
         decided = {
             index: _decide(call, report, found.get(report.task_id))
             for index, report in open_ones.items()
