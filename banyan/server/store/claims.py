@@ -5,7 +5,7 @@ claim costs depends on how many *kinds* of task wait, not on how many tasks.
 """
 
 import heapq
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from bson import ObjectId
@@ -41,7 +41,7 @@ def shapes_with(store: Store, keys: Collection[str]) -> dict[str, Document]:
 
 
 def candidates(
-    store: Store, shapes: list[str], limit: int, within_milliseconds: int | None = None
+    store: Store, shapes: Sequence[str], limit: int, within_milliseconds: int | None = None
 ) -> list[Document]:
     """The first available tasks of these shapes, in the order of claiming.
 
@@ -51,12 +51,14 @@ def candidates(
     for start in range(0, len(shapes), SHAPES_AT_ONCE):
         query: dict[str, Any] = {
             "state": "available",
-            "shape": {"$in": shapes[start : start + SHAPES_AT_ONCE]},
+            "shape": {"$in": list(shapes[start : start + SHAPES_AT_ONCE])},
             "wake_at": {"$not": {"$gt": now()}},
             **ends_within(within_milliseconds),
         }
         found += store["tasks"].find(query, FIELDS, batch_size=BATCH).sort(ORDER).limit(limit)
-    return sorted(found, key=lambda task: (-task["priority"], task["seq"]))[:limit]
+    if len(shapes) > SHAPES_AT_ONCE:
+        found.sort(key=lambda task: (-task["priority"], task["seq"]))
+    return found[:limit]
 
 
 def ends_within(milliseconds: int | None) -> dict[str, Any]:

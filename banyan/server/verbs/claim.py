@@ -4,35 +4,27 @@ The truth is one compare-and-set on each task; of any number of claims one wins.
 was chosen and lost to another worker is chosen anew, a few times, then left.
 """
 
-import random
 from collections.abc import Mapping, Sequence
-from time import monotonic
 from typing import Any, NamedTuple
 
 from bson import ObjectId
 
-from banyan.config import knobs
 from banyan.domain import lifecycle
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, free_from, grant_for
-from banyan.domain.scheduling import Candidate, choose
 from banyan.domain.states import HELD, State
 from banyan.errors import BanyanError
 from banyan.server import represent
 from banyan.server.auth import attempt_token
 from banyan.server.calls import Call
-from banyan.server.picked import PICKED
-from banyan.server.shapes import SHAPES
-from banyan.server.store import attempts, batches, claims, tasks
+from banyan.server.gathering import Gathering
+from banyan.server.store import attempts, batches, tasks
 from banyan.server.store.mongo import Document, Store, now
+from banyan.server.verbs import choosing
+from banyan.server.verbs.choosing import Chosen, Room, Wish
 from banyan.server.verbs.leases import renewed
 
 TASKS_DEFAULT = 1
 _ROUNDS = 4
-# Read more than is asked for: some will not fit beside the others, some will be lost.
-_READ_AHEAD = 3
-_READ_AHEAD_MAX = 64
-_LOOK_FURTHER = 4
-_LOOKS_MAX = 4
 _SHOWN = (
     "_id", "name", "command", "env", "cwd", "queue", "labels", "priority", "tags",
     "requested_resources", "timeout_milliseconds", "max_shutdown_time_milliseconds",
@@ -65,15 +57,11 @@ def claim_one(call: Call, task_id: ObjectId, worker_id: ObjectId) -> Document:
 
 
 def _check_named(task: Document, worker: Document) -> None:
-    if not has_labels(task["labels"], worker["labels"]):
+    if not choosing.has_labels(task["labels"], worker["labels"]):
         issues = {"worker": "it lacks labels that the task asks for"}
         raise BanyanError("invalid", "this worker may not claim this task", issues)
     if task["state"] == State.AVAILABLE and task.get("wake_at") and task["wake_at"] > now():
         raise BanyanError("illegal_transition", f"not before {task['wake_at'].isoformat()}")
-
-
-def has_labels(wanted: Mapping[str, str], has: Mapping[str, str]) -> bool:
-    return all(has.get(name) == value for name, value in wanted.items())
 
 
 def decide(
@@ -117,6 +105,8 @@ def _take(
 ) -> list[Document]:
     """Write the claims; returns the tasks that were won, as they are now."""
     changes = [one for one in decisions if isinstance(one, lifecycle.Change)]
+    if not changes:
+        return []
     try:
         written = _written(call.store, changes)
     except Exception:  # others may have looked past them, and wait
@@ -161,26 +151,55 @@ def claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Do
     ahead = body.get("ahead", 0)  # beyond what is free now
     won: list[Document] = []
     for lost_rounds in range(_ROUNDS):
-        room = _Room(free, total, most - len(won), ahead)
-        chosen = _choose(call, worker, body, room, lost_rounds)
-        if not chosen:
-            break
-        spare = _spare(room, [grant for _, grant in chosen], bool(body.get("start")))
-        decisions = [
-            decide(task, worker, grant, body.get("claim_id"), bool(body.get("start")), waits)
-            for (task, grant), waits in zip(chosen, spare, strict=True)
-        ]
-        try:
-            taken = _take(call, decisions, [task for task, _ in chosen])
-        finally:
-            PICKED.put_back(task["_id"] for task, _ in chosen)
-        won += taken
-        if len(taken) == len(chosen) or len(won) >= most:
+        room = Room(free, total, most - len(won), ahead)
+        outcome = _CLAIMS.get(call.store, _Claim(call, Wish(worker, body, room, lost_rounds)))
+        won += outcome.taken
+        if len(outcome.taken) == outcome.tried or len(won) >= most:
             break
         ahead = 0
-        for task in taken:
+        for task in outcome.taken:
             free = free.minus(Grant.from_json(task["holder"]["granted"]))
     return _whole(call, won)
+
+
+class _Claim(NamedTuple):
+    call: Call
+    wish: Wish
+
+
+class _Outcome(NamedTuple):
+    """tried: for how many; taken: those that it got, in the order of claiming."""
+
+    tried: int
+    taken: list[Document]
+
+
+def _claim_together(claims: Sequence[_Claim]) -> list[_Outcome]:
+    """One round of the claims of one moment: what they try for is written at once."""
+    call = claims[0].call  # all are of one store
+    wishes = [one.wish for one in claims]
+    chosen = choosing.choose_for(call.store, wishes)
+    decisions = [
+        one for wish, tasks in zip(wishes, chosen, strict=True) for one in _decided(wish, tasks)
+    ]
+    taken = _take(call, decisions, [task for tasks in chosen for task, _ in tasks])
+    by_id = {task["_id"]: task for task in taken}
+    return [
+        _Outcome(len(tasks), [by_id[one["_id"]] for one, _ in tasks if one["_id"] in by_id])
+        for tasks in chosen
+    ]
+
+
+_CLAIMS = Gathering(_claim_together)
+
+
+def _decided(wish: Wish, chosen: Chosen) -> list[lifecycle.Decision]:
+    start = bool(wish.body.get("start"))
+    spare = _spare(wish.room, [grant for _, grant in chosen], start)
+    return [
+        decide(task, wish.worker, grant, wish.body.get("claim_id"), start, waits)
+        for (task, grant), waits in zip(chosen, spare, strict=True)
+    ]
 
 
 def free_of(call: Call, worker: Document, given: Any, total: Capacity) -> Capacity:
@@ -193,16 +212,7 @@ def free_of(call: Call, worker: Document, given: Any, total: Capacity) -> Capaci
     return free
 
 
-class _Room(NamedTuple):
-    """What a claim may take: `most` tasks into what is free, and `ahead` more of them."""
-
-    free: Capacity
-    total: Capacity
-    most: int
-    ahead: int
-
-
-def _spare(room: _Room, chosen: Sequence[Grant], start: bool) -> list[bool]:
+def _spare(room: Room, chosen: Sequence[Grant], start: bool) -> list[bool]:
     """Which of the chosen cannot start at once, or wait to be told to."""
     free, spare = room.free, []
     for number, grant in enumerate(chosen):
@@ -210,109 +220,6 @@ def _spare(room: _Room, chosen: Sequence[Grant], start: bool) -> list[bool]:
         free = free.minus(grant) if goes else free
         spare.append(not (goes and start))
     return spare
-
-
-def _choose(
-    call: Call, worker: Document, body: Mapping[str, Any], room: _Room, lost_rounds: int
-) -> list[tuple[Document, Grant]]:
-    """The tasks to try for, in order; see `_choose_among`."""
-    seen = SHAPES.seen_waiting(call.store)
-    chosen = _choose_among(call, worker, body, room, lost_rounds, seen) if seen else []
-    if len(chosen) < room.most + room.ahead:  # always where nothing was remembered
-        waiting = SHAPES.waiting(call.store)
-        if not set(waiting) <= set(seen):
-            PICKED.put_back(task["_id"] for task, _ in chosen)
-            chosen = _choose_among(call, worker, body, room, lost_rounds, waiting)
-    SHAPES.was_enough(call.store, len(chosen) >= room.most)
-    return chosen
-
-
-def _choose_among(
-    call: Call,
-    worker: Document,
-    body: Mapping[str, Any],
-    room: _Room,
-    lost_rounds: int,
-    shapes: Sequence[str],
-) -> list[tuple[Document, Grant]]:
-    """Of the tasks of these shapes those to try for, in order; they are picked.
-
-    lost_rounds: how often all of it went to others. They look at the same first tasks, so
-    from then on it looks further and takes any of what it sees.
-    """
-    now_fit, later_fit = _fitting(call, worker, body, room, shapes)
-    if not now_fit and not (room.ahead and later_fit):
-        return []
-    # Of one kind all fit or none; of several some will not fit beside the others.
-    kinds = len(now_fit) + len(later_fit)
-    more = min(room.most * _READ_AHEAD, _READ_AHEAD_MAX) if kinds > 1 or lost_rounds else 0
-    wanted = room.most + more + room.ahead
-    within = body.get("ends_within_milliseconds")
-    chosen: list[tuple[Document, Grant]] = []
-    for _ in range(_LOOKS_MAX):
-        PICKED.put_back(task["_id"] for task, _ in chosen)
-        looked = monotonic()
-        limit = wanted * _LOOK_FURTHER**lost_rounds + len(PICKED)
-        found = claims.candidates(call.store, now_fit, limit, within)
-        saw_all = len(found) < limit
-        if lost_rounds and len(found) > wanted:
-            found = random.sample(found, wanted)
-        if later_fit:
-            found += claims.candidates(call.store, later_fit, max(1, room.ahead), within)
-        chosen, passed = _pick(found, room, looked)
-        if saw_all or not passed or len(chosen) >= room.most:
-            break  # else others were quicker: look past what they have
-    return chosen
-
-
-def _fitting(
-    call: Call, worker: Document, body: Mapping[str, Any], room: _Room, shapes: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """Of these shapes those that the worker may run now, and those when it has room again."""
-    queues = set(body.get("queues", worker["queues"]))
-    labels = body.get("labels", worker["labels"])
-    now_fit: list[str] = []
-    later_fit: list[str] = []
-    for key, shape in SHAPES.look_up(call.store, shapes).items():
-        if shape["queue"] not in queues or not has_labels(shape["labels"], labels):
-            continue
-        grant = grant_for(shape["requested_resources"], room.total)
-        if fits(grant, room.free):
-            now_fit.append(key)
-        elif fits(grant, room.total):
-            later_fit.append(key)
-    return now_fit, later_fit
-
-
-def _pick(
-    found: Sequence[Document], room: _Room, looked: float
-) -> tuple[list[tuple[Document, Grant]], bool]:
-    """What is chosen of these, which is picked; and whether any of them was gone."""
-    with PICKED.choosing():
-        left = [task for task in found if not PICKED.is_gone(task["_id"], looked)]
-        by_id = {str(task["_id"]): task for task in left}
-        chosen = choose(
-            [_candidate(task) for task in left],
-            room.free,
-            room.total,
-            room.most,
-            int(knobs().STARVATION_SECONDS * 1000),
-            room.ahead,
-        )
-        taken = [(by_id[candidate.task_id], grant) for candidate, grant in chosen]
-        PICKED.pick(task["_id"] for task, _ in taken)
-    return taken, len(left) < len(found)
-
-
-def _candidate(task: Document) -> Candidate:
-    waited = now() - task["available_since"]
-    return Candidate(
-        str(task["_id"]),
-        task["requested_resources"],
-        task["priority"],
-        task["seq"],
-        int(waited.total_seconds() * 1000),
-    )
 
 
 def _whole(call: Call, won: Sequence[Document]) -> list[Document]:

@@ -27,6 +27,7 @@ from banyan.server.store import attempts, claims, handover, tasks, workers
 from banyan.server.store.mongo import Document, now
 from banyan.server.twins import one_at_a_time
 from banyan.server.verbs import claim
+from banyan.server.verbs.choosing import has_labels
 from banyan.server.verbs.leases import renewed
 
 _ROUNDS = 4
@@ -118,7 +119,7 @@ def _may_take(
     return [
         (task, grant)
         for task, grant in granted
-        if claim.has_labels(task["labels"], wish["labels"])
+        if has_labels(task["labels"], wish["labels"])
         and fits(grant, free if task["holder"]["started"] else later)
     ]
 
