@@ -6,7 +6,8 @@ work for two groups of one place at a time: they would be in each other's way.
 """
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 Want = TypeVar("Want")
@@ -45,7 +46,7 @@ class Gathering(Generic[Want, Found]):
         """
         asked: _Asked[Want, Found] = _Asked(want)
         with self._lock:
-            at = self._places.setdefault(place, _Place())
+            at = self._at(place)
             at.waiting.append(asked)
         with at.turn:
             if not asked.found and asked.error is None:
@@ -55,6 +56,22 @@ class Gathering(Generic[Want, Found]):
         if asked.error is not None:
             raise asked.error
         return asked.found[0]
+
+    def waiting(self, place: Hashable) -> list[Want]:
+        """What the next group wants, as far as it has gathered."""
+        with self._lock:
+            return [asked.want for asked in self._at(place).waiting]
+
+    @contextmanager
+    def held_up(self, place: Hashable) -> Iterator[None]:
+        """No group of this place is worked for meanwhile: it gathers."""
+        with self._lock:
+            at = self._at(place)
+        with at.turn:
+            yield
+
+    def _at(self, place: Hashable) -> _Place[Want, Found]:
+        return self._places.setdefault(place, _Place())
 
     def _work_for(self, group: Sequence[_Asked[Want, Found]]) -> None:
         try:

@@ -6,6 +6,7 @@ asked directly, in this process; the database is a real one, with thousands of t
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from banyan.server.calls import Context, Silent
 from banyan.server.store import ageing
 from banyan.server.upkeep.duties import DUTIES
 from banyan.server.upkeep.retention import Retention
+from banyan.server.verbs.claim import CLAIMS
+from tests.harness import eventually
 from tests.server.explained import KINDS, Bench, Item, stages
 
 _QUERIES = {"find", "aggregate", "distinct", "count", "findAndModify", "update", "delete"}
@@ -227,6 +230,27 @@ def test_a_claim_of_one_task_asks_for_less(bench: Bench):
         sent_for(bench, lambda n: bench.claim(worker, n, queues=["single"]), n) for n in (1, 2)
     )
     assert len(one) < len(two)
+
+
+def test_claims_of_one_moment_are_one_look_and_one_write(bench: Bench):
+    oldest_first = bench.submit(9, queue="crowd")
+    workers = [bench.worker() for _ in range(3)]
+    free = {"cores": 100, "memory": "1 TiB", "gpus": [], "custom": {}}
+    wish: Item = {"queues": ["crowd"], "fits": free}
+    claims: list[Future[list[Item]]] = []
+
+    def claim_at_once() -> None:
+        with ThreadPoolExecutor(3) as pool, CLAIMS.held_up(bench.store):
+            for number, worker in enumerate(workers, 1):
+                claims.append(pool.submit(bench.claim, worker, 3, **wish))
+                eventually(lambda n=number: len(CLAIMS.waiting(bench.store)) == n)
+
+    sent = sent_for(bench, lambda _: claim_at_once(), 0)
+    for command in ("update tasks", "insert attempts", "distinct tasks"):
+        assert sent.count(command) == 1, sent
+    assert sent.count("find tasks") == 1 + len(workers)  # each reads what it has won
+    won = [item["_id"] for claim in claims for item in claim.result()]
+    assert won == oldest_first  # who came first has the oldest
 
 
 @pytest.mark.parametrize(("few", "many"), [(1, 1000), (2, 100)])

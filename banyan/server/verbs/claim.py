@@ -152,7 +152,7 @@ def claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Do
     won: list[Document] = []
     for lost_rounds in range(_ROUNDS):
         room = Room(free, total, most - len(won), ahead)
-        outcome = _CLAIMS.get(call.store, _Claim(call, Wish(worker, body, room, lost_rounds)))
+        outcome = CLAIMS.get(call.store, _Claim(call, Wish(worker, body, room, lost_rounds)))
         won += outcome.taken
         if len(outcome.taken) == outcome.tried or len(won) >= most:
             break
@@ -190,7 +190,7 @@ def _claim_together(claims: Sequence[_Claim]) -> list[_Outcome]:
     ]
 
 
-_CLAIMS = Gathering(_claim_together)
+CLAIMS = Gathering(_claim_together)
 
 
 def _decided(wish: Wish, chosen: Chosen) -> list[lifecycle.Decision]:
