@@ -100,7 +100,8 @@ def _waiting(call: Call, task: Document, able: list[Document]) -> dict[str, Any]
     free = _free(call, able)
     lacking = _nearest(task, free)
     who, are = ("1 worker", "is") if len(able) == 1 else (f"{len(able)} workers", "are")
-    busy = f"and {are} busy: {_said(lacking)} free" if lacking else "and there is room for it now"
+    said = _said(lacking, task)
+    busy = f"and {are} busy: {said} free" if lacking else "and there is room for it now"
     line = "no task is" if not ahead else "1 task is" if ahead == 1 else f"{ahead} tasks are"
     message = f"{who} could run it {busy}; {line} before it"
     advice = "wait, raise its priority, or start one more worker"
@@ -132,7 +133,7 @@ def _too_large(task: Document, candidates: list[Document]) -> dict[str, Any]:
     every = [capacity_from(worker["resources"]) for worker in candidates]
     lacking = _nearest(task, [(total, total) for total in every])
     advice = "ask for less (while it is inactive), or start a worker that has it"
-    message = f"no worker has enough: {_said(lacking)}"
+    message = f"no worker has enough: {_said(lacking, task)}"
     return _cause("too_large", message, lacking=lacking, advice=advice)
 
 
@@ -155,11 +156,24 @@ def _nearest(task: Document, workers: list[tuple[Capacity, Capacity]]) -> dict[s
     )
 
 
-def _said(lacking: Mapping[str, Any]) -> str:
+def _said(lacking: Mapping[str, Any], task: Document) -> str:
+    kind = _gpu_kind(task["requested_resources"])
+    wanted = {"gpus": f"gpus with {kind}"} if kind else {}
+    had = {"gpus": "such gpus"} if kind else {}
     return "; ".join(
-        f"{_spelled(name, one['wanted'])} wanted, the nearest has {_spelled(name, one['most'])}"
+        f"{_spelled(wanted.get(name, name), one['wanted'])} wanted, "
+        f"the nearest has {_spelled(had.get(name, name), one['most'])}"
         for name, one in lacking.items()
     )
+
+
+def _gpu_kind(request: Mapping[str, Any]) -> str:
+    """What each GPU must be, where that is more than a GPU."""
+    memory = request["gpu_memory_bytes"]
+    major, minor = (request[f"gpu_compute_capability_{part}"] for part in ("major", "minor"))
+    demands = [f"{format_bytes(memory)}"] if memory else []
+    demands += [f"compute capability {major}.{minor}"] if major or minor else []
+    return " and ".join(demands)
 
 
 def _spelled(name: str, amount: float) -> str:
