@@ -19,7 +19,7 @@ class Hearer(Protocol):
         """There is more output."""
 
     def sample(self, attempt: str, sample: Mapping[str, Any]) -> None:
-        """What it uses at the moment, as the launcher says it."""
+        """What it uses at the moment; from another thread where it has GPUs."""
 
     def ended(self, attempt: str, end: Mapping[str, Any], inline: str | None) -> None:
         """It has ended; `end` as `endings.end_of` says it, `inline` as `Reader.complete` takes."""

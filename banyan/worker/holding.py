@@ -15,10 +15,11 @@ from typing import Any
 from banyan.client.trust import readable
 from banyan.config import knobs
 from banyan.domain.resources import Grant
-from banyan.worker import environment, gpus, identity
+from banyan.worker import environment, identity
 from banyan.worker.ahead import Task
 from banyan.worker.behind import Behind, Waiting
 from banyan.worker.endings import end_of, failed_at_start
+from banyan.worker.gpu_samples import GpuSamples
 from banyan.worker.hearer import Hearer
 from banyan.worker.ledger import Ledger
 from banyan.worker.limits import Limits
@@ -57,10 +58,12 @@ class Holding:
     ) -> None:
         self._url = options.url
         self._limits = Limits(enforcement=options.memory_enforcement, nice=options.nice)
+        self._gives_no_gpus = options.gpu_count == 0  # there may be some: tasks see none of them
         self._state = state
         self._link = link
         self._ledger = ledger
         self._reports = reports
+        self._samples = GpuSamples(lambda attempt, sample: reports.sample(attempt, sample))
         self._user = identity.user_for(options)
         self._secrets = Secrets(options.secrets_file)
         self._base_environment = environment.base_environment(
@@ -137,7 +140,7 @@ class Holding:
 
     def _process_of(self, task: Task, gpus: list[int], cpus: tuple[int, ...]) -> Message:
         """What the launcher is to start for a task."""
-        has_gpus = bool(self._ledger.total.gpus)
+        has_gpus = bool(self._ledger.total.gpus) or self._gives_no_gpus
         limits = replace(
             self._limits,
             memory_bytes=task["granted_resources"]["memory_bytes"],
@@ -232,8 +235,8 @@ class Holding:
             case "output":
                 self._reports.output(message["attempt"])
             case "sample":
-                gpus_used = gpus.usage_of(self._ledger.gpus_of(message["attempt"]))
-                self._reports.sample(message["attempt"], {**message, "gpus": gpus_used})
+                attempt = message["attempt"]
+                self._samples.add(attempt, message, self._ledger.gpus_of(attempt))
             case "ended":
                 self._ended(message)
             case "withdrawn":

@@ -96,7 +96,8 @@ class Reports:
     def sample(self, attempt: str, sample: Mapping[str, Any]) -> None:
         """There is a sample of what it uses."""
         with self._changed:
-            if told := self._told.get(attempt):
+            told = self._told.get(attempt)
+            if told and told.end is None:  # it comes late from a GPU that was slow to answer
                 told.samples.add(sample)
                 self._note(attempt)
 

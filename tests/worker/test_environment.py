@@ -1,12 +1,17 @@
 """The environment of a task, and its end in words."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from banyan.domain.resources import Capacity
 from banyan.worker.endings import end_of, time_text
 from banyan.worker.environment import base_environment, command_argv, own_programs, task_environment
+from banyan.worker.holding import Holding
 from banyan.worker.leases import trusted_until
+from banyan.worker.ledger import Ledger
+from banyan.worker.options import Options
 
 TASK = {
     "_id": "t",
@@ -42,6 +47,16 @@ def test_a_task_decides_over_the_machine_and_banyan_over_the_task():
 def test_without_gpus_nothing_is_said_of_them():
     made = task_environment({}, TASK, "http://x", "w", [], False)
     assert "CUDA_VISIBLE_DEVICES" not in made
+
+
+@pytest.mark.parametrize(("count", "seen"), [(None, None), (0, "")])
+def test_an_owner_who_gives_no_gpus_shows_none(count: int | None, seen: str | None):
+    options = Options("http://x", Path("/nowhere"), gpu_count=count)
+    ledger: Any = Ledger(Capacity(cores=1, memory_bytes=1))
+    nobody: Any = None
+    holding = Holding(options, nobody, nobody, ledger, nobody)
+    process = holding._process_of({**TASK, "command": "true"}, [], ())
+    assert process["env"].get("CUDA_VISIBLE_DEVICES") == seen
 
 
 def test_a_text_goes_to_the_shell_and_a_list_does_not():
