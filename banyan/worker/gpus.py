@@ -4,29 +4,51 @@ Called by the inventory and for samples of attempts that were granted GPUs. It m
 for want of the library or the driver.
 """
 
+import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+_log = logging.getLogger(__name__)
+
+# Of those found, as NVML counts them: it counts also what this process may not use, CUDA does not.
+_indexes: list[int] = []
+
 
 def found() -> list[dict[str, Any]]:
-    """Those there are, in the order of their indexes; none without the library or the driver."""
-    with _library() as nvml:
-        return [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())] if nvml else []
+    """Those that can be used, in the order in which CUDA counts them by PCI bus.
 
-
-def usage_of(indexes: Sequence[int]) -> list[dict[str, Any]]:
-    """What is used of these: ordinal, used_memory_bytes, utilization_percent.
-
-    An attempt has its GPUs for itself, so what is used of them is used by it.
+    None without the library or the driver.
     """
-    if not indexes:
-        return []
+    _indexes.clear()
+    gpus: list[dict[str, Any]] = []
     with _library() as nvml:
-        try:
-            return [_usage(nvml, index) for index in indexes] if nvml else []
-        except nvml.NVMLError:  # one has fallen off the bus; the task will notice
-            return []
+        for index in range(_count(nvml)):
+            try:
+                gpus.append(_gpu(nvml, index))
+                _indexes.append(index)
+            except nvml.NVMLError as error:  # no permission, or fallen off the bus
+                _log.warning("GPU %d is not given to tasks: %s", index, error)
+    return gpus
+
+
+def usage_of(ordinals: Sequence[int]) -> list[dict[str, Any]]:
+    """What is used of these: ordinal, used_memory_bytes, utilization_percent where it is known.
+
+    ordinals: positions in what `found` has returned. An attempt has its GPUs for itself, so what
+    is used of them is used by it.
+    """
+    known = [ordinal for ordinal in ordinals if ordinal < len(_indexes)]
+    if not known:
+        return []
+    usage: list[dict[str, Any]] = []
+    with _library() as nvml:
+        for ordinal in known if nvml else ():
+            # Fallen off the bus, the task will notice; or its memory is the machine's.
+            with contextlib.suppress(nvml.NVMLError):
+                usage.append({"ordinal": ordinal, **_usage(nvml, _indexes[ordinal])})
+    return usage
 
 
 @contextmanager
@@ -44,24 +66,54 @@ def _library() -> Iterator[Any]:
     try:
         yield pynvml
     finally:
-        pynvml.nvmlShutdown()
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
+
+
+def _count(nvml: Any) -> int:
+    if not nvml:
+        return 0
+    try:
+        return int(nvml.nvmlDeviceGetCount())
+    except nvml.NVMLError:
+        return 0
 
 
 def _usage(nvml: Any, index: int) -> dict[str, Any]:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    return {
-        "ordinal": index,
-        "used_memory_bytes": int(nvml.nvmlDeviceGetMemoryInfo(handle).used),
-        "utilization_percent": int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
-    }
+    usage = {"used_memory_bytes": _used_bytes(nvml, handle)}
+    with contextlib.suppress(nvml.NVMLError):  # not told of one that is divided (MIG)
+        usage["utilization_percent"] = int(nvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    return usage
+
+
+def _used_bytes(nvml: Any, handle: Any) -> int:
+    """As nvidia-smi says it: without what the driver keeps for itself."""
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle, nvml.nvmlMemory_v2).used)
+    except nvml.NVMLError:  # a driver before 510 counts both together
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).used)
 
 
 def _gpu(nvml: Any, index: int) -> dict[str, Any]:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
     return {
-        "memory": int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+        "memory": _memory_bytes(nvml, handle),
         "compute_capability": f"{major}.{minor}",
         "uuid": str(nvml.nvmlDeviceGetUUID(handle)),
         "name": str(nvml.nvmlDeviceGetName(handle)),
     }
+
+
+def _memory_bytes(nvml: Any, handle: Any) -> int:
+    """0, of which nothing may be asked, where it has none of its own: its memory is the machine's.
+
+    Errors: NVMLError where it cannot be used at all.
+    """
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except nvml.NVMLError as error:
+        if error.value != nvml.NVML_ERROR_NOT_SUPPORTED:
+            raise
+        return 0

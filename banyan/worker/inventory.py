@@ -4,6 +4,7 @@ Called once, when a worker starts. Looks at what this process may use, not at wh
 a container's limits and a CPU affinity count. It must never fail for want of a GPU library.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from banyan.errors import BanyanError
 from banyan.worker import cells, cgroups, gpus
 from banyan.worker.options import Options
 
+_log = logging.getLogger(__name__)
+
+_NVIDIA_DRIVER = Path("/dev/nvidiactl")
 _NO_LIMIT_BYTES = 1 << 60  # version 1 writes "no limit" as a number close to 2**63
 
 
@@ -26,6 +30,11 @@ def resources(options: Options) -> dict[str, Any]:
         raise BanyanError("usage", "there is no cgroup here that could bound a task's memory")
     found_gpus = gpus.found() if options.gpu_count != 0 else []
     count = len(found_gpus) if options.gpu_count is None else options.gpu_count
+    if options.gpu_count is None and not found_gpus and _NVIDIA_DRIVER.exists():
+        _log.warning(
+            "there is an NVIDIA driver, and no GPU was found: pip install 'banyan[gpu]', or say "
+            "--gpus N; until then GPUs are not counted, and every task sees all of them"
+        )
     unknown: list[dict[str, Any]] = [{"memory": 0}] * max(count - len(found_gpus), 0)
     found: dict[str, Any] = {
         "cores": _cores_to_give(options),

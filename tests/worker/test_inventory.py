@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from banyan.domain.resources import normalise_capacity
-from banyan.worker import inventory
+from banyan.worker import gpus, inventory
 from banyan.worker.options import Options
 
 GIB = 1 << 30
@@ -75,3 +77,17 @@ def test_the_owner_may_say_what_there_is(tmp_path: Path):
     found = normalise_capacity(inventory.resources(options))
     assert (found["cores"], found["memory"], found["disk"]) == (1.5, GIB, 9)
     assert len(found["gpus"]) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("count", "warned"), [(None, True), (0, False), (1, False)])
+def test_gpus_that_cannot_be_counted_are_not_passed_over_in_silence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    count: int | None,
+    warned: bool,
+):
+    monkeypatch.setattr(inventory, "_NVIDIA_DRIVER", tmp_path)
+    monkeypatch.setattr(gpus, "found", list)
+    inventory.resources(Options("http://x", tmp_path, gpu_count=count, memory_enforcement="none"))
+    assert ("NVIDIA driver" in caplog.text) == warned
