@@ -88,8 +88,11 @@ class Transport:
         self._session.trust_env = not is_loopback(parts.hostname)
         if self.tls_ca:
             self._session.mount("https://", trust.Adapter(self.tls_ca))
-        self._session.auth = _Bearer(token)
-        self._session.headers["User-Agent"] = f"banyan/{__version__}"
+        self._headers = {
+            **self._session.headers,
+            "User-Agent": f"banyan/{__version__}",
+            "Accept": "application/json, text/plain;q=0.9",
+        }
 
     def clone(self) -> "Transport":
         """One more of the same, for another thread."""
@@ -135,10 +138,7 @@ class Transport:
         raise AssertionError("pauses never end")
 
     def _prepare(self, method: str, path: str, options: Options) -> requests.PreparedRequest:
-        headers = {
-            "Accept": "application/json, text/plain;q=0.9",
-            **(options.get("headers") or {}),
-        }
+        headers = {**self._headers, **(options.get("headers") or {})}
         if options.get("prefer"):
             headers["Prefer"] = str(options["prefer"])
         data = None
@@ -147,9 +147,13 @@ class Transport:
             headers["Content-Type"] = "application/json"
         params = {name: _parameter(value) for name, value in (options.get("params") or {}).items()}
         url = f"{self.url}/{path.lstrip('/')}"
-        return self._session.prepare_request(
-            requests.Request(method, url, headers=headers, data=data, params=params)
-        )
+        # By hand: the session would look for what it might add for longer than all else takes.
+        request = requests.PreparedRequest()
+        request.prepare(
+            method, url, headers, data=data, params=params, cookies=self._session.cookies,
+            auth=_Bearer(self._token),
+        )  # fmt: skip
+        return request
 
     def _send(
         self, sending: requests.PreparedRequest, read_seconds: float, raw: bool, repeats: int
