@@ -14,14 +14,6 @@ Want = TypeVar("Want")
 Found = TypeVar("Found")
 
 
-class _Place(Generic[Want, Found]):
-    """Those who wait for the next turn."""
-
-    def __init__(self) -> None:
-        self.turn = threading.Lock()
-        self.waiting: list[_Asked[Want, Found]] = []
-
-
 class _Asked(Generic[Want, Found]):
     """What one thread wants, and what came of it."""
 
@@ -29,6 +21,38 @@ class _Asked(Generic[Want, Found]):
         self.want = want
         self.found: list[Found] = []  # one, when it is done
         self.error: BaseException | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.found) or self.error is not None
+
+
+class _Place(Generic[Want, Found]):
+    """Those who wait for the next group to be worked for."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.busy = False
+        self.waiting: list[_Asked[Want, Found]] = []
+
+    def enter(self, asked: _Asked[Want, Found] | None) -> list[_Asked[Want, Found]]:
+        """The group that this thread is to work for: all who wait; none where it is done for it."""
+        with self.changed:
+            self.waiting += [asked] if asked else []
+            self.changed.wait_for(lambda: not self.busy or (asked is not None and asked.is_done))
+            if asked is not None and asked.is_done:
+                return []
+            self.busy = True
+            group = []
+            if asked:
+                group, self.waiting = self.waiting, []
+            return group
+
+    def leave(self) -> None:
+        """It has been worked for."""
+        with self.changed:
+            self.busy = False
+            self.changed.notify_all()
 
 
 class Gathering(Generic[Want, Found]):
@@ -45,33 +69,34 @@ class Gathering(Generic[Want, Found]):
         Errors: what `work` raises, to all of the group.
         """
         asked: _Asked[Want, Found] = _Asked(want)
-        with self._lock:
-            at = self._at(place)
-            at.waiting.append(asked)
-        with at.turn:
-            if not asked.found and asked.error is None:
-                with self._lock:
-                    group, at.waiting = at.waiting, []
+        at = self._at(place)
+        group = at.enter(asked)
+        if group:
+            try:
                 self._work_for(group)
+            finally:
+                at.leave()
         if asked.error is not None:
             raise asked.error
         return asked.found[0]
 
     def waiting(self, place: Hashable) -> list[Want]:
         """What the next group wants, as far as it has gathered."""
-        with self._lock:
-            return [asked.want for asked in self._at(place).waiting]
+        return [asked.want for asked in self._at(place).waiting]
 
     @contextmanager
     def held_up(self, place: Hashable) -> Iterator[None]:
         """No group of this place is worked for meanwhile: it gathers."""
-        with self._lock:
-            at = self._at(place)
-        with at.turn:
+        at = self._at(place)
+        at.enter(None)
+        try:
             yield
+        finally:
+            at.leave()
 
     def _at(self, place: Hashable) -> _Place[Want, Found]:
-        return self._places.setdefault(place, _Place())
+        with self._lock:
+            return self._places.setdefault(place, _Place())
 
     def _work_for(self, group: Sequence[_Asked[Want, Found]]) -> None:
         try:

@@ -59,7 +59,7 @@ def announce(context: Context, changed: Iterable[Mapping[str, Any]]) -> None:
         context.signals.signal(f"task:{stored['_id']}", urgent=not starts)
         if stored.get("state") == "available" and (stored.get("wake_at") or now()) <= now():
             available.append(stored["_id"])
-        elif stored.get("state") not in ("available", None):
+        elif stored.get("state") == "running":
             context.signals.settle(str(stored["_id"]))
     context.signals.signal("tasks")
     announce_available(context, available)

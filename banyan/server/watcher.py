@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _REST_AFTER_SECONDS = 30.0
 _AWAIT_MILLISECONDS = 500  # how long the database holds a question for changes
+# Each time it is opened anew all who wait look again: not for each write that fails.
+_OPEN_SECONDS_MIN = 1.0
 _BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 _WRITES = ["insert", "update", "replace", "delete"]
@@ -106,7 +108,10 @@ class Watcher:
         self._hub.watched = True
         self._hub.signal_everybody()  # what changed until now, nobody has seen
         needed = time.monotonic()
-        while changes.alive and told.pattern() == told_here and not self._stopping.is_set():
+        opened = time.monotonic()
+        while changes.alive and not self._stopping.is_set():
+            if told.pattern() != told_here and time.monotonic() > opened + _OPEN_SECONDS_MIN:
+                return
             change = changes.try_next()
             if change is not None:
                 signal(self._hub, change)
@@ -125,7 +130,8 @@ def signal(hub: Hub, change: Mapping[str, Any]) -> None:
     collection, key = change["ns"]["coll"], change["documentKey"]["_id"]
     if collection == "tasks":
         written = _written(change)
-        echo = told.is_of_this_process(written.get("_etag"))
+        # That a delay is over nobody else says.
+        echo = "state" in written and told.is_of_this_process(written.get("_etag"))
         for topic, urgent in _of_task(hub, str(key), written, change):
             hub.signal(topic, observed=True, echo=echo, urgent=urgent)
     elif collection == "log_chunks":

@@ -4,12 +4,15 @@ A driver may take seconds, and one that has lost a GPU may never answer: the loo
 launcher how long to trust the lease, must not wait for it.
 """
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from banyan.worker import gpus
+
+_log = logging.getLogger(__name__)
 
 _WAITING_MAX = 16
 
@@ -45,4 +48,12 @@ class GpuSamples:
     def _run(self) -> None:
         while True:
             attempt, sample, indexes = self._asked.get()
-            self._tell(attempt, {**sample, "gpus": gpus.usage_of(indexes)})
+            self._tell(attempt, {**sample, "gpus": _used(indexes)})
+
+
+def _used(indexes: Sequence[int]) -> list[dict[str, Any]]:
+    try:
+        return gpus.usage_of(indexes)
+    except Exception:  # a library of another kind or age: the next samples are wanted, too
+        _log.exception("what is used of GPUs cannot be read")
+        return []

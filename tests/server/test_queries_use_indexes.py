@@ -7,6 +7,7 @@ asked directly, in this process; the database is a real one, with thousands of t
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -232,25 +233,64 @@ def test_a_claim_of_one_task_asks_for_less(bench: Bench):
     assert len(one) < len(two)
 
 
+def at_once(bench: Bench, *claims: Callable[[], list[Item]]) -> list[list[Item]]:
+    """What claims get that come at one moment, in this order."""
+    with ThreadPoolExecutor(len(claims)) as pool:
+        futures: list[Future[list[Item]]] = []
+        with CLAIMS.held_up(bench.store):
+            for number, claim in enumerate(claims, 1):
+                futures.append(pool.submit(claim))
+                eventually(lambda n=number: len(CLAIMS.waiting(bench.store)) == n)
+        return [future.result() for future in futures]
+
+
+def free(cores: int) -> Item:
+    return {"cores": cores, "memory": "1 TiB", "gpus": [], "custom": {}}
+
+
 def test_claims_of_one_moment_are_one_look_and_one_write(bench: Bench):
     oldest_first = bench.submit(9, queue="crowd")
-    workers = [bench.worker() for _ in range(3)]
-    free = {"cores": 100, "memory": "1 TiB", "gpus": [], "custom": {}}
-    wish: Item = {"queues": ["crowd"], "fits": free}
-    claims: list[Future[list[Item]]] = []
-
-    def claim_at_once() -> None:
-        with ThreadPoolExecutor(3) as pool, CLAIMS.held_up(bench.store):
-            for number, worker in enumerate(workers, 1):
-                claims.append(pool.submit(bench.claim, worker, 3, **wish))
-                eventually(lambda n=number: len(CLAIMS.waiting(bench.store)) == n)
-
-    sent = sent_for(bench, lambda _: claim_at_once(), 0)
+    wish: Item = {"queues": ["crowd"], "fits": free(100)}
+    claims = [partial(bench.claim, bench.worker(), 3, **wish) for _ in range(3)]
+    won: list[list[Item]] = []
+    sent = sent_for(bench, lambda _: won.extend(at_once(bench, *claims)), 0)
     for command in ("update tasks", "insert attempts", "distinct tasks"):
         assert sent.count(command) == 1, sent
-    assert sent.count("find tasks") == 1 + len(workers)  # each reads what it has won
-    won = [item["_id"] for claim in claims for item in claim.result()]
-    assert won == oldest_first  # who came first has the oldest
+    assert sent.count("find tasks") == 1 + len(claims)  # each reads what it has won
+    # Who came first has the oldest.
+    assert [item["_id"] for items in won for item in items] == oldest_first
+
+
+def test_claims_of_very_many_tasks_are_several_writes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("banyan.server.verbs.claim._TASKS_AT_ONCE", 6)
+    bench.submit(16, queue="large")
+    counts = (3, 3, 10)
+    claims = [partial(bench.claim, bench.worker(), count, queues=["large"]) for count in counts]
+    sent = sent_for(bench, lambda _: at_once(bench, *claims), 0)
+    assert sent.count("update tasks") == 2
+
+
+def test_who_has_little_room_gets_its_fill_beside_who_has_much(bench: Bench):
+    """They read different kinds, and the first tasks of these are the same."""
+    bench.submit(4 * KINDS, queue="unequal")
+    large, small = at_once(
+        bench,
+        partial(bench.claim, bench.worker(), 2 * KINDS, queues=["unequal"], fits=free(1000)),
+        partial(bench.claim, bench.worker(), 1, queues=["unequal"], fits=free(1)),
+    )
+    assert not {item["_id"] for item in large} & {item["_id"] for item in small}
+
+
+@pytest.mark.parametrize("first", ["idle", "busy"])
+def test_who_is_idle_and_who_claims_ahead_both_get_their_fill(bench: Bench, first: str):
+    ids = bench.submit(8, queue=f"{first} first", requested_resources={"cores": 1})
+    own = {"queues": [f"{first} first"]}
+    busy = partial(bench.claim, bench.worker(), 4, fits=free(0), max=1, ahead=4, **own)
+    idle = partial(bench.claim, bench.worker(), 4, fits=free(10), **own)
+    won = at_once(bench, *((idle, busy) if first == "idle" else (busy, idle)))
+    assert sorted(item["_id"] for items in won for item in items) == sorted(ids)
 
 
 @pytest.mark.parametrize(("few", "many"), [(1, 1000), (2, 100)])

@@ -157,6 +157,15 @@ def test_what_this_process_has_written_is_told_from_what_others_have(
     assert f"available:{others}" not in hub.echoes
 
 
+def test_the_end_of_a_delay_is_nobodys_echo(hub: Heard, database: Database[Document]) -> None:
+    tasks, later = database["tasks"], datetime(2100, 1, 1, tzinfo=UTC)
+    delayed = {"state": "available", "wake_at": later, "_etag": new_etag()}
+    task = tasks.insert_one(delayed).inserted_id
+    tasks.update_one({"_id": task}, {"$set": {"wake_at": None, "_etag": new_etag()}})
+    assert f"available:{task}" in heard(hub, database)
+    assert f"available:{task}" not in hub.echoes
+
+
 def test_it_rests_when_nobody_waits_and_wakes_all_when_somebody_does(
     fresh_database: str, database: Database[Document]
 ) -> None:

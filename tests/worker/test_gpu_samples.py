@@ -44,6 +44,18 @@ def test_a_driver_that_hangs_holds_nothing_up(monkeypatch: pytest.MonkeyPatch):
     assert sample == {"time": 0, "gpus": USED}
 
 
+def test_a_library_that_fails_in_its_own_way_ends_no_samples(monkeypatch: pytest.MonkeyPatch):
+    def usage_of(indexes: Sequence[int]) -> list[dict[str, Any]]:
+        raise AttributeError("another kind of library")
+
+    monkeypatch.setattr(gpus, "usage_of", usage_of)
+    told: queue.Queue[tuple[str, Any]] = queue.Queue()
+    samples = GpuSamples(lambda attempt, sample: told.put((attempt, sample)))
+    for _ in range(2):
+        samples.add("one", {"time": 0}, (0,))
+        assert told.get(timeout=5) == ("one", {"time": 0, "gpus": []})
+
+
 def test_the_loop_hears_a_sample_and_goes_on(monkeypatch: pytest.MonkeyPatch):
     asked, answers = threading.Event(), threading.Event()
 

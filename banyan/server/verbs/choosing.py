@@ -77,7 +77,8 @@ def _among(store: Store, wishes: Sequence[Wish], shapes: Sequence[str]) -> list[
     chosen: list[Chosen] = [[] for _ in wishes]
     taken: set[str] = set()
     for look, places in looks.items():
-        found = _candidates(store, look, [wishes[place] for place in places])
+        # What others of the group have taken may be the first of what this look finds.
+        found = _candidates(store, look, [wishes[place] for place in places], len(taken))
         left = {str(task["_id"]): task for task in found}
         for task_id in taken & left.keys():
             del left[task_id]
@@ -109,16 +110,16 @@ def has_labels(wanted: Mapping[str, str], has: Mapping[str, str]) -> bool:
     return all(has.get(name) == value for name, value in wanted.items())
 
 
-def _candidates(store: Store, look: _Look, wishes: Sequence[Wish]) -> list[Document]:
-    """As many as these claims may want together."""
+def _candidates(store: Store, look: _Look, wishes: Sequence[Wish], beyond: int) -> list[Document]:
+    """As many as these claims may want together, and `beyond` more."""
     ahead = sum(wish.room.ahead for wish in wishes)
     if not look.now_fit and not (ahead and look.later_fit):
         return []
-    limit = sum(_wanted(wish, look) * _LOOK_FURTHER**wish.lost_rounds for wish in wishes)
-    found = claims.candidates(store, look.now_fit, limit, look.within_milliseconds)
+    wanted = sum(_wanted(wish, look) * _LOOK_FURTHER**wish.lost_rounds for wish in wishes)
+    found = claims.candidates(store, look.now_fit, wanted + beyond, look.within_milliseconds)
     if look.later_fit:
-        within = look.within_milliseconds
-        found += claims.candidates(store, look.later_fit, max(1, ahead), within)
+        within, later = look.within_milliseconds, max(1, ahead) + beyond
+        found += claims.candidates(store, look.later_fit, later, within)
     return found
 
 
@@ -150,7 +151,10 @@ def _pick(left: dict[str, Document], wish: Wish, look: _Look) -> Chosen:
 def _looked_at(left: Mapping[str, Document], wish: Wish, look: _Look) -> Iterator[Candidate]:
     tasks = list(left.items())
     if wish.lost_rounds:
-        tasks = random.sample(tasks, min(_wanted(wish, look), len(tasks)))
+        # What has no room yet stays: it may have waited for so long that it must be next.
+        fitting = [one for one in tasks if one[1]["shape"] in look.now_fit]
+        later = [one for one in tasks if one[1]["shape"] not in look.now_fit]
+        tasks = random.sample(fitting, min(_wanted(wish, look), len(fitting))) + later
     elif _is_of_one_kind(look):
         tasks = list(islice(tasks, wish.room.most + wish.room.ahead))
     time = now()

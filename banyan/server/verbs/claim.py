@@ -5,6 +5,7 @@ was chosen and lost to another worker is chosen anew, a few times, then left.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -24,6 +25,8 @@ from banyan.server.verbs.choosing import Chosen, Room, Wish
 from banyan.server.verbs.leases import renewed
 
 TASKS_DEFAULT = 1
+# Claims of one moment are one statement, which MongoDB limits to 16 MiB.
+_TASKS_AT_ONCE = 2000
 _ROUNDS = 4
 _SHOWN = (
     "_id", "name", "command", "env", "cwd", "queue", "labels", "priority", "tags",
@@ -175,7 +178,18 @@ class _Outcome(NamedTuple):
 
 
 def _claim_together(claims: Sequence[_Claim]) -> list[_Outcome]:
-    """One round of the claims of one moment: what they try for is written at once."""
+    """One round of the claims of one moment, in few enough writes."""
+    outcomes: list[_Outcome] = []
+    while len(outcomes) < len(claims):
+        rest = claims[len(outcomes) :]
+        sums = accumulate(one.wish.room.most + one.wish.room.ahead for one in rest)
+        count = sum(1 for wanted in sums if wanted <= _TASKS_AT_ONCE)
+        outcomes += _claim_at_once(rest[: max(count, 1)])
+    return outcomes
+
+
+def _claim_at_once(claims: Sequence[_Claim]) -> list[_Outcome]:
+    """What these try for is looked at once, and written at once."""
     call = claims[0].call  # all are of one store
     wishes = [one.wish for one in claims]
     chosen = choosing.choose_for(call.store, wishes)

@@ -103,6 +103,7 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
         results.update({i: one for i, one in decided.items() if isinstance(one, BanyanError)})
         refused = [one for one in decided.values() if isinstance(one, BanyanError)]
         if refused and as_a_whole:
+            aftermath.follow(call.context, written, {})  # some may have been, before a lost race
             raise refused[0]
         going = {i: one for i, one in decided.items() if not isinstance(one, BanyanError)}
         won = _write(call, {i: (open_ones[i], one) for i, one in going.items()})
