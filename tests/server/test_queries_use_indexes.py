@@ -285,8 +285,8 @@ def test_who_has_little_room_gets_its_fill_beside_who_has_much(bench: Bench):
 
 @pytest.mark.parametrize("first", ["idle", "busy"])
 def test_who_is_idle_and_who_claims_ahead_both_get_their_fill(bench: Bench, first: str):
-    ids = bench.submit(8, queue=f"{first} first", requested_resources={"cores": 1})
-    own = {"queues": [f"{first} first"]}
+    ids = bench.submit(8, queue=f"{first}-first", requested_resources={"cores": 1})
+    own = {"queues": [f"{first}-first"]}
     busy = partial(bench.claim, bench.worker(), 4, fits=free(0), max=1, ahead=4, **own)
     idle = partial(bench.claim, bench.worker(), 4, fits=free(10), **own)
     won = at_once(bench, *((idle, busy) if first == "idle" else (busy, idle)))
