@@ -38,6 +38,7 @@ _TOPICS_HEADER = b"banyan-wait"
 _PREFER_WAIT = re.compile(
     r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,9})?)"?\s*(?=$|[,;])', re.IGNORECASE
 )
+_TASK = re.compile(r"/tasks/([0-9a-f]{24})")
 _COALESCE_SECONDS = 0.1  # a collection may change a thousand times a second
 _TOPICS_FEW = 8  # more tasks than that, named one by one, are as good as a collection
 
@@ -81,20 +82,35 @@ class Application:
     async def _answer(self, request: Request, receive: Receive) -> Answer | None:
         """The answer, after the wait if one was asked for; None: the caller has gone."""
         asked = self._hub.now()
-        answer = await self._ask(request)
-        topics = _topics(answer)
+        task = _task_in(request)
+        answer = None if task and self._has_it(request, task) else await self._ask(request)
+        topics = _topics(answer) if answer else [task]
         if not topics or not request.wait_seconds:
             return answer
         with self._hub.subscribe(topics, asked) as waiter:
             watching = asyncio.create_task(_until_gone(receive, waiter))
             try:
                 answer = await self._hold(request, answer, waiter)
-                return None if watching.done() else answer
+                if watching.done():
+                    return None
+                return answer or await self._ask(request)
             finally:
                 watching.cancel()
 
-    async def _hold(self, request: Request, answer: Answer, waiter: Waiter) -> Answer:
-        """Wait and ask again, until there is an answer that names no topics, or time is up."""
+    def _has_it(self, request: Request, topic: str) -> bool:
+        """Whether the caller has made the task a moment ago, and nothing has become of it yet.
+
+        Most who submit one task wait for it at once: to ask the application what is known would
+        stand in the way of the claim that the task has just woken.
+        """
+        etag = request.environ.get("HTTP_IF_NONE_MATCH", "").strip('"')
+        return bool(request.wait_seconds) and self._hub.is_new(topic, etag)
+
+    async def _hold(self, request: Request, answer: Answer | None, waiter: Waiter) -> Answer | None:
+        """Wait and ask again, until there is an answer that names no topics, or time is up.
+
+        Of one that was not asked before, and is not now, None.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.wait_seconds
         pause = 0.0 if _are_narrow(waiter.topics) else _COALESCE_SECONDS
@@ -122,6 +138,14 @@ class Application:
         if answer.status >= 500 and request.environ["REQUEST_METHOD"] not in _SAFE_METHODS:
             told.disown()
         return answer
+
+
+def _task_in(request: Request) -> str:
+    """The topic of the task that a request reads, as it is; empty where it is another request."""
+    environ = request.environ
+    found = _TASK.fullmatch(environ["PATH_INFO"])
+    plain = environ["REQUEST_METHOD"] == "GET" and not environ["QUERY_STRING"]
+    return f"task:{found[1]}" if found and plain and "HTTP_AUTHORIZATION" in environ else ""
 
 
 def wait_seconds(prefer: str) -> float:

@@ -14,10 +14,11 @@ from banyan.server.store.mongo import Store
 class Signals(Protocol):
     """Whoever wakes waiting requests."""
 
-    def signal(self, topic: str, *, urgent: bool = True) -> None:
+    def signal(self, topic: str, *, urgent: bool = True, version: str = "") -> None:
         """Something happened that concerns this topic. Callable from any thread.
 
-        urgent: else it may be told a moment later, together with what comes next.
+        urgent:  else it may be told a moment later, together with what comes next.
+        version: the etag of what is new, which its maker has with the answer.
         """
 
     def settle(self, subject: str) -> None:
@@ -27,7 +28,7 @@ class Signals(Protocol):
 class Silent:
     """Signals where nobody waits: no server, or one without the waiting layer."""
 
-    def signal(self, topic: str, *, urgent: bool = True) -> None:
+    def signal(self, topic: str, *, urgent: bool = True, version: str = "") -> None:
         """Nobody listens in this process."""
 
     def settle(self, subject: str) -> None:

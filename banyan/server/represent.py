@@ -56,7 +56,8 @@ def announce(context: Context, changed: Iterable[Mapping[str, Any]]) -> None:
     available = []
     for stored in changed:
         starts = stored.get("state") == "running"
-        context.signals.signal(f"task:{stored['_id']}", urgent=not starts)
+        version = stored.get("_etag", "")
+        context.signals.signal(f"task:{stored['_id']}", urgent=not starts, version=version)
         if stored.get("state") == "available" and (stored.get("wake_at") or now()) <= now():
             available.append(stored["_id"])
         elif stored.get("state") == "running":

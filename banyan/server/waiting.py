@@ -28,6 +28,7 @@ from banyan.server.memory import Memory
 TURN_TOPICS = frozenset({"available"})
 LATER_SECONDS = 0.03  # a short task has ended by then, and its start and end are told as one
 SETTLE_SECONDS = 0.25  # by then the watcher has seen a claim that was answered
+_VERSIONS_MAX = 1000  # who waits for a new task does so at once
 _ECHO_MILLISECONDS = 2000  # so long after it was said here, the watcher may say it again
 
 
@@ -46,6 +47,7 @@ class Hub:
         self._lock = threading.Lock()
         self._clock = 0
         self._signalled = Memory()  # topic -> when it was last signalled
+        self._versions: dict[str, str] = {}  # topic -> the etag with which it was first signalled
         self._announced = Memory()  # subject of a turn -> milliseconds when this process said it
         self._settled = Memory()  # subject of a turn -> when it was no longer to be had
         self._all_signalled = 0
@@ -66,7 +68,13 @@ class Hub:
         return self._clock
 
     def signal(
-        self, topic: str, *, observed: bool = False, echo: bool = False, urgent: bool = True
+        self,
+        topic: str,
+        *,
+        observed: bool = False,
+        echo: bool = False,
+        urgent: bool = True,
+        version: str = "",
     ) -> None:
         """Something about this topic has changed. Cheap, and safe from any thread.
 
@@ -75,11 +83,13 @@ class Hub:
         observed: said by the watcher.
         echo:     of what this process has written, and has said already, or will.
         urgent:   else who waits for it hears of it a moment later, with what comes by then.
+        version:  the etag of a new task; `is_new` knows it until the task is signalled again.
         """
         kind, _, subject = topic.partition(":")
         with self._lock:
             self._clock += 1
             if kind not in TURN_TOPICS:
+                self._note_version(topic, version)
                 self._signalled[topic] = self._clock
                 if not urgent:
                     self._arrives_later(topic)
@@ -94,6 +104,11 @@ class Hub:
                 if subject or not self.watched:
                     self._arrived_turns.append(Turn(kind, subject, self._clock))
             self._call_loop()
+
+    def is_new(self, topic: str, version: str) -> bool:
+        """Whether nothing has changed since that version was made, as far as can be heard of."""
+        with self._lock:
+            return self.watched and self._versions.get(topic) == version
 
     def settle(self, subject: str) -> None:
         """Nothing more is to be had there: no turn about it needs to go on."""
@@ -125,6 +140,14 @@ class Hub:
         for waiters in list(self._waiters.values()):
             for waiter in list(waiters):
                 waiter.cancel()
+
+    def _note_version(self, topic: str, version: str) -> None:
+        """Only of what was never signalled: else who was slow to say it might be told of by now."""
+        self._versions.pop(topic, None)
+        if version and not self._signalled[topic]:
+            self._versions[topic] = version
+            if len(self._versions) > _VERSIONS_MAX:
+                del self._versions[next(iter(self._versions))]
 
     def _arrives_later(self, topic: str) -> None:
         if topic in self._waiters and self._loop is not None:

@@ -236,3 +236,64 @@ def test_at_the_end_who_waits_is_answered_at_once(things: Things) -> None:
 )
 def test_the_preference_is_read_as_rfc_7240_writes_it(prefer: str, seconds: float) -> None:
     assert wait_seconds(prefer) == seconds
+
+
+TASK = "6b031af2107e4073d8b4d21a"
+KNOWN = {"Prefer": "wait=30", "If-None-Match": '"v1"', "Authorization": "Bearer x"}
+
+
+def new_task(server: Served) -> None:
+    server.hub.watched = True
+    server.hub.signal(f"task:{TASK}", version="v1")
+
+
+def ask_for_task(
+    server: Served, headers: dict[str, str] = KNOWN, query: str = ""
+) -> requests.Response:
+    return requests.get(f"{server.url}/tasks/{TASK}{query}", headers=headers, timeout=60)
+
+
+def test_who_has_made_a_task_waits_for_it_without_a_question(
+    server: Served, things: Things
+) -> None:
+    new_task(server)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask_for_task, server)
+        eventually(lambda: server.hub.waiting == 1)
+        assert things.asked == 0
+        server.hub.signal(f"task:{TASK}")
+        assert answer.result(timeout=30).json()["PATH_INFO"] == f"/tasks/{TASK}"
+        assert things.asked == 1
+
+
+def test_when_the_time_is_up_the_question_is_put(server: Served, things: Things) -> None:
+    new_task(server)
+    assert ask_for_task(server, {**KNOWN, "Prefer": "wait=0.05"}).status_code == 200
+    assert things.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [
+        ({**KNOWN, "If-None-Match": '"v0"'}, ""),
+        ({**KNOWN, "Authorization": None}, ""),
+        ({**KNOWN, "Prefer": "return=minimal"}, ""),
+        (KNOWN, "?projection={}"),
+        (KNOWN, "/attempts"),
+    ],
+)
+def test_all_others_are_answered_by_the_application(
+    server: Served, headers: dict[str, str], query: str
+) -> None:
+    new_task(server)
+    began = time.monotonic()
+    assert ask_for_task(server, headers, query).status_code == 200
+    assert time.monotonic() - began < 20
+
+
+def test_who_comes_after_the_change_does_not_wait_for_it(server: Served) -> None:
+    new_task(server)
+    server.hub.signal(f"task:{TASK}")
+    began = time.monotonic()
+    assert ask_for_task(server).status_code == 200
+    assert time.monotonic() - began < 20
