@@ -28,7 +28,7 @@ class Heard(Silent):
     def __init__(self) -> None:
         self.topics: set[str] = set()
 
-    def signal(self, topic: str, *, urgent: bool = True) -> None:
+    def signal(self, topic: str, *, urgent: bool = True, version: str = "") -> None:
         self.topics.add(topic)
 
 
