@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from banyan.server.calls import Context
+from banyan.server.calls import Context, Silent
 from banyan.server.doctor import database, examine
 from banyan.server.store.mongo import Store
 from banyan.server.upkeep import duties
@@ -74,16 +74,6 @@ def test_who_ends_while_it_is_given_back_is_one_of_the_two(server: Server, modul
         assert held is not None
         player.end(claimed)
         store["workers"].update_one({"_id": ObjectId(player.id)}, {"$set": long_ago})
-        assert duties.give_back(_context(store), [held], "lost with its worker", lost=True) == 0
+        assert duties.give_back(Context(store, Silent()), [held], "lost with its worker", lost=True) == 0
     assert play.task(task)["outcome"] == "success"
     assert [one["exit_status"] for one in play.attempts(task)] == ["success"]
-
-
-def _context(store: Store) -> Context:
-    class Nobody:
-        """Hears no signal."""
-
-        def signal(self, topic: str, *, urgent: bool = True) -> None:
-            """Nothing."""
-
-    return Context(store, Nobody())
