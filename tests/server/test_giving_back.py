@@ -74,6 +74,9 @@ def test_who_ends_while_it_is_given_back_is_one_of_the_two(server: Server, modul
         assert held is not None
         player.end(claimed)
         store["workers"].update_one({"_id": ObjectId(player.id)}, {"$set": long_ago})
-        assert duties.give_back(Context(store, Silent()), [held], "lost with its worker", lost=True) == 0
+        assert (
+            duties.give_back(Context(store, Silent()), [held], "lost with its worker", lost=True)
+            == 0
+        )
     assert play.task(task)["outcome"] == "success"
     assert [one["exit_status"] for one in play.attempts(task)] == ["success"]
