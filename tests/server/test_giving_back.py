@@ -14,7 +14,6 @@ from bson import ObjectId
 
 from banyan.server.calls import Context, Silent
 from banyan.server.doctor import database, examine
-from banyan.server.store.mongo import Store
 from banyan.server.upkeep import duties
 from tests.contract.playing import Item, Play, Player
 from tests.harness import Processes, Server
