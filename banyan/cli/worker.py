@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 @click.option("--profile", help="Which profile, where URL and token are left out.")
 @click.option("--cores", type=float, metavar="N", help="Cores to give. [default: all]")
 @click.option("--memory", metavar="SIZE", help='Memory to give: "8 GiB". [default: all]')
-@click.option("--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to give.")
+@click.option(
+    "--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to give; 0: tasks see none."
+)
 @click.option("--disk", metavar="SIZE", help="Disk space to give. [default: without limit]")
 @click.option("--custom", multiple=True, metavar="NAME=N", help="Another counted thing.")
 @click.option("--queue", multiple=True, metavar="NAME", help="Queue to serve. [default: default]")

@@ -49,12 +49,13 @@ def task_environment(
     url: str,
     worker: str,
     gpus: Sequence[int],
-    has_gpus: bool,
+    counts_gpus: bool,
 ) -> dict[str, str]:
     """For one claimed task. What it asked for stands before the machine's, Banyan's before both.
 
     task: its `env` has no secret to be put in any more.
-    has_gpus: whether the worker has any; then a task sees those that it was granted, or none.
+    counts_gpus: whether the worker says how many there are, be it none; then a task sees those
+        that it was granted, and no other.
     """
     granted = task["granted_resources"]
     listed = ",".join(map(str, gpus))
@@ -72,7 +73,7 @@ def task_environment(
         "BANYAN_MEMORY_BYTES": str(granted["memory_bytes"]),
         "BANYAN_GPUS": listed,
     }
-    if has_gpus:
+    if counts_gpus:
         environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # in which the indexes count
         environment["CUDA_VISIBLE_DEVICES"] = listed
     return environment

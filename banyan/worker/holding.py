@@ -140,7 +140,7 @@ class Holding:
 
     def _process_of(self, task: Task, gpus: list[int], cpus: tuple[int, ...]) -> Message:
         """What the launcher is to start for a task."""
-        has_gpus = bool(self._ledger.total.gpus) or self._gives_no_gpus
+        counts_gpus = bool(self._ledger.total.gpus) or self._gives_no_gpus
         limits = replace(
             self._limits,
             memory_bytes=task["granted_resources"]["memory_bytes"],
@@ -151,7 +151,7 @@ class Holding:
             "attempt": str(task["attempt_id"]),
             "argv": environment.command_argv(task["command"]),
             "env": environment.task_environment(
-                self._base_environment, task, self._url, self.worker, gpus, has_gpus
+                self._base_environment, task, self._url, self.worker, gpus, counts_gpus
             ),
             "user": self._user.to_json() if self._user else None,
             "cwd": task.get("cwd") or self._home,
