@@ -1,7 +1,7 @@
 """Holds the source to its lengths, and the tests to waiting for events: part of scripts/check.
 
-A file has 400 lines at the most, a function 40; a test never sleeps, but asks
-`tests.harness.eventually`.
+A file has at most 400 lines (the settings page: 450), a function at most 40; a test never
+sleeps, but asks `tests.harness.eventually`.
 """
 
 import ast
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FILE_LINES_MAX = 400
+# One page by contract: it declares every knob and the whole API.
+SETTINGS, SETTINGS_LINES_MAX = Path("settings.py"), 450
 FUNCTION_LINES_MAX = 40
 SLEEPER = Path("tests/harness/eventually.py")  # the one place that may
 BENCH = Path("tests/bench")  # no test: it lets time pass and looks what that costs
@@ -31,8 +33,9 @@ def look_at(path: Path) -> Iterator[str]:
     """What is wrong with one file."""
     text = path.read_text()
     lines = text.count("\n")
-    if lines > FILE_LINES_MAX:
-        yield f"{path}: {lines} lines, {FILE_LINES_MAX} at the most"
+    lines_max = SETTINGS_LINES_MAX if path == SETTINGS else FILE_LINES_MAX
+    if lines > lines_max:
+        yield f"{path}: {lines} lines, {lines_max} at the most"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
