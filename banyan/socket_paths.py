@@ -17,9 +17,21 @@ def short_path(path: Path) -> str:
 
     Errors: OSError where the directory of the socket cannot be opened.
     """
+    return _shortened(path, "self")
+
+
+def shared_path(path: Path) -> str:
+    """Like `short_path`, but valid in all processes of this user as long as this one lives.
+
+    Errors: OSError where the directory of the socket cannot be opened.
+    """
+    return _shortened(path, str(os.getpid()))
+
+
+def _shortened(path: Path, process: str) -> str:
     if len(os.fsencode(path)) <= PATH_BYTES_MAX:
         return str(path)
-    return f"/proc/self/fd/{_directory(path.parent)}/{path.name}"
+    return f"/proc/{process}/fd/{_directory(path.parent)}/{path.name}"
 
 
 def _directory(path: Path) -> int:

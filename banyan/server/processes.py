@@ -55,6 +55,7 @@ def spawn(
     environment: Mapping[str, str] | None = None,
     inherited: Sequence[int] = (),
     quiet: bool = False,
+    directory: Path | None = None,
 ) -> Child:
     """Start a program that ends with this process, in a session of its own.
 
@@ -64,6 +65,7 @@ def spawn(
     environment: all of the child's; None: this process's own.
     inherited: file descriptors that stay open in the child, under the same numbers.
     quiet:     what it prints to its stdout is thrown away.
+    directory: its working directory; None: this process's own.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("a child would end with the thread that started it")
@@ -73,6 +75,7 @@ def spawn(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL if quiet else 2,
         pass_fds=inherited,
+        cwd=directory,
         start_new_session=True,
     )
     return Child(name, process)

@@ -5,10 +5,8 @@ import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pymongo import MongoClient
 
 from banyan.server.embedded import PrivateMongo
 from tests.contract.asking import make, new_id, read, refused
@@ -54,8 +52,7 @@ def test_it_is_not_ready_while_the_database_takes_no_writes(
     own_mongo: PrivateMongo, processes: Processes, tmp_path: Path
 ):
     server = start_server(processes, tmp_path / "data", own_mongo.uri)
-    name = {"username": "__system", "password": own_mongo._key, "authSource": "local"}
-    with MongoClient[Any]("127.0.0.1", own_mongo._port, directConnection=True, **name) as client:
+    with own_mongo.member() as client:
         client.admin.command({"replSetStepDown": 3, "force": True})
     refused(server.anonymous.get("readyz"), 503, "unavailable")
     assert server.anonymous.get("healthz").status_code == 200

