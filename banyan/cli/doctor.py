@@ -30,7 +30,8 @@ _SHOWN_MAX = 100  # of one check; JSON has them all
 @click.option("--repair", is_flag=True, help="Mend what the server's own rules can mend.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 def doctor_command(mongo: str | None, data: Path | None, repair: bool, as_json: bool) -> int:
-    """Check a living database: attempts, leases, dependencies, edges, states, orphans, indexes.
+    """Check a living database: attempts, leases, dependencies, edges, states, orphans, indexes,
+    and whether its MongoDB is one that leaks what it holds.
 
     Servers and workers may go on meanwhile: what is only on its way is not told. Set the knobs
     (BANYAN_LEASE_SECONDS, …) as they are set for the server. Ends with 0 where nothing is wrong,
@@ -47,14 +48,18 @@ def doctor_command(mongo: str | None, data: Path | None, repair: bool, as_json: 
     with doctor.database(uri or running_uri((data or data_directory()).absolute())) as store:
         found = doctor.examine(store)
         left = doctor.repair(store, found) if repair else found
+        notes = doctor.notes(store, private=not uri)
     if as_json:
         answer = {
             "found": [one.to_json() for one in found],
             "left": [one.to_json() for one in left],
+            "notes": notes,
         }
         click.echo(json.dumps(answer))
     else:
         _tell(found, left)
+        for note in notes:
+            click.echo(f"note: {note}")
     return EXIT_TASK_FAILED if left else EXIT_OK
 
 

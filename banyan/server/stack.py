@@ -7,6 +7,7 @@ port, then the worker.
 import contextlib
 import functools
 import json
+import logging
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from pymongo.errors import ConnectionFailure
+from pymongo.errors import ConnectionFailure, PyMongoError
 
 from banyan.addresses import is_loopback
 from banyan.errors import BanyanError
@@ -24,10 +25,15 @@ from banyan.server import exposure, listening
 from banyan.server.app import prepare_database
 from banyan.server.bootstrap import ensure_credentials
 from banyan.server.embedded import PrivateMongo
+from banyan.server.leaks import ADVICE
 from banyan.server.options import Options
 from banyan.server.probe import Probe
 from banyan.server.processes import Child, spawn
 from banyan.server.services import Service, environment, python
+from banyan.server.store import release
+from banyan.server.store.mongo import Store
+
+logger = logging.getLogger(__name__)
 
 _READY_SECONDS = 60.0
 _SERVER_STOP_SECONDS = 8.0
@@ -65,6 +71,8 @@ class Stack:
         self._probe = Probe(listening.url(options.host, sockets[0]), context)
         uri = options.mongo_uri or self._start_mongo()
         self._prepare(uri)
+        if options.mongo_uri:
+            _warn_of_leaks(uri)
         self._start_servers(sockets, uri)
         if options.with_worker:
             self._start_worker()
@@ -152,6 +160,20 @@ class Stack:
                 )
             self._woken.wait(_POLL_SECONDS)
             self._woken.clear()
+
+
+def _warn_of_leaks(uri: str) -> None:
+    """The private MongoDB is not asked: nobody else reaches it."""
+    store = Store(uri)
+    try:
+        with contextlib.suppress(PyMongoError):  # who looks at it later says what is wrong
+            leaks = release.open_leaks(store)
+            if leaks:
+                version, names = release.version(store), ", ".join(leaks)
+                said = "whoever can connect to MongoDB %s can read its memory (%s): %s"
+                logger.warning(said, version, names, ADVICE)
+    finally:
+        store.close()
 
 
 def _as_whom(options: Options) -> list[str]:

@@ -1,6 +1,5 @@
 """The private MongoDB: its data stays, it ends with its parent, it comes up whatever happened."""
 
-import hashlib
 import signal
 import socket
 import socketserver
@@ -10,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pymongo import MongoClient
@@ -20,9 +18,9 @@ from banyan.errors import BanyanError
 from banyan.server.directory import DirectoryLock
 from banyan.server.embedded import PrivateMongo
 from banyan.server.mongod import find_mongod
-from banyan.server.replica_set import ROLES, SET, USER
 from banyan.socket_paths import PATH_BYTES_MAX
 from tests.harness import Processes, eventually
+from tests.harness.mongo import mongo_on_a_port
 
 READY_SECONDS = 5.0
 
@@ -136,7 +134,10 @@ def test_a_set_of_an_earlier_version_on_a_port_goes_on(
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         other.close()
-        made_by_an_earlier_version(processes, data, port)
+        uri, started = mongo_on_a_port(processes, data / "mongo", port)
+        insert(uri, "kept")
+        started.terminate()
+        (data / "mongo" / "port").write_text(str(port))
         mongo = PrivateMongo(data)
         with socketserver.ThreadingTCPServer(
             ("127.0.0.1", port if taken else 0), socketserver.BaseRequestHandler
@@ -152,34 +153,6 @@ def test_a_set_of_an_earlier_version_on_a_port_goes_on(
             finally:
                 mongo.stop()
                 it.shutdown()
-
-
-def made_by_an_earlier_version(processes: Processes, data: Path, port: int) -> None:
-    """A data directory whose set knows its member by 127.0.0.1 and a port; it holds `kept`."""
-    home = data / "mongo"
-    (home / "data").mkdir(parents=True, mode=0o700)
-    home.chmod(0o700)
-    key = home / "key"
-    key.touch(0o600)
-    key.write_text("0123456789abcdef" * 8)
-    (home / "port").write_text(str(port))
-    arguments = [find_mongod().path, "--dbpath", str(home / "data"), "--replSet", SET, "--quiet"]
-    arguments += ["--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket"]
-    arguments += ["--keyFile", str(key), "--logpath", str(home / "log"), "--oplogSize", "128"]
-    started = processes.start(arguments)
-    member = MongoClient[Any](
-        *("127.0.0.1", port),
-        directConnection=True,
-        **{"username": "__system", "password": key.read_text(), "authSource": "local"},
-    )
-    password = hashlib.sha256(f"{USER}:{key.read_text()}".encode()).hexdigest()
-    with member as client:
-        members = [{"_id": 0, "host": f"127.0.0.1:{port}"}]
-        client.admin.command("replSetInitiate", {"_id": SET, "members": members})
-        eventually(lambda: client.admin.command("hello")["isWritablePrimary"], 30)
-        client.admin.command("createUser", USER, pwd=password, roles=ROLES)
-    insert(f"mongodb://{USER}:{password}@127.0.0.1:{port}/?directConnection=true", "kept")
-    started.terminate()
 
 
 def test_it_ends_when_its_parent_is_killed(processes: Processes, data: Path) -> None:

@@ -15,6 +15,7 @@ from banyan.server.doctor import (
     dependencies,
     edges,
     indexes,
+    leaks,
     leases,
     orphans,
     settling,
@@ -26,7 +27,7 @@ from banyan.server.store.mongo import Store
 from banyan.server.upkeep.loop import PERIODS_HELD
 
 _OF_TASKS = (states, attempts, dependencies, edges, leases, settling)
-_OF_THE_WHOLE = (indexes, orphans)
+_OF_THE_WHOLE = (indexes, leaks, orphans)
 
 
 def examine(
