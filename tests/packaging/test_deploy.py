@@ -147,6 +147,17 @@ def test_nothing_of_compose_is_open_to_other_machines():
     assert services["worker"]["volumes"] == ["worker:/state"]  # the admin's token is not its own
 
 
+def test_every_mongod_that_we_show_is_closed():
+    operations = (ROOT / "docs" / "operations.md").read_text().replace("\\\n", " ")
+    (members,) = re.findall(r"^ +(mongod --replSet .*)$", operations, re.MULTILINE)
+    of_compose = " ".join(COMPOSE["services"]["mongo"]["command"]).replace("=", " ")
+    for command in (members.replace("=", " "), of_compose):
+        assert "--networkMessageCompressors disabled" in command
+        assert "--setParameter enableLocalhostAuthBypass false" in command
+    assert "--keyFile" in members
+    assert "--tlsMode requireTLS" in members
+
+
 # --- what a restart comes to -------------------------------------------------------------
 
 
