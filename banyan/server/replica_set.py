@@ -82,7 +82,9 @@ def _is_primary(client: Client) -> bool:
 def _configure(client: Client) -> None:
     """Make a set of this one member, or tell an existing set that its member has moved.
 
-    It has moved where an earlier version of Banyan has made the set, on a port of TCP.
+    It has moved where an earlier version of Banyan has made the set, on a port of TCP. That is
+    not mended by a start outside of the set: it would leave out what a killed member has in its
+    oplog alone.
     """
     try:
         config = client.admin.command("replSetGetConfig")["config"]

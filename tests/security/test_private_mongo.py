@@ -321,6 +321,30 @@ def test_a_socket_that_is_none_of_ours_gets_no_password(
             running_uri(data)
 
 
+@AS_ROOT
+def test_root_may_look_at_what_another_user_runs_and_no_third_one(data: Path) -> None:
+    home = MongoHome(data)
+    key = home.prepare()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(home.socket))
+    for path in (home.path, home.key, home.socket):
+        os.chown(path, NOBODY, NOBODY)
+    assert home.find() == key
+    os.seteuid(1)
+    try:
+        assert home.find() is None  # it can't even see it
+        os.seteuid(0)
+        home.path.chmod(0o755)
+        os.seteuid(1)
+        with pytest.raises(BanyanError, match=f"mongo belongs to user {NOBODY}"):
+            home.find()
+    finally:
+        os.seteuid(0)
+    os.chown(home.key, 1, 1)
+    with pytest.raises(BanyanError, match="key belongs to user 1"):
+        home.find()
+
+
 def test_where_none_runs_it_is_said(data: Path) -> None:
     with pytest.raises(BanyanError, match="no private MongoDB runs") as refusal:
         running_uri(data)
