@@ -12,6 +12,7 @@ from pathlib import Path
 import requests
 
 from banyan.errors import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE
+from banyan.socket_paths import PATH_BYTES_MAX
 from tests.harness import Api, Processes, Server, Started, eventually, marked_processes
 
 Serve = Callable[..., Server]
@@ -180,6 +181,16 @@ def test_what_dies_again_and_again_is_given_up(processes: Processes, tmp_path: P
     assert "max_workers must be greater than 0" in broken.stderr
     assert "has ended 5 times" in broken.stderr
     assert not marked_processes(processes.mark)
+
+
+def test_a_data_directory_too_deep_for_a_socket_serves_also_after_a_death(
+    processes: Processes, tmp_path: Path
+) -> None:
+    server = ready(private(processes, tmp_path / ("d" * PATH_BYTES_MAX)))
+    assert server.provider.post("tasks", {"name": "kept"}).status_code == 201
+    [process] = children(server, processes, "banyan.server.serve")
+    os.kill(process, signal.SIGKILL)
+    eventually(lambda: is_ready(server), 30)
 
 
 def test_the_password_of_the_database_is_in_no_command(
