@@ -78,7 +78,8 @@ class Authenticator:
         task = tasks.of_attempt(self._store, attempt_id) if attempt_id else None
         if not task:
             return None
-        return Caller(task["owner"], frozenset({"task"}), attempt_id, task["_id"])
+        depth = task.get("submission_depth", 0)
+        return Caller(task["owner"], frozenset({"task"}), attempt_id, task["_id"], depth)
 
 
 def _token_in(header: str) -> str | None:
