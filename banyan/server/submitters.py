@@ -16,9 +16,16 @@ from banyan.server.quotas import exceeded
 from banyan.server.store import attempts, tasks
 from banyan.server.store.mongo import Document
 
-ANY, OFF = "any", "off"  # of TASK_SUBMISSIONS, besides "same"
+SAME, ANY, OFF = "same", "any", "off"  # what TASK_SUBMISSIONS may be
 _HANDED_DOWN = {"queue": "default", "labels": {}, "priority": 0}
 _FIELDS = [*_HANDED_DOWN, "env"]
+
+
+def check() -> None:
+    """Errors: `usage` where TASK_SUBMISSIONS is none of its values."""
+    if knobs().TASK_SUBMISSIONS not in (SAME, ANY, OFF):
+        said = f"BANYAN_TASK_SUBMISSIONS={knobs().TASK_SUBMISSIONS!r}"
+        raise BanyanError("usage", f"{said}: say {SAME}, {ANY} or {OFF}")
 
 
 def refuse_where_off(caller: Caller) -> None:

@@ -1,15 +1,18 @@
 """What a running task may do with its own token, and so its worker, which holds that too."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bson import ObjectId
 
+from banyan.errors import EXIT_USAGE
+from banyan.server import auth
 from banyan.server.app import prepare_database
 from banyan.server.store.mongo import Store
 from tests.contract.playing import Player, now, word
-from tests.harness import Api, Server
+from tests.harness import Api, Processes, Server
 from tests.server.explained import Bench
 
 FORBIDDEN = (403, "forbidden")
@@ -205,6 +208,15 @@ def test_it_may_be_switched_off(serve: Callable[..., Server]) -> None:
     assert server.provider.post(f"tasks/{child}/add_continuations", [other]).status_code == 200
 
 
+def test_a_word_that_is_none_of_the_three_stops_the_start(
+    processes: Processes, tmp_path: Path, fresh_database: str
+) -> None:
+    environment = {"BANYAN_MONGO_URI": fresh_database, "BANYAN_TASK_SUBMISSIONS": "of"}
+    arguments = ["server", "--data", str(tmp_path / "data"), "--port", "0"]
+    started = processes.banyan(*arguments, environment=environment)
+    assert started.wait(60) == EXIT_USAGE
+
+
 def test_any_lets_it_choose_where_but_names_no_secret_for_it(serve: Callable[..., Server]) -> None:
     holding = Holding(serve(TASK_SUBMISSIONS="any"))
     holding.submitted({"command": "y", "queue": "other", "labels": {}, "priority": 99})
@@ -214,7 +226,10 @@ def test_any_lets_it_choose_where_but_names_no_secret_for_it(serve: Callable[...
 # --- What it costs -----------------------------------------------------------------------------
 
 
-def test_only_tasks_pay_for_their_bounds(fresh_database: str) -> None:
+def test_only_tasks_pay_for_their_bounds(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "CACHE_SECONDS", 1000)
     prepare_database(fresh_database)
     bench = Bench(fresh_database)
     bench.submit(1)
