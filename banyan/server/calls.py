@@ -40,6 +40,7 @@ class Caller:
     """Who asks: the account and its roles, or a running task with its attempt's token.
 
     depth: of a task, how many submissions by tasks led to it; 0 where an account submitted it.
+    queues: those that the account's workers may serve; None: all.
     """
 
     account: str
@@ -47,6 +48,7 @@ class Caller:
     attempt: ObjectId | None = None
     task: ObjectId | None = None
     depth: int = 0
+    queues: frozenset[str] | None = None
 
     def has(self, *roles: str) -> bool:
         """Whether the caller has one of these roles."""
