@@ -1,11 +1,13 @@
 """How much one owner may have: counted at times, and added up in between.
 
 An ordinary submission asks the database nothing for this. Each server process remembers what its
-last count has found and what it has let in since; upkeep counts again for whoever goes on
-submitting, at most for a share of the time. So what several processes let in between two of their
-counts may pass a limit a little; nobody passes it for long, and nothing is counted that could leak.
+last count has found and what it has let in since; upkeep counts again, soon after somebody has
+begun to submit and then at times, for a share of the time at the most. So what several processes
+let in between two of their counts may pass a limit a little; nobody passes it for long, and there
+is no counter that could leak.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +22,7 @@ from banyan.server.store.mongo import Store
 # A count is good for so long; longer where it took long, as it may take a share of the time only.
 FRESH_SECONDS = 30.0
 _FRESH_FOR = 200  # times what the count took
+_SLACK = 100  # without a good count, let in one part of so many, until upkeep has counted
 # Before somebody is refused it is counted again, but not more often than this.
 PAUSE_SECONDS = 1.0
 _PAUSE_FOR = 20
@@ -102,8 +105,9 @@ class Quotas:
                 count.added += asked
 
     def _with_room(self, store: Store, owner: str, asked: int, limit: Limit, most: int) -> _Count:
-        count = self._counts.get((store.database_name, owner, limit.name))
-        if count is None or _is_stale(count, count.used + asked > most):
+        key = (store.database_name, owner, limit.name)
+        count = self._counts.setdefault(key, _Count(0, -math.inf, 0.0))
+        if _has_to_count(count, asked, most):
             count = self._recount(store, owner, limit, most)
         if count.used + asked > most:
             remedy = f"{limit.remedy}; an operator may raise {limit.knob}"
@@ -140,11 +144,12 @@ class Quotas:
             self._counts.clear()
 
 
-def _is_stale(count: _Count, refuses: bool) -> bool:
-    """Whether a submission has to wait for a new count; the sooner if it would be refused."""
-    if refuses:
+def _has_to_count(count: _Count, asked: int, most: int) -> bool:
+    """Whether a submission waits for a new count: it would be refused, or is a large one."""
+    if count.used + asked > most:
         return count.is_older(PAUSE_SECONDS, _PAUSE_FOR)
-    return count.is_older(2 * FRESH_SECONDS, 2 * _FRESH_FOR)  # upkeep has not come to it
+    large = count.added + asked > most // _SLACK
+    return large and count.is_older(2 * FRESH_SECONDS, 2 * _FRESH_FOR)
 
 
 def exceeded(name: str, value: int, used: int, asked: int, what: str, remedy: str) -> BanyanError:

@@ -132,6 +132,7 @@ def test_its_token_submits_nothing_from_the_end_of_its_attempt_on(holding: Holdi
 def test_an_earlier_attempts_token_is_not_that_of_the_next(server: Server) -> None:
     holding = Holding(server, max_attempt_count=2)
     earlier = holding.api
+    holding.submitted({"name": "first"})  # from here on it is remembered for a second
     holding.end(exit_status="failure (1)")
     holding.claim()
     assert holding.submit({"name": "mine"}).status_code == 201
