@@ -7,14 +7,14 @@ import pytest
 from bson import ObjectId
 
 from banyan.config import knobs
-from banyan.errors import BanyanError
+from banyan.errors import EXIT_UNAVAILABLE, BanyanError
 from banyan.server import auth, quotas
 from banyan.server.calls import Context, Silent
 from banyan.server.quotas import QUOTAS, Quotas
 from banyan.server.store import holdings
 from banyan.server.upkeep.duties import recount
 from tests.contract.playing import RESOURCES, word
-from tests.harness import Server, eventually
+from tests.harness import Processes, Server, eventually
 from tests.server.explained import Bench, stages
 
 EXCEEDED = (403, "quota_exceeded")
@@ -42,6 +42,14 @@ def test_beyond_the_open_tasks_of_an_owner_nothing_is_stored(server: Server):
     assert len(alice.get("tasks").json()["_items"]) == 4
     assert alice.post("tasks", {"name": "y"}).status_code == 201
     assert bob.post("tasks", [{"name": "x"}] * OPEN).status_code == 201
+
+
+def test_the_command_line_says_that_it_may_work_later(server: Server, processes: Processes):
+    environment = {"BANYAN_URL": server.url, "BANYAN_TOKEN": server.tokens["provider"]}
+    arguments = ["submit", "--array", f"1-{OPEN + 1}", "--", "true"]
+    submitted = processes.banyan(*arguments, environment=environment)
+    assert submitted.wait(60) == EXIT_UNAVAILABLE
+    assert "the limit of 5" in submitted.stderr
 
 
 def test_what_has_ended_makes_room_for_more(server: Server):

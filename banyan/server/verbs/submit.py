@@ -306,8 +306,8 @@ class _Graph:
     def admit(self) -> None:
         """See that they are not too many. Errors: `quota_exceeded`, but not of a repetition."""
         try:
-            submitters.count(self.call, len(self.tasks))
             QUOTAS.admit(self.store_of, self.call.caller.account, len(self.tasks))
+            submitters.count(self.call, len(self.tasks))
         except BanyanError:
             if tasks.find(self.store_of, list(self.by_id), fields=["_id"]):
                 raise _already_exists() from None
