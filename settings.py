@@ -45,6 +45,19 @@ PAGE_ITEMS_MAX = 1000
 PAGE_ITEMS_DEFAULT = 25
 LOG_BYTES_MAX = 16 * 1024 * 1024  # of output kept for one attempt
 
+# --- What one owner may have; 0: no such limit ---------------------------------------------
+# Counted at times only, so what comes in through several server processes may pass them a little.
+OWNER_OPEN_TASKS_MAX = 1_000_000  # tasks that have not ended
+OWNER_TASKS_MAX = 5_000_000  # tasks that are stored, ended ones too
+ACCOUNT_WORKERS_MAX = 10_000  # workers that one account has registered and that are not gone
+
+# --- What a running task may submit with its own token, which its worker has, too ------------
+# same: into its own queue, with its labels (and more), at no higher priority. any: wherever it
+# likes. off: nothing. In no case with a secret that the task itself does not name.
+TASK_SUBMISSIONS = "same"
+TASK_SUBMISSIONS_MAX = 10_000  # tasks, by one attempt; 0: no limit
+TASK_DEPTH_MAX = 1_000  # tasks that each submit the next one; 0: no limit
+
 # --- The API: resources ------------------------------------------------------------------
 # Who may do what to a collection and to an item. GET is served by Eve; the other methods
 # name their function. Fields are in banyan/server/schemas/, one file a resource. For the

@@ -31,6 +31,7 @@ WORDS: Mapping[str, Word] = {
     "unauthenticated": Word(401, EXIT_AUTH, "no token, or a wrong one"),
     "token_missing": Word(401, EXIT_AUTH, "the attempt's token is missing"),
     "forbidden": Word(403, EXIT_AUTH, "the caller's role may not do this"),
+    "quota_exceeded": Word(403, EXIT_UNAVAILABLE, "it would be more than the caller may have"),
     "not_found": Word(404, EXIT_NOT_FOUND, "there is no such thing, or not for this caller"),
     "method_not_allowed": Word(405, EXIT_USAGE, "this address does not have that method"),
     "not_acceptable": Word(406, EXIT_USAGE, "answers are JSON only"),

@@ -68,15 +68,21 @@ def account_command() -> None:
     type=click.Choice(list(profiles.ROLES)),
     help="What it may do; repeatable.",
 )
+@click.option(
+    "--queue", "queues", multiple=True, metavar="NAME",
+    help="The only queue that its workers may serve, and see; repeatable. [default: all]",
+)  # fmt: skip
 @as_json
-def create_command(client: Client, name: str, roles: tuple[str, ...], as_json: bool) -> None:
+def create_command(
+    client: Client, name: str, roles: tuple[str, ...], queues: tuple[str, ...], as_json: bool
+) -> None:
     """Create an account and print its token, which is shown this once.
 
     \b
     Example:
       banyan account create rack7 --role worker > worker.token
     """
-    created = client.create_account(name, roles)
+    created = client.create_account(name, roles, queues)
     if as_json:
         print_json(created)
         return

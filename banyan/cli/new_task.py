@@ -33,7 +33,7 @@ _OPTIONS = (
     click.option(
         "--queue",
         metavar="NAME",
-        help="The queue. [default: default]",
+        help="The queue. [default: default; in a running task its own]",
         shell_complete=complete_queue,
     ),
     click.option("--priority", metavar="N", help="Larger first; or backfill, low, normal, high."),

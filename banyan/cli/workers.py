@@ -99,7 +99,11 @@ def remove_command(client: Client, workers: tuple[str, ...], yes: bool) -> None:
 @with_client("admin")
 @click.argument("name")
 @click.option("--address", metavar="URL", help="Of this server, as the other machine sees it.")
-def invite_command(client: Client, name: str, address: str | None) -> None:
+@click.option(
+    "--queue", "queues", multiple=True, metavar="NAME",
+    help="The only queue that it may serve, and see; repeatable. [default: all]",
+)  # fmt: skip
+def invite_command(client: Client, name: str, address: str | None, queues: tuple[str, ...]) -> None:
     """Create an account for a worker and print the line that starts it on another machine.
 
     Its token is in that line, and is not shown again; needs the token of an admin.
@@ -109,11 +113,12 @@ def invite_command(client: Client, name: str, address: str | None) -> None:
       banyan worker invite rack7
     """
     url = address or client.transport.url
-    token = client.create_account(name, ["worker"])["token"]
+    token = client.create_account(name, ["worker"], queues)["token"]
     ca_file, trust = _trust_there(client.transport.tls_ca)
+    serve = "".join(f" --queue {shlex.quote(queue)}" for queue in queues)
     click.echo(
         f"(umask 077; echo {token} > banyan-worker.token{ca_file}); "
-        f"banyan worker --url {shlex.quote(url)} --token-file banyan-worker.token{trust}"
+        f"banyan worker --url {shlex.quote(url)} --token-file banyan-worker.token{trust}{serve}"
     )
     if is_loopback(urlsplit(url).hostname or ""):
         say(f"{url} is for this machine alone: see 'A second machine' in the README")

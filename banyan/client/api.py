@@ -208,9 +208,14 @@ class Client:
 
     # --- accounts and workers ----------------------------------------------------------
 
-    def create_account(self, name: str, roles: Sequence[str]) -> Document:
-        """A new account; its `token` is in this answer and nowhere else. Needs an admin."""
-        body = {"name": name, "roles": list(roles)}
+    def create_account(
+        self, name: str, roles: Sequence[str], queues: Sequence[str] = ()
+    ) -> Document:
+        """A new account; its `token` is in this answer and nowhere else. Needs an admin.
+
+        queues: those that its workers may serve; left out: all.
+        """
+        body = {"name": name, "roles": list(roles), **({"queues": list(queues)} if queues else {})}
         return self._body("POST", "/accounts", json=body)
 
     def accounts(self) -> list[Document]:

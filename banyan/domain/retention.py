@@ -80,3 +80,31 @@ def is_over(task: Task, rules: Rules, now: datetime) -> bool:
 def neighbours(task: Task) -> set[Any]:
     """All tasks that it names: while one of them has not ended, this one stays."""
     return {*children_of(task), *parents_of(task)}
+
+
+@dataclass
+class Output:
+    """How many bytes of output an owner has, and how many of them may go."""
+
+    total: int = 0
+    removable: int = 0
+
+
+def surplus(owners: Mapping[str, Output], excess: int) -> dict[str, int]:
+    """By owner, what of its output goes so that `excess` bytes go in all: who has most loses first.
+
+    What an owner has above one level goes, and the level is the same for all. So an owner who has
+    less than an equal share loses nothing, however much the others write.
+    """
+    low, high = 0, max((one.total for one in owners.values()), default=0)
+    while low < high:  # the highest level at which enough goes
+        level = (low + high + 1) // 2
+        if sum(_above(level, owners).values()) >= excess:
+            low = level
+        else:
+            high = level - 1
+    return {owner: size for owner, size in _above(low, owners).items() if size}
+
+
+def _above(level: int, owners: Mapping[str, Output]) -> dict[str, int]:
+    return {owner: min(one.removable, max(0, one.total - level)) for owner, one in owners.items()}

@@ -8,7 +8,7 @@ import base64
 import hmac
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from bson import ObjectId
@@ -70,7 +70,11 @@ class Authenticator:
 
     def _account_of(self, token: str) -> Caller | None:
         found = accounts.find_token(self._store, token)
-        return Caller(found["account"], frozenset(found["roles"])) if found else None
+        if not found:
+            return None
+        queues = found.get("queues")
+        bound = None if queues is None else frozenset(queues)
+        return Caller(found["account"], frozenset(found["roles"]), queues=bound)
 
     def _task_of(self, token: str) -> Caller | None:
         """A running task that speaks for itself, with the token of its attempt."""
@@ -78,7 +82,8 @@ class Authenticator:
         task = tasks.of_attempt(self._store, attempt_id) if attempt_id else None
         if not task:
             return None
-        return Caller(task["owner"], frozenset({"task"}), attempt_id, task["_id"])
+        depth = task.get("submission_depth", 0)
+        return Caller(task["owner"], frozenset({"task"}), attempt_id, task["_id"], depth)
 
 
 def _token_in(header: str) -> str | None:
@@ -134,7 +139,7 @@ def scope(caller: Caller, resource: str) -> dict[str, Any]:
     if caller.has("provider"):
         visible.append({"owner": caller.account})
     if caller.has("worker"):
-        visible += _of_worker(caller.account, resource)
+        visible += _of_worker(caller, resource)
     if not visible:
         return dict(NOBODY)
     return visible[0] if len(visible) == 1 else {"$or": visible}
@@ -146,8 +151,18 @@ def _of_task(caller: Caller) -> dict[str, Any]:
     return {"owner": caller.account, "$or": own}
 
 
-def _of_worker(account: str, resource: str) -> list[dict[str, Any]]:
+def _of_worker(caller: Caller, resource: str) -> list[dict[str, Any]]:
     """What a worker holds, and what it may claim."""
     if resource == "tasks":
-        return [{"holder.account": account}, {"state": "available"}]
-    return [{"account": account}]
+        queues = {} if caller.queues is None else {"queue": {"$in": sorted(caller.queues)}}
+        return [{"holder.account": caller.account}, {"state": "available", **queues}]
+    return [{"account": caller.account}]
+
+
+def check_queues(caller: Caller, queues: Collection[str]) -> None:
+    """Errors: `forbidden` where the workers of this account may not serve all of these queues."""
+    foreign = [] if caller.queues is None else sorted(set(queues) - caller.queues)
+    if foreign:
+        served = ", ".join(sorted(caller.queues or ()))
+        message = f"workers of this account serve {served} only, not {', '.join(foreign)}"
+        raise BanyanError("forbidden", f"{message}; an admin makes accounts for other queues")

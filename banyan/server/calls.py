@@ -37,12 +37,18 @@ class Silent:
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks: the account and its roles, or a running task with its attempt's token."""
+    """Who asks: the account and its roles, or a running task with its attempt's token.
+
+    depth: of a task, how many submissions by tasks led to it; 0 where an account submitted it.
+    queues: those that the account's workers may serve; None: all.
+    """
 
     account: str
     roles: frozenset[str]
     attempt: ObjectId | None = None
     task: ObjectId | None = None
+    depth: int = 0
+    queues: frozenset[str] | None = None
 
     def has(self, *roles: str) -> bool:
         """Whether the caller has one of these roles."""

@@ -190,6 +190,8 @@ def error(words: Iterable[str] | None = None) -> Json:
             },
             "_id": {"description": "Of the item, as it was sent, in an answer about many."},
             "state": {"type": ["string", "null"], "description": "The state that the task is in."},
+            "limit": {"type": "string", "description": "Of `quota_exceeded`: which one."},
+            **{name: {"type": "integer"} for name in ("value", "used", "asked")},
         },
         "required": ["_status", "_error"],
         "additionalProperties": False,

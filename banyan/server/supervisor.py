@@ -14,7 +14,7 @@ from types import FrameType
 
 from banyan import logs, profiles
 from banyan.errors import EXIT_OK, BanyanError
-from banyan.server import keeping
+from banyan.server import keeping, submitters
 from banyan.server.directory import DirectoryLock
 from banyan.server.options import Options
 from banyan.server.stack import Stack
@@ -38,6 +38,7 @@ def run(options: Options) -> int:
     """
     logs.begin("supervisor", logging.WARNING, "banyan: ")
     keeping.rules()  # what is no rule is told now, and not by upkeep, again and again
+    submitters.check()
     woken = threading.Event()
     stack = Stack(options, woken)
     _heed_signals(woken)

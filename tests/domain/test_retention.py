@@ -3,9 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from banyan.domain.retention import (
     FOREVER,
+    Output,
     Rules,
     forget_after,
     is_over,
@@ -13,6 +16,7 @@ from banyan.domain.retention import (
     neighbours,
     parse_queues,
     parse_retain,
+    surplus,
 )
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -88,3 +92,38 @@ def test_its_neighbours_are_all_that_its_lists_name():
     lists = {"continuations": [1], "failure_continuations": [2], "final_continuations": [3]}
     parents = {"after": [4], "after_failure": [5], "after_any": [6, 1]}
     assert neighbours({**lists, **parents}) == {1, 2, 3, 4, 5, 6}
+
+
+def test_who_has_less_than_an_equal_share_loses_nothing():
+    owners = {"flood": Output(900, 900), "a": Output(60, 60), "b": Output(40, 40)}
+    assert surplus(owners, 500) == {"flood": 500}
+    assert surplus(owners, 850) == {"flood": 845, "a": 5}
+    assert surplus(owners, 5000) == {"flood": 900, "a": 60, "b": 40}
+    assert surplus({}, 5) == {}
+
+
+def test_what_may_not_go_counts_for_its_owner_and_stays():
+    owners = {"running": Output(900, 100), "a": Output(60, 60), "b": Output(40, 40)}
+    assert surplus(owners, 100) == {"running": 100}
+    assert surplus(owners, 120) == {"running": 100, "a": 20}
+
+
+@given(
+    sizes=st.dictionaries(
+        st.text(max_size=2), st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)), max_size=6
+    ),
+    excess=st.integers(1, 2**42),
+)
+def test_as_much_goes_as_has_to_and_from_the_fullest(
+    sizes: dict[str, tuple[int, int]], excess: int
+):
+    owners = {name: Output(max(pair), min(pair)) for name, pair in sizes.items()}
+    going = surplus(owners, excess)
+    gone = sum(going.values())
+    assert all(0 < size <= owners[name].removable for name, size in going.items())
+    assert gone >= min(excess, sum(one.removable for one in owners.values()))
+    assert gone < excess + len(owners) + 1
+    for name, size in going.items():  # nobody has less afterwards than who could have given more
+        for other, one in owners.items():
+            spare = one.removable - going.get(other, 0)
+            assert not spare or owners[name].total - size >= one.total - going.get(other, 0) - 1

@@ -103,6 +103,15 @@ class Past:
         while duty._round:
             duty.work(self.context)
 
+    def has_output(self, task: ObjectId) -> bool:
+        return self.store["log_chunks"].count_documents({"task": task}) > 0
+
+    def owned_by(self, owner: str, *tasks: ObjectId) -> None:
+        """Give tasks, and their attempts, to another."""
+        for collection, field in (("tasks", "_id"), ("attempts", "task")):
+            query = {field: {"$in": list(tasks)}}
+            self.store[collection].update_many(query, {"$set": {"owner": owner}})
+
     def left(self, *tasks: ObjectId) -> list[bool]:
         """Which of these tasks are there; of those that are not nothing may be left."""
         there = [self.store["tasks"].find_one({"_id": task}) is not None for task in tasks]
@@ -255,13 +264,9 @@ def test_the_oldest_output_goes_first_when_there_is_too_much(past: Past, knob: A
     data = "eHh4" * 10_000
     past.report(running, log=[{"offset": 0, "stream": "stdout", "data": data}])
     tasks = [past.ended(DAY, output_bytes=60_000) for _ in range(4)]
-
-    def has_output(task: object) -> bool:
-        return past.store["log_chunks"].count_documents({"task": ObjectId(str(task))}) > 0
-
     past.pass_by()
-    assert [has_output(task) for task in tasks] == [False, False, True, True]
-    assert has_output(running["_id"])
+    assert [past.has_output(task) for task in tasks] == [False, False, True, True]
+    assert past.has_output(ObjectId(running["_id"]))
     path = f"/tasks/{tasks[0]}"
     assert past.ask("provider", "GET", f"{path}/history")["_items"][0]["time_log_removed"]
     headers = {"Authorization": f"Bearer {past._tokens['provider']}"}
@@ -269,7 +274,43 @@ def test_the_oldest_output_goes_first_when_there_is_too_much(past: Past, knob: A
     assert (gone.status_code, gone.json["_error"]["word"]) == (404, "not_found")
     assert "removed" in gone.json["_error"]["message"]
     past.pass_by()
-    assert [has_output(task) for task in tasks] == [False, False, True, True]
+    assert [past.has_output(task) for task in tasks] == [False, False, True, True]
+
+
+def test_a_flood_of_output_pushes_out_nobody_elses(past: Past, knob: Any):
+    """Of two owners the one with most of the output loses it, though the other's is older."""
+    knob(LOGS_TOTAL_BYTES_MAX=400_000)
+    old = [past.ended(2 * DAY, output_bytes=60_000) for _ in range(2)]
+    past.owned_by("bystander", *old)
+    flood = [past.ended(DAY, output_bytes=60_000) for _ in range(7)]
+    past.pass_by()
+    assert [past.has_output(task) for task in old] == [True, True]
+    assert [past.has_output(task) for task in flood] == [False] * 3 + [True] * 4
+
+
+def test_others_pay_for_what_may_not_go(past: Past, knob: Any):
+    """A running attempt keeps its output; as much as has to go then goes of the others'."""
+    knob(LOGS_TOTAL_BYTES_MAX=150_000)
+    others = [past.ended(2 * DAY, output_bytes=60_000) for _ in range(2)]
+    past.owned_by("bystander", *others)
+    running = past.claimed(past.made(DAY))
+    data = "eHh4" * 35_000
+    past.report(running, log=[{"offset": 0, "stream": "stdout", "data": data}])
+    past.pass_by()
+    assert past.has_output(ObjectId(running["_id"]))
+    assert [past.has_output(task) for task in others] == [False, False]
+
+
+def test_of_an_accounts_lost_workers_only_so_many_are_kept(past: Past, knob: Any):
+    knob(ACCOUNT_WORKERS_MAX=3)
+    ids = [ObjectId() for _ in range(6)]
+    for number, worker in enumerate(ids):
+        beat = datetime.now(UTC) - timedelta(minutes=number)
+        lost = {"_id": worker, "account": "worker", "mode": "lost", "last_beat": beat}
+        past.store["workers"].insert_one(lost)
+    past.pass_by()
+    left = {one["_id"] for one in past.store["workers"].find()}
+    assert left == {ObjectId(past.worker), *ids[:3]}
 
 
 def test_samples_are_thinned_before_the_rest(past: Past, knob: Any):

@@ -1,6 +1,8 @@
-"""An account: a name and its roles. Its tokens are elsewhere and never served."""
+"""An account: a name, its roles, the queues of its workers. Its tokens are never served."""
 
 from typing import Any
+
+from banyan.server.schemas.workers import SCHEMA as WORKER
 
 ROLES = ["provider", "worker", "operator", "admin"]
 
@@ -15,6 +17,8 @@ SCHEMA: dict[str, Any] = {
         "schema": {"type": "string", "allowed": ROLES},
         "required": True,
     },
+    # Those that its workers may serve, and whose waiting tasks they see; left out: all.
+    "queues": WORKER["queues"],
     "revoked": {"type": "boolean", "readonly": True},
     "expires": _EXPIRES,  # of the token that the account begins with: never stored here
 }

@@ -107,6 +107,10 @@ SCHEMA: dict[str, Any] = {
         "meta": {"change": "always"},
     },
     "owner": _from_server("string"),
+    # Of a task that a running task has submitted: which one, and how many such steps it is away
+    # from what an account has submitted. Others have neither.
+    "submitted_by": _from_server("objectid"),
+    "submission_depth": _from_server("integer"),
     "pending_dependency_count": _from_server("integer"),
     "attempt_count": _from_server("integer"),
     "outcome": _from_server("string", allowed=[str(outcome) for outcome in Outcome]),

@@ -19,13 +19,19 @@ LAST_USE_EVERY = timedelta(minutes=1)
 _NO_HASH = "0" * 64
 
 
-def insert(store: Store, name: str, roles: Sequence[str]) -> Document:
-    """Store a new account. Errors: DuplicateKeyError where the name is taken."""
+def insert(
+    store: Store, name: str, roles: Sequence[str], queues: Sequence[str] | None = None
+) -> Document:
+    """Store a new account. Errors: DuplicateKeyError where the name is taken.
+
+    queues: those that its workers may serve; None: all.
+    """
     time = now()
     account = {
         "_id": ObjectId(),
         "name": name,
         "roles": list(roles),
+        **({} if queues is None else {"queues": list(queues)}),
         "revoked": False,
         "_created": time,
         "_updated": time,
@@ -49,6 +55,7 @@ def issue(store: Store, account: Mapping[str, Any], expires: datetime | None = N
             "hash": _hash(secret),
             "account": account["name"],
             "roles": list(account["roles"]),
+            "queues": account.get("queues"),
             "created": now(),
             "expires": expires,
             "last_use": None,

@@ -7,7 +7,7 @@ task is over its time before that.
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 from pymongo import ASCENDING
@@ -77,11 +77,28 @@ def attempts_with_output(store: Store, after: ObjectId | None, limit: int) -> li
     return list(dict.fromkeys(chunk["attempt"] for chunk in found))
 
 
-def sizes_of_output(store: Store, attempts: Sequence[ObjectId]) -> dict[ObjectId, int]:
-    """The bytes of output of those of these attempts that have ended."""
-    query = {"_id": {"$in": list(attempts)}, "time_terminated": {"$ne": None}}
-    found = store["attempts"].find(query, ["log_size_bytes"])
-    return {one["_id"]: one.get("log_size_bytes") or 0 for one in found}
+class OutputOf(NamedTuple):
+    """How many bytes of output an attempt has, whose they are, and whether it has ended."""
+
+    attempt: ObjectId
+    owner: str
+    size: int
+    ended: bool
+
+
+def outputs(store: Store, attempts: Sequence[ObjectId]) -> list[OutputOf]:
+    """The output of these attempts, the oldest first."""
+    fields = ["owner", "log_size_bytes", "time_terminated"]
+    found = store["attempts"].find({"_id": {"$in": list(attempts)}}, fields).sort("_id", ASCENDING)
+    return [
+        OutputOf(
+            one["_id"],
+            one.get("owner", ""),
+            one.get("log_size_bytes") or 0,
+            one.get("time_terminated") is not None,
+        )
+        for one in found
+    ]
 
 
 def remove_output(store: Store, attempts: Collection[ObjectId]) -> None:
@@ -134,3 +151,19 @@ def forget_workers(store: Store, milliseconds: int) -> None:
     """Workers that were lost, or went, and have not been heard of for so long."""
     before = _ago(milliseconds)
     store["workers"].delete_many({"mode": {"$in": GONE}, "last_beat": {"$lt": before}})
+
+
+def forget_surplus_workers(store: Store, most: int) -> None:
+    """Of each account's workers that are gone, all but the last `most`."""
+    counted = store["workers"].aggregate(
+        [
+            {"$match": {"mode": {"$in": GONE}}},
+            {"$group": {"_id": "$account", "count": {"$sum": 1}}},
+            {"$match": {"count": {"$gt": most}}},
+        ]
+    )
+    for account in counted:
+        gone = {"account": account["_id"], "mode": {"$in": GONE}}
+        found = store["workers"].find(gone, ["_id"]).sort("last_beat", ASCENDING)
+        oldest = [one["_id"] for one in found.limit(account["count"] - most)]
+        store["workers"].delete_many({"_id": {"$in": oldest}, **gone})

@@ -50,6 +50,8 @@ INDEXES = {
             partialFilterExpression={"state": "running", "holder.spare": True},
         ),
         IndexModel([("open_parents", ASCENDING)], name="open_parents", sparse=True),
+        # What a running task has submitted; what accounts submit is not in it.
+        IndexModel([("submitted_by", ASCENDING)], name="submitted_by", sparse=True),
         IndexModel(
             [("unsettled", ASCENDING)],
             name="unsettled",

@@ -111,7 +111,8 @@ def of_attempt(store: Store, attempt_id: ObjectId) -> Document | None:
     """The task that this attempt holds now."""
     attempt = store["attempts"].find_one({"_id": attempt_id}, ["task"])
     query = {"holder.attempt": attempt_id, "state": {"$in": list(_HELD)}}
-    return attempt and store["tasks"].find_one({"_id": attempt["task"], **query}, ["owner"])
+    fields = ["owner", "submission_depth"]
+    return attempt and store["tasks"].find_one({"_id": attempt["task"], **query}, fields)
 
 
 def held(store: Store, query: Mapping[str, Any]) -> list[Document]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from banyan.server import exposition
 from banyan.server.calls import Context
+from banyan.server.quotas import QUOTAS
 from banyan.server.settle import settle_ended
 from banyan.server.store import samples, tallies, tasks, workers
 from banyan.server.store.mongo import now
@@ -63,6 +64,12 @@ def sample(context: Context) -> bool:
 def hand_on_counts(context: Context) -> bool:
     """Add what this process has counted to what all have; each process does it for itself."""
     exposition.flush(context.store)
+    return False
+
+
+def recount(context: Context) -> bool:
+    """Count again what owners have who go on submitting; each process does it for itself."""
+    QUOTAS.refresh(context.store)
     return False
 
 

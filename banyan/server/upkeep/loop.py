@@ -23,7 +23,7 @@ from banyan.server.outages import told
 from banyan.server.store import duties, orphans
 from banyan.server.store.indexes import RETENTION, UPKEEP
 from banyan.server.store.mongo import Store
-from banyan.server.upkeep.duties import COUNTS_SECONDS, DUTIES, Seldom, hand_on_counts
+from banyan.server.upkeep.duties import COUNTS_SECONDS, DUTIES, Seldom, hand_on_counts, recount
 from banyan.server.upkeep.retention import Retention
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Upkeep:
         self._stop = threading.Event()
         self._idle: orphans.Idle = {}
         self._ageing = Retention()
-        self._hand_on = Seldom(COUNTS_SECONDS, hand_on_counts)
+        self._own = [Seldom(COUNTS_SECONDS, hand_on_counts), Seldom(COUNTS_SECONDS, recount)]
         self._threads = [
             threading.Thread(target=self._loop, args=[work], name="upkeep", daemon=True)
             for work in (self._duties, self._orphans, self._retention, self._counts)
@@ -87,7 +87,8 @@ class Upkeep:
             self._ageing.work(self._context)
 
     def _counts(self) -> None:
-        self._hand_on(self._context)
+        for duty in self._own:
+            duty(self._context)
 
     def _orphans(self) -> None:
         self._idle = orphans.end(self._store, self._idle)

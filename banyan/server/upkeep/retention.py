@@ -5,13 +5,14 @@ next round after a pause. A round may end anywhere: all that is remembered from 
 the next is how far it has come, and the next round finds what is left.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from time import monotonic
 
 from bson import ObjectId
 
 from banyan.config import knobs
-from banyan.domain.retention import Rules, is_over, neighbours
+from banyan.domain.retention import Output, Rules, is_over, neighbours, surplus
 from banyan.server import keeping, represent
 from banyan.server.calls import Context
 from banyan.server.store import ageing, forgetting
@@ -58,6 +59,8 @@ class Retention:
         yield from self._samples(context.store)
         if isinstance(rules.default, int):
             ageing.forget_workers(context.store, rules.default)
+        if knobs().ACCOUNT_WORKERS_MAX:
+            ageing.forget_surplus_workers(context.store, knobs().ACCOUNT_WORKERS_MAX)
 
     def _samples(self, store: Store) -> Steps:
         if monotonic() >= self._all_again:
@@ -110,19 +113,36 @@ def _tasks(context: Context, range_: Mapping[str, object], rules: Rules) -> Step
 
 
 def _output(store: Store) -> Steps:
-    """The oldest output goes while there is too much of it; never that of a running attempt."""
+    """While there is too much output, who has most of it loses its oldest first.
+
+    Never that of a running attempt. Two passes over the attempts that have output: the first
+    sums it up by owner, the second removes.
+    """
     most = knobs().LOGS_TOTAL_BYTES_MAX
     excess = ageing.logs_bytes(store) - most
     if excess <= 0:
         return
-    excess += int(most * (1 - _ENOUGH))
-    after = None
-    while excess > 0 and (batch := ageing.attempts_with_output(store, after, BATCH)):
-        after = batch[-1]
+    owners: dict[str, Output] = defaultdict(Output)
+    for found in _with_output(store):
+        for one in found:
+            owners[one.owner].total += one.size
+            owners[one.owner].removable += one.size if one.ended else 0
+        yield True
+    left = surplus(owners, excess + int(most * (1 - _ENOUGH)))
+    for found in _with_output(store):
         going = []
-        for attempt, size in ageing.sizes_of_output(store, batch).items():
-            if excess > 0:
-                going.append(attempt)
-                excess -= size
+        for one in found:
+            if one.ended and left.get(one.owner, 0) > 0:
+                going.append(one.attempt)
+                left[one.owner] -= one.size
         ageing.remove_output(store, going)
         yield True
+        if max(left.values(), default=0) <= 0:
+            break
+
+
+def _with_output(store: Store) -> Iterator[list[ageing.OutputOf]]:
+    after = None
+    while batch := ageing.attempts_with_output(store, after, BATCH):
+        after = batch[-1]
+        yield ageing.outputs(store, batch)

@@ -12,10 +12,13 @@ from banyan.server.store import accounts
 
 
 def create(call: Call) -> Answer:
-    """POST /accounts {"name", "roles", "expires"}: 201 with `token`."""
+    """POST /accounts {"name", "roles", "queues", "expires"}: 201 with `token`."""
     body = validation.demand(SCHEMA, call.body)
+    if "queues" in body and "worker" not in body["roles"]:
+        issues = {"queues": "only an account with the role worker has queues to serve"}
+        raise BanyanError("invalid", "see _issues", issues)
     try:
-        account = accounts.insert(call.store, body["name"], body["roles"])
+        account = accounts.insert(call.store, body["name"], body["roles"], body.get("queues"))
     except DuplicateKeyError:
         message = f"there is an account {body['name']!r} already; use its action `issue`"
         raise BanyanError("already_exists", message) from None

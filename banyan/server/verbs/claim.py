@@ -41,7 +41,7 @@ def claim_one(call: Call, task_id: ObjectId, worker_id: ObjectId) -> Document:
     if worker["mode"] != "active":
         raise BanyanError("conflict", f"the worker is {worker['mode']}: it takes nothing new")
     task = tasks.find(call.store, [task_id]).get(task_id)
-    if task is None:
+    if task is None or (call.caller.queues is not None and task["queue"] not in call.caller.queues):
         raise BanyanError("not_found", f"there is no task {task_id}")
     _check_named(task, worker)
     total = capacity_from(worker["resources"])

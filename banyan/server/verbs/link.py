@@ -21,6 +21,7 @@ from banyan.server.calls import Call
 from banyan.server.schemas.tasks import EDGES_MAX
 from banyan.server.store import edges, tasks
 from banyan.server.store.mongo import Document, new_etag, now
+from banyan.server.submitters import refuse_where_off
 from banyan.server.verbs.edits import Edit, decide
 
 
@@ -37,6 +38,7 @@ def write_one(call: Call, edit: Edit, task: Document) -> Document:
 
 def write_together(call: Call, edits: Sequence[Edit], found: Mapping[ObjectId, Document]) -> None:
     """All edits in one transaction, or none. Errors: the first refusal, issues by the task's id."""
+    refuse_where_off(call.caller)
     done: list[Change] = []
 
     def work(session: ClientSession) -> None:

@@ -21,6 +21,7 @@ from banyan.domain import lifecycle
 from banyan.domain.lifecycle import Change
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, grant_for
 from banyan.server import aftermath, represent, validation
+from banyan.server.auth import check_queues
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas import workers as schemas
 from banyan.server.store import attempts, claims, handover, tasks, workers
@@ -47,6 +48,7 @@ class _Loot(NamedTuple):
 def steal(call: Call) -> Answer:
     """POST /tasks/steal, as a claim: {"worker", "max", "fits", "queues", "labels", "start"}."""
     body = validation.demand(schemas.CLAIM, call.body)
+    check_queues(call.caller, body.get("queues", ()))
     with one_at_a_time(body.get("claim_id")):
         worker = renewed(call, body["worker"], claim_id=body.get("claim_id"))
         stolen = claim.claimed_before(call, worker, body)

@@ -17,9 +17,10 @@ from banyan.domain.continuations import CHILD_LISTS, EDGES, PARENT_LISTS
 from banyan.domain.resources import normalise_request
 from banyan.domain.states import ENDED, Actor, Ending, State
 from banyan.errors import BanyanError
-from banyan.server import keeping, represent, validation
+from banyan.server import keeping, represent, submitters, validation
 from banyan.server.auth import scope
 from banyan.server.calls import Answer, Call
+from banyan.server.quotas import QUOTAS
 from banyan.server.schemas.tasks import DEFAULTS, SCHEMA
 from banyan.server.settle import settle_ended
 from banyan.server.shapes import SHAPES, of_task
@@ -44,7 +45,7 @@ def submit(call: Call) -> Answer:
     if not bodies:
         raise BanyanError("invalid", "an empty list: send at least one task")
     try:
-        stored, created = _store_new(call, _parse(call, bodies))
+        stored, created = _store_new(call, submitters.bounded(call, _parse(call, bodies)))
     except BanyanError as error:
         if error.word == "already_exists":
             _confirm_that_they_exist(call, bodies)
@@ -100,11 +101,14 @@ def _invalid(call: Call, issues: Mapping[int, dict[str, Any]]) -> BanyanError:
 
 def _store_new(call: Call, given: list[Document]) -> tuple[list[Document], bool]:
     """Store what is not there by its dedupe_key; returns all of it, in order."""
-    for _ in range(_ATTEMPTS):
+    for tries in range(_ATTEMPTS):
         found = dedupe.find(call.store, call.caller.account, given)
         fresh = _first_of_each_key(given, found)
         try:
-            built = _Graph(call, fresh).store() if fresh else []
+            graph = _Graph(call, fresh) if fresh else None
+            if graph and not tries:
+                graph.admit()
+            built = graph.store() if graph else []
         except edges.GraphChangedError:
             continue
         except (DuplicateKeyError, BulkWriteError, OperationFailure) as error:
@@ -190,7 +194,7 @@ class _Graph:
             **given,
             "state": State.INACTIVE,
             "owner": call.caller.account,
-            **({"submitted_by": call.caller.task} if call.caller.task else {}),
+            **submitters.origin(call.caller),
             "open_parents": [],
             "pending_dependency_count": 0,
             "seq": self.seq + index,
@@ -298,6 +302,16 @@ class _Graph:
         change = lifecycle.cancelled(task, Actor.SERVER, reason, parent)
         if isinstance(change, lifecycle.Change):
             task.update(change.set)
+
+    def admit(self) -> None:
+        """See that they are not too many. Errors: `quota_exceeded`, but not of a repetition."""
+        try:
+            QUOTAS.admit(self.store_of, self.call.caller.account, len(self.tasks))
+            submitters.count(self.call, len(self.tasks))
+        except BanyanError:
+            if tasks.find(self.store_of, list(self.by_id), fields=["_id"]):
+                raise _already_exists() from None
+            raise
 
     def store(self) -> list[Document]:
         """Errors: GraphChangedError where a task that the new ones hang on has changed."""

@@ -6,6 +6,7 @@ a worker with nothing to do asks once and then waits.
 
 from banyan.config import knobs
 from banyan.server import validation
+from banyan.server.auth import check_queues
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas import workers as schemas
 from banyan.server.twins import one_at_a_time
@@ -20,6 +21,7 @@ def claim(call: Call) -> Answer:
         named = validation.demand(schemas.CLAIM_ONE, call.body)
         return Answer(claim_one(call, call.item_id, named["worker"]))
     body = validation.demand(schemas.CLAIM, call.body)
+    check_queues(call.caller, body.get("queues", ()))
     with one_at_a_time(body.get("claim_id")):
         worker = renewed(call, body["worker"], claim_id=body.get("claim_id"))
         claimed = claim_many(call, worker, body)

@@ -5,8 +5,9 @@ from bson import ObjectId
 from banyan.config import knobs
 from banyan.errors import BanyanError
 from banyan.server import aftermath, represent, scoped, validation
-from banyan.server.auth import scope
+from banyan.server.auth import check_queues, scope
 from banyan.server.calls import Answer, Call
+from banyan.server.quotas import QUOTAS, WORKERS
 from banyan.server.schemas.answers import NOTHING
 from banyan.server.schemas.workers import SCHEMA
 from banyan.server.store import tasks, workers
@@ -17,6 +18,10 @@ from banyan.server.verbs.release import give_back
 def register(call: Call) -> Answer:
     """POST /workers: 201 with the worker and the lease that it must keep."""
     body = validation.demand(SCHEMA, call.body)
+    if call.caller.queues is not None:
+        body.setdefault("queues", sorted(call.caller.queues))
+        check_queues(call.caller, body["queues"])
+    QUOTAS.admit(call.store, call.caller.account, 1, WORKERS)
     time = now()
     worker: Document = {
         "_id": ObjectId(),
