@@ -4,11 +4,7 @@ Real shells at a real terminal; in place of the server stands what a malicious o
 users of an honest one, would tell.
 """
 
-import contextlib
-import os
-import pty
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +16,7 @@ from banyan.cli import completing
 from banyan.cli.main import banyan
 from banyan.client.api import Client
 from tests.harness import eventually
+from tests.security.terminals import SHELLS, Terminal
 
 HOSTILE = [
     "ra$(touch${IFS}BROKEN)", "ra`touch${IFS}BROKEN`", "ra;touch${IFS}BROKEN", "ra|touch BROKEN",
@@ -64,40 +61,6 @@ main()
 """
 
 
-class Terminal:
-    """An interactive shell that reads from us."""
-
-    def __init__(self, shell: str, home: Path) -> None:
-        self.shown = ""
-        self._pid, self._line = pty.fork()
-        if self._pid == 0:
-            environment = {
-                **os.environ, "HOME": str(home), "ZDOTDIR": str(home), "TERM": "dumb",
-                "PATH": f"{home}:{os.environ['PATH']}", "XDG_CONFIG_HOME": str(home),
-            }  # fmt: skip
-            os.chdir(home)
-            os.execvpe(*COMMANDS[shell], environment)  # noqa: S606 - the shell itself
-        os.set_blocking(self._line, False)
-
-    def type(self, text: str) -> None:
-        os.write(self._line, text.encode())
-
-    def shows(self, text: str) -> bool:
-        with contextlib.suppress(OSError):
-            self.shown += os.read(self._line, 65536).decode(errors="replace")
-        return text in self.shown
-
-    def close(self) -> None:
-        os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
-        os.close(self._line)
-
-
-COMMANDS = {
-    "bash": ("bash", ["bash", "--norc", "--noprofile", "-i"]),
-    "zsh": ("zsh", ["zsh", "--no-rcs", "-i"]),
-    "fish": ("fish", ["fish", "--no-config", "-i"]),
-}
 SOURCED = {
     "bash": "source <(banyan completion bash)",
     "zsh": "autoload -U compinit; compinit -u; source <(banyan completion zsh)",
@@ -105,11 +68,11 @@ SOURCED = {
 }
 
 
-@pytest.fixture(params=sorted(COMMANDS))
+@pytest.fixture(params=sorted(SHELLS))
 def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Terminal]:
     if not shutil.which(request.param):
         pytest.skip(f"there is no {request.param} here")
-    own = Terminal(request.param, tmp_path)
+    own = Terminal(SHELLS[request.param], tmp_path)
     program(tmp_path, ["rack7"])
     own.type(f"{SOURCED[request.param]}; echo rea''dy\n")
     try:
