@@ -5,6 +5,7 @@ line whoever listens has them.
 """
 
 import ssl
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,9 @@ _WHAT_TO_DO = (
     "give --tls-cert and --tls-key; or say --behind-proxy, where a proxy in front ends TLS "
     "and nobody else reaches this address; or let other machines in by `ssh -R`"
 )
+# Of TLS 1.2 what TLS 1.3 is like: keys that are gone after the talk, and nothing to pad.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_NOT_FOR_A_KEY = stat.S_IRWXO | stat.S_IWGRP  # a group may read it: Debian has one for keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,21 @@ def context(tls: Tls) -> ssl.SSLContext:
     """What a server process answers with; TLS 1.2 at the least. Errors: `usage`."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.set_ciphers(_CIPHERS)
     try:
         made.load_cert_chain(tls.certificate, tls.key, password="")  # a key that asks is refused
     except (OSError, ValueError) as problem:
         files = f"{tls.certificate} with {tls.key}"
         raise BanyanError("usage", f"{files} cannot be used for TLS: {problem}") from None
+    _check_mode(tls.key)
     return made
+
+
+def _check_mode(key: Path) -> None:
+    mode = stat.S_IMODE(key.stat().st_mode)
+    if mode & _NOT_FOR_A_KEY:
+        message = f"{key} can be read or changed by others (mode {mode:04o}): chmod o=,g-w {key}"
+        raise BanyanError("usage", f"{message}; if it was so for long, make a new key")
 
 
 def names(tls: Tls) -> list[str]:
