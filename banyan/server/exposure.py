@@ -11,11 +11,13 @@ from pathlib import Path
 
 from banyan.addresses import is_loopback
 from banyan.client.trust import context_of
+from banyan.config import knobs
 from banyan.errors import BanyanError
 
 _WHAT_TO_DO = (
     "give --tls-cert and --tls-key; or say --behind-proxy, where a proxy in front ends TLS "
-    "and nobody else reaches this address; or let other machines in by `ssh -R`"
+    "and nobody else reaches this address; or let other machines in by `ssh -R`; or set "
+    "BANYAN_ALLOW_PLAIN_HTTP=1 where you trust every machine on the way"
 )
 # Of TLS 1.2 what TLS 1.3 is like: keys that are gone after the talk, and nothing to pad.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -34,7 +36,7 @@ def check(host: str, tls: Tls | None, behind_proxy: bool) -> None:
     """Errors: `usage` where requests could be read on the way, or the certificate is of no use."""
     if tls:
         context(tls)
-    elif not behind_proxy and not is_loopback(host):
+    elif not (behind_proxy or is_loopback(host) or knobs().ALLOW_PLAIN_HTTP):
         message = f"{host} can be reached from other machines, and tokens would go there readable"
         raise BanyanError("usage", f"{message}: {_WHAT_TO_DO}")
 

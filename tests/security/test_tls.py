@@ -78,6 +78,13 @@ def test_beyond_this_machine_it_listens_only_with_tls_or_behind_a_proxy(host: st
     exposure.check("127.0.0.1", None, False)
 
 
+def test_who_trusts_every_machine_on_the_way_says_so(
+    start: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANYAN_ALLOW_PLAIN_HTTP", "1")
+    assert json.loads(start("server", "--host", ANYWHERE).line(60))["url"].startswith("http://")
+
+
 def test_the_refusal_comes_before_anything_is_started(
     start: Callable[..., Started], tmp_path: Path
 ) -> None:
@@ -208,7 +215,8 @@ def test_a_stack_speaks_tls_and_its_worker_trusts_it(
     invited = processes.banyan("worker", "invite", "rack7")
     assert invited.wait() == 0, invited.stderr
     assert "base64 -d > banyan-ca.pem" in invited.stdout
-    assert invited.stdout.endswith("--tls-ca banyan-ca.pem\n")
+    line, _token = invited.stdout.splitlines()
+    assert line.endswith("--tls-ca banyan-ca.pem")
     shown = processes.banyan("ls", "--curl")
     assert shown.wait() == 0
     assert f"--cacert {HERE}" in shown.stdout
