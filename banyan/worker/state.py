@@ -101,17 +101,17 @@ class StateDirectory:
 def open_state(path: Path | None, url: str) -> StateDirectory:
     """The given directory, or the first of the user's that no other worker is using.
 
-    Errors: as of StateDirectory; `usage` also where others could exchange the directory.
+    Errors: as of StateDirectory; `usage` also where others could exchange the directory, or it
+    can't be used at all.
     """
-    if path is not None:
-        ownership.check_above(path)
-        return StateDirectory(path)
-    for candidate in _places(url):
-        ownership.check_above(candidate)
+    for candidate in _places(url) if path is None else [path]:
         try:
+            ownership.check_above(candidate)
             return StateDirectory(candidate)
+        except OSError as problem:
+            raise BanyanError("usage", f"{candidate} cannot be used: {problem}") from None
         except BanyanError as error:
-            if error.word != "data_directory_in_use":
+            if path is not None or error.word != "data_directory_in_use":
                 raise
     raise AssertionError("the places never end")
 

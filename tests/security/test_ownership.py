@@ -182,6 +182,15 @@ def test_what_others_can_read_at_most_is_used(place: Path, use: Callable[[Path],
 
 
 @USES
+def test_what_can_be_no_directory_is_told(place: Path, use: Callable[[Path], None]):
+    (place / "file").touch()
+    for path in (place / "file", place / "file" / "below", Path("/proc/none")):
+        with pytest.raises(BanyanError, match=f"{path} cannot be used") as refusal:
+            use(path)
+        assert refusal.value.word == "usage"
+
+
+@USES
 def test_what_is_missing_is_made_for_us_alone_to_write(place: Path, use: Callable[[Path], None]):
     before = os.umask(0)
     try:
