@@ -16,7 +16,7 @@ SERVER_THREADS = 8  # requests in work at one time in one server process
 # valid token is served all the same, so that a laboratory behind one address goes on.
 AUTH_FAILURES_PER_MINUTE = 30
 METRICS_TOKEN = ""  # opens GET /metrics and nothing else; empty: an operator's token does
-ALLOW_PLAIN_HTTP = False  # clients: send tokens over http beyond this machine, too
+ALLOW_PLAIN_HTTP = False  # tokens may go over http beyond this machine: clients, and servers
 
 # --- What it says on standard error -------------------------------------------------------
 LOG_FORMAT = "text"  # or "json": one object a line

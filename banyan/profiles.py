@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from banyan import ownership
 from banyan.errors import BanyanError
 
 LOCAL = "local"  # the profile that `banyan up` writes
@@ -147,9 +148,16 @@ def find_credentials(
 
 
 def load() -> Profiles:
-    """The file as it is; empty when there is none. Errors: `usage` when it cannot be read."""
+    """The file as it is; empty when there is none.
+
+    Errors: `usage` when it cannot be read, or others could have written it: it says which
+    file's token goes to which server.
+    """
     try:
         with path().open("rb") as file:
+            found = os.fstat(file.fileno())
+            if stat.S_ISREG(found.st_mode):
+                ownership.demand_own(path(), found)
             content = tomllib.load(file)
         tables = content.get("profile", {})
         profiles = {name: _profile(name, table) for name, table in tables.items()}

@@ -3,8 +3,12 @@
 Called by the shell through click, as `shell_complete` of arguments and options. It must never
 keep a person waiting, and never say anything but what may be written there: where the server is
 slow, away or refuses, nothing is offered.
+
+Others name tasks and hosts, and the shell puts what is offered into the line as it stands: bash
+would run a `$(...)` in it at Enter. So only words are offered that mean themselves in any shell.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,8 +16,13 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from banyan.cli.output import harmless
+
 PATIENCE_SECONDS = 0.3  # longer than that, nobody takes it for completion
 _OFFERED_MAX = 50
+# Nothing that bash, zsh or fish expands, splits at or quotes with; a first "-" would be an option,
+# and fish's own script cuts at ",". "+", "/" and "=" are common in names and mean nothing there.
+_PLAIN = re.compile(r"@?[A-Za-z0-9_.:][A-Za-z0-9_.:@+/=-]*")
 _OPEN = {"state": {"$nin": ["terminated", "cancelled"]}}
 _ENDED = {"state": {"$in": ["terminated", "cancelled"]}}
 # What a command can do something with; the others take any task.
@@ -32,12 +41,10 @@ def complete_tasks(
 ) -> list[CompletionItem]:
     """`last`, `@name` and the ids of the newest tasks, with what they are."""
     if begun.startswith("@"):
-        return [
-            CompletionItem(f"@{name}") for name in _names(context) if f"@{name}".startswith(begun)
-        ]
+        return _offered([CompletionItem(f"@{name}") for name in _names(context)], begun)
     last = [CompletionItem("last", help="the newest")] if "last".startswith(begun) else []
     found = _asked(context, lambda client: list(_tasks(client, context, begun)))
-    return [*last, *found]
+    return [*last, *_offered(found, begun)]
 
 
 def _tasks(client: Any, context: click.Context, begun: str) -> Iterable[CompletionItem]:
@@ -57,8 +64,7 @@ def _names(context: click.Context) -> list[str]:
         found = client.find({}, sort="-_id", projection={"name": 1}, limit=1000)
         return [task["name"] for task in found if task.get("name")]
 
-    # A shell would take a name with spaces in it for several words.
-    return [name for name in dict.fromkeys(_asked(context, ask)) if not name.split()[1:]]
+    return list(dict.fromkeys(_asked(context, ask)))
 
 
 def complete_workers(
@@ -71,17 +77,31 @@ def complete_workers(
         hosts = [CompletionItem(one["host"], help=one["mode"]) for one in every]
         return hosts + [CompletionItem(one["_id"], help=one["host"]) for one in every]
 
-    return [one for one in _asked(context, ask) if one.value.startswith(begun)]
+    return _offered(_asked(context, ask), begun)
 
 
-def complete_queue(context: click.Context, option: click.Parameter, begun: str) -> list[str]:
+def complete_queue(
+    context: click.Context, option: click.Parameter, begun: str
+) -> list[CompletionItem]:
     """The queues that have tasks or workers."""
 
     def ask(client: Any) -> list[str]:
         served = client.worker_statistics()["by_queue"]
         return sorted({*served, *client.statistics(by=["queue"])["by_queue"]})
 
-    return [queue for queue in _asked(context, ask) if queue.startswith(begun)]
+    return _offered([CompletionItem(queue) for queue in _asked(context, ask)], begun)
+
+
+def _offered(found: Iterable[CompletionItem], begun: str) -> list[CompletionItem]:
+    """What goes on as it was begun and may stand in a line; the rest is to be typed in quotes.
+
+    What is said beside a word stays on its line: zsh takes the next line for another word.
+    """
+    return [
+        CompletionItem(one.value, help=one.help and harmless(one.help))
+        for one in found
+        if one.value.startswith(begun) and _PLAIN.fullmatch(one.value)
+    ]
 
 
 def _asked(context: click.Context, ask: Callable[[Any], list[Any]]) -> list[Any]:

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Callable
 from typing import Any, Unpack
 
+from banyan.cli.output import json_text
 from banyan.client.api import Client
 from banyan.client.transport import Answer, Options, Transport
 
@@ -83,4 +84,4 @@ def _as_if_done(sent: Any) -> Any:
 
 def _text(body: Any) -> str:
     text = body.decode() if isinstance(body, bytes) else str(body)
-    return json.dumps(json.loads(text), ensure_ascii=False)
+    return json_text(json.loads(text))

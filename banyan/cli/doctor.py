@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from banyan import ownership
+from banyan.cli.output import harmless
 from banyan.config import data_directory, knobs
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED
 
@@ -45,7 +47,11 @@ def doctor_command(mongo: str | None, data: Path | None, repair: bool, as_json: 
     from banyan.server.embedded import running_uri
 
     uri = mongo or (knobs().MONGO_URI if data is None else "")
-    with doctor.database(uri or running_uri((data or data_directory()).absolute())) as store:
+    if not uri:
+        home = (data or data_directory()).absolute()
+        ownership.check_above(home / "mongo" / "key")
+        uri = running_uri(home)
+    with doctor.database(uri) as store:
         found = doctor.examine(store)
         left = doctor.repair(store, found) if repair else found
         notes = doctor.notes(store, private=not uri)
@@ -70,7 +76,7 @@ def _tell(found: Sequence["Finding"], left: Sequence["Finding"]) -> None:
     for check in dict.fromkeys(one.check for one in found):
         of_check = [one for one in found if one.check == check]
         for one in of_check[:_SHOWN_MAX]:
-            click.echo(f"{one.check}  {one.subject}  {one.message}")
+            click.echo(harmless(f"{one.check}  {one.subject}  {one.message}"))
             click.echo(f"    {one.advice if one in left else 'mended'}")
         if len(of_check) > _SHOWN_MAX:
             click.echo(f"{check}: {len(of_check) - _SHOWN_MAX} more; --json has them all")

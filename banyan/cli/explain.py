@@ -1,12 +1,13 @@
 """`banyan explain` and `banyan script`: why a task does not run, and how to run it by hand."""
 
+import sys
 from typing import Any
 
 import click
 
 from banyan.cli.completing import complete_tasks
 from banyan.cli.connection import with_client
-from banyan.cli.output import as_json, harmless, print_json
+from banyan.cli.output import as_json, harmless, harmless_lines, print_json
 from banyan.cli.selecting import find_id
 from banyan.client.api import Client
 from banyan.domain.units import format_duration, format_time, parse_time
@@ -70,4 +71,6 @@ def script_command(client: Client, task: str) -> None:
     Example:
       banyan script last > again.sh
     """
-    click.echo(client.script(find_id(client, task)), nl=False)
+    script = client.script(find_id(client, task))
+    # On a terminal it is read; a file or a shell gets every byte of it.
+    click.echo(harmless_lines(script) if sys.stdout.isatty() else script, nl=False)

@@ -8,7 +8,7 @@ import click
 
 from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.connection import with_client
-from banyan.cli.output import Row, age, as_json, column, print_json, print_table, quiet
+from banyan.cli.output import Row, age, as_json, column, json_text, print_json, print_table, quiet
 from banyan.cli.selecting import complete_state, filters, select
 from banyan.cli.verdict import standing
 from banyan.client.api import Client
@@ -128,7 +128,7 @@ def progress(task: dict[str, Any]) -> str:
 def result(task: dict[str, Any]) -> str:
     """What the task has given back, as JSON."""
     value = task.get("result")
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
+    return "" if value is None else json_text(value)
 
 
 def cores(task: dict[str, Any]) -> str:

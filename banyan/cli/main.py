@@ -166,6 +166,7 @@ def _tell(error: BanyanError) -> None:
     import logging  # only what goes wrong pays for it
 
     from banyan import logs
+    from banyan.cli.output import harmless, say
 
     if logs.in_json():
         logging.error(error.message, extra={"word": error.word, "issues": error.issues})
@@ -173,9 +174,9 @@ def _tell(error: BanyanError) -> None:
     message = error.message.removesuffix(": see _issues") if error.issues else error.message
     if error.word == "unauthenticated" and "login" not in message:
         message = "the server does not know this token (any more): see 'banyan login --help'"
-    click.echo(f"banyan: {message}", err=True)
+    say(f"banyan: {message}")
     for name, issue in _flat(error.issues):
-        click.echo(f"  {name}: {issue}" if name else f"  {issue}", err=True)
+        say(f"  {harmless(name)}: {harmless(issue)}" if name else f"  {harmless(issue)}")
 
 
 def _flat(issues: Any, name: str = "") -> list[tuple[str, str]]:

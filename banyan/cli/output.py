@@ -5,6 +5,7 @@ other people wrote (names, commands) must never reach a terminal with its contro
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,13 +23,27 @@ Row = Sequence[str]
 
 def say(text: str) -> None:
     """Tells a person something, beside the result."""
-    click.echo(text, err=True)
+    click.echo(harmless_lines(text), err=True)
 
 
 def print_json(value: Any) -> None:
     """One JSON document."""
-    indent = 2 if sys.stdout.isatty() else None
-    click.echo(json.dumps(value, indent=indent, ensure_ascii=False))
+    click.echo(json_text(value, indent=2 if sys.stdout.isatty() else None))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that people read: letters of all languages as they are, what acts on a terminal not.
+
+    Controls, directions of writing and separators of lines are \\u escapes: the same JSON.
+    """
+    return _NOT_PLAIN.sub(_escaped, json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+_NOT_PLAIN = re.compile(r"[^ -~\n]")  # what has to be looked at; line ends are json's own
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else json.dumps(found[0]).strip('"')
 
 
 def print_table(
@@ -60,6 +75,11 @@ def print_table(
 def harmless(text: str) -> str:
     """The text on one line, its control characters written out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def harmless_lines(text: str) -> str:
+    """The text with its lines as they are, other control characters written out."""
+    return "\n".join(map(harmless, text.split("\n")))
 
 
 def age(time: str | None) -> str:

@@ -1,11 +1,13 @@
-"""What people write on a command line, read: sizes, durations, pairs, numbers of cores.
+"""What people write on a command line, read: sizes, durations, pairs, cores, names of hosts.
 
 Called by the commands. Errors always name the option.
 """
 
 import os
+import re
 from collections.abc import Iterable
 
+from banyan.addresses import HOST, HOST_LENGTH_MAX
 from banyan.domain.retention import FOREVER
 from banyan.domain.units import parse_bytes, parse_duration_milliseconds
 from banyan.errors import BanyanError
@@ -69,6 +71,14 @@ def cores(text: str) -> dict[str, object]:
     if text.endswith("%"):
         return {"cpu_cores": {"percent": float(number)}}
     return {"cores": float(number)}
+
+
+def host(text: str) -> str:
+    """The name of a machine, as workers register under it."""
+    if not re.fullmatch(HOST, text):
+        made_of = f"letters, digits, '.', '_', ':' and (not first) '-', at most {HOST_LENGTH_MAX}"
+        raise BanyanError("usage", f"--host {text!r}: it is made of {made_of}")
+    return text
 
 
 def _is_number(text: str) -> bool:

@@ -14,7 +14,7 @@ from banyan import profiles
 from banyan.cli.connection import TLS_CA_HELP
 from banyan.cli.logging_option import log_format
 from banyan.cli.owner import owner_options, with_owner_options
-from banyan.cli.words import duration_seconds, pairs, size_bytes
+from banyan.cli.words import duration_seconds, host, pairs, size_bytes
 from banyan.cli.workers import (
     drain_command,
     invite_command,
@@ -140,7 +140,7 @@ def _options(url: str, token_file: Path, given: Mapping[str, Any], tls_ca: str =
         custom=_numbers(pairs(given["custom"], "--custom")),
         queues=given["queue"] or ("default",),
         labels=pairs(given["label"], "--label"),
-        host=given["host"],
+        host=given["host"] and host(given["host"]),
         shutdown_seconds=duration_seconds(given["shutdown"], "--shutdown"),
         time_limit_seconds=_seconds(given["time_limit"], "--time-limit"),
         idle_limit_seconds=_seconds(given["idle_limit"], "--idle-limit"),

@@ -95,7 +95,7 @@ def remove_command(client: Client, workers: tuple[str, ...], yes: bool) -> None:
         client.remove_worker(id)
 
 
-@click.command("invite", short_help="Print the line that starts a worker elsewhere.")
+@click.command("invite", short_help="Print what starts a worker elsewhere: a line, its token.")
 @with_client("admin")
 @click.argument("name")
 @click.option("--address", metavar="URL", help="Of this server, as the other machine sees it.")
@@ -104,22 +104,26 @@ def remove_command(client: Client, workers: tuple[str, ...], yes: bool) -> None:
     help="The only queue that it may serve, and see; repeatable. [default: all]",
 )  # fmt: skip
 def invite_command(client: Client, name: str, address: str | None, queues: tuple[str, ...]) -> None:
-    """Create an account for a worker and print the line that starts it on another machine.
+    """Create an account for a worker; print the line that starts it elsewhere, and its token.
 
-    Its token is in that line, and is not shown again; needs the token of an admin.
+    The line waits for the token, which so is in no shell's history there. It is not shown
+    again. Needs the token of an admin.
 
     \b
     Example:
       banyan worker invite rack7
     """
     url = address or client.transport.url
-    token = client.create_account(name, ["worker"], queues)["token"]
     ca_file, trust = _trust_there(client.transport.tls_ca)
     serve = "".join(f" --queue {shlex.quote(queue)}" for queue in queues)
+    token = client.create_account(name, ["worker"], queues)["token"]
+    say("on the other machine, this line:")
     click.echo(
-        f"(umask 077; echo {token} > banyan-worker.token{ca_file}); "
+        f"(umask 077; head -n 1 > banyan-worker.token{ca_file}); "
         f"banyan worker --url {shlex.quote(url)} --token-file banyan-worker.token{trust}{serve}"
     )
+    say("then, as it waits for it, the token:")
+    click.echo(token)
     if is_loopback(urlsplit(url).hostname or ""):
         say(f"{url} is for this machine alone: see 'A second machine' in the README")
 

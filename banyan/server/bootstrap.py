@@ -5,11 +5,11 @@ work, so that starting again changes nothing for those who use them.
 """
 
 import json
-import os
 from pathlib import Path
 
 from pymongo.errors import DuplicateKeyError
 
+from banyan import ownership
 from banyan.server.store import accounts
 from banyan.server.store.mongo import Store
 
@@ -42,7 +42,7 @@ def _working(store: Store, role: str, token: str | None) -> str:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        kept = json.loads(path.read_text())
+        kept = json.loads(ownership.read_text(path))
     except (OSError, ValueError):
         return {}
     return kept if isinstance(kept, dict) else {}
@@ -51,10 +51,4 @@ def _read(path: Path) -> dict[str, str]:
 def _write(path: Path, tokens: dict[str, str]) -> None:
     """Whole or not at all, and never readable by others."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(tokens, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
+    ownership.replace_text(path, json.dumps(tokens))

@@ -9,24 +9,33 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from banyan import ownership
 from banyan.errors import BanyanError
 
 
 class DirectoryLock:
-    """Held from `with DirectoryLock(path):` to the end of the block or of the process."""
+    """Held from `with DirectoryLock(path):` to the end of the block or of the process.
+
+    Errors on entering: `data_directory_in_use`; `usage` where others could put their own key,
+    tokens or database there, or it can't be used at all.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._file = -1
 
     def __enter__(self) -> "DirectoryLock":
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self.directory / "lock"
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            ownership.check_above(self.directory)
+            ownership.claim(self.directory)
+            self._file = ownership.open_file(self.directory / "lock", os.O_RDWR | os.O_CREAT)
+        except OSError as problem:
+            message = f"{self.directory} cannot be used: {problem}"
+            raise BanyanError("usage", message) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = path.read_text().strip() or "unknown"
+            holder = os.read(self._file, 100).decode().strip() or "unknown"
             os.close(self._file)
             raise BanyanError(
                 "data_directory_in_use",

@@ -5,17 +5,23 @@ line whoever listens has them.
 """
 
 import ssl
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from banyan.addresses import is_loopback
 from banyan.client.trust import context_of
+from banyan.config import knobs
 from banyan.errors import BanyanError
 
 _WHAT_TO_DO = (
     "give --tls-cert and --tls-key; or say --behind-proxy, where a proxy in front ends TLS "
-    "and nobody else reaches this address; or let other machines in by `ssh -R`"
+    "and nobody else reaches this address; or let other machines in by `ssh -R`; or set "
+    "BANYAN_ALLOW_PLAIN_HTTP=1 where you trust every machine on the way"
 )
+# Of TLS 1.2 what TLS 1.3 is like: keys that are gone after the talk, and nothing to pad.
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_NOT_FOR_A_KEY = stat.S_IRWXO | stat.S_IWGRP  # a group may read it: Debian has one for keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ def check(host: str, tls: Tls | None, behind_proxy: bool) -> None:
     """Errors: `usage` where requests could be read on the way, or the certificate is of no use."""
     if tls:
         context(tls)
-    elif not behind_proxy and not is_loopback(host):
+    elif not (behind_proxy or is_loopback(host) or knobs().ALLOW_PLAIN_HTTP):
         message = f"{host} can be reached from other machines, and tokens would go there readable"
         raise BanyanError("usage", f"{message}: {_WHAT_TO_DO}")
 
@@ -48,12 +54,21 @@ def context(tls: Tls) -> ssl.SSLContext:
     """What a server process answers with; TLS 1.2 at the least. Errors: `usage`."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.set_ciphers(_CIPHERS)
     try:
         made.load_cert_chain(tls.certificate, tls.key, password="")  # a key that asks is refused
     except (OSError, ValueError) as problem:
         files = f"{tls.certificate} with {tls.key}"
         raise BanyanError("usage", f"{files} cannot be used for TLS: {problem}") from None
+    _check_mode(tls.key)
     return made
+
+
+def _check_mode(key: Path) -> None:
+    mode = stat.S_IMODE(key.stat().st_mode)
+    if mode & _NOT_FOR_A_KEY:
+        message = f"{key} can be read or changed by others (mode {mode:04o}): chmod o=,g-w {key}"
+        raise BanyanError("usage", f"{message}; if it was so for long, make a new key")
 
 
 def names(tls: Tls) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from banyan import logs
+from banyan.addresses import as_host
 from banyan.config import knobs
 from banyan.domain.resources import ResourceError, capacity_from, normalise_capacity
 from banyan.errors import EXIT_OK, BanyanError
@@ -146,7 +147,7 @@ class Agent:
 
     def _register(self) -> None:
         body = {
-            "host": self._options.host or socket.gethostname(),
+            "host": self._options.host or as_host(socket.gethostname()),
             "resources": self._resources,
             "queues": list(self._options.queues),
             "labels": dict(self._options.labels),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from banyan import ownership
 from banyan.errors import BanyanError
 from banyan.worker.launcher import OUTPUT
 
@@ -34,22 +35,26 @@ class StateDirectory:
     """A locked state directory; the lock goes with the process, however it ends."""
 
     def __init__(self, path: Path) -> None:
-        """Errors: BanyanError `data_directory_in_use` while another agent lives there."""
-        (path / OUTPUT).mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.chmod(0o700)  # output and tokens of tasks pass through it
+        """Errors: `data_directory_in_use` while another agent lives there; `usage` where others
+        could put something there; OSError.
+        """
+        ownership.claim(path)
+        with contextlib.suppress(PermissionError):  # root's
+            path.chmod(0o700)  # output and tokens of tasks pass through it
         self.path = path.absolute()
-        self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        self._lock = ownership.open_file(path / "lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._lock)
             message = f"another worker is at work in {path}; give this one a directory of its own"
             raise BanyanError("data_directory_in_use", message) from None
+        (path / OUTPUT).mkdir(exist_ok=True, mode=0o700)
 
     def identity(self) -> Identity | None:
         """The worker that was here last; None after an orderly end."""
         try:
-            kept: dict[str, Any] = json.loads((self.path / _IDENTITY).read_text())
+            kept: dict[str, Any] = json.loads(ownership.read_text(self.path / _IDENTITY))
             takeovers = int(kept.get("takeovers", 0))
             return Identity(str(kept["worker"]), float(kept["lease_seconds"]), takeovers)
         except (OSError, ValueError, KeyError, TypeError):
@@ -57,9 +62,7 @@ class StateDirectory:
 
     def keep_identity(self, identity: Identity) -> None:
         """Who is here now, for the next agent."""
-        new = self.path / f"{_IDENTITY}.new"
-        new.write_text(json.dumps(identity._asdict()))
-        new.replace(self.path / _IDENTITY)
+        ownership.replace_text(self.path / _IDENTITY, json.dumps(identity._asdict()))
 
     def forget_identity(self) -> None:
         """After the end of the registration; with what a full disk has left of another."""
@@ -70,7 +73,7 @@ class StateDirectory:
     def note_drain(self) -> None:
         """The worker takes nothing new until its own end: the next agent is not bound by that."""
         with contextlib.suppress(OSError):  # a full disk: the next agent drains on
-            (self.path / _DRAINS).touch()
+            os.close(ownership.open_file(self.path / _DRAINS, os.O_WRONLY | os.O_CREAT))
 
     def forget_drain(self) -> bool:
         """Whether the agent before this one was draining of its own accord; asked once."""
@@ -96,14 +99,20 @@ class StateDirectory:
 
 
 def open_state(path: Path | None, url: str) -> StateDirectory:
-    """The given directory, or the first of the user's that no other worker is using."""
-    if path is not None:
-        return StateDirectory(path)
-    for candidate in _places(url):
+    """The given directory, or the first of the user's that no other worker is using.
+
+    Errors: as of StateDirectory; `usage` also where others could exchange the directory, or it
+    can't be used at all.
+    """
+    for candidate in _places(url) if path is None else [path]:
         try:
+            ownership.check_above(candidate)
             return StateDirectory(candidate)
-        except BanyanError:
-            continue
+        except OSError as problem:
+            raise BanyanError("usage", f"{candidate} cannot be used: {problem}") from None
+        except BanyanError as error:
+            if path is not None or error.word != "data_directory_in_use":
+                raise
     raise AssertionError("the places never end")
 
 

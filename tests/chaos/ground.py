@@ -111,7 +111,8 @@ class Namespaces(Loopback):
 
     def disk(self, directory: Path, size_bytes: int) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        arguments = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(directory)]
+        how = f"mode=0700,size={size_bytes}"
+        arguments = ["mount", "-t", "tmpfs", "-o", how, "tmpfs", str(directory)]
         subprocess.run(arguments, check=True)
         self._sizes[directory] = size_bytes
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from banyan.addresses import as_host
 from banyan.cli import words
 from banyan.errors import BanyanError
 
@@ -16,6 +17,18 @@ def test_sizes_and_durations() -> None:
     assert words.duration_milliseconds("1.5", "--timeout") == 1_500
     assert words.duration_milliseconds("10 minutes", "--timeout") == 600_000
     assert words.duration_seconds("1:30:00", "--timeout") == 5_400
+
+
+def test_a_host_is_made_of_what_names_of_machines_are_made_of() -> None:
+    for good in ("rack7", "rack-7.example.org", "::1", "a_b", "x" * 253):
+        assert words.host(good) == good == as_host(good)
+    for bad, mapped in (
+        ("rack 7", "rack-7"), ("-x", "x"), ("", "unnamed"), ("---", "unnamed"), ("x\n", "x-"),
+        ("a$(b)", "a--b-"), ("r\u00e4ck", "r-ck"), ("y" * 300, "y" * 253),
+    ):  # fmt: skip
+        with pytest.raises(BanyanError, match="--host"):
+            words.host(bad)
+        assert as_host(bad) == mapped
 
 
 def test_cores() -> None:

@@ -64,7 +64,12 @@ def test_a_worker_that_names_none_serves_the_queue_default(server: Server):
     [
         ("host", ""),
         ("host", 5),
-        ("host", "h" * 257),
+        ("host", "h" * 254),
+        ("host", "rack 7"),
+        ("host", "rack7\n"),
+        ("host", "rack$(touch${IFS}here)"),
+        ("host", "rack\u202e7"),
+        ("host", "-rf"),
         ("resources", {}),
         ("resources", {"cores": 1}),
         ("resources", {"memory": "1 GiB"}),

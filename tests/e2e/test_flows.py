@@ -42,11 +42,12 @@ def test_a_laptop_in_a_minute(processes: Processes, tmp_path: Path) -> None:
     assert started.wait(40) == 0
 
 
-def test_a_second_machine_joins_with_one_copied_line(
+def test_a_second_machine_joins_with_a_copied_line_and_its_token(
     stack: Stack, processes: Processes, tmp_path: Path
 ) -> None:
     invite, *look_after = lines_of("A second machine")
-    (line,) = shell(stack, tmp_path, invite).splitlines()
+    line, token = shell(stack, tmp_path, invite).splitlines()
+    assert token not in line
     machine = tmp_path / "second"
     machine.mkdir()
     with_banyan(machine)
@@ -55,7 +56,8 @@ def test_a_second_machine_joins_with_one_copied_line(
         "XDG_STATE_HOME": str(machine / "state"),
         "PATH": f"{machine / '.programs'}:/usr/bin:/bin",
     }
-    copied = f"cd {machine}; {line} --host rack7"  # here both are on one machine
+    # Here both are on one machine.
+    copied = f"cd {machine}; printf '%s\\n' {token} | {{ {line} --host rack7; }}"
     worker = processes.start(["sh", "-c", copied], environment=elsewhere)
 
     def joined() -> dict[str, object]:

@@ -128,7 +128,7 @@ def test_the_compose_file_hangs_together():
 
 def test_compose_starts_what_the_command_line_understands():
     server, worker = (COMPOSE["services"][name]["command"] for name in ("server", "worker"))
-    assert understood(server)["behind_proxy"]
+    assert understood(server)["data"] == Path("/data")
     assert understood(worker)["run_as"] == "banyan"
     build = COMPOSE["services"]["server"]["build"]
     dockerfile = (DEPLOY / build["context"] / build["dockerfile"]).resolve().read_text()
@@ -142,6 +142,9 @@ def test_nothing_of_compose_is_open_to_other_machines():
     published = [port for one in services.values() for port in one.get("ports", ())]
     assert published
     assert all(port.startswith("127.0.0.1:") for port in published)
+    # What forwards addresses is believed, so nobody else may reach such a port.
+    assert not understood(services["server"]["command"])["behind_proxy"]
+    assert services["server"]["environment"]["BANYAN_ALLOW_PLAIN_HTTP"] == "1"
     assert COMPOSE["networks"]["database"]["internal"]
     assert services["worker"]["networks"] == ["workers"]
     assert services["worker"]["volumes"] == ["worker:/state"]  # the admin's token is not its own

@@ -13,7 +13,8 @@ from banyan.cli.main import banyan
 from banyan.config import knobs
 from tests.harness.processes import ROOT
 
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = ("README.md", "CHANGELOG.md", "SECURITY.md")
+DOCUMENTS = [*(ROOT / page for page in PAGES), *sorted((ROOT / "docs").rglob("*.md"))]
 # What stands for something of the reader's own.
 MEANT = {"ID": "6740a1b2c3d4e5f601234567", "HOST": "rack7", "URL": "http://head:5100"}
 FILES = ("FILE", "head.pem", "head.key", "tasks.jsonl", "params.txt", "lines.txt", "grid.json")
@@ -100,3 +101,20 @@ def test_every_variable_of_the_documents_is_one():
         for name in set(re.findall(r"\bBANYAN_[A-Z][A-Z_]*[A-Z]\b", document.read_text())):
             of_a_task = name.startswith("BANYAN_SECRET_")
             assert of_a_task or name in known or f'"{name}"' in code, (document, name)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_that_is_named_is_there(document: Path):
+    """With its place: `tests/security/test_x.py::test_y`, a file alone too."""
+    for file, name in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", document.read_text()):
+        assert (ROOT / file).is_file(), f"{file} is not there"
+        assert not name or f"\ndef {name}(" in (ROOT / file).read_text(), f"no {name} in {file}"
+
+
+def test_each_finding_has_a_test():
+    _, table = (ROOT / "docs" / "security.md").read_text().split("## What a review found")
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 5
+    for row in rows:
+        assert len(row) == 6, row
+        assert "::test_" in row[4], row[1]

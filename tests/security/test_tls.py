@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import ssl
 import sys
@@ -22,6 +23,8 @@ from tests.harness import Processes, Started
 CERTIFICATES = Path(__file__).with_name("certificates")
 ANYWHERE = "0.0.0.0"  # noqa: S104 - what this is about
 HERE = CERTIFICATES / "here.pem"
+for _key in CERTIFICATES.glob("*.key"):
+    _key.chmod(0o600)  # which git does not keep
 
 
 def tls(name: str = "here", key: str | None = None) -> exposure.Tls:
@@ -75,6 +78,13 @@ def test_beyond_this_machine_it_listens_only_with_tls_or_behind_a_proxy(host: st
     exposure.check("127.0.0.1", None, False)
 
 
+def test_who_trusts_every_machine_on_the_way_says_so(
+    start: Callable[..., Started], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANYAN_ALLOW_PLAIN_HTTP", "1")
+    assert json.loads(start("server", "--host", ANYWHERE).line(60))["url"].startswith("http://")
+
+
 def test_the_refusal_comes_before_anything_is_started(
     start: Callable[..., Started], tmp_path: Path
 ) -> None:
@@ -109,6 +119,57 @@ def test_a_certificate_that_no_client_would_take_is_told_at_the_start(name: str,
 
 def test_nothing_older_than_tls_1_2_is_spoken() -> None:
     assert exposure.context(tls()).minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def test_of_tls_1_2_only_what_keeps_a_talk_secret_for_good_is_spoken() -> None:
+    offered = exposure.context(tls()).get_ciphers()
+    older = [one["name"] for one in offered if one["protocol"] != "TLSv1.3"]
+    assert len(older) >= 4
+    assert all(re.fullmatch(r"ECDHE-(ECDSA|RSA)-(AES\d+-GCM|CHACHA20).*", one) for one in older)
+    for name, understood in (
+        ("ECDHE-ECDSA-AES128-GCM-SHA256", True), ("ECDHE-ECDSA-AES128-SHA256", False),
+        ("ECDHE-ECDSA-AES256-SHA", False), ("AES128-GCM-SHA256", False),
+        ("DHE-RSA-AES128-GCM-SHA256", False), ("AECDH-AES128-SHA", False),
+    ):  # fmt: skip
+        assert shakes_hands(name) is understood, name
+
+
+def shakes_hands(cipher: str) -> bool:
+    """Whether a client that has only this one gets on with the server."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.load_verify_locations(HERE)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers(f"{cipher}:@SECLEVEL=0")
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = client.wrap_bio(to_client, to_server, server_hostname="localhost")
+    far = exposure.context(tls()).wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(4):
+        for end in (near, far):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLError:
+                return False
+    return near.cipher() is not None
+
+
+@pytest.mark.parametrize(
+    ("mode", "fit"),
+    [(0o400, True), (0o600, True), (0o640, True), (0o644, False), (0o660, False), (0o666, False),
+     (0o602, False), (0o601, False)],
+)  # fmt: skip
+def test_a_key_that_others_could_have_is_none(tmp_path: Path, mode: int, fit: bool) -> None:
+    key = tmp_path / "head.key"
+    key.write_bytes((CERTIFICATES / "here.key").read_bytes())
+    key.chmod(mode)
+    files = exposure.Tls(HERE, key)
+    if fit:
+        exposure.check(ANYWHERE, files, False)
+        return
+    with pytest.raises(BanyanError, match=rf"{mode:04o}.*chmod o=,g-w {key}") as refusal:
+        exposure.check(ANYWHERE, files, False)
+    assert refusal.value.word == "usage"
 
 
 def test_the_two_files_go_together() -> None:
@@ -154,7 +215,8 @@ def test_a_stack_speaks_tls_and_its_worker_trusts_it(
     invited = processes.banyan("worker", "invite", "rack7")
     assert invited.wait() == 0, invited.stderr
     assert "base64 -d > banyan-ca.pem" in invited.stdout
-    assert invited.stdout.endswith("--tls-ca banyan-ca.pem\n")
+    line, _token = invited.stdout.splitlines()
+    assert line.endswith("--tls-ca banyan-ca.pem")
     shown = processes.banyan("ls", "--curl")
     assert shown.wait() == 0
     assert f"--cacert {HERE}" in shown.stdout

@@ -100,7 +100,7 @@ def on_a_small_disk(processes: Processes, directory: Path, size: str, *arguments
     """`banyan ARGUMENTS...` that sees a disk of this size in place of `directory`."""
     directory.mkdir()
     words = shlex.join([sys.executable, "-m", "banyan", *arguments])
-    script = f"mount -t tmpfs -o size={size} none {directory} && exec {words}"
+    script = f"mount -t tmpfs -o mode=0700,size={size} none {directory} && exec {words}"
     return processes.start(["unshare", "-Urm", "sh", "-c", script])
 
 
@@ -129,7 +129,8 @@ def test_a_disk_that_is_full_from_the_start_is_told_and_ends_the_worker(crew: Cr
     access = ("--url", crew.url, "--token-file", str(crew.credentials), "--cores", "1")
     state.mkdir()
     words = [sys.executable, "-m", "banyan", "worker", *access, "--state-directory", str(state)]
-    fill = f"mount -t tmpfs -o size=64k none {state} && head -c 100000 /dev/zero > {state}/full"
+    disk = f"mount -t tmpfs -o mode=0700,size=64k none {state}"
+    fill = f"{disk} && head -c 100000 /dev/zero > {state}/full"
     script = f"{fill}; exec {shlex.join(words)}"
     worker = crew.processes.start(["unshare", "-Urm", "sh", "-c", script])
     assert worker.wait(20) == 75

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from banyan.addresses import HOST, HOST_LENGTH_MAX
 from banyan.domain.units import LARGEST
 from banyan.server.schemas.tasks import NAME
 
@@ -27,7 +28,7 @@ _USED = {
 }
 
 SCHEMA: dict[str, Any] = {
-    "host": {"type": "string", "minlength": 1, "maxlength": 256, "required": True},
+    "host": {"type": "string", "regex": HOST, "maxlength": HOST_LENGTH_MAX, "required": True},
     "resources": {
         "type": "dict",
         "coerce": "capacity",

@@ -4,6 +4,7 @@ For one that runs or ran: where its time went. Each cause is one object with a `
 word, a sentence, and what it is about, so that programs and people read the same.
 """
 
+import shlex
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import pairwise
@@ -85,7 +86,8 @@ def _available(call: Call, task: Document) -> list[dict[str, Any]]:
     labelled = [worker for worker in serving if _has_labels(task, worker)]
     if not labelled:
         message = "no worker of its queue has all the labels that it asks for"
-        words = " ".join(f"--label {name}={value}" for name, value in task["labels"].items())
+        labels = [f"{name}={value}" for name, value in task["labels"].items()]
+        words = " ".join(f"--label {shlex.quote(label)}" for label in labels)  # to be copied
         advice = f"start one: banyan worker {words}"
         return [_cause("labels_missing", message, labels=task["labels"], advice=advice)]
     able = [worker for worker in labelled if _could_ever(task, worker)]

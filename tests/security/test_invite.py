@@ -1,0 +1,65 @@
+"""What `banyan worker invite` prints, copied into a shell elsewhere: no history has the token."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Processes, Server, Started, eventually
+from tests.security.terminals import SHELLS, Terminal
+
+COMMANDS = {**SHELLS, "dash": ["dash", "-i"]}
+# What it is given, and what lies there by then.
+BANYAN = "#!/bin/sh\necho GIVEN $*\nstat -c 'MODE %a' $5\necho \"TOKEN $(cat $5)\"\n"
+
+
+@pytest.mark.parametrize("space", ["", " "])
+@pytest.mark.parametrize("shell", ["bash", "dash", "zsh"])
+def test_the_token_is_in_no_history(
+    server: Server, processes: Processes, tmp_path: Path, shell: str, space: str
+):
+    if not shutil.which(shell):
+        pytest.skip(f"there is no {shell} here")
+    line, token = invited(server, processes, f"{shell}{len(space)}")
+    assert token not in line
+    assert len(line) < 150
+    (tmp_path / "banyan").write_text(BANYAN)
+    (tmp_path / "banyan").chmod(0o755)
+    terminal = Terminal(COMMANDS[shell], tmp_path, HISTCONTROL="")
+    terminal.type("echo rea''dy\n")
+    eventually(lambda: terminal.shows("ready"), 30)
+    terminal.type(f"{space}{line}\n")
+    eventually((tmp_path / "banyan-worker.token").exists, 30)
+    terminal.type(f"{token}\n")
+    eventually(lambda: terminal.shows(f"TOKEN {token}"), 30)
+    assert f"GIVEN worker --url {server.url} --token-file banyan-worker.token" in terminal.shown
+    assert "MODE 600" in terminal.shown
+    if shell != "dash":  # which has none
+        terminal.shown = ""
+        terminal.type("history; echo do''ne\n")
+        eventually(lambda: terminal.shows("done"), 30)
+        assert token not in terminal.shown
+        assert terminal.shown.count("head -n 1") == 1
+    terminal.close()
+
+
+def test_the_two_are_told_apart(server: Server, processes: Processes):
+    """On a terminal: what is to be copied first, and what then; in a pipe there are two lines."""
+    said = invite(server, processes, "apart")
+    line, token = said.stdout.splitlines()
+    assert line.startswith("(umask 077; head -n 1 > banyan-worker.token); banyan worker --url ")
+    assert token.isprintable()
+    assert "this line" in said.stderr
+    assert "the token" in said.stderr
+    assert token not in said.stderr
+
+
+def invited(server: Server, processes: Processes, name: str) -> list[str]:
+    return invite(server, processes, name).stdout.splitlines()
+
+
+def invite(server: Server, processes: Processes, name: str) -> Started:
+    access = {"BANYAN_URL": server.url, "BANYAN_TOKEN": server.tokens["admin"]}
+    done = processes.banyan("worker", "invite", name, environment=access)
+    assert done.wait(60) == 0, done.stderr
+    return done
