@@ -32,6 +32,7 @@ from banyan.worker.timers import now
 from banyan.worker.wire import Message
 
 _GRACE_SECONDS_DEFAULT = 600.0
+_BEGIN_SECONDS = 60.0  # a directory that is mounted when it is first looked at may take a while
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,11 @@ class Holding:
         self, options: Options, state: StateDirectory, link: Link, ledger: Ledger, reports: Hearer
     ) -> None:
         self._url = options.url
-        self._limits = Limits(enforcement=options.memory_enforcement, nice=options.nice)
+        self._limits = Limits(
+            enforcement=options.memory_enforcement,
+            nice=options.nice,
+            processes=options.max_processes,
+        )
         self._gives_no_gpus = options.gpu_count == 0  # there may be some: tasks see none of them
         self._state = state
         self._link = link
@@ -157,6 +162,7 @@ class Holding:
             "cwd": task.get("cwd") or self._home,
             "timeout_seconds": _seconds(task.get("timeout_milliseconds")),
             "grace_seconds": _grace_seconds(task),
+            "begin_seconds": _BEGIN_SECONDS,
             "log_bytes_max": knobs().LOG_BYTES_MAX,
             "limits": limits.to_json(),
         }

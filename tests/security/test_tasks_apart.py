@@ -1,0 +1,226 @@
+"""`--run-as`: what a task may not see, of root and of the same user's other tasks."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from banyan.worker import identity
+from banyan.worker.environment import base_environment
+from banyan.worker.identity import User
+from tests.harness import eventually
+from tests.worker.launched import Launched
+from tests.worker.test_run_as import needs_root, nobody, options
+
+SECRET = "SECRET=of-the-other"
+# The leader, a child, and a daemon out of its session whose parent is gone; then a file says so.
+FAMILY = """
+import os, sys, time
+def wait():
+    time.sleep(1000); os._exit(0)
+pids = [os.getpid()]
+child = os.fork()
+if child == 0:
+    wait()
+reading, writing = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.write(writing, str(os.getpid()).encode())
+    wait()
+print(os.getpid(), child, os.read(reading, 99).decode(), flush=True)
+wait()
+"""
+LOOK = """
+for pid in {pids}; do
+    for file in environ mem maps fd/0; do
+        (: < /proc/$pid/$file) 2>/dev/null && echo read $file of $pid
+    done
+    grep -qas SECRET /proc/$pid/environ && echo the secret of $pid
+    for link in cwd root exe fd/1; do
+        readlink /proc/$pid/$link >/dev/null && echo read $link of $pid
+    done
+done
+echo looked
+"""
+
+
+@pytest.fixture
+def closed() -> Iterator[Path]:
+    """A directory that only root may enter; below it one that is open, and a file."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        inner = Path(directory, "closed", "inner")
+        inner.mkdir(parents=True, mode=0o755)
+        (inner / "secret").write_text("ROOT-ONLY")
+        program = inner / "tool"
+        program.write_text("#!/bin/sh\necho hello\n")
+        for file, mode in ((inner.parent, 0o700), (inner, 0o755), (program, 0o755)):
+            file.chmod(mode)
+        yield inner
+
+
+# --- What root may enter ------------------------------------------------------------------
+
+
+@needs_root
+def test_a_directory_below_a_closed_one_is_not_entered(launcher: Launched, closed: Path) -> None:
+    ended, output = launcher.run("cat secret", cwd=str(closed), user=nobody())
+    assert (ended["code"], output) == (126, b"")
+    assert ended["reason"] == f"cwd {str(closed)!r}: Permission denied"
+    closed.parent.chmod(0o755)
+    assert launcher.run("cat secret", cwd=str(closed), user=nobody())[1] == b"ROOT-ONLY"
+
+
+@needs_root
+def test_nothing_is_told_of_what_the_user_cannot_see(launcher: Launched, closed: Path) -> None:
+    def told(name: str, **more: Any) -> tuple[object, str]:
+        ended = launcher.ended(launcher.start([name], user=nobody(), **more))
+        return ended["code"], ended["reason"]
+
+    def reasons(*places: Path) -> set[tuple[object, str]]:
+        found = set()
+        for place in places:
+            for code, reason in (
+                told("true", cwd=str(place)),
+                told(str(place)),
+                told(place.name, env={"PATH": str(place.parent)}),
+            ):
+                found.add((code, reason.replace(place.name, "NAME")))
+        return found
+
+    assert len(reasons(closed / "tool", closed / "nothing", closed / "secret")) == 3
+
+
+# --- The other tasks of the user ------------------------------------------------------------
+
+
+def family(launcher: Launched, user: dict[str, Any]) -> tuple[str, str]:
+    """A task with a secret; (its attempt, its processes)."""
+    environment = {"SECRET": SECRET.partition("=")[2]}
+    attempt = launcher.start(["python3", "-c", FAMILY], user=user, env=environment)
+    launcher.says(attempt, b"\n")
+    return attempt, launcher.output(attempt).decode().strip()
+
+
+@needs_root
+def test_tasks_of_one_user_cannot_look_into_each_other(launcher: Launched) -> None:
+    attempt, pids = family(launcher, nobody())
+    assert len(pids.split()) == 3
+    _, output = launcher.run(LOOK.format(pids=pids), user=nobody())
+    assert output == b"looked\n"
+    launcher.stop(attempt, grace_seconds=0)
+    launcher.ended(attempt)
+
+
+@needs_root
+def test_without_a_group_of_its_own_they_could(launcher: Launched) -> None:
+    """That the other test looks properly."""
+    attempt, pids = family(launcher, {**nobody(), "own_groups": False})
+    user = {**nobody(), "own_groups": False}
+    _, output = launcher.run(LOOK.format(pids=pids), user=user)
+    for pid in pids.split():
+        for what in ("the secret", "read environ", "read mem", "read cwd", "read fd/0"):
+            assert f"{what} of {pid}" in output.decode()
+    launcher.stop(attempt, grace_seconds=0)
+    launcher.ended(attempt)
+
+
+@needs_root
+def test_the_group_of_its_own_cannot_be_changed_for_another(launcher: Launched) -> None:
+    script = """
+import os
+own = os.getgid()
+for change in (os.setgid, os.setegid, lambda group: os.setgroups([group])):
+    for group in (own + 1, 0, os.getgroups()[0]):
+        try:
+            change(group)
+            print("changed")
+        except PermissionError:
+            pass
+print(os.getresgid() == (own, own, own))
+"""
+    attempt = launcher.start(["python3", "-c", script], user=nobody())
+    assert launcher.ended(attempt)["code"] == 0
+    assert launcher.output(attempt) == b"True\n"
+
+
+@needs_root
+def test_what_the_users_group_may_do_a_task_may_too(launcher: Launched) -> None:
+    user = nobody()
+    with tempfile.TemporaryDirectory() as directory:
+        os.chown(directory, 0, user["gid"])
+        Path(directory).chmod(0o770)
+        ended, _ = launcher.run(
+            f"echo x > shared && chgrp {user['gid']} shared", cwd=directory, user=user
+        )
+        assert ended["code"] == 0
+        assert Path(directory, "shared").stat().st_gid == user["gid"]
+
+
+def test_a_container_without_so_many_groups_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    user = User("x", 1000, 1000, (1000,), "/", "/bin/sh", own_groups=False)
+    monkeypatch.setattr(identity, "user_for", lambda given: user)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    identity.check(options())
+    assert "look into each other" in caplog.text
+
+
+# --- Its streams and its environment ---------------------------------------------------------
+
+
+@needs_root
+def test_it_may_open_its_own_output(launcher: Launched) -> None:
+    ended, output = launcher.run(
+        "echo one > /dev/stdout; echo two > /dev/stderr; cat < /dev/stdin", user=nobody()
+    )
+    assert ended["code"] == 0
+    assert sorted(output.split()) == [b"one", b"two"]
+
+
+def test_nothing_of_roots_environment_reaches_the_user() -> None:
+    names = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "MAIL"]
+    own = {**dict.fromkeys(names, "/root"), "LANG": "C", "TZ": "UTC", "LC_ALL": "C"}
+    user = User("x", 1000, 1000, (1000,), "", "")  # of whom the machine knows no more
+    assert base_environment(own, user) == {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "USER": "x",
+        "LOGNAME": "x",
+        "LANG": "C",
+        "TZ": "UTC",
+        "LC_ALL": "C",
+    }
+
+
+# --- The process before the program is there --------------------------------------------------
+
+
+@needs_root
+def test_a_launcher_that_dies_takes_along_what_has_not_begun(
+    launcher: Launched, tmp_path: Path
+) -> None:
+    """It has no mark yet by which the next one would find it."""
+    from tests.security import hanging
+
+    place = tmp_path / "silent"
+    place.mkdir()
+    try:
+        with hanging.mounted(place):
+            launcher.shell("true", cwd=str(place))
+            launcher.run("true")
+            [waiting] = (
+                Path(f"/proc/{launcher.process.pid}/task/{launcher.process.pid}/children")
+                .read_text()
+                .split()
+            )
+            launcher.process.kill()
+            launcher.process.wait()
+            eventually(lambda: not Path(f"/proc/{waiting}/fd/0").exists())
+    except OSError as problem:
+        pytest.skip(f"no FUSE here: {problem}")
