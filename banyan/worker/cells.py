@@ -20,6 +20,7 @@ from banyan.worker import cgroups
 NOTE = "launcher.cgroup"  # in the state directory: where the launcher's cells are
 _PREFIX = "banyan-"
 _THREADS = "tasks"  # of version 1; the number 0 is who writes it
+_MODE = 0o755  # whatever the umask: in a group of its own making a task would be out of sight
 _READ_BYTES = 1 << 14
 _ROOMY_BYTES = 64 << 20  # a cell that the launcher may enter while it is bounded
 _FREE_MAX = 64
@@ -42,7 +43,7 @@ class Cell:
     def make(self) -> None:
         """Makes it. Errors: OSError."""
         for path in self._paths:
-            os.mkdir(path)
+            os.mkdir(path, _MODE)
 
     def bound_count(self, processes: int) -> None:
         """Bounds the number of processes and threads, where that can be: they can't fork then.
@@ -213,7 +214,7 @@ def make_root(name: str) -> Path | None:
         trial = Cell(f"{root}/trial")
         try:
             _divide(place)
-            root.mkdir(exist_ok=True)
+            root.mkdir(_MODE, exist_ok=True)
             _divide(root)
             trial.make()
             trial.bound(1 << 30)
@@ -288,7 +289,7 @@ def _make_twins(root: Path) -> Path | None:
     for place in _counting_places():
         twins = place / root.name
         with contextlib.suppress(OSError):
-            twins.mkdir(exist_ok=True)
+            twins.mkdir(_MODE, exist_ok=True)
             if (twins / "pids.max").exists() and (twins / _THREADS).exists():
                 return twins
             twins.rmdir()

@@ -31,6 +31,8 @@ OWN_GROUPS = 2_100_000_000
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
+_SYS_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 _REASON_LENGTH_MAX = 600  # so that the pipe takes and gives it in one piece
 _TOLD_BYTES_MAX = 1 << 14
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -123,6 +125,7 @@ def _become(user: Mapping[str, Any]) -> None:
     to the user's other attempts; what the user's group may do it may by its further groups.
     """
     group = OWN_GROUPS + os.getpid() if user["own_groups"] else user["gid"]
+    _leave_keyring()
     others = [each for each in user["groups"] if each != user["gid"]]
     os.setgroups([user["gid"], *others])
     os.setresgid(group, group, group)
@@ -130,6 +133,15 @@ def _become(user: Mapping[str, Any]) -> None:
     os.umask(UMASK)
     # Neither sudo nor any file with a set-user-id bit leads back to root.
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _leave_keyring() -> None:
+    """Root's keys of this session (Kerberos, encrypted disks) are no user's; where there are any.
+
+    Called while still root, whose keyrings are not counted against the user's few.
+    """
+    if number := _SYS_KEYCTL.get(os.uname().machine):
+        _libc.syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
 def _die_with(launcher: int) -> None:

@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 
-from banyan.worker import identity
+from banyan.domain.resources import Capacity
+from banyan.errors import EXIT_USAGE
+from banyan.worker import identity, launching
 from banyan.worker.environment import base_environment
+from banyan.worker.holding import Holding
 from banyan.worker.identity import User
-from tests.harness import eventually
+from banyan.worker.ledger import Ledger
+from banyan.worker.options import Options
+from tests.harness import Processes, eventually
 from tests.worker.launched import Launched
 from tests.worker.test_run_as import needs_root, nobody, options
 
@@ -224,3 +229,63 @@ def test_a_launcher_that_dies_takes_along_what_has_not_begun(
             eventually(lambda: not Path(f"/proc/{waiting}/fd/0").exists())
     except OSError as problem:
         pytest.skip(f"no FUSE here: {problem}")
+
+
+@needs_root
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers of its system calls")
+def test_roots_keys_are_not_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+assert libc.syscall(250, 1, None) > 0
+assert libc.syscall(248, b"user", b"canary", b"x", 1, -3) > 0
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+    look = """
+import ctypes
+print(ctypes.CDLL(None).syscall(250, 10, -3, b"user", b"canary", 0) > 0)
+"""
+    state = tmp_path / "state"
+    state.mkdir()
+    python = launching._python()
+    monkeypatch.setattr(launching, "_python", lambda: [python[0], "-c", plant, *python])
+    launcher = Launched(state)
+    found = []
+    for user in (None, nobody()):
+        attempt = launcher.start(["python3", "-c", look], user=user)
+        launcher.ended(attempt)
+        found.append(launcher.output(attempt))
+    launcher.end()
+    assert found == [b"True\n", b"False\n"]
+
+
+# --- Names that a false server makes up --------------------------------------------------------
+
+
+@pytest.mark.parametrize("attempt", ["../lock", "/etc/cron.d/x", "", "a/b", "a\n", "."])
+def test_an_attempt_is_a_name_and_no_path(attempt: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its output goes to a file of that name, written by root."""
+    nobody_is_asked: Any = None
+    ledger: Any = Ledger(Capacity(cores=1, memory_bytes=1))
+    options = Options("http://x", Path("/nowhere"))
+    holding = Holding(options, nobody_is_asked, nobody_is_asked, ledger, nobody_is_asked)
+    task = {"_id": "t", "attempt_id": attempt, "command": "true", "granted_resources": {}}
+    holding.start(task, 1e9)
+    holding.start_behind("other", task, 0, 1e9)
+    assert holding.running == []
+    assert "not started" in caplog.text
+
+
+@needs_root
+def test_a_run_without_a_server_writes_where_only_root_may(
+    processes: Processes, tmp_path: Path
+) -> None:
+    file, output = tmp_path / "tasks.jsonl", tmp_path / "output"
+    file.write_text('{"name": "a", "command": "true"}\n')
+    output.mkdir()
+    os.chown(output, nobody()["uid"], -1)
+    command = ["worker", "--standalone", str(file), "--output", str(output)]
+    worker = processes.banyan(*command)
+    assert worker.wait(20) == EXIT_USAGE
+    assert "not root's alone" in worker.stderr
+    assert list(output.iterdir()) == []

@@ -7,6 +7,7 @@ plan's. It must never leave a process of a task behind.
 
 import hashlib
 import logging
+import os
 import select
 import signal
 import uuid
@@ -236,6 +237,18 @@ class Run:
             self._attempts[attempt][1].finish(None)
 
 
+def _demand_own(directory: Path) -> None:
+    """Root writes there by name: whoever else may rename things could lead it elsewhere.
+
+    Errors: BanyanError `usage`.
+    """
+    status = directory.stat()
+    others = 0o002 if status.st_gid == 0 else 0o022
+    if os.geteuid() == 0 and (status.st_uid != 0 or status.st_mode & others):
+        message = f"{directory} is not root's alone: name another with --output"
+        raise BanyanError("usage", message)
+
+
 def main(options: Options, file: Path, directory: Path | None) -> int:
     """Runs the tasks of a file to their ends; the exit code.
 
@@ -255,6 +268,7 @@ def main(options: Options, file: Path, directory: Path | None) -> int:
     directory = (directory or file.with_name(f"{file.name}.d")).absolute()
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        _demand_own(directory)
         state = StateDirectory(directory / STATE)
     except OSError as error:
         raise BanyanError("usage", f"{directory} cannot be used: {error}") from None
