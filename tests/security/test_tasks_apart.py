@@ -1,5 +1,6 @@
 """`--run-as`: what a task may not see, of root and of the same user's other tasks."""
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from banyan.domain.resources import Capacity
-from banyan.errors import EXIT_USAGE
+from banyan.errors import EXIT_OK, EXIT_USAGE
 from banyan.worker import identity, launching
 from banyan.worker.environment import base_environment
 from banyan.worker.holding import Holding
@@ -281,11 +282,29 @@ def test_a_run_without_a_server_writes_where_only_root_may(
     processes: Processes, tmp_path: Path
 ) -> None:
     file, output = tmp_path / "tasks.jsonl", tmp_path / "output"
-    file.write_text('{"name": "a", "command": "true"}\n')
-    output.mkdir()
-    os.chown(output, nobody()["uid"], -1)
+    file.write_text('{"name": "a", "command": "echo forged"}\n')
+    (output / ".banyan").mkdir(parents=True)
     command = ["worker", "--standalone", str(file), "--output", str(output)]
-    worker = processes.banyan(*command)
-    assert worker.wait(20) == EXIT_USAGE
-    assert "not root's alone" in worker.stderr
-    assert list(output.iterdir()) == []
+    for stranger in (output, output / ".banyan"):
+        os.chown(stranger, nobody()["uid"], -1)
+        worker = processes.banyan(*command)
+        assert worker.wait(20) == EXIT_USAGE
+        assert "not root's alone" in worker.stderr
+        os.chown(stranger, 0, -1)
+    assert list(output.iterdir()) == [output / ".banyan"]
+
+
+@pytest.mark.parametrize("name", ["a.out", "journal.jsonl"])
+def test_a_run_without_a_server_follows_no_link(
+    processes: Processes, tmp_path: Path, name: str
+) -> None:
+    """In a directory like /tmp, where others can put one."""
+    file, output, else_where = (tmp_path / each for each in ("tasks.jsonl", "output", "elsewhere"))
+    script = f"ln -s {else_where} {output}/a.out; echo forged"
+    file.write_text(json.dumps({"name": "a", "command": script}) + "\n")
+    output.mkdir()
+    if name != "a.out":
+        (output / name).symlink_to(else_where)
+    worker = processes.banyan("worker", "--standalone", str(file), "--output", str(output))
+    assert worker.wait(30) == (EXIT_OK if name == "a.out" else EXIT_USAGE)
+    assert not else_where.exists()

@@ -10,6 +10,7 @@ import logging
 import os
 import select
 import signal
+import stat
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -243,8 +244,9 @@ def _demand_own(directory: Path) -> None:
     Errors: BanyanError `usage`.
     """
     status = directory.stat()
-    others = 0o002 if status.st_gid == 0 else 0o022
-    if os.geteuid() == 0 and (status.st_uid != 0 or status.st_mode & others):
+    others = stat.S_IWOTH if status.st_gid == 0 else stat.S_IWOTH | stat.S_IWGRP
+    open_to_others = status.st_mode & others and not status.st_mode & stat.S_ISVTX
+    if os.geteuid() == 0 and (status.st_uid != 0 or open_to_others):
         message = f"{directory} is not root's alone: name another with --output"
         raise BanyanError("usage", message)
 
@@ -267,8 +269,9 @@ def main(options: Options, file: Path, directory: Path | None) -> int:
         raise BanyanError("usage", f"these ask for more than there is here: {names}")
     directory = (directory or file.with_name(f"{file.name}.d")).absolute()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        _demand_own(directory)
+        for place in (directory, directory / STATE):
+            place.mkdir(parents=True, exist_ok=True)
+            _demand_own(place)
         state = StateDirectory(directory / STATE)
     except OSError as error:
         raise BanyanError("usage", f"{directory} cannot be used: {error}") from None
