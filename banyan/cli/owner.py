@@ -16,9 +16,10 @@ from banyan.errors import BanyanError
 
 _NAMES = (
     "reserve_cores", "reserve_memory", "nice", "affinity", "polite", "memory_enforcement",
-    "run_as", "secrets_file",
+    "max_processes", "run_as", "secrets_file",
 )  # fmt: skip
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?) ?%")
+_PROCESSES_DEFAULT = 4096
 _ENFORCEMENTS = ("best", "cgroup", "watch", "none")
 
 _OPTIONS = (
@@ -40,6 +41,12 @@ _OPTIONS = (
         type=click.Choice(_ENFORCEMENTS),
         help="How tasks are held to the memory they asked for. [default: best]",
     ),
+    click.option(
+        "--max-processes",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Processes that a task may have at one time; 0: any number. [default: 4096]",
+    ),
 )
 
 
@@ -53,6 +60,7 @@ def with_owner_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def owner_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of the worker's Options."""
     percent, size = _memory(given["reserve_memory"])
+    most = given["max_processes"]
     return {
         "reserve_cores": given["reserve_cores"] or 0.0,
         "reserve_memory_bytes": size,
@@ -63,6 +71,7 @@ def owner_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "run_as": given["run_as"],
         "secrets_file": given["secrets_file"] and given["secrets_file"].absolute(),
         "memory_enforcement": given["memory_enforcement"] or "best",
+        "max_processes": _PROCESSES_DEFAULT if most is None else most,
     }
 
 

@@ -1,12 +1,14 @@
-"""One cgroup for each attempt: bounds its memory, and knows its every process.
+"""One cgroup for each attempt: bounds its memory and processes, and knows its every process.
 
 Used by the launcher, and by the agent where a launcher has died. Standard library only. Works
-with version 2 where the worker may divide its own cgroup (systemd: `Delegate=memory` and
-`DelegateSubgroup=`), and with version 1 where the memory controller is writable. It must never
-touch a cgroup that it did not make.
+with version 2 where the worker may divide its own cgroup (systemd: `Delegate=memory pids` and
+`DelegateSubgroup=`), and with version 1 where the memory controller is writable; there a second
+one bounds the processes, where that controller is writable too. It must never touch a cgroup
+that it did not make.
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -18,6 +20,7 @@ from banyan.worker import cgroups
 NOTE = "launcher.cgroup"  # in the state directory: where the launcher's cells are
 _PREFIX = "banyan-"
 _THREADS = "tasks"  # of version 1; the number 0 is who writes it
+_MODE = 0o755  # whatever the umask: in a group of its own making a task would be out of sight
 _READ_BYTES = 1 << 14
 _ROOMY_BYTES = 64 << 20  # a cell that the launcher may enter while it is bounded
 _FREE_MAX = 64
@@ -28,14 +31,31 @@ _LOOK_AGAIN_SECONDS = 0.01
 class Cell:
     """The cgroup of one attempt."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, twin: str = "") -> None:
+        """twin: with version 1, where its processes are counted; empty: nowhere."""
         self.path = path
+        self._paths = [path, twin] if twin else [path]
         self.entered = False  # what the launcher started was born in it
         self.bound_bytes = 0  # of its memory; 0: none
+        self.wanted_processes = 0
+        self.bound_processes = 0  # threads included; 0: none
 
     def make(self) -> None:
         """Makes it. Errors: OSError."""
-        os.mkdir(self.path)
+        for path in self._paths:
+            os.mkdir(path, _MODE)
+
+    def bound_count(self, processes: int) -> None:
+        """Bounds the number of processes and threads, where that can be: they can't fork then.
+
+        The launcher's thread is among them while it starts the first.
+        """
+        self.wanted_processes = processes
+        if not processes:
+            return
+        with contextlib.suppress(OSError):
+            _write(f"{self._paths[-1]}/pids.max", max(processes, 2))
+            self.bound_processes = processes
 
     def bound(self, memory_bytes: int) -> None:
         """Bounds memory and swap together. Errors: OSError, also where it holds more already."""
@@ -50,7 +70,8 @@ class Cell:
 
     def enter(self) -> None:
         """Moves the calling thread in, which only version 1 lets it do alone. Errors: OSError."""
-        _write(f"{self.path}/{_THREADS}", 0)
+        for path in self._paths:
+            _write(f"{path}/{_THREADS}", 0)
         self.entered = True
 
     def _bound_version_2(self, memory_bytes: int) -> None:
@@ -62,7 +83,8 @@ class Cell:
     def add(self, pid: int) -> None:
         """Takes a process in, unless it has ended. Errors: OSError."""
         with contextlib.suppress(ProcessLookupError):
-            _write(f"{self.path}/cgroup.procs", pid)
+            for path in self._paths:
+                _write(f"{path}/cgroup.procs", pid)
 
     def pids(self) -> list[int]:
         """All that is in it; zombies are not."""
@@ -86,13 +108,7 @@ class Cell:
 
     def remove(self) -> bool:
         """Removes it, if it is empty."""
-        try:
-            os.rmdir(self.path)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
-        return True
+        return all(_removed(path) for path in self._paths)
 
 
 class Cells:
@@ -101,14 +117,15 @@ class Cells:
     def __init__(self, state_directory: Path) -> None:
         self._note = state_directory / NOTE
         self._root: Path | None = None
-        self._home: int | None = None  # an open file through which a thread leaves a cell again
+        self._twins: Path | None = None  # with version 1, where processes are counted
+        self._homes: list[int] = []  # open files through which a thread leaves a cell again
         self._looked = False
         self._count = 0
         self._free: list[Cell] = []  # empty and bounded: to make one costs more than to keep it
         self._emptied: list[Cell] = []
 
-    def open(self, memory_bytes: int) -> Cell | None:
-        """An empty cell with this bound, or with none yet; see `bound_bytes`.
+    def open(self, memory_bytes: int, processes: int = 0) -> Cell | None:
+        """An empty cell with these bounds, or with none of memory yet; see `bound_bytes`.
 
         None where the machine does not let us have one.
         """
@@ -117,23 +134,27 @@ class Cells:
         if not self._root:
             return None
         for cell in self._free:
-            if cell.bound_bytes == memory_bytes:
+            if cell.bound_bytes == memory_bytes and cell.wanted_processes == processes:
                 self._free.remove(cell)
                 return cell
         self._count += 1
-        cell = Cell(f"{self._root}/{self._count}")
+        twin = f"{self._twins}/{self._count}" if self._twins else ""
+        cell = Cell(f"{self._root}/{self._count}", twin)
         try:
             cell.make()
         except OSError:
+            cell.remove()
             return None
+        cell.bound_count(processes)
         return cell
 
     def _look(self) -> None:
         self._looked = True
         self._root = make_root(str(os.getpid()))
         if self._root:
-            self._note.write_text(str(self._root))
-            self._home = _home()
+            self._twins = _make_twins(self._root)
+            self._note.write_text("\n".join(map(str, filter(None, (self._root, self._twins)))))
+            self._homes = _homes(bool(self._twins))
 
     @contextlib.contextmanager
     def inside(self, cell: Cell | None) -> Iterator[None]:
@@ -144,18 +165,21 @@ class Cells:
         narrow cell must have no bound yet: the thread that would be in the way is our own.
         """
         with contextlib.suppress(OSError):
-            if cell and self._home is not None:
+            if cell and self._homes:
                 cell.enter()
         try:
             yield
         finally:
-            if cell and cell.entered and self._home is not None:
-                os.write(self._home, b"0")
+            for home in self._homes if cell else ():
+                os.write(home, b"0")
 
-    def hold(self, pid: int) -> bool:
-        """Whether a process is in one of them."""
-        inside = f"/{self._root.name}/" if self._root else "/"
-        return inside in cgroups.text(Path(f"/proc/{pid}/cgroup"))
+    def path_of(self, pid: int) -> str:
+        """The path of the cell that a process is in; empty where it is in none."""
+        if not self._root:
+            return ""
+        inside = f"/{self._root.name}/"
+        after = cgroups.text(Path(f"/proc/{pid}/cgroup")).partition(inside)[2]
+        return f"{self._root}/{after.partition(chr(10))[0]}" if after else ""
 
     def close(self, cell: Cell) -> None:
         """Keeps an emptied cell for the next attempt with its bound, or removes it.
@@ -173,7 +197,7 @@ class Cells:
 
     def end(self) -> None:
         """Removes all, at the end of the launcher; what is left in them keeps the note, too."""
-        if self._root and _clear(self._root):
+        if self._root and _clear(self._root) and (not self._twins or _clear(self._twins)):
             self._note.unlink(missing_ok=True)
 
 
@@ -190,7 +214,7 @@ def make_root(name: str) -> Path | None:
         trial = Cell(f"{root}/trial")
         try:
             _divide(place)
-            root.mkdir(exist_ok=True)
+            root.mkdir(_MODE, exist_ok=True)
             _divide(root)
             trial.make()
             trial.bound(1 << 30)
@@ -206,9 +230,9 @@ def make_root(name: str) -> Path | None:
 def clear(state_directory: Path) -> bool:
     """Kills all that a dead launcher's cells hold, and removes them; whether nothing is left."""
     note = state_directory / NOTE
-    root = Path(cgroups.text(note) or os.devnull)
-    if root.name.startswith(_PREFIX) and root.is_dir() and not _clear(root):
-        return False
+    for root in map(Path, cgroups.text(note).splitlines()):
+        if root.name.startswith(_PREFIX) and root.is_dir() and not _clear(root):
+            return False
     note.unlink(missing_ok=True)
     return True
 
@@ -218,7 +242,7 @@ def clear_forsaken() -> None:
 
     Where one still holds a process it stays: whose that is only its state directory tells.
     """
-    for place in _places():
+    for place in [*_places(), *_counting_places()]:
         for root in place.glob(f"{_PREFIX}*"):
             launcher = root.name.rpartition("-")[2]
             if not launcher.isdecimal() or Path(f"/proc/{launcher}").exists():
@@ -253,21 +277,61 @@ def _places() -> list[Path]:
     return places
 
 
-def _home() -> int | None:
-    """Where a thread of this process comes back to; None where threads can't be moved alone."""
-    for place in list(cgroups.own("memory"))[:1]:
+def _counting_places() -> list[Path]:
+    """With version 1, our own cgroup where processes are counted, if that is not `_places`."""
+    return [place for place in list(cgroups.own("pids"))[:1] if place not in _places()]
+
+
+def _make_twins(root: Path) -> Path | None:
+    """The same root where processes are counted; None where it is the same, or not allowed."""
+    if (root / "cgroup.controllers").exists():
+        return None  # version 2 counts them in the cell itself
+    for place in _counting_places():
+        twins = place / root.name
         with contextlib.suppress(OSError):
-            home = os.open(f"{place}/{_THREADS}", os.O_WRONLY | os.O_CLOEXEC)
-            os.write(home, b"0")
-            return home
+            twins.mkdir(_MODE, exist_ok=True)
+            if (twins / "pids.max").exists() and (twins / _THREADS).exists():
+                return twins
+            twins.rmdir()
     return None
+
+
+def _homes(counted: bool) -> list[int]:
+    """Where a thread of this process comes back to; empty where threads can't be moved alone."""
+    homes: list[int] = []
+    places = [list(cgroups.own(name))[:1] for name in ("memory", *(["pids"] if counted else []))]
+    for place in itertools.chain(*places):
+        try:
+            homes.append(os.open(f"{place}/{_THREADS}", os.O_WRONLY | os.O_CLOEXEC))
+            os.write(homes[-1], b"0")
+        except OSError:
+            for home in homes:
+                os.close(home)
+            return []
+    return homes
 
 
 def _divide(place: Path) -> None:
     """With version 2, lets the children of a cgroup have bounds of their own. Errors: OSError."""
     control = place / "cgroup.subtree_control"
-    if control.exists() and "memory" not in cgroups.text(control).split():
+    if not control.exists():
+        return
+    divided = cgroups.text(control).split()
+    if "memory" not in divided:
         _write(str(control), "+memory")
+    if "pids" not in divided:
+        with contextlib.suppress(OSError):  # then the launcher counts
+            _write(str(control), "+pids")
+
+
+def _removed(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _read(path: str) -> bytes:

@@ -14,6 +14,9 @@ from banyan.worker.tree import ATTEMPT_VARIABLE, WORKER_VARIABLE
 
 _KEPT = {"PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR"}
 _KEPT_PREFIX = "LC_"
+# What is the same for everybody on the machine; all else of root is no business of a user.
+_KEPT_FOR_OTHERS = {"LANG", "TZ"}
+_PATH_OF_OTHERS = "/usr/local/bin:/usr/bin:/bin"
 
 
 def base_environment(
@@ -25,12 +28,12 @@ def base_environment(
     tls_ca:   whom they are to trust as the server; empty: the machine's authorities.
     programs: where `banyan` is, with which they speak to it; looked for last.
     """
+    names = _KEPT_FOR_OTHERS if user else _KEPT
     kept = {
-        name: value for name, value in own.items() if name in _KEPT or name.startswith(_KEPT_PREFIX)
+        name: value for name, value in own.items() if name in names or name.startswith(_KEPT_PREFIX)
     }
     if user:
-        kept.pop("TMPDIR", None)  # it may be the worker's alone
-        kept |= user.environment()
+        kept |= {"PATH": _PATH_OF_OTHERS, **user.environment()}
     places = kept.get("PATH", os.defpath).split(os.pathsep)
     if programs and programs not in places:
         kept["PATH"] = os.pathsep.join([*places, programs])

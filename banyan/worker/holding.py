@@ -7,6 +7,7 @@ while a process of it may live.
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -32,6 +33,8 @@ from banyan.worker.timers import now
 from banyan.worker.wire import Message
 
 _GRACE_SECONDS_DEFAULT = 600.0
+_PLAIN = re.compile("[0-9A-Za-z_-]{1,100}")
+_BEGIN_SECONDS = 60.0  # a directory that is mounted when it is first looked at may take a while
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +60,11 @@ class Holding:
         self, options: Options, state: StateDirectory, link: Link, ledger: Ledger, reports: Hearer
     ) -> None:
         self._url = options.url
-        self._limits = Limits(enforcement=options.memory_enforcement, nice=options.nice)
+        self._limits = Limits(
+            enforcement=options.memory_enforcement,
+            nice=options.nice,
+            processes=options.max_processes,
+        )
         self._gives_no_gpus = options.gpu_count == 0  # there may be some: tasks see none of them
         self._state = state
         self._link = link
@@ -97,7 +104,7 @@ class Holding:
     def start(self, task: Task, before: float) -> None:
         """Starts a claimed task, unless it is known; `before`: seconds since boot."""
         attempt = str(task["attempt_id"])
-        if attempt in self._held:
+        if attempt in self._held or not _is_plain(attempt):
             return
         grant = Grant.from_json(task["granted_resources"])
         if not self._ledger.fits(grant):
@@ -112,7 +119,7 @@ class Holding:
     def start_behind(self, runner: str, task: Task, since: float, before: float) -> None:
         """Has a task claimed at `since` start where `runner` has ended; else as `start`."""
         attempt = str(task["attempt_id"])
-        if attempt not in self._held:
+        if attempt not in self._held and _is_plain(attempt):
             after = self._behind.last_of(runner)
             self._behind.add(runner, Waiting(attempt, task, since))
             self._begin(task, before, runner, after)
@@ -157,6 +164,7 @@ class Holding:
             "cwd": task.get("cwd") or self._home,
             "timeout_seconds": _seconds(task.get("timeout_milliseconds")),
             "grace_seconds": _grace_seconds(task),
+            "begin_seconds": _BEGIN_SECONDS,
             "log_bytes_max": knobs().LOG_BYTES_MAX,
             "limits": limits.to_json(),
         }
@@ -328,6 +336,14 @@ class Holding:
             held.stuck = False
             if held.reported:
                 del self._held[attempt]
+
+
+def _is_plain(attempt: str) -> bool:
+    """Whether it may be a file's name: a false server must not lead the worker elsewhere."""
+    plain = _PLAIN.fullmatch(attempt) is not None
+    if not plain:
+        _log.error("no attempt of a Banyan server has the id %.200r: not started", attempt)
+    return plain
 
 
 def _grace_seconds(task: Task) -> float:

@@ -1,6 +1,6 @@
 """As whom tasks run: as the worker itself, or (`--run-as`) as another user of the machine.
 
-Asked by the agent, which tells the launcher; `UserSpawner` there starts processes so. A
+Asked by the agent, which tells the launcher; `forking` there starts processes so. A
 worker that is root must never run others' tasks as root without having been told to.
 """
 
@@ -8,14 +8,17 @@ import logging
 import os
 import pwd
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from banyan.addresses import is_loopback
 from banyan.errors import BanyanError
+from banyan.worker.forking import OWN_GROUPS
 from banyan.worker.options import Options
 
 _ROOT = 0
+_PROCESSES_MAX = 1 << 22  # no process id is larger
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ class User:
     groups: tuple[int, ...]
     home: str
     shell: str
+    own_groups: bool = True  # each attempt gets a group of its own, which closes it to the others
 
     def to_json(self) -> dict[str, Any]:
         """For the way to the launcher."""
@@ -67,7 +71,9 @@ def check(options: Options) -> None:
     reaches it is warned, as the server's users could be anybody here.
     Errors: `usage`, also as `user_for`.
     """
-    user_for(options)
+    user = user_for(options)
+    if user and not user.own_groups:
+        _log.warning("tasks can look into each other: this container lacks the group ids for that")
     if options.run_as is not None or os.geteuid() != _ROOT:
         return
     message = "everybody's tasks would run as root: name a user with --run-as, or say --run-as root"
@@ -82,4 +88,17 @@ def _find(name: str) -> User:
     except (KeyError, OverflowError):
         raise BanyanError("usage", f"--run-as {name}: there is no such user here") from None
     groups = tuple(os.getgrouplist(found.pw_name, found.pw_gid))
-    return User(found.pw_name, found.pw_uid, found.pw_gid, groups, found.pw_dir, found.pw_shell)
+    home, shell = found.pw_dir, found.pw_shell
+    return User(found.pw_name, found.pw_uid, found.pw_gid, groups, home, shell, _has_own_groups())
+
+
+def _has_own_groups() -> bool:
+    """Whether this user namespace has the groups that attempts are to get."""
+    try:
+        lines = Path("/proc/self/gid_map").read_text().splitlines()
+    except OSError:
+        return False
+    for first, _, count in (map(int, line.split()) for line in lines):
+        if first <= OWN_GROUPS and first + count >= OWN_GROUPS + _PROCESSES_MAX:
+            return True
+    return False

@@ -1,4 +1,4 @@
-"""What bounds an attempt's process beside its time: memory, niceness, the cores it may use.
+"""What bounds an attempt beside its time: memory, processes, niceness, the cores it may use.
 
 The agent says it (`Limits.to_json`), the launcher applies it to a process that it has just
 started. Standard library only.
@@ -20,6 +20,7 @@ class Limits:
     """Of one attempt. cpus: the numbers of those that it may use; empty: all."""
 
     memory_bytes: int = 0  # 0: not bounded
+    processes: int = 0  # at one time; 0: not bounded
     enforcement: str = "none"
     nice: int = 0
     cpus: tuple[int, ...] = ()

@@ -4,20 +4,32 @@ The launcher is a subreaper: whatever a task starts becomes the launcher's own c
 parent is gone, even when it has started a session of its own twice over. A child of the
 launcher that it did not start itself is an orphan; this module says of which attempt.
 Standard library only. It must never name a process that may belong to an attempt still
-wanted alive.
+wanted alive, nor believe what a task can write.
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from banyan.worker import tree
+from banyan.worker.forking import OWN_GROUPS
+
+
+class Owners(NamedTuple):
+    """Of which attempts a process may be. sure: it is of no other, whatever it says of itself."""
+
+    attempts: frozenset[str]
+    sure: bool
 
 
 class Orphans:
     """The orphans seen so far. A pid stays valid until the launcher, its parent, reaps it."""
 
-    def __init__(self) -> None:
-        self._owners: dict[int, set[str]] = {}
+    def __init__(self, confined_in: Callable[[int], str | None]) -> None:
+        """confined_in: the attempt in whose cgroup a process is; None: in none."""
+        self._confined_in = confined_in
+        self._owners: dict[int, Owners] = {}
+        self._seen: dict[str, dict[int, tree.Birth]] = {}  # below the leaders, at the last look
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -35,13 +47,20 @@ class Orphans:
         children = set(tree.children(os.getpid()))
         for pid in self._owners.keys() - children:
             del self._owners[pid]
+        for attempt in self._seen.keys() - alive:
+            del self._seen[attempt]
         for pid in children - self._owners.keys() - leaders.keys():
             self._owners[pid] = self._suspects(pid, leaders, alive)
 
+    def note(self, attempt: str, pids: Iterable[int]) -> None:
+        """What is below the leader of an attempt now, for the time when it is an orphan."""
+        known = self._seen.get(attempt, {})
+        self._seen[attempt] = {pid: known.get(pid) or tree.birth_of(pid) for pid in pids}
+
     def reaped(self, pid: int) -> str | None:
         """Forgets a process that has ended; its attempt, where there is no doubt."""
-        owners = self._owners.pop(pid, set())
-        return next(iter(owners)) if len(owners) == 1 else None
+        owners = self._owners.pop(pid, None)
+        return next(iter(owners.attempts), None) if owners and owners.sure else None
 
     def of(self, attempt: str, over: Collection[str], alive: Collection[str]) -> list[int]:
         """Those of an attempt that belong to none but the attempts which are over."""
@@ -49,23 +68,55 @@ class Orphans:
         return [
             pid
             for pid, owners in self._owners.items()
-            if attempt in owners and (owners & living) <= ended
+            if attempt in owners.attempts and (owners.attempts & living) <= ended
         ]
 
     def of_nobody(self, alive: Collection[str]) -> list[int]:
         """Those whose last possible attempt is gone."""
         living = set(alive)
-        return [pid for pid, owners in self._owners.items() if not owners & living]
+        return [pid for pid, owners in self._owners.items() if not owners.attempts & living]
 
-    @staticmethod
-    def _suspects(pid: int, leaders: Mapping[int, str], alive: Collection[str]) -> set[str]:
-        """Its session or group tells, else the marker; else all who may have started it.
+    def surely_of(self, attempt: str) -> list[int]:
+        """Those of which there is no doubt: what they use is the attempt's."""
+        return [
+            pid
+            for pid, owners in self._owners.items()
+            if owners.sure and attempt in owners.attempts
+        ]
 
-        Who cleared its environment and left its session is nobody's for certain: it is
-        held to belong to every attempt that was alive when it was first seen.
+    def unsure(self) -> list[tuple[frozenset[str], list[int]]]:
+        """All others, by the attempts of which they may be."""
+        found: dict[frozenset[str], list[int]] = {}
+        for pid, owners in self._owners.items():
+            if not owners.sure:
+                found.setdefault(owners.attempts, []).append(pid)
+        return list(found.items())
+
+    def _suspects(self, pid: int, leaders: Mapping[int, str], alive: Collection[str]) -> Owners:
+        """Its user group, its cgroup, its session, and below whom it was seen: that is sure.
+
+        The mark in its environment is the task's to write. Whoever bears it is held to be of
+        that attempt, and of no other's account: a wrong one ends sooner than without a mark. Who
+        has cleared it too is held to belong to every attempt that was alive when it was first seen.
         """
-        for leader in tree.group_and_session(pid):
+        group = tree.user_group_of(pid) - OWN_GROUPS
+        if group > 0:
+            return Owners(frozenset(leaders[each] for each in (group,) if each in leaders), True)
+        if attempt := self._confined_in(pid):
+            return Owners(frozenset([attempt]), True)
+        born = tree.birth_of(pid)
+        for leader in (born.group, born.session):
             if leader in leaders:
-                return {leaders[leader]}
-        attempt = tree.variable_of(pid, tree.ATTEMPT_VARIABLE)
-        return {attempt} if attempt and attempt in alive else set(alive)
+                return Owners(frozenset([leaders[leader]]), True)
+        for attempt, seen in self._seen.items():
+            if _is_among(pid, born, seen):
+                return Owners(frozenset([attempt]), True)
+        marked = tree.variable_of(pid, tree.ATTEMPT_VARIABLE)
+        return Owners(frozenset([marked] if marked and marked in alive else alive), False)
+
+
+def _is_among(pid: int, born: tree.Birth, seen: Mapping[int, tree.Birth]) -> bool:
+    """Whether it was seen, or something of the session that it is in."""
+    if pid in seen and seen[pid].ticks == born.ticks:
+        return True
+    return born.session != 0 and any(born.session == other.session for other in seen.values())

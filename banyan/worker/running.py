@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from banyan.worker import tree
-from banyan.worker.cells import Cell
-from banyan.worker.limits import Limits
-from banyan.worker.spawning import Spawned
+from banyan.worker.spawning import NotStarted
 from banyan.worker.spool import STDERR, STDOUT, Spool
+from banyan.worker.starting import Started
 
 _READ_BYTES = 1 << 16
 _OWN_PEAK_SECONDS = 1.0
@@ -31,22 +30,21 @@ class Running:
         self,
         attempt: str,
         keep: Any,
-        process: Spawned,
+        started: Started,
         spool: Spool,
-        limits: Limits,
-        cell: Cell | None,
         close: Callable[[int], None],
     ) -> None:
         """`keep` is what the agent wants to be told again, should it be a new one.
 
         close: closes one of its pipes, of which nothing may be heard from then on.
         """
+        process, self.limits, self.cell = started
         self._close = close
-        self.limits = limits
-        self.cell = cell
         self.attempt = attempt
         self.keep = keep
         self.pid = process.pid
+        self.begins = process.begins  # a pipe, as long as its program is not there
+        self.not_begun: NotStarted | None = None  # why it never was
         self.pipes = {process.stdout: STDOUT, process.stderr: STDERR}
         self.spool = spool
         self.why: str | None = None  # what stopped it, where it did not end by itself
@@ -69,6 +67,16 @@ class Running:
     def leader_ended(self) -> bool:
         """True once the leader is reaped."""
         return self.status is not None
+
+    @property
+    def is_there(self) -> bool:
+        """True while its program is there, for all that is known."""
+        return not self.leader_ended and self.begins is None
+
+    @property
+    def all_pipes(self) -> list[int]:
+        """Those of which the loop is to hear."""
+        return [*self.pipes, *([] if self.begins is None else [self.begins])]
 
     def read(self, pipe: int) -> bool:
         """Takes what a readable pipe holds; False when it has ended (it is closed then)."""
@@ -132,6 +140,8 @@ class Running:
         A process starts with the launcher's own peak as its peak (the kernel hands it on
         through `vfork`): a peak that is not above that is unknown, and left out.
         """
+        if self.not_begun and self.why is None:
+            return self._never_began(self.not_begun, left)
         code = os.waitstatus_to_exitcode(self.status or 0)  # a signal is a negative code
         told: dict[str, Any] = {
             "code": code if code >= 0 else None,
@@ -150,8 +160,19 @@ class Running:
             told["left"] = left
         return told
 
+    def _never_began(self, why: NotStarted, left: list[int]) -> dict[str, Any]:
+        told: dict[str, Any] = {
+            "code": why.exit_code,
+            "signal": None,
+            "why": None if why.exit_code else "not_started",
+            "time_ended": self.time_ended or time.time(),
+            "cpu_seconds": 0.0,
+            "reason": why.reason,
+        }
+        return {**told, "left": left} if left else told
+
     def _in_group(self, pid: int) -> bool:
-        return not self.leader_ended and tree.group_and_session(pid)[0] == self.pid
+        return not self.leader_ended and tree.birth_of(pid).group == self.pid
 
 
 class OwnPeak:

@@ -1,9 +1,9 @@
 """One process from a command: its program found, its pipes tied, its session its own.
 
 Called by the launcher, which has one thread (the working directory is the process's).
-Standard library only. It must not fork, but to start a process as another user:
-`posix_spawn` shares memory until the program is there, so that starting a task costs the same
-however large the launcher is.
+Standard library only. `posix_spawn` shares memory until the program is there, so that starting
+a task costs the same however large the launcher is; but it waits for that. What may wait for
+ever, and a process of another user, are left to `forking`. It must never wait for a directory.
 """
 
 import errno
@@ -13,10 +13,12 @@ import signal
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from banyan.worker.places import Places
+
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 # What Python or `nohup` set to be ignored would stay ignored in the task.
-_SIGNALS_RESET = [
+SIGNALS_RESET = [
     signal.SIGPIPE,
     signal.SIGXFSZ,
     signal.SIGHUP,
@@ -32,11 +34,15 @@ _SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
 class Spawned(NamedTuple):
-    """A started process and the reading ends of its pipes."""
+    """A started process and the reading ends of its pipes.
+
+    begins: another pipe, where the program is not there yet: see `forking.failure_in`.
+    """
 
     pid: int
     stdout: int
     stderr: int
+    begins: int | None = None
 
 
 class NotStarted(Exception):
@@ -59,6 +65,7 @@ class Spawner:
     def __init__(self) -> None:
         """Raises the launcher's own limit of open files: it holds three for each task."""
         self._null = os.open(os.devnull, os.O_RDWR)
+        self._places = Places()
         self._home = os.getcwd()
         self._directory = self._home
         self._task_files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -75,21 +82,34 @@ class Spawner:
     ) -> Spawned:
         """Starts `argv` in a session of its own, its input empty. Errors: NotStarted.
 
-        user: as whom (`uid`, `gid`, `groups`); None: as the launcher itself.
+        user: as whom (`User.to_json`); None: as the launcher itself.
         """
-        self._enter(cwd)
-        name = argv[0] if argv else ""
-        program = _find(name, env.get("PATH", os.defpath))
+        cwd = os.path.join(self._home, cwd)  # not relative to the last task's
+        name, path = argv[0] if argv else "", env.get("PATH", os.defpath)
+        forks = user is not None or not self._all_answer(cwd, name, path)
+        if not forks:
+            self._enter(cwd)
+            program = find(name, path)
         pipes: list[int] = []
         try:
             pipes += os.pipe()
             pipes += os.pipe()
-            pid = self._spawn(program, argv, env, (self._null, pipes[1], pipes[3]), user)
+            files = (self._null, pipes[1], pipes[3])
+            if forks:
+                pid, begins = self._fork(argv, env, cwd, user, files)
+            else:
+                pid, begins = self._spawn(program, argv, env, files), None
         except (OSError, ValueError) as error:
             _close(pipes)
-            raise _not_started(name, error) from error
+            raise not_started(name, error) from error
         _close([pipes[1], pipes[3]])
-        return Spawned(pid, pipes[0], pipes[2])
+        return Spawned(pid, pipes[0], pipes[2], begins)
+
+    def _all_answer(self, cwd: str, name: str, path: str) -> bool:
+        """Whether the directory, and all where the program is looked for, are no trouble."""
+        looked_at = [name] if "/" in name else path.split(os.pathsep)
+        places = (os.path.join(cwd, each) for each in looked_at)
+        return self._places.answer(cwd) and all(map(self._places.answer, places))
 
     def go_home(self) -> None:
         """Leaves the last task's directory, so that it can be removed or unmounted."""
@@ -98,19 +118,10 @@ class Spawner:
             self._directory = self._home
 
     def _spawn(
-        self,
-        program: str,
-        argv: list[str],
-        env: Mapping[str, str],
-        files: tuple[int, int, int],
-        user: Mapping[str, Any] | None,
+        self, program: str, argv: list[str], env: Mapping[str, str], files: tuple[int, int, int]
     ) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, self._task_files)
         try:
-            if user is not None:
-                from banyan.worker import spawning_as  # which most launchers never need
-
-                return spawning_as.spawn(program, argv, env, user, files, _SIGNALS_RESET)
             return os.posix_spawn(
                 program,
                 argv,
@@ -120,23 +131,45 @@ class Spawner:
                 ],
                 setsid=True,
                 setsigmask=[],
-                setsigdef=_SIGNALS_RESET,
+                setsigdef=SIGNALS_RESET,
             )
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._own_files)
 
+    def _fork(
+        self,
+        argv: list[str],
+        env: Mapping[str, str],
+        cwd: str,
+        user: Mapping[str, Any] | None,
+        files: tuple[int, int, int],
+    ) -> tuple[int, int | None]:
+        from banyan.worker import forking  # which needs this module
+
+        if user is not None:
+            for pipe in files[1:]:  # so that the user may open /dev/stdout and /dev/stderr
+                os.fchown(pipe, user["uid"], -1)
+        return forking.fork(forking.Order(argv, env, cwd, user, files, self._task_files))
+
     def _enter(self, cwd: str) -> None:
-        if cwd == self._directory:
-            return
-        try:
-            os.chdir(cwd)
-        except (OSError, ValueError) as error:
-            raise NotStarted(NOT_EXECUTABLE, f"cwd {cwd!r}: {_told(error)}") from error
-        self._directory = cwd
+        if cwd != self._directory:
+            enter(cwd)
+            self._directory = cwd
 
 
-def _find(name: str, path: str) -> str:
-    """The program's file, looked for as the task itself would, with the task's own PATH."""
+def enter(cwd: str) -> None:
+    """Makes it the working directory. Errors: NotStarted."""
+    try:
+        os.chdir(cwd)
+    except (OSError, ValueError) as error:
+        raise NotStarted(NOT_EXECUTABLE, f"cwd {cwd!r}: {_told(error)}") from error
+
+
+def find(name: str, path: str) -> str:
+    """The program's file, looked for as the task itself would, with the task's own PATH.
+
+    Errors: NotStarted.
+    """
     if "/" in name:
         return name
     there = None
@@ -151,7 +184,8 @@ def _find(name: str, path: str) -> str:
     raise NotStarted(NOT_FOUND, f"no program {name!r} in PATH ({path})")
 
 
-def _not_started(name: str, error: OSError | ValueError) -> NotStarted:
+def not_started(name: str, error: OSError | ValueError) -> NotStarted:
+    """What it means to a task that its program could not be started."""
     code = getattr(error, "errno", None)
     if code in _SHORTAGES:
         return NotStarted(None, f"the worker cannot start a process: {_told(error)}")

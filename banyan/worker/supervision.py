@@ -14,13 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from banyan.worker import tree, watching
-from banyan.worker.cells import Cell, Cells
-from banyan.worker.limits import Limits
+from banyan.worker import watching
+from banyan.worker.cells import Cells
+from banyan.worker.forking import failure_in
 from banyan.worker.orphans import Orphans
 from banyan.worker.running import OwnPeak, Running, kill_trees
-from banyan.worker.spawning import NotStarted, Spawned, Spawner
+from banyan.worker.spawning import NOT_EXECUTABLE, NotStarted
 from banyan.worker.spool import Spool
+from banyan.worker.starting import Starter, bound_memory
 from banyan.worker.successors import Successors
 from banyan.worker.timers import Timers, now
 from banyan.worker.wire import Message
@@ -50,11 +51,11 @@ class Supervision:
         self._epoll = epoll
         self._timers = timers
         self._tell = tell
-        self._spawner = Spawner()
-        self._orphans = Orphans()
+        self._orphans = Orphans(self._confined_in)
         self._own_peak = OwnPeak()
         self._successors = Successors()
         self._leaders: dict[int, str] = {}
+        self._starter = Starter(cells, lambda pid: pid in self._leaders or pid in self._orphans)
         self.pipes: dict[int, Running] = {}
         self.running: dict[str, Running] = {}
         self.ended: dict[str, Message] = {}  # until the agent says that they are reported
@@ -93,73 +94,53 @@ class Supervision:
         if after in self.running or after in self._successors:
             self._successors.add(after, message)
             return
-        limits = Limits.from_json(message.get("limits"))
-        cell = self._cells.open(limits.memory_bytes) if limits.by_cgroup else None
         try:
-            if now() >= message["before"]:
-                raise NotStarted(None, "the worker came to it too late")
-            with self._cells.inside(cell):
-                process = self._spawner.spawn(
-                    message["argv"], message["env"], message["cwd"], message.get("user")
-                )
+            started = self._starter.start(message)
         except NotStarted as error:
-            if cell:
-                self._cells.close(cell)
             self._not_started(message, error)
             return
-        cell = self._confined(attempt, process, cell)
-        if cell and not cell.bound_bytes:
-            with contextlib.suppress(OSError):  # then looking after it must do
-                cell.bound(limits.memory_bytes)
-        limits.apply(process.pid)
         spool = Spool(self._output_of(attempt), message["log_bytes_max"])
-        running = Running(attempt, message["keep"], process, spool, limits, cell, self._close)
+        running = Running(attempt, message["keep"], started, spool, self._close)
         running.grace_seconds = message["grace_seconds"]
         self._follow(running)
         if message["timeout_seconds"] is not None:
             self._timers.set((attempt, "timeout"), now() + message["timeout_seconds"])
-        self._tell({"is": "started", "attempt": attempt, "pid": running.pid})
+        if running.begins is None:
+            self._has_begun(running)
+        else:
+            self._timers.set((attempt, "begin"), now() + message["begin_seconds"])
 
-    def _confined(self, attempt: str, process: Spawned, cell: Cell | None) -> Cell | None:
-        """Puts a process that has only just started into its cgroup; None where that fails.
+    def _has_begun(self, running: Running) -> None:
+        bound_memory(running.cell, running.limits)
+        self._tell({"is": "started", "attempt": running.attempt, "pid": running.pid})
 
-        Unless it was born there. That may take the kernel some milliseconds: what it has
-        forked meanwhile goes in too.
+    def _heard_of_begin(self, running: Running, pipe: int) -> None:
+        """The program of a forked process is there, or why it is not."""
+        running.not_begun = running.not_begun or failure_in(pipe)
+        running.begins = None
+        self._close(pipe)
+        self._timers.drop((running.attempt, "begin"))
+        if running.not_begun is None and not running.leader_ended:
+            self._has_begun(running)
+
+    def _does_not_begin(self, running: Running) -> None:
+        """It waits for a directory or a program that does not answer, and is to end.
+
+        Where the kernel does not let it (a dead disk), the end is told as of others that stay.
         """
-        if cell is None or cell.entered:
-            return cell
-        try:
-            cell.add(process.pid)
-            taken = {process.pid}
-            while new := self._escaped(attempt, process.pid, taken):
-                for pid in new:
-                    cell.add(pid)
-                taken.update(new)
-        except OSError:
-            self._cells.close(cell)
-            return None
-        return cell
-
-    def _escaped(self, attempt: str, leader: int, taken: set[int]) -> list[int]:
-        """What has come from a new leader and is not in its cgroup yet.
-
-        A child of the launcher that it did not start, and that is in no cgroup of an attempt,
-        is of the attempt that is just being started: all others were taken in before.
-        """
-        strays = [
-            pid
-            for pid in tree.children(os.getpid())
-            if pid not in self._leaders
-            and pid not in self._orphans
-            and tree.variable_of(pid, tree.ATTEMPT_VARIABLE) in (None, attempt)
-            and not self._cells.hold(pid)
-        ]
-        return [pid for pid in tree.descendants([leader, *strays]) if pid not in taken]
+        if running.not_begun is None:
+            reason = "its cwd or its program is where nobody answers"
+            running.not_begun = NotStarted(NOT_EXECUTABLE, reason)
+            running.give_up_at = now() + _GIVE_UP_SECONDS
+        running.kill([])
+        if now() >= (running.give_up_at or 0) and not running.told_ended:
+            self._tell_ended(running, [running.pid])
+        self._timers.set((running.attempt, "begin"), now() + _LOOK_AGAIN_SECONDS)
 
     def _follow(self, running: Running) -> None:
         self.running[running.attempt] = running
         self._leaders[running.pid] = running.attempt
-        for pipe in running.pipes:
+        for pipe in running.all_pipes:
             self.pipes[pipe] = running
             self._epoll.register(pipe, select.EPOLLIN)
         watching.begin(running)
@@ -178,7 +159,7 @@ class Supervision:
 
     def go_home(self) -> None:
         """To be called after a number of starts: leaves the last one's directory."""
-        self._spawner.go_home()
+        self._starter.go_home()
 
     def withdraw(self, attempt: str) -> None:
         """Drops an attempt that still waits for another to end; one that runs goes on."""
@@ -222,6 +203,9 @@ class Supervision:
     def read(self, pipe: int) -> None:
         """A pipe is readable."""
         running = self.pipes[pipe]
+        if pipe == running.begins:
+            self._heard_of_begin(running, pipe)
+            return
         if not running.read(pipe):
             return
         if running.spool.pending > _FLUSH_BYTES:
@@ -240,6 +224,8 @@ class Supervision:
                 self.stop(running.attempt, "timeout", running.grace_seconds)
             elif key[1] == "flush":
                 self._tell_output(running)
+            elif key[1] == "begin":
+                self._does_not_begin(running)
             elif running.leader_ended:
                 self._settle()
             else:
@@ -253,6 +239,8 @@ class Supervision:
             running = self.running.get(self._leaders.get(ended, ""))
             if running and not running.leader_ended:
                 running.reap()
+                if running.begins is not None:
+                    self._heard_of_begin(running, running.begins)
                 self._timers.drop((running.attempt, "timeout"))
                 if running.why is None and watching.out_of_memory(running):
                     running.why, running.reason = "oom", watching.kernel_said(running)
@@ -266,16 +254,26 @@ class Supervision:
     def _watch(self) -> None:
         """Looks after the memory of what runs; what uses too much is killed at once."""
         self._look()
-        for running in [each for each in self.running.values() if not each.leader_ended]:
-            orphans = self._orphans_of(running)
-            reason = watching.too_large(running, orphans)
-            if reason:
-                running.reason = reason if running.why is None else running.reason
-                self.stop(running.attempt, "oom", 0)  # also of one that has time to end in
-            elif sample := watching.sample(running, orphans):
+        for running in [each for each in self.running.values() if each.is_there]:
+            pids = watching.processes(running, self._orphans.surely_of(running.attempt))
+            if not running.cell:
+                self._orphans.note(running.attempt, pids)
+            if reason := watching.too_large(running, pids):
+                self._end_for(running, "oom", reason)
+            elif reason := watching.too_many(running, pids):
+                self._end_for(running, "processes", reason)
+            elif sample := watching.sample(running, pids):
                 self._tell(sample)
+        for attempts, strays in self._orphans.unsure():
+            suspects = [self.running[each] for each in attempts if each in self.running]
+            if watching.strays_too_large([each.limits for each in suspects], strays):
+                kill_trees(strays)
         if self.running:
             self._timers.set(_WATCH, now() + watching.LOOK_SECONDS)
+
+    def _end_for(self, running: Running, why: str, reason: str) -> None:
+        running.reason = reason if running.why is None else running.reason
+        self.stop(running.attempt, why, 0)  # also of one that has time to end in
 
     # --- ends ------------------------------------------------------------------------
 
@@ -305,7 +303,7 @@ class Supervision:
             self._tell({"is": "cleared", "attempt": running.attempt})
         else:
             self._tell_ended(running, [])
-        for what in ("timeout", "kill", "flush"):
+        for what in ("timeout", "begin", "kill", "flush"):
             self._timers.drop((running.attempt, what))
         del self.running[running.attempt]
         if running.cell:
@@ -373,6 +371,11 @@ class Supervision:
             return []
         over = [each.attempt for each in self.running.values() if each.leader_ended]
         return self._orphans.of(running.attempt, [*over, running.attempt], self.running)
+
+    def _confined_in(self, pid: int) -> str | None:
+        path = self._cells.path_of(pid)
+        cells = {each.cell.path: each.attempt for each in self.running.values() if each.cell}
+        return cells.get(path)
 
 
 def _ended_child() -> int | None:

@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 ATTEMPT_VARIABLE = "BANYAN_ATTEMPT"
 WORKER_VARIABLE = "BANYAN_WORKER_ID"
@@ -32,10 +33,27 @@ def descendants(roots: Iterable[int]) -> list[int]:
     return found
 
 
-def group_and_session(pid: int) -> tuple[int, int]:
-    """Its process group and session; zeros where it is gone."""
+class Birth(NamedTuple):
+    """A process, told from a later one of the same number by when it was started."""
+
+    group: int
+    session: int
+    ticks: int
+
+
+def birth_of(pid: int) -> Birth:
+    """Its process group, its session and its start; zeros where it is gone."""
     fields = _stat(pid)
-    return (int(fields[2]), int(fields[3])) if fields else (0, 0)
+    return Birth(int(fields[2]), int(fields[3]), int(fields[19])) if fields else Birth(0, 0, 0)
+
+
+def user_group_of(pid: int) -> int:
+    """The group as which it acts (not its process group); 0 where it is gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as status:
+            return int(status.readall().partition(b"\nGid:")[2].split()[1])
+    except (OSError, IndexError):
+        return 0
 
 
 def ended(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""Looking after the memory of attempts while they run, and taking samples of what they use.
+"""Looking after memory and processes of attempts while they run; samples of what they use.
 
 Called by the launcher's loop a few times a second while anything runs. Standard library only.
 It must cost next to nothing for an attempt that is well below its bound.
@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from banyan.worker import memory, tree
+from banyan.worker.limits import Limits
 from banyan.worker.running import Running
 from banyan.worker.timers import now
 
@@ -17,9 +18,8 @@ _SAMPLE_SECONDS = 10.0
 _WORTH_A_LOOK = 1.02  # so much more than at the last exact look
 
 
-def too_large(running: Running, orphans: list[int]) -> str | None:
-    """Why an attempt must end for its memory, or None; notes the peak."""
-    pids = processes(running, orphans)
+def too_large(running: Running, pids: list[int]) -> str | None:
+    """Why an attempt with these processes must end for its memory, or None; notes the peak."""
     if out_of_memory(running):
         return _said(running, None)
     resident = memory.resident_bytes(pids)
@@ -35,6 +35,29 @@ def too_large(running: Running, orphans: list[int]) -> str | None:
     return None
 
 
+def too_many(running: Running, pids: list[int]) -> str | None:
+    """Why it must end for the number of its processes, or None."""
+    most = running.limits.processes
+    if not most or len(pids) <= most or (running.cell and running.cell.bound_processes):
+        return None
+    return f"it had {len(pids)} processes, and a task may have {most} on this worker"
+
+
+def strays_too_large(suspects: list[Limits], strays: list[int]) -> bool:
+    """Whether processes that may be of any of these use more than the largest of them may.
+
+    They are nobody's for certain: they are bounded together, and nobody else pays for them.
+    """
+    pids = tree.descendants(strays)
+    most = max((each.processes or len(pids) for each in suspects), default=0)
+    if len(pids) > most:
+        return True
+    if not all(each.by_watching for each in suspects):
+        return False
+    bound = max((each.memory_bytes for each in suspects), default=0)
+    return memory.resident_bytes(pids) > bound and memory.proportional_bytes(pids) > bound
+
+
 def out_of_memory(running: Running) -> bool:
     """Whether the kernel has killed something of it for want of memory."""
     return running.cell is not None and running.cell.oom_kills() > 0
@@ -45,11 +68,10 @@ def kernel_said(running: Running) -> str:
     return _said(running, None)
 
 
-def sample(running: Running, orphans: list[int]) -> dict[str, Any] | None:
-    """What an attempt uses, where it is time for a sample."""
+def sample(running: Running, pids: list[int]) -> dict[str, Any] | None:
+    """What an attempt with these processes uses, where it is time for a sample."""
     if now() < running.sample_at:
         return None
-    pids = processes(running, orphans)
     at, cpu_seconds = now(), memory.cpu_seconds(pids) + running.cpu_seconds
     seconds = max(at - running.sampled_at, 0.001)
     resident = memory.proportional_bytes(pids)
@@ -75,7 +97,7 @@ def begin(running: Running) -> None:
 
 
 def processes(running: Running, orphans: list[int]) -> list[int]:
-    """All of an attempt that can be found."""
+    """All that is for certain of an attempt, with these orphans of it."""
     if running.cell:
         return running.cell.pids()
     return tree.descendants([running.pid, *orphans])

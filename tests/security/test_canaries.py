@@ -193,8 +193,13 @@ def test_a_task_of_another_user_finds_nothing_wherever_it_looks(
     crew.until(other, "running")
     eventually(lambda: crew.processes_of(other))
     found = looked_for(crew, LOOK + READ_ALL)
-    of_the_stack = [*canaries.tokens, canaries.database]
-    assert not [one for one in of_the_stack if one in found]
+    assert not [one for one in canaries.of_everybody() if one in found]
+    assert found.count("BANYAN_TASK_TOKEN=att_") == found.count(own_token(found)), "no other's"
+
+
+def own_token(found: str) -> str:
+    """What a task's own `env` says of its token."""
+    return next(line for line in found.splitlines() if line.startswith("BANYAN_TASK_TOKEN="))
 
 
 def looked_for(crew: Crew, script: str) -> str:

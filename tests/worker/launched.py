@@ -44,6 +44,7 @@ class Launched:
             "cwd": "/",
             "timeout_seconds": None,
             "grace_seconds": 10,
+            "begin_seconds": 60,
             "before": now() + 1000,
             "log_bytes_max": 1 << 20,
             "keep": {"of": attempt},

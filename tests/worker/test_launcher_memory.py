@@ -29,6 +29,11 @@ os.execve("/bin/sh", ["sh", "-c", script], {"PATH": os.environ["PATH"]})
 """
 
 
+def cells_of(launcher: Launched) -> Path:
+    """The cgroup in which those of its attempts are."""
+    return Path((launcher.state_directory / cells.NOTE).read_text().splitlines()[0])
+
+
 def limits(by: str, mebibytes: int) -> dict[str, object]:
     return {"memory_bytes": mebibytes * MIB, "enforcement": by, "nice": 0, "cpus": []}
 
@@ -103,7 +108,7 @@ def test_a_cgroup_serves_one_attempt_after_another(launcher: Launched):
     for bound in (64, 64, 65, 64):
         attempt = launcher.shell("exit 3", limits=limits("cgroup", bound))
         assert launcher.ended(attempt)["code"] == 3
-    root = Path((launcher.state_directory / cells.NOTE).read_text())
+    root = cells_of(launcher)
     assert len([path for path in root.iterdir() if path.is_dir()]) == 2
     assert all(not cells.Cell(str(path)).pids() for path in root.iterdir() if path.is_dir())
 
@@ -133,7 +138,7 @@ def test_the_cgroups_of_a_dead_launcher_are_cleared_by_any_other(
     """Agent and launcher are killed, and no worker starts on that state directory again."""
     attempt = launcher.shell("exec sleep 1000", limits=limits("cgroup", 64))
     pid = launcher.until("started", attempt)["pid"]
-    root = Path((launcher.state_directory / cells.NOTE).read_text())
+    root = cells_of(launcher)
     launcher.process.kill()
     launcher.process.wait()
     another_starts_and_ends(tmp_path / "second")
@@ -153,7 +158,7 @@ def another_starts_and_ends(directory: Path) -> None:
 def test_cgroups_are_gone_with_their_launcher(launcher: Launched):
     attempt = launcher.shell("exec sleep 1000", limits=limits("cgroup", 64))
     pid = launcher.until("started", attempt)["pid"]
-    root = Path((launcher.state_directory / cells.NOTE).read_text())
+    root = cells_of(launcher)
     assert [cells.Cell(str(path)).pids() for path in root.iterdir() if path.is_dir()] == [[pid]]
     launcher.end()
     assert not root.exists()
@@ -168,7 +173,7 @@ def test_what_a_killed_launcher_has_confined_is_cleared(launcher: Launched):
     )
     pid = launcher.until("started", attempt)["pid"]
     eventually(lambda: tree.variable_of(pid, "PATH") is None)
-    root = Path((launcher.state_directory / cells.NOTE).read_text())
+    root = cells_of(launcher)
     launcher.process.kill()
     launcher.process.wait()
     assert alive(pid)

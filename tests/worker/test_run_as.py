@@ -12,6 +12,7 @@ from banyan.errors import EXIT_USAGE, BanyanError
 from banyan.server import options as server_options
 from banyan.server import stack
 from banyan.worker import identity
+from banyan.worker.forking import OWN_GROUPS
 from banyan.worker.identity import user_for
 from banyan.worker.options import Options
 from tests.harness import eventually
@@ -30,6 +31,7 @@ def options(url: str = LOCAL, run_as: str | None = None) -> Options:
 def nobody() -> dict[str, Any]:
     user = user_for(options(run_as=WHOM))
     assert user is not None
+    assert user.own_groups
     return user.to_json()
 
 
@@ -98,8 +100,9 @@ def test_a_task_is_the_user_and_nothing_more(launcher: Launched) -> None:
     ended, output = launcher.run(_WHO + "/proc/self/status", user=user, cwd="/tmp")  # noqa: S108
     assert ended["code"] == 0
     uid, gid, groups, umask, cwd, *rest = output.decode().splitlines()
-    assert (int(uid), int(gid)) == (user["uid"], user["gid"])
-    assert set(map(int, groups.split())) == set(user["groups"])
+    assert int(uid) == user["uid"]
+    assert int(gid) > OWN_GROUPS, "a group that nobody else has"
+    assert set(map(int, groups.split())) == {int(gid), user["gid"], *user["groups"]}
     assert (umask, cwd) == ("0077", "/tmp")  # noqa: S108
     *files, ignored, capabilities, privileges = rest
     assert files[:3] == ["0", "1", "2"]

@@ -50,5 +50,6 @@ def test_a_process_that_is_gone_has_no_relatives():
     os.waitpid(pid, 0)
     assert tree.children(pid) == []
     assert tree.ended(pid)
-    assert tree.group_and_session(pid) == (0, 0)
+    assert tree.birth_of(pid) == (0, 0, 0)
+    assert tree.user_group_of(pid) == 0
     assert tree.variable_of(pid, "PATH") is None

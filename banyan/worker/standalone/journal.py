@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from banyan.errors import BanyanError
+from banyan.worker.standalone.outputs import open_own
+
 FILE = "journal.jsonl"
 
 
@@ -16,9 +19,13 @@ class Journal:
     """The file in the directory of a run."""
 
     def __init__(self, directory: Path) -> None:
-        """Errors: OSError."""
+        """Errors: BanyanError `usage`, where it can't be written."""
         self._path = directory / FILE
-        self._file = self._path.open("ab", buffering=0)
+        try:
+            self._file = open_own(self._path)
+        except OSError as error:
+            message = f"{self._path} cannot be used: {error.strerror}"
+            raise BanyanError("usage", message) from None
 
     def succeeded(self, tasks: Iterable[Mapping[str, Any]]) -> list[str]:
         """Of these tasks, those that have succeeded already, as they are now.

@@ -4,6 +4,7 @@ Fed by the run's loop from the spool. A disk that is full ends a task's files, n
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -30,6 +31,12 @@ def stem(name: str) -> str:
 def result_file(directory: Path, name: str) -> Path:
     """Where `banyan result` in a task of this name puts what it is told."""
     return directory / f"{stem(name)}{_RESULT}"
+
+
+def open_own(path: Path) -> BinaryIO:
+    """The file, to add to it; never what a link that somebody has put there leads to."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return open(os.open(path, flags, 0o666), "ab", buffering=0)
 
 
 class Output:
@@ -81,7 +88,7 @@ class Output:
             return
         try:
             if stream not in self._files:
-                self._files[stream] = self._path(_SUFFIXES[stream]).open("ab", buffering=0)
+                self._files[stream] = open_own(self._path(_SUFFIXES[stream]))
             self._files[stream].write(data)
         except OSError as error:
             self._lost = True

@@ -7,8 +7,10 @@ plan's. It must never leave a process of a task behind.
 
 import hashlib
 import logging
+import os
 import select
 import signal
+import stat
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -236,6 +238,19 @@ class Run:
             self._attempts[attempt][1].finish(None)
 
 
+def _demand_own(directory: Path) -> None:
+    """Root writes there by name: whoever else may rename things could lead it elsewhere.
+
+    Errors: BanyanError `usage`.
+    """
+    status = directory.stat()
+    others = stat.S_IWOTH if status.st_gid == 0 else stat.S_IWOTH | stat.S_IWGRP
+    open_to_others = status.st_mode & others and not status.st_mode & stat.S_ISVTX
+    if os.geteuid() == 0 and (status.st_uid != 0 or open_to_others):
+        message = f"{directory} is not root's alone: name another with --output"
+        raise BanyanError("usage", message)
+
+
 def main(options: Options, file: Path, directory: Path | None) -> int:
     """Runs the tasks of a file to their ends; the exit code.
 
@@ -254,7 +269,9 @@ def main(options: Options, file: Path, directory: Path | None) -> int:
         raise BanyanError("usage", f"these ask for more than there is here: {names}")
     directory = (directory or file.with_name(f"{file.name}.d")).absolute()
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        for place in (directory, directory / STATE):
+            place.mkdir(parents=True, exist_ok=True)
+            _demand_own(place)
         state = StateDirectory(directory / STATE)
     except OSError as error:
         raise BanyanError("usage", f"{directory} cannot be used: {error}") from None

@@ -1,0 +1,101 @@
+"""Starting an attempt's first process in a cgroup of its own, within its bounds.
+
+Used by the supervision. Standard library only. Nothing that the process forks may stay outside of
+the cgroup.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from banyan.worker import tree
+from banyan.worker.cells import Cell, Cells
+from banyan.worker.limits import Limits
+from banyan.worker.spawning import NotStarted, Spawned, Spawner
+from banyan.worker.timers import now
+from banyan.worker.wire import Message
+
+
+class Started(NamedTuple):
+    """The process, and what bounds it."""
+
+    process: Spawned
+    limits: Limits
+    cell: Cell | None
+
+
+class Starter:
+    """Of one launcher."""
+
+    def __init__(self, cells: Cells, is_known: Callable[[int], bool]) -> None:
+        """is_known: whether a child of the launcher belongs to an attempt that runs already."""
+        self._cells = cells
+        self._is_known = is_known
+        self._spawner = Spawner()
+
+    def start(self, message: Message) -> Started:
+        """Starts what the agent asks for. Errors: NotStarted."""
+        limits = Limits.from_json(message.get("limits"))
+        cell = None
+        if limits.by_cgroup:
+            cell = self._cells.open(limits.memory_bytes, limits.processes)
+        try:
+            if now() >= message["before"]:
+                raise NotStarted(None, "the worker came to it too late")
+            with self._cells.inside(cell):
+                process = self._spawner.spawn(
+                    message["argv"], message["env"], message["cwd"], message.get("user")
+                )
+        except NotStarted:
+            if cell:
+                self._cells.close(cell)
+            raise
+        limits.apply(process.pid)
+        return Started(process, limits, self._confined(message["attempt"], process, cell))
+
+    def go_home(self) -> None:
+        """To be called after a number of starts: leaves the last one's directory."""
+        self._spawner.go_home()
+
+    def _confined(self, attempt: str, process: Spawned, cell: Cell | None) -> Cell | None:
+        """Puts a process that has only just started into its cgroup; None where that fails.
+
+        Unless it was born there. That may take the kernel some milliseconds: what it has
+        forked meanwhile goes in too.
+        """
+        if cell is None or cell.entered:
+            return cell
+        try:
+            cell.add(process.pid)
+            taken = {process.pid}
+            while new := self._escaped(attempt, process.pid, taken):
+                for pid in new:
+                    cell.add(pid)
+                taken.update(new)
+        except OSError:
+            self._cells.close(cell)
+            return None
+        return cell
+
+    def _escaped(self, attempt: str, leader: int, taken: set[int]) -> list[int]:
+        """What has come from a new leader and is not in its cgroup yet.
+
+        A child of the launcher that it did not start, and that is in no cgroup of an attempt,
+        is of the attempt that is just being started: all others were taken in before.
+        """
+        strays = [
+            pid
+            for pid in tree.children(os.getpid())
+            if not self._is_known(pid)
+            and tree.variable_of(pid, tree.ATTEMPT_VARIABLE) in (None, attempt)
+            and not self._cells.path_of(pid)
+        ]
+        return [pid for pid in tree.descendants([leader, *strays]) if pid not in taken]
+
+
+def bound_memory(cell: Cell | None, limits: Limits) -> None:
+    """Bounds the memory of a cell that had to be without while the launcher was in it."""
+    if cell and not cell.bound_bytes:
+        with contextlib.suppress(OSError):  # then looking after it must do
+            cell.bound(limits.memory_bytes)

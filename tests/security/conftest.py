@@ -1,0 +1,3 @@
+"""What attacks on launchers share with the tests of launchers."""
+
+from tests.worker.conftest import launcher as launcher

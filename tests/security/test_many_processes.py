@@ -1,0 +1,126 @@
+"""A task that starts processes without end is held to a number of them.
+
+What bombs here is small: it gives up by itself after a few dozen.
+"""
+
+import uuid
+from pathlib import Path
+
+import pytest
+
+from banyan.cli.owner import owner_options
+from banyan.worker import cells, cgroups
+from banyan.worker.endings import end_of
+from tests.harness import eventually
+from tests.worker.launched import Launched, carrying
+from tests.worker.test_launcher_memory import NEEDS_CGROUP
+from tests.worker.test_owner import given
+
+MIB = 1 << 20
+MOST, TRIED = 16, 60
+BOMB = f"""
+import os, sys, time
+for number in range({TRIED}):
+    try:
+        if os.fork() == 0:
+            time.sleep(1000)
+            os._exit(0)
+    except OSError as problem:
+        print("refused", number, flush=True)
+        sys.exit(3)
+print("all", flush=True)
+time.sleep(1000)
+"""
+# Each of them leaves its session and its parent at once, with nothing to know it by.
+SCATTERED = f"""
+import os, time
+for number in range({TRIED}):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.execve("/bin/sleep", ["sleep", "1000"], {{"BOMB": os.environ["BOMB"]}})
+    os.wait()
+print("all", flush=True)
+time.sleep(1000)
+"""
+
+
+def counted() -> bool:
+    """Whether the kernel counts the processes of a cgroup here."""
+    places = [*cgroups.own("pids")][:1]
+    return any((place / "cgroup.procs").exists() for place in places)
+
+
+KERNEL_COUNTS = pytest.mark.skipif(not counted(), reason="no cgroup that counts processes here")
+
+
+def limits(by: str) -> dict[str, object]:
+    return {"memory_bytes": 256 * MIB, "enforcement": by, "processes": MOST}
+
+
+def test_too_many_are_the_end(launcher: Launched) -> None:
+    attempt = launcher.start(["python3", "-c", BOMB], limits=limits("watch"))
+    ended = launcher.ended(attempt)
+    assert (ended["why"], ended["signal"]) == ("processes", 9)
+    assert end_of(ended)["exit_status"] == "failure (SIGKILL)"
+    assert end_of(ended)["reason"].endswith(f"a task may have {MOST} on this worker")
+    assert carrying("BANYAN_ATTEMPT", attempt) == []
+
+
+def test_too_many_that_nobody_can_place_are_ended_too(launcher: Launched) -> None:
+    bomb = uuid.uuid4().hex
+    other = launcher.shell("exec sleep 1000", limits=limits("watch"))
+    attempt = launcher.start(
+        ["python3", "-c", SCATTERED], limits=limits("watch"), env={"BOMB": bomb}
+    )
+    launcher.says(attempt, b"all")
+    leader = launcher.until("started", attempt)["pid"]
+    eventually(lambda: set(carrying("BOMB", bomb)) <= {leader})
+    launcher.run("true")
+    assert not any(each["is"] == "ended" and each["attempt"] == other for each in launcher.heard)
+    for each in (attempt, other):
+        launcher.stop(each, grace_seconds=0)
+        launcher.ended(each)
+
+
+@NEEDS_CGROUP
+@KERNEL_COUNTS
+def test_the_kernel_refuses_more(launcher: Launched) -> None:
+    for _ in range(2):  # a cgroup serves one attempt after another
+        attempt = launcher.start(["python3", "-c", BOMB], limits=limits("cgroup"))
+        assert launcher.ended(attempt)["code"] == 3
+        assert MOST - 3 <= int(launcher.output(attempt).split()[1]) <= MOST
+        assert carrying("BANYAN_ATTEMPT", attempt) == []
+    roots = (launcher.state_directory / cells.NOTE).read_text().splitlines()
+    launcher.end()
+    assert not any(Path(each).exists() for each in roots)
+
+
+@NEEDS_CGROUP
+@KERNEL_COUNTS
+def test_the_kernel_counts_what_nobody_can_place(launcher: Launched) -> None:
+    bomb = uuid.uuid4().hex
+    attempt = launcher.start(
+        ["python3", "-c", SCATTERED], limits=limits("cgroup"), env={"BOMB": bomb}
+    )
+    launcher.says(attempt, b"all", seconds=60)
+    assert 1 < len(carrying("BOMB", bomb)) <= MOST
+    launcher.stop(attempt, grace_seconds=0)
+    launcher.ended(attempt)
+    assert carrying("BOMB", bomb) == []
+
+
+@NEEDS_CGROUP
+def test_without_a_bound_none_is_set(launcher: Launched) -> None:
+    more = {**limits("cgroup"), "processes": 0}
+    attempt = launcher.start(["python3", "-c", BOMB], limits=more)
+    launcher.says(attempt, b"all")
+    launcher.stop(attempt, grace_seconds=0)
+    launcher.ended(attempt)
+
+
+def test_the_owner_sets_the_bound() -> None:
+    assert owner_options(given())["max_processes"] == 4096
+    assert owner_options(given(max_processes=0))["max_processes"] == 0
+    assert owner_options(given(max_processes=7))["max_processes"] == 7
