@@ -13,6 +13,7 @@ from bson import ObjectId
 from pymongo import ASCENDING
 
 from banyan.server.store.forgetting import FIELDS
+from banyan.server.store.logs import STORED
 from banyan.server.store.mongo import Document, Store, new_etag, now
 from banyan.server.store.workers import GONE
 
@@ -80,8 +81,8 @@ def attempts_with_output(store: Store, after: ObjectId | None, limit: int) -> li
 def sizes_of_output(store: Store, attempts: Sequence[ObjectId]) -> dict[ObjectId, int]:
     """The bytes of output of those of these attempts that have ended."""
     query = {"_id": {"$in": list(attempts)}, "time_terminated": {"$ne": None}}
-    found = store["attempts"].find(query, ["log_size_bytes"])
-    return {one["_id"]: one.get("log_size_bytes") or 0 for one in found}
+    found = store["attempts"].find(query, ["log_size_bytes", STORED])
+    return {one["_id"]: max(one.get("log_size_bytes") or 0, one.get(STORED) or 0) for one in found}
 
 
 def remove_output(store: Store, attempts: Collection[ObjectId]) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 from bson import ObjectId
 from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 from pymongo.write_concern import WriteConcern
 
 from banyan.domain.lifecycle import Change
-from banyan.server.store import together
+from banyan.server.store import sizes, together
 from banyan.server.store.mongo import (
     BATCH,
     DUPLICATE_KEY,
@@ -30,6 +30,7 @@ from banyan.server.store.mongo import (
 
 # Samples of usage kept for one attempt; the oldest go first, the peaks stay.
 SAMPLES_MAX = 500
+LISTS = ("memory_usage", "cpu_utilization", "gpu_usage", "messages")
 _NO_GUARD: Mapping[str, Any] = {}
 _OPEN: Mapping[str, Any] = {"time_terminated": None}
 # Short output, which stands in the record (`logs.py`), is read by who asks for it.
@@ -41,7 +42,7 @@ _MEASURED_MAX = 1000
 class Addition:
     """What a report adds to the record of its attempt.
 
-    fields: set as they are; lists: samples to append; peaks: values that only grow.
+    fields: set as they are; lists: samples to append; peaks: values that only grow; counts: added.
     """
 
     attempt_id: ObjectId | None
@@ -49,6 +50,7 @@ class Addition:
     fields: Mapping[str, Any]
     lists: Mapping[str, list[Any]] = field(default_factory=dict)
     peaks: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def begin(store: Store, changes: Sequence[Change]) -> None:
@@ -98,11 +100,21 @@ def report(
     if ends:
         peaks = sorted({name for one in additions for name in one.peaks})
         group = together.Each(_OPEN, ends, peaks)
-        written = together.update(store, "attempts", [group], concern)
+        written = _ended_together(store, group, concern)
         if written.matched < len(ends):
             others = list(additions)  # what was written is not written again
     _write(store, others, MAJORITY, _OPEN)
     return written
+
+
+def _ended_together(store: Store, group: together.Each, concern: WriteConcern) -> together.Written:
+    """All ends at once; where one record is too large, they count as not written."""
+    try:
+        return together.update(store, "attempts", [group], concern)
+    except (OperationFailure, DocumentTooLarge) as error:
+        if not sizes.is_too_large(error):
+            raise
+        return together.Written(0, None)
 
 
 def _write(
@@ -116,18 +128,36 @@ def _write(
     As upserts: a record is made here too if a server was killed after the claim. Where the
     guard does not match, the upsert finds the record there and changes nothing.
     """
-    updates = [
-        _update(one, end_guard if "time_terminated" in one.fields else _NO_GUARD)
-        for one in additions
-        if one.attempt_id and (one.fields or one.lists or one.peaks)
+    telling = [
+        one for one in additions if one.attempt_id and (one.fields or one.lists or one.peaks)
     ]
+    guards = [end_guard if "time_terminated" in one.fields else _NO_GUARD for one in telling]
+    updates = [_update(one, guard) for one, guard in zip(telling, guards, strict=True)]
     if not updates:
         return
+    collection = store["attempts"].with_options(write_concern=concern)
     try:
-        collection = store["attempts"].with_options(write_concern=concern)
         collection.bulk_write(updates, ordered=False)
     except BulkWriteError as error:
-        losers(error, DUPLICATE_KEY)
+        losers(error, DUPLICATE_KEY, *sizes.CODES)
+        refused = [
+            one["index"] for one in error.details["writeErrors"] if one["code"] in sizes.CODES
+        ]
+        smaller = [_without_lists(telling[place], guards[place]) for place in refused]
+        if smaller:
+            collection.bulk_write(smaller, ordered=False)
+
+
+def _without_lists(one: Addition, guard: Mapping[str, Any]) -> UpdateOne:
+    """Of a record that would be too large the end and the peaks; its samples and messages go."""
+    fields = {name: value for name, value in one.fields.items() if name != "output"}
+    update: Document = {
+        "$set": {**fields, "_etag": new_etag(), "_updated": now()},
+        "$unset": dict.fromkeys(LISTS, ""),
+    }
+    if one.peaks:
+        update["$max"] = dict(one.peaks)
+    return UpdateOne({"_id": one.attempt_id, **guard}, update)
 
 
 def _update(one: Addition, guard: Mapping[str, Any]) -> UpdateOne:
@@ -144,6 +174,8 @@ def _update(one: Addition, guard: Mapping[str, Any]) -> UpdateOne:
         }
     if one.peaks:
         update["$max"] = dict(one.peaks)
+    if one.counts:
+        update["$inc"] = dict(one.counts)
     return UpdateOne({"_id": one.attempt_id, **guard}, update, upsert=True)
 
 

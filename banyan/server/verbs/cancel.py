@@ -7,7 +7,7 @@ from banyan.domain.lifecycle import Change
 from banyan.errors import BanyanError
 from banyan.server import aftermath, represent
 from banyan.server.calls import OK, Answer, Call
-from banyan.server.store import tasks
+from banyan.server.store import sizes, tasks
 from banyan.server.store.mongo import Document
 from banyan.server.verbs import targets
 
@@ -34,6 +34,8 @@ def cancel_all(call: Call, ids: list[ObjectId]) -> dict[ObjectId, Document]:
         written = tasks.apply(call.store, changes)
         won = [change for change, fields in zip(changes, written, strict=True) if fields]
         aftermath.follow(call.context, won, found)
+        if tasks.TOO_LARGE in written:
+            raise sizes.too_large()
         if len(won) == len(changes):
             return targets.find(call, ids)
     raise BanyanError("conflict", "the tasks keep changing; cancel again")

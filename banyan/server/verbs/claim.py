@@ -12,9 +12,9 @@ from bson import ObjectId
 
 from banyan.domain import lifecycle
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, free_from, grant_for
-from banyan.domain.states import HELD, State
+from banyan.domain.states import HELD, Actor, State
 from banyan.errors import BanyanError
-from banyan.server import represent
+from banyan.server import aftermath, represent
 from banyan.server.auth import attempt_token
 from banyan.server.calls import Call
 from banyan.server.gathering import Gathering
@@ -28,6 +28,7 @@ TASKS_DEFAULT = 1
 # Claims of one moment are one statement, which MongoDB limits to 16 MiB.
 _TASKS_AT_ONCE = 2000
 _ROUNDS = 4
+_TOO_LARGE = "its record is too large for an attempt to be noted in it: submit it anew, with less"
 _SHOWN = (
     "_id", "name", "command", "env", "cwd", "queue", "labels", "priority", "tags",
     "requested_resources", "timeout_milliseconds", "max_shutdown_time_milliseconds",
@@ -54,6 +55,7 @@ def claim_one(call: Call, task_id: ObjectId, worker_id: ObjectId) -> Document:
         raise BanyanError(decision.word, decision.message, extra={"state": task["state"]})
     won = _take(call, [decision], [task])
     if not won:
+        # It was laid aside if it was too large, and is cancelled now.
         state = tasks.states(call.store, [task_id]).get(task_id)
         raise BanyanError("conflict", "another worker was faster", extra={"state": state})
     return {**represent.task(call, won[0]), **_secret(call, won[0]), "_status": "OK"}
@@ -119,7 +121,17 @@ def _take(
     by_id = {task["_id"]: task for task in chosen}
     taken = [{**by_id[c.task_id], **w} for c, w in zip(changes, written, strict=True) if w]
     represent.announce(call.context, taken)
+    _lay_aside(call, [by_id[c.task_id] for c, w in zip(changes, written, strict=True) if w == {}])
     return taken
+
+
+def _lay_aside(call: Call, found: Sequence[Document]) -> None:
+    """Cancels tasks that are too large to be claimed: every claim would else try them first."""
+    decisions = [lifecycle.cancelled(task, Actor.SERVER, _TOO_LARGE) for task in found]
+    changes = [one for one in decisions if isinstance(one, lifecycle.Change)]
+    written = tasks.apply(call.store, changes)
+    won = [change for change, fields in zip(changes, written, strict=True) if fields]
+    aftermath.follow(call.context, won, {})
 
 
 def _written(store: Store, changes: Sequence[lifecycle.Change]) -> Sequence[Document | None]:

@@ -23,7 +23,7 @@ from banyan.server.calls import Answer, Call
 from banyan.server.schemas.workers import CLAIM_ONE
 from banyan.server.scoped import missing
 from banyan.server.shapes import SHAPES
-from banyan.server.store import tasks
+from banyan.server.store import sizes, tasks
 from banyan.server.store.mongo import Document
 from banyan.server.verbs import claim, link, report
 from banyan.server.verbs.edits import Edit, decide, read_edit
@@ -245,6 +245,8 @@ def _write(
         task = current.get(change.task_id)
         if task is None:
             results[index] = missing("tasks", change.task_id)
+        elif fields == tasks.TOO_LARGE:
+            results[index] = sizes.too_large()
         elif fields is None:
             message = f"another request was faster: the task is {task['state']}"
             results[index] = BanyanError("conflict", message, extra={"state": task["state"]})
