@@ -118,7 +118,7 @@ def without_payload(change: Change) -> list[Change]:
     """
     if "state" not in change.set:
         return []
-    stages = [_LARGE]
+    stages: list[Sequence[str]] = [_LARGE]
     if State(change.set["state"]) in ENDED:
         stages.append(_LARGE_AT_END)
     return [_without(change, names) for names in stages]
