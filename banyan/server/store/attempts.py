@@ -4,9 +4,10 @@ The truth about who holds a task stands in the task; these records tell its stor
 write here may be repeated.
 """
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from bson import ObjectId
 from pymongo import UpdateOne
@@ -15,7 +16,7 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 from pymongo.write_concern import WriteConcern
 
 from banyan.domain.lifecycle import Change
-from banyan.server.store import sizes, together
+from banyan.server.store import pages, sizes, together
 from banyan.server.store.mongo import (
     BATCH,
     DUPLICATE_KEY,
@@ -36,6 +37,8 @@ _OPEN: Mapping[str, Any] = {"time_terminated": None}
 # Short output, which stands in the record (`logs.py`), is read by who asks for it.
 _WITHOUT_OUTPUT = {"output": 0}
 _MEASURED_MAX = 1000
+_AT_ONCE = 100  # samples of a hundred attempts are some ten megabytes
+_OF_LOG = ["attempt_count", "time_terminated", "time_log_removed", "output"]
 
 
 @dataclass(frozen=True)
@@ -188,10 +191,51 @@ def find(
     return {attempt["_id"]: attempt for attempt in found}
 
 
-def of_task(store: Store, task_id: ObjectId, with_output: bool = False) -> list[Document]:
-    """All attempts of a task, the first first."""
-    fields = None if with_output else _WITHOUT_OUTPUT
+def find_within(
+    store: Store,
+    attempt_ids: Sequence[ObjectId | None],
+    fields: Sequence[str] | Literal[False],
+    bytes_max: int,
+) -> tuple[dict[ObjectId, Document], int]:
+    """(records by id, for how many of these ids they were looked for): as far as they fit in.
+
+    fields: False: all of them, without short output.
+    """
+    found: dict[ObjectId, Document] = {}
+    for start in range(0, len(attempt_ids), _AT_ONCE):
+        piece = attempt_ids[start : start + _AT_ONCE]
+        query = {"_id": {"$in": [one for one in piece if one]}}
+        asked = pages.Asked(query, fields or _WITHOUT_OUTPUT, limit=_AT_ONCE)
+        part = pages.read(store["attempts"], asked, bytes_max)
+        read = {one["_id"]: one for one in part.documents}
+        found |= read
+        bytes_max -= part.size_bytes
+        if part.is_cut or (bytes_max <= 0 and start + _AT_ONCE < len(attempt_ids)):
+            whole = (n for n, one in enumerate(piece) if one and one not in read)
+            return found, max(start + (next(whole, len(piece)) if part.is_cut else len(piece)), 1)
+    return found, len(attempt_ids)
+
+
+def of_task(store: Store, task_id: ObjectId, bytes_max: int = sys.maxsize) -> pages.Part:
+    """The attempts of a task, the first first; where they are too many, the last ones."""
+    newest_first = [("attempt_count", -1)]
+    asked = pages.Asked({"task": task_id}, _WITHOUT_OUTPUT, newest_first)
+    part = pages.read(store["attempts"], asked, bytes_max)
+    return part._replace(documents=part.documents[::-1])
+
+
+def times_of_task(store: Store, task_id: ObjectId) -> list[Document]:
+    """When the attempts of a task were claimed, began and ended, the first first."""
+    fields = ["time_claimed", "time_started", "time_terminated"]
     return list(store["attempts"].find({"task": task_id}, fields).sort("attempt_count", 1))
+
+
+def one_of_task(store: Store, task_id: ObjectId, attempt_count: int | None) -> Document | None:
+    """The attempt of a task with this number, else the latest, with its short output."""
+    query: Document = {"task": task_id}
+    if attempt_count is not None:
+        query["attempt_count"] = attempt_count
+    return store["attempts"].find_one(query, _OF_LOG, sort=[("attempt_count", -1)])
 
 
 def mean_milliseconds(store: Store, names: Collection[str], owner: str) -> dict[str, int]:

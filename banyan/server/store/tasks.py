@@ -17,7 +17,7 @@ from pymongo.errors import BulkWriteError, OperationFailure
 
 from banyan.domain.lifecycle import Change
 from banyan.domain.states import ENDED, State
-from banyan.server.store import sizes
+from banyan.server.store import pages, sizes
 from banyan.server.store.mongo import (
     BATCH,
     DUPLICATE_KEY,
@@ -119,13 +119,15 @@ def without_payload(change: Change) -> list[Change]:
     if "state" not in change.set:
         return []
     stages: list[Sequence[str]] = [_LARGE]
-    if State(change.set["state"]) in ENDED:
+    if State(change.set["state"]) in {*ENDED, State.PENDING_CANCELLATION}:
         stages.append(_LARGE_AT_END)
     return [_without(change, names) for names in stages]
 
 
 def _without(change: Change, names: Sequence[str]) -> Change:
     kept = {name: value for name, value in change.set.items() if name not in names}
+    if kept["state"] == State.AVAILABLE:
+        kept["reason"] = None  # the record of the attempt has it
     return replace(change, set=kept, unset=(*change.unset, *names))
 
 
@@ -179,6 +181,12 @@ def held(store: Store, query: Mapping[str, Any]) -> list[Document]:
     """Tasks that some worker holds and that match."""
     query = {"state": {"$in": list(_HELD)}, **query}
     return list(store["tasks"].find(query, batch_size=BATCH))
+
+
+def held_within(store: Store, query: Mapping[str, Any], bytes_max: int) -> pages.Part:
+    """As `held`, as many as fit in."""
+    query = {"state": {"$in": list(_HELD)}, **query}
+    return pages.read(store["tasks"], pages.Asked(query), bytes_max)
 
 
 def workers_that_hold(store: Store) -> list[ObjectId]:

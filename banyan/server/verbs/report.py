@@ -33,6 +33,7 @@ OWN_FIELDS = {
     "progress": {**SCHEMA["progress"], "readonly": False},
     "result": {**SCHEMA["result"], "readonly": False},
 }
+_NO_FURTHER = {"max_attempt_count": 0, "max_lost_count": -1}
 _PEAKS = ("peak_memory_bytes",)
 _FIELDS = ("time_started", "reason", "cpu_seconds")
 _END_FIELDS = ("exit_status", "time_terminated", "time_started", "reason", "cpu_seconds")
@@ -98,6 +99,7 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
     """
     results: dict[int, Result] = {}
     open_ones = dict(enumerate(reports))
+    for_good: set[int] = set()  # ends of tasks that have no room for a further attempt
     written: list[Change] = []
     to_read = [*lifecycle.READ_AT_END, "_etag"] if call.minimal else None
     for _ in range(_ROUNDS):
@@ -106,7 +108,7 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
         ids = {report.task_id for report in open_ones.values()}
         found = tasks.find(call.store, ids, fields=to_read)
         decided = {
-            index: _decide(call, report, found.get(report.task_id))
+            index: _decide(call, report, found.get(report.task_id), index in for_good)
             for index, report in open_ones.items()
         }
         results.update({i: one for i, one in decided.items() if isinstance(one, BanyanError)})
@@ -116,7 +118,9 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
             raise refused[0]
         going = {i: one for i, one in decided.items() if not isinstance(one, BanyanError)}
         won, too_large = _write(call, {i: (open_ones[i], one) for i, one in going.items()})
-        results.update({index: sizes.too_large() for index in too_large})
+        anew = {i for i in too_large if open_ones[i].target} - for_good
+        for_good |= anew
+        results.update({index: sizes.too_large() for index in too_large if index not in anew})
         said_before = {one.task_id for one in going.values() if _ends(one) and not one.set}
         call.store.confirm([found[one] for one in said_before])
         for index, fields in won.items():
@@ -130,7 +134,9 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
     return [results[index] for index in range(len(reports))]
 
 
-def _decide(call: Call, report: Report, task: Document | None) -> Change | BanyanError:
+def _decide(
+    call: Call, report: Report, task: Document | None, for_good: bool
+) -> Change | BanyanError:
     """The change that a report makes; an empty one where it has been made before."""
     if task is None:
         return missing("tasks", report.task_id)
@@ -138,7 +144,7 @@ def _decide(call: Call, report: Report, task: Document | None) -> Change | Banya
         attempt_id = check_token(call, task, report.data.get("token"))
         if report.target is None:
             return _touch(task, attempt_id, report)
-        decision = _decide_end(task, report)
+        decision = _decide_end({**task, **_NO_FURTHER} if for_good else task, report)
     except BanyanError as error:
         return error
     if isinstance(decision, Refusal):

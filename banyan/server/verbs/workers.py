@@ -69,11 +69,15 @@ def remove(call: Call) -> Answer:
 
 
 def running(call: Call) -> Answer:
-    """GET /workers/<id>/running: the tasks that it holds, as far as the caller may see them."""
+    """GET /workers/<id>/running: the tasks that it holds, as far as the caller may see them.
+
+    {"_items": [tasks], "truncated"}: of large ones as many as PAGE_BYTES_MAX has room for.
+    """
     worker = scoped.item(call, ["_id"])
     query = {"$and": [{"holder.worker": worker["_id"]}, scope(call.caller, "tasks")]}
-    items = [represent.task(call, task) for task in tasks.held(call.store, query)]
-    return Answer({"_items": items})
+    found = tasks.held_within(call.store, query, knobs().PAGE_BYTES_MAX)
+    items = [represent.task(call, task) for task in found.documents]
+    return Answer({"_items": items, "truncated": found.is_cut})
 
 
 def _own(call: Call) -> Document:
