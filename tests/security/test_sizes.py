@@ -283,7 +283,33 @@ def test_history_and_running_say_that_there_is_more(narrow: Play):
     assert 1 <= len(answer["_items"]) <= 6
     narrow.server.provider.post(f"tasks/{task}/cancel")
     narrow.submit(20, command="x" * 30_000, requested_resources={"cores": 0.1, "memory": 1})
-    assert len(player.claim(20)) == 20
+    assert sum(len(player.claim(20)) for _ in range(10)) == 20
     running = narrow.server.provider.get(f"workers/{player.id}/running").json()
     assert running["truncated"]
     assert len(running["_items"]) == 2
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_claim_brings_no_more_than_an_answer_has_room_for(narrow: Play, later: bool):
+    large = {"command": "x" * 30_000}
+    more = {"requested_resources": {"cores": 0.1, "memory": 1}}
+    ids = narrow.submit(10, **more, **({"state": "inactive"} if later else large))
+    if later:
+        for one in ids:
+            answer = narrow.server.provider.patch(f"tasks/{one}", {**large, "state": "available"})
+            assert answer.status_code == 200
+    small = narrow.submit(5, **more)
+    player = narrow.player()
+    found = [[item["_id"] for item in player.claim(20)] for _ in range(6)]
+    assert [len(each) for each in found][:4] == [2] * 4
+    assert [one for each in found for one in each] == [*ids, *small]
+
+
+def test_a_graph_of_very_many_edges_says_that_there_is_more(play: Play, database: Any):
+    ids = play.submit(260, state="inactive")
+    many = {name: [ObjectId(one) for one in ids] for name in CHILD_LISTS}
+    wanted = {"_id": {"$in": many["continuations"]}}
+    database["tasks"].update_many(wanted, {"$set": many})
+    answer = play.server.provider.get(f"tasks/{ids[0]}/graph").json()
+    assert answer["truncated"]
+    assert len(answer["edges"]) == 50_000

@@ -14,7 +14,7 @@ from pymongo import errors
 
 from banyan.errors import BanyanError
 
-# Of one task those that wait for it, and those that it waits for: see tests/server/test_sizes.py.
+# Of one task those that wait for it, and those that it waits for: see tests/security/test_sizes.py.
 RELATIVES_MAX = 200_000
 # MongoDB's codes: a transaction larger than its cache takes, and documents beyond 16 MiB, as they
 # are built, indexed, updated, and inserted by an update.

@@ -177,10 +177,12 @@ def of_attempt(store: Store, attempt_id: ObjectId) -> Document | None:
     return attempt and store["tasks"].find_one({"_id": attempt["task"], **query}, ["owner"])
 
 
-def held(store: Store, query: Mapping[str, Any]) -> list[Document]:
+def held(
+    store: Store, query: Mapping[str, Any], fields: Sequence[str] | None = None
+) -> list[Document]:
     """Tasks that some worker holds and that match."""
     query = {"state": {"$in": list(_HELD)}, **query}
-    return list(store["tasks"].find(query, batch_size=BATCH))
+    return list(store["tasks"].find(query, fields, batch_size=BATCH))
 
 
 def held_within(store: Store, query: Mapping[str, Any], bytes_max: int) -> pages.Part:
@@ -198,10 +200,12 @@ def workers_that_hold(store: Store) -> list[ObjectId]:
     return list(found)
 
 
-def claimed_with(store: Store, worker: ObjectId, claim_id: str) -> list[Document]:
+def claimed_with(
+    store: Store, worker: ObjectId, claim_id: str, fields: Sequence[str] | None = None
+) -> list[Document]:
     """What an earlier request of this worker with the same claim_id has claimed."""
     query = {"holder.claim_id": claim_id, "holder.worker": worker}
-    found = list(store["tasks"].find(query, batch_size=BATCH))
+    found = list(store["tasks"].find(query, fields, batch_size=BATCH))
     return sorted(found, key=lambda task: (-task["priority"], task["seq"]))  # as it was answered
 
 

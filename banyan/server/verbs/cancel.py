@@ -24,9 +24,9 @@ def cancel(call: Call) -> Answer:
 
 
 def cancel_all(call: Call, ids: list[ObjectId]) -> dict[ObjectId, Document]:
-    """Cancel these tasks; returns them as they are afterwards."""
+    """Cancel these tasks; returns a single one as it is afterwards."""
     for _ in range(_ROUNDS):
-        found = targets.find(call, ids)
+        found = targets.find(call, ids, ["state", "holder", "_etag"])
         decisions = [lifecycle.cancel(task) for task in found.values()]
         changes = [one for one in decisions if isinstance(one, Change)]
         changing = {one.task_id for one in changes}  # the others were cancelled before
@@ -37,5 +37,5 @@ def cancel_all(call: Call, ids: list[ObjectId]) -> dict[ObjectId, Document]:
         if tasks.TOO_LARGE in written:
             raise sizes.too_large()
         if len(won) == len(changes):
-            return targets.find(call, ids)
+            return targets.find(call, ids) if call.item_id else found
     raise BanyanError("conflict", "the tasks keep changing; cancel again")

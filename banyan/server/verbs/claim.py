@@ -14,14 +14,14 @@ from banyan.domain import lifecycle
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, free_from, grant_for
 from banyan.domain.states import HELD, Actor, State
 from banyan.errors import BanyanError
-from banyan.server import aftermath, represent
+from banyan.server import aftermath, represent, weights
 from banyan.server.auth import attempt_token
 from banyan.server.calls import Call
 from banyan.server.gathering import Gathering
 from banyan.server.store import attempts, batches, tasks
 from banyan.server.store.mongo import Document, Store, now
 from banyan.server.verbs import choosing
-from banyan.server.verbs.choosing import Chosen, Room, Wish
+from banyan.server.verbs.choosing import Room, Wish
 from banyan.server.verbs.leases import renewed
 
 TASKS_DEFAULT = 1
@@ -149,7 +149,8 @@ def claimed_before(call: Call, worker: Document, body: Mapping[str, Any]) -> lis
     claim_id = body.get("claim_id")
     if not claim_id or claim_id not in worker.get("claim_ids", [claim_id]):
         return None
-    before = tasks.claimed_with(call.store, worker["_id"], claim_id)
+    fields = [*_SHOWN, "holder", "seq"] if call.minimal else None
+    before = tasks.claimed_with(call.store, worker["_id"], claim_id, fields)
     call.store.confirm(before)
     return [task for task in before if State(task["state"]) in HELD] if before else None
 
@@ -204,7 +205,7 @@ def _claim_at_once(claims: Sequence[_Claim]) -> list[_Outcome]:
     """What these try for is looked at once, and written at once."""
     call = claims[0].call  # all are of one store
     wishes = [one.wish for one in claims]
-    chosen = choosing.choose_for(call.store, wishes)
+    chosen = [weights.together(one) for one in choosing.choose_for(call.store, wishes)]
     decisions = [
         one for wish, tasks in zip(wishes, chosen, strict=True) for one in _decided(wish, tasks)
     ]
@@ -219,7 +220,7 @@ def _claim_at_once(claims: Sequence[_Claim]) -> list[_Outcome]:
 CLAIMS = Gathering(_claim_together)
 
 
-def _decided(wish: Wish, chosen: Chosen) -> list[lifecycle.Decision]:
+def _decided(wish: Wish, chosen: Sequence[tuple[Document, Grant]]) -> list[lifecycle.Decision]:
     start = bool(wish.body.get("start"))
     spare = _spare(wish.room, [grant for _, grant in chosen], start)
     return [

@@ -3,6 +3,7 @@
 from bson import ObjectId
 
 from banyan.config import knobs
+from banyan.domain.lifecycle import READ_AT_END
 from banyan.errors import BanyanError
 from banyan.server import aftermath, represent, scoped, validation
 from banyan.server.auth import scope
@@ -62,7 +63,8 @@ def remove(call: Call) -> Answer:
     """DELETE /workers/<id>: 204. What it holds is given back; its next beat gets 404."""
     worker = _own(call)
     workers.set_mode(call.store, worker["_id"], "off")  # from here on it renews nothing
-    give_back(call.context, tasks.held_by(call.store, [worker["_id"]]), "its worker was removed")
+    held = tasks.held_by(call.store, [worker["_id"]], READ_AT_END)
+    give_back(call.context, held, "its worker was removed")
     workers.delete(call.store, worker["_id"])
     call.context.signals.signal(f"worker:{worker['_id']}")
     return Answer(None, 204)
