@@ -23,11 +23,12 @@ _OUTPUT_BYTES_MAX = 4 << 20  # of one report, so that its body stays below the s
 _PROGRESS_SECONDS = 1.0  # from one report of an attempt's progress to the next
 _ONCE_MORE = {"conflict", "unavailable", "internal"}
 # What the server has so often failed to take is told with less, see `Told.less`: an end that is
-# told by halves is better than a task that seems to run for ever.
-_TRIES_BEFORE_LESS = (3, 5)
-_TRIES_MAX = 8  # of a worker that is about to end
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSES_SECONDS = {"internal": 60.0, "unavailable": 5.0, "conflict": 1.0}
+# told by halves is better than a task that seems to run for ever. Output is given up last, after
+# a minute: a server that fails at everything may be mended by then.
+_TRIES_BEFORE_LESS = (4, 8)
+_TRIES_MAX = 10  # of a worker that is about to end
+# The first, and the longest; each is twice the one before.
+_PAUSES_SECONDS = {"internal": (0.5, 60.0), "unavailable": (0.1, 5.0), "conflict": (0.02, 1.0)}
 _LEAVING_PAUSE_SECONDS = 1.0
 # Refusals of what is said, not of who says it.
 _OF_WHAT_IS_SAID = {"bad_request", "too_large", "invalid"}
@@ -276,8 +277,9 @@ class Reports:
                 self.drop(part.attempt)
                 self._mailbox.put(Reported([part.attempt]))
                 return
-            longest = _LEAVING_PAUSE_SECONDS if self.leaving else _LONGEST_PAUSES_SECONDS[word]
-            pause = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(told.tries - 1, 10), longest)
+            first, longest = _PAUSES_SECONDS[word]
+            longest = _LEAVING_PAUSE_SECONDS if self.leaving else longest
+            pause = min(first * 2.0 ** min(told.tries - 1, 10), longest)
             told.aside_until = now() + pause
             self._news.pop(part.attempt, None)
             self._note(part.attempt)

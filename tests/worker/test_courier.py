@@ -80,7 +80,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses a hundred times shorter: how often is what matters here."""
     monkeypatch.setattr(courier, "_FIRST_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(courier, "_LONGEST_PAUSE_SECONDS", 0.05)
-    monkeypatch.setattr(reports, "_FIRST_PAUSE_SECONDS", 0.001)
+    pauses = dict.fromkeys(reports._PAUSES_SECONDS, (0.001, 0.05))
+    monkeypatch.setattr(reports, "_PAUSES_SECONDS", pauses)
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_an_end_that_fails_is_told_with_less(stand: Callable[[Say], Stand]):
     eventually(lambda: here.ended() == {"one"})
     *before, last = here.said_of("one")
     assert all(item["update_execution_data"]["reason"] == "because" for item in before)
-    assert len(before) == 3
+    assert len(before) == 4
     assert last["state"] == "terminated"
     assert last["update_execution_data"].keys() == {
         "token", "exit_status", "time_terminated", "cpu_seconds", "peak_memory_bytes",
