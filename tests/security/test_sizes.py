@@ -313,3 +313,30 @@ def test_a_graph_of_very_many_edges_says_that_there_is_more(play: Play, database
     answer = play.server.provider.get(f"tasks/{ids[0]}/graph").json()
     assert answer["truncated"]
     assert len(answer["edges"]) == 50_000
+
+
+def test_answers_about_many_tasks_leave_their_results_out(play: Play):
+    keys = [ObjectId().binary.hex() for _ in range(3)]
+    made = [{"command": "true", "queue": play.queue, "state": "available", "dedupe_key": key}
+            for key in keys]  # fmt: skip
+    ids = [item["_id"] for item in play.server.provider.post("tasks", made).json()["_items"]]
+    player = play.player()
+    items = player.claim(3)
+    bodies = [{"_id": item["_id"], "result": "x" * 500_000,
+               "update_execution_data": {"token": item["token"]}} for item in items]  # fmt: skip
+    for body in bodies:
+        assert player.api.patch("tasks", [body]).status_code == 200
+    priority = [{"_id": one, "tags": {"a": "b"}} for one in ids]
+    progress = [{**body, "progress": {"done": 1}} for body in bodies]
+    for body in progress:
+        del body["result"]
+    answers = [
+        play.server.provider.patch("tasks", priority),
+        player.api.patch("tasks", progress),
+        play.server.provider.post("tasks", made),
+    ]
+    for answer in answers:
+        assert answer.status_code == 200, answer.text
+        assert [item["_id"] for item in answer.json()["_items"]] == ids
+        assert len(answer.content) < 100_000
+    assert len(play.task(ids[0])["result"]) == 500_000

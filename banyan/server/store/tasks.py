@@ -39,11 +39,15 @@ _LARGE_AT_END = (*_LARGE, "env", "tags")
 logger = logging.getLogger(__name__)
 
 
+# Of many tasks their results would be more than an answer has room for.
+WITHOUT_RESULT: Mapping[str, Any] = {"result": 0}
+
+
 def find(
     store: Store,
     task_ids: Collection[ObjectId],
     scope: Mapping[str, Any] | None = None,
-    fields: Sequence[str] | None = None,
+    fields: Sequence[str] | Mapping[str, Any] | None = None,
 ) -> dict[ObjectId, Document]:
     """The tasks with these ids that are within the caller's scope, by id, in one query."""
     query = {"_id": {"$in": list(task_ids)}, **(scope or {})}

@@ -101,12 +101,11 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
     open_ones = dict(enumerate(reports))
     for_good: set[int] = set()  # ends of tasks that have no room for a further attempt
     written: list[Change] = []
-    to_read = [*lifecycle.READ_AT_END, "_etag"] if call.minimal else None
     for _ in range(_ROUNDS):
         if not open_ones:
             break
         ids = {report.task_id for report in open_ones.values()}
-        found = tasks.find(call.store, ids, fields=to_read)
+        found = tasks.find(call.store, ids, fields=_to_read(call, len(reports)))
         decided = {
             index: _decide(call, report, found.get(report.task_id), index in for_good)
             for index, report in open_ones.items()
@@ -132,6 +131,12 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
         results[index] = BanyanError("conflict", "the task keeps changing; report again")
     aftermath.follow(call.context, written, {})
     return [results[index] for index in range(len(reports))]
+
+
+def _to_read(call: Call, count: int) -> Sequence[str] | Mapping[str, Any] | None:
+    if call.minimal:
+        return [*lifecycle.READ_AT_END, "_etag"]
+    return tasks.WITHOUT_RESULT if count > 1 else None
 
 
 def _decide(
