@@ -205,7 +205,10 @@ def workers_that_hold(store: Store) -> list[ObjectId]:
 
 
 def claimed_with(
-    store: Store, worker: ObjectId, claim_id: str, fields: Sequence[str] | None = None
+    store: Store,
+    worker: ObjectId,
+    claim_id: str,
+    fields: Sequence[str] | Mapping[str, Any] | None = None,
 ) -> list[Document]:
     """What an earlier request of this worker with the same claim_id has claimed."""
     query = {"holder.claim_id": claim_id, "holder.worker": worker}

@@ -149,7 +149,7 @@ def claimed_before(call: Call, worker: Document, body: Mapping[str, Any]) -> lis
     claim_id = body.get("claim_id")
     if not claim_id or claim_id not in worker.get("claim_ids", [claim_id]):
         return None
-    fields = [*_SHOWN, "holder", "seq"] if call.minimal else None
+    fields = [*_SHOWN, "holder", "seq"] if call.minimal else tasks.WITHOUT_RESULT
     before = tasks.claimed_with(call.store, worker["_id"], claim_id, fields)
     call.store.confirm(before)
     return [task for task in before if State(task["state"]) in HELD] if before else None
@@ -252,7 +252,7 @@ def _spare(room: Room, chosen: Sequence[Grant], start: bool) -> list[bool]:
 def _whole(call: Call, won: Sequence[Document]) -> list[Document]:
     """The won tasks with all that their worker needs to run them, in the order of claiming."""
     parts = [task["_id"] for task in won if "command" not in task]
-    fields = [*_SHOWN, "holder"] if call.minimal else None
+    fields = [*_SHOWN, "holder"] if call.minimal else tasks.WITHOUT_RESULT
     found = tasks.find(call.store, parts, fields=fields) if parts else {}
     whole = [found.get(task["_id"], {}) if "command" not in task else task for task in won]
     return [
