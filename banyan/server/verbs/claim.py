@@ -55,7 +55,7 @@ def claim_one(call: Call, task_id: ObjectId, worker_id: ObjectId) -> Document:
         raise BanyanError(decision.word, decision.message, extra={"state": task["state"]})
     won = _take(call, [decision], [task])
     if not won:
-        # It was laid aside if it was too large, and is cancelled now.
+        # Or it was too large: it is cancelled now.
         state = tasks.states(call.store, [task_id]).get(task_id)
         raise BanyanError("conflict", "another worker was faster", extra={"state": state})
     return {**represent.task(call, won[0]), **_secret(call, won[0]), "_status": "OK"}
@@ -127,6 +127,8 @@ def _take(
 
 def _lay_aside(call: Call, found: Sequence[Document]) -> None:
     """Cancels tasks that are too large to be claimed: every claim would else try them first."""
+    if not found:
+        return
     decisions = [lifecycle.cancelled(task, Actor.SERVER, _TOO_LARGE) for task in found]
     changes = [one for one in decisions if isinstance(one, lifecycle.Change)]
     written = tasks.apply(call.store, changes)

@@ -79,7 +79,8 @@ def read_report(task_id: ObjectId, body: Mapping[str, Any], call: Call) -> Repor
     data = validation.demand(EXECUTION_DATA, given, update=True)
     own = {name: body[name] for name in body.keys() - {"update_execution_data"}}
     fields = validation.demand(OWN_FIELDS, own, update=True)
-    _check_result(fields.get("result"))
+    if "result" in fields:
+        _check_result(fields["result"])
     state = fields.pop("state", None)
     return Report(task_id, State(state) if state else None, data, fields)
 
