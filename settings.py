@@ -43,6 +43,8 @@ BODY_DEPTH_MAX = 16
 BULK_ITEMS_MAX = 1000
 PAGE_ITEMS_MAX = 1000
 PAGE_ITEMS_DEFAULT = 25
+PAGE_BYTES_MAX = 16 * 1024 * 1024  # of a list in an answer: beyond it the page is made smaller
+RESULT_BYTES_MAX = 1024 * 1024  # of what a task gives back, as stored; at most 2 MiB
 LOG_BYTES_MAX = 16 * 1024 * 1024  # of output kept for one attempt
 
 # --- What one owner may have; 0: no such limit ---------------------------------------------

@@ -7,7 +7,6 @@ repeated request is recognised.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from itertools import count
 from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
 
@@ -122,16 +121,18 @@ class Client:
         size = PAGE_ITEMS if limit is None else min(PAGE_ITEMS, limit)
         asked = {"where": where, "projection": projection, "sort": sort, "max_results": size}
         params = {name: value for name, value in asked.items() if value is not None}
-        left = limit
-        for page in count(1):
-            body = self._body(
-                "GET", f"/{resource}", params={**params, "page": page}, prefer="return=minimal"
-            )
+        left, page = limit, 1
+        while True:
+            params |= {"page": page, "max_results": size}
+            body = self._body("GET", f"/{resource}", params=params, prefer="return=minimal")
             items: list[Document] = body["_items"]
             yield from items[:left]
             left = None if left is None else left - len(items)
+            # Of large items the server puts fewer on a page.
+            size = body["_meta"]["max_results"]
             if len(items) < size or (left is not None and left <= 0):
                 return
+            page = body["_meta"]["page"] + 1
 
     def release(self, ids: Iterable[str]) -> None:
         """Lets held (inactive) tasks go. Errors: of the first that could not be released."""

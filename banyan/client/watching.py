@@ -45,7 +45,7 @@ class Watch:
         answer = self._held.next(params, seconds)
         if answer is not None:
             items: list[Document] = answer.body["_items"]
-            self._move_on(items)
+            self._move_on(items, len(items) == answer.body["_meta"]["max_results"])
             if not open_ids.isdisjoint(item["_id"] for item in items):
                 self._heard, self._silence_seconds = time.monotonic(), self._first_silence_seconds
                 return items
@@ -61,11 +61,11 @@ class Watch:
             where = {"_id": {"$in": piece}, "state": {"$in": ENDED}}
             yield from self._client.find(where, projection=_WANTED)
 
-    def _move_on(self, items: list[Document]) -> None:
+    def _move_on(self, items: list[Document], is_full: bool) -> None:
         if len(items) < _MOVE_AFTER:
             return
         newest = items[-1]["_updated"]
-        if len(items) == _PAGE:
+        if is_full:
             # More of them lie behind this page: no time to reach back.
             self._since = {"$gt": newest}
         else:

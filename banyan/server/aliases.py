@@ -4,6 +4,7 @@ Asked for by name in a projection, or one by one as `/tasks/<id>/<name>`. Whatev
 in the attempt's record is fetched for a whole page at once.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -47,21 +48,36 @@ def _head(path: str) -> str:
     return path.partition(".")[0]
 
 
-def fill(store: Store, resource: str, items: Sequence[Document], fields: Sequence[str]) -> None:
-    """Put the values of the aliases among `fields` into the items."""
+def fill(
+    store: Store,
+    resource: str,
+    items: Sequence[Document],
+    fields: Sequence[str],
+    bytes_max: int = sys.maxsize,
+) -> int:
+    """Put the values of the aliases among `fields` into the items, and return into how many.
+
+    bytes_max: what of the attempts is read for them; the items that it has no room for stay as
+    they are, but for the first.
+    """
     known = rows(resource)
     wanted = {name: known[name]["target"] for name in fields if name in known}
     if not wanted:
-        return
+        return len(items)
     kept = {name if name in known else _head(name) for name in fields}
     records: dict[Any, Document] = {}
-    if any(_stored(target) == "attempt_id" for target in wanted.values()):
-        records = attempts.find(store, [i["attempt_id"] for i in items if i.get("attempt_id")])
+    paths = [target for target in wanted.values() if _stored(target) == "attempt_id"]
+    if paths:
+        parts = [path.partition(".")[2] for path in paths]
+        asked = [item.get("attempt_id") for item in items]
+        records, count = attempts.find_within(store, asked, all(parts) and parts, bytes_max)
+        items = items[:count]
     for item in items:
         around = {**item, "attempt": records.get(item.get("attempt_id"))}
         item.update({name: value_at(around, target) for name, target in wanted.items()})
         for name in {_head(_stored(target)) for target in wanted.values()} - kept:
             item.pop(name, None)
+    return len(items)
 
 
 def value_at(document: Any, path: str) -> Any:

@@ -245,6 +245,11 @@ class Wiring:
         full = len(items) >= meta["max_results"]
         page = {"number": meta["page"], "full": full}
         query = request.args.to_dict()
+        _, asked = queries.parse_page(
+            request.args, knobs().PAGE_ITEMS_DEFAULT, knobs().PAGE_ITEMS_MAX
+        )
+        if meta["max_results"] != asked:  # all of it would have been too much
+            query |= {"page": str(meta["page"]), "max_results": str(meta["max_results"])}
         answer["_links"] = links.of_collection(self.app.config, resource, g.caller, page, query)
         for item in items:
             item["_links"] = links.of_item(self.app.config, resource, item, g.caller)

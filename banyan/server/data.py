@@ -16,6 +16,7 @@ from pymongo.read_concern import ReadConcern
 from banyan.config import knobs
 from banyan.server import aliases, queries, reserved
 from banyan.server.auth import scope
+from banyan.server.store import pages
 from banyan.server.store.mongo import Document, Store
 
 _MAJORITY = ReadConcern("majority")
@@ -32,7 +33,10 @@ class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
     def find(
         self, resource: str, req: Any, sub_resource_lookup: Any, perform_count: bool = True
     ) -> tuple[list[Document], int | None]:
-        """One page of what the caller may see. Errors: `bad_request`."""
+        """One page of what the caller may see. Errors: `bad_request`.
+
+        A page of more than PAGE_BYTES_MAX is answered as a smaller one: `_meta` says which.
+        """
         schema = current_app.config["DOMAIN"][resource]["schema"]
         page, size = queries.parse_page(
             request.args, knobs().PAGE_ITEMS_DEFAULT, knobs().PAGE_ITEMS_MAX
@@ -45,15 +49,28 @@ class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
         limits = scope(g.caller, resource)
         query = {"$and": [limits, where]} if limits and where else limits or where
         fields = self._fields(resource)
-        cursor = _told(resource).find(query, aliases.stored_fields(resource, fields))
-        cursor.sort(queries.parse_sort(request.args.get("sort"), schema) or [("_id", 1)])
-        items = list(cursor.skip((page - 1) * size).limit(size).batch_size(size))
-        aliases.fill(g.context.store, resource, items, fields)
+        order = queries.parse_sort(request.args.get("sort"), schema) or [("_id", 1)]
+        stored = aliases.stored_fields(resource, fields)
+        asked = pages.Asked(query, stored, order, (page - 1) * size, size)
+        items, is_cut = self._within(resource, asked, fields)
+        if is_cut:
+            page, size = pages.smaller(page, size, len(items))
+            req.page, req.max_results = page, size
+            items = items[:size]
         reserved.fill(g.context.store, resource, items, fields)
         total = (
             (page - 1) * size + len(items) if len(items) < size and (items or page == 1) else None
         )
         return items, total
+
+    def _within(
+        self, resource: str, asked: pages.Asked, fields: list[str]
+    ) -> tuple[list[Document], bool]:
+        """As many items as PAGE_BYTES_MAX has room for, and whether there are more."""
+        bytes_max = knobs().PAGE_BYTES_MAX
+        items, size_bytes, is_cut = pages.read(_told(resource), asked, bytes_max)
+        filled = aliases.fill(g.context.store, resource, items, fields, bytes_max - size_bytes)
+        return items[:filled], is_cut or filled < len(items)
 
     def find_one(
         self, resource: str, req: Any, check_auth_value: bool = True,

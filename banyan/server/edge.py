@@ -10,12 +10,14 @@ import traceback
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from bson.errors import InvalidDocument
 from flask import Request, Response
 from pymongo import errors as mongo_errors
 from werkzeug.exceptions import HTTPException
 
 from banyan.errors import WORDS, BanyanError
 from banyan.server import outages, render
+from banyan.server.store import sizes
 
 logger = logging.getLogger(__name__)
 
@@ -91,13 +93,17 @@ def translate(error: Exception) -> BanyanError:
         hint = _HINTS.get(word, error.description or WORDS[word].meaning)
         methods = getattr(error, "valid_methods", None) or ()
         return BanyanError(word, hint, allowed_methods=tuple(methods))
-    if isinstance(error, mongo_errors.PyMongoError):
+    if isinstance(error, mongo_errors.PyMongoError | InvalidDocument):
         return _of_mongo(error)
     logger.exception("unexpected", exc_info=error)
     return BanyanError("internal", "a bug in Banyan; the server's log has the details")
 
 
-def _of_mongo(error: mongo_errors.PyMongoError) -> BanyanError:
+def _of_mongo(error: mongo_errors.PyMongoError | InvalidDocument) -> BanyanError:
+    if sizes.is_too_large(error):
+        return sizes.too_large()
+    if isinstance(error, InvalidDocument):
+        return BanyanError("invalid", "the database cannot hold this")
     if outages.is_passing(error):
         logger.warning("database away: %s", outages.told(error))
         return BanyanError("unavailable", "the database does not answer; try again soon")

@@ -28,7 +28,7 @@ from banyan.domain.units import parse_duration_milliseconds, parse_time
 from banyan.errors import BanyanError
 from banyan.server import quick, sparing
 from banyan.server.schemas.forms import PRIORITIES
-from banyan.server.schemas.tasks import COMMAND_CHARACTERS_MAX, SECRET_NAME
+from banyan.server.schemas.tasks import COMMAND_CHARACTERS_MAX, COMMAND_WORDS_MAX, SECRET_NAME
 
 _ENV_BYTES_MAX = 64 * 1024
 _UNREAD = re.compile(r"field '.*' cannot be coerced: (.*)", re.DOTALL)  # as Cerberus says it
@@ -81,6 +81,8 @@ def _wrong_with_command(value: Any) -> str | None:
         return "a string, or a list of strings"
     if not parts or not parts[0]:
         return "must not be empty; leave it out for a group"
+    if len(parts) > COMMAND_WORDS_MAX:
+        return f"more than {COMMAND_WORDS_MAX} words"
     if sum(map(len, parts)) > COMMAND_CHARACTERS_MAX:
         return f"longer than {COMMAND_CHARACTERS_MAX} characters"
     return "contains a NUL character" if any("\0" in part for part in parts) else None

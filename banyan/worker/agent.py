@@ -19,7 +19,7 @@ from banyan.addresses import as_host
 from banyan.config import knobs
 from banyan.domain.resources import ResourceError, capacity_from, normalise_capacity
 from banyan.errors import EXIT_OK, BanyanError
-from banyan.worker import identity, inventory, mailbox, wire
+from banyan.worker import answers, identity, inventory, mailbox, wire
 from banyan.worker.claims import wish_for
 from banyan.worker.connection import Connection
 from banyan.worker.courier import Courier, Errand
@@ -129,7 +129,8 @@ class Agent:
         """
         self._keep(last)
         body = {"attempts": known, "takes_over": last.takeovers}
-        self._courier.send(Errand("recognition", "POST", f"/workers/{last.worker}/beat", body))
+        path = f"/workers/{last.worker}/beat"
+        self._courier.send(Errand("recognition", "POST", path, body, answers.worker))
 
     def _recognised(self, event: mailbox.Done) -> None:
         """Whether the server knows the worker whose attempts are taken over."""
@@ -152,7 +153,7 @@ class Agent:
             "queues": list(self._options.queues),
             "labels": dict(self._options.labels),
         }
-        self._courier.send(Errand("registration", "POST", "/workers", body))
+        self._courier.send(Errand("registration", "POST", "/workers", body, answers.registered))
 
     def _keep(self, identity: Identity) -> None:
         try:
@@ -232,6 +233,8 @@ class Agent:
             if again is not None:
                 self._timers.set("wish", now() + again)
         self._courier.be_patient(self._line.busy)
+        if not self._leaving.active:
+            self._courier.leave()
         self._limits.follow_up(holding.busy or self._line.busy)
         self._leaving.follow_up(self._registration, self._releases)
 
@@ -284,7 +287,8 @@ class Agent:
         if self._part_with(event.worker):
             _log.warning("the lease of worker %s has lapsed: its tasks are ended", event.worker)
             if self._leaving.active:  # a removal, while it is under way, looks the same
-                self._courier.send(Errand("inquiry", "GET", f"/workers/{event.worker}"))
+                path = f"/workers/{event.worker}"
+                self._courier.send(Errand("inquiry", "GET", path, check=answers.worker))
 
     def _inquired(self, event: mailbox.Done) -> None:
         if event.error or event.answer["mode"] == "off":

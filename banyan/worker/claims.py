@@ -16,6 +16,7 @@ from typing import Any
 
 from banyan.domain.resources import Capacity
 from banyan.errors import BanyanError
+from banyan.worker import answers
 from banyan.worker.ahead import WINDOW_SECONDS
 from banyan.worker.connection import Connection
 from banyan.worker.leases import trusted_until
@@ -152,7 +153,7 @@ class Claims(threading.Thread):
                 self._claim_id, self._answered = claim_id, False
             try:
                 items = self._claim(claim_id, wish)
-            except BanyanError as error:
+            except Exception as error:
                 if self._is_final(error):
                     return
                 self._in_doubt()
@@ -221,7 +222,7 @@ class Claims(threading.Thread):
             body["ends_within_milliseconds"] = int(max(left - seconds, 0) * 1000)
         sent = now()
         answer = self._connection.held("POST", "/tasks/claim", body, seconds, _ANSWER_SECONDS)
-        items: list[dict[str, Any]] = answer.body["_items"]
+        items = answers.claimed(answer.body)
         if items:
             with self._changed:
                 self._wish = None  # it has changed by this; the loop will say how
@@ -241,10 +242,13 @@ class Claims(threading.Thread):
             self._changed.wait_for(lambda: self._stopped, pause)
             return min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
-    def _is_final(self, error: BanyanError) -> bool:
+    def _is_final(self, error: Exception) -> bool:
         """Whether there is nothing more to claim for; the loop is told why."""
         if self._stopped:
             return True
+        if not isinstance(error, BanyanError):  # a bug of ours is no reason to claim nothing more
+            _log.exception("a claim went wrong", exc_info=error)
+            return False
         if error.word == "lease_lost":
             self._mailbox.put(LeaseLost(self._worker))
         elif error.word in ("not_found", "unauthenticated", "forbidden"):

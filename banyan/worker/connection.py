@@ -12,8 +12,10 @@ from typing import Any
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from banyan.client.failures import error_of
 from banyan.client.transport import Answer, Transport
 from banyan.client.trust import Adapter
+from banyan.errors import LOCAL_WORDS, WORDS, BanyanError
 
 _ANSWER_SECONDS = 30.0  # beyond the time that was asked to be held
 
@@ -38,15 +40,31 @@ class Connection(Transport):
         wait_seconds: float,
         answer_seconds: float = _ANSWER_SECONDS,
     ) -> Answer:
-        """A request that the server may keep for so long. Errors: as `request`."""
+        """A request that the server may keep for so long.
+
+        Errors: BanyanError with the server's word. What is not said in the way of a Banyan server
+        (by a proxy before it, or by who has its port meanwhile) is `unavailable`: it is no refusal.
+        """
         wait = f", wait={wait_seconds:.3f}" if wait_seconds > 0 else ""
-        return self.request(
-            method,
-            path,
-            json=body,
-            prefer=f"return=minimal{wait}",
-            timeout_seconds=wait_seconds + answer_seconds,
-        )
+        try:
+            answer = self.ask(
+                method,
+                path,
+                json=body,
+                prefer=f"return=minimal{wait}",
+                timeout_seconds=wait_seconds + answer_seconds,
+            )
+            refusal = _refusal(answer)
+        except BanyanError as error:
+            if error.word not in LOCAL_WORDS:
+                raise
+            raise BanyanError("unavailable", error.message) from error
+        except Exception as error:  # there is no end to what an answer may look like
+            message = f"the answer of {self.url} could not be read: {error!r}"
+            raise BanyanError("unavailable", message) from error
+        if refusal:
+            raise refusal
+        return answer
 
     def allow(self) -> None:
         """Requests are wanted again; to be called before one, in the lock that says so."""
@@ -70,6 +88,17 @@ class Connection(Transport):
         if one is not None:
             with contextlib.suppress(OSError):  # it has ended by itself
                 socket.socket.shutdown(one, socket.SHUT_RDWR)  # of a TLS socket, the plain one
+
+
+def _refusal(answer: Answer) -> BanyanError | None:
+    if answer.status < 300:
+        return None
+    told = answer.body.get("_error") if isinstance(answer.body, dict) else None
+    word = told.get("word") if isinstance(told, dict) else None
+    error = error_of(answer.status, answer.body, answer.headers)
+    if isinstance(word, str) and word in WORDS:
+        return error
+    return BanyanError("unavailable", error.message)
 
 
 class _Adapter(Adapter):

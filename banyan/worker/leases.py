@@ -5,11 +5,13 @@ how a cancellation arrives at once. It must never count a lease from a later mom
 sending of the request: the server may have renewed it then, and not after.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from banyan.errors import BanyanError
+from banyan.worker import answers
 from banyan.worker.connection import Connection
 from banyan.worker.mailbox import Beaten, LeaseLost, Mailbox, Removed
 from banyan.worker.timers import now
@@ -23,6 +25,8 @@ _AFTER_TROUBLE_SECONDS = 1.0
 # A beat that lists what the worker holds is not held, so that the list is true. The server takes
 # back what two lists lack that came some ten seconds apart, and no unanswered claim may bring.
 _SECOND_LIST_SECONDS = 11.0
+
+_log = logging.getLogger(__name__)
 
 
 def trusted_until(sent: float, lease_seconds: float) -> float:
@@ -75,7 +79,11 @@ class Beats(threading.Thread):
         lists = 0
         while not self._stopped.wait(pause):
             due = now() >= self._next_list
-            news = self._beat(None if due else self._next_list - now())
+            try:
+                news = self._beat(None if due else self._next_list - now())
+            except Exception:  # without beats all that runs here would be lost
+                _log.exception("a beat went wrong")
+                news = None
             if news is None:
                 pause = min(_AFTER_TROUBLE_SECONDS, self._lease_seconds / 20)
                 continue
@@ -102,9 +110,10 @@ class Beats(threading.Thread):
             body["wanted_number"] = self._wanted_number
         sent = now()
         try:
-            answer = self._connection.held(
+            said = self._connection.held(
                 "POST", f"/workers/{self._worker}/beat", body, hold, self._lease_seconds / 4
-            ).body
+            )
+            answer = answers.beat(said.body)
         except BanyanError as error:
             self._fail(error)
             return None
@@ -124,6 +133,8 @@ class Beats(threading.Thread):
     def _fail(self, error: BanyanError) -> None:
         if self._stopped.is_set():
             return
+        if error.word == "internal":
+            _log.warning("a beat was not answered: %s", error.message)
         if error.word == "lease_lost":
             self._stopped.set()
             self._mailbox.put(LeaseLost(self._worker))

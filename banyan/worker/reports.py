@@ -21,7 +21,22 @@ ITEMS_MAX = 500
 _AGAIN_SECONDS = 1.0  # after output could not be read
 _OUTPUT_BYTES_MAX = 4 << 20  # of one report, so that its body stays below the server's bound
 _PROGRESS_SECONDS = 1.0  # from one report of an attempt's progress to the next
-_ONCE_MORE = {"conflict", "unavailable"}
+_ONCE_MORE = {"conflict", "unavailable", "internal"}
+# What the server has so often failed to take is told with less, see `Told.less`: an end that is
+# told by halves is better than a task that seems to run for ever. Output is given up last, after
+# a minute: a server that fails at everything may be mended by then.
+_TRIES_BEFORE_LESS = (4, 8)
+_TRIES_MAX = 10  # of a worker that is about to end
+# The first, and the longest; each is twice the one before.
+_PAUSES_SECONDS = {"internal": (0.5, 60.0), "unavailable": (0.1, 5.0), "conflict": (0.02, 1.0)}
+_LEAVING_PAUSE_SECONDS = 1.0
+# Refusals of what is said, not of who says it.
+_OF_WHAT_IS_SAID = {"bad_request", "too_large", "invalid"}
+# With less, and with least.
+_END_FIELDS = (
+    ("exit_status", "time_terminated", "time_started", "cpu_seconds", "peak_memory_bytes"),
+    ("exit_status", "time_terminated"),
+)
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +54,15 @@ class Told:
     lines: ProgressLines = field(default_factory=ProgressLines)
     progress: Mapping[str, Any] | None = None  # as it was reported last
     progress_after: float = 0.0  # not reported again before (seconds since boot)
+    alone: bool = False  # it may be at fault that reports fail
+    tries: int = 0  # that failed
+    refused: int = 0  # of these, because of what was said
+    aside_until: float = 0.0  # seconds since boot
+
+    @property
+    def less(self) -> int:
+        """0: all is told; 1: without progress, samples and reason; 2: nor output, the bare end."""
+        return sum(self.refused >= tries for tries in _TRIES_BEFORE_LESS)
 
     def look(self, chunk: Chunk) -> None:
         """Looks for progress in output, once, however often it is sent."""
@@ -75,6 +99,7 @@ class Reports:
     def __init__(self, changed: threading.Condition, mailbox: Mailbox) -> None:
         """`changed` is notified when there is news; results go to the mailbox."""
         self.patient = False  # news may wait until there is more of it
+        self.leaving = False  # what is not taken soon is given up
         self._changed = changed
         self._mailbox = mailbox
         self._told: dict[str, Told] = {}
@@ -116,8 +141,20 @@ class Reports:
             self._news.pop(attempt, None)
             self._later.pop(attempt, None)
 
+    def leave(self) -> None:
+        """What was put aside is tried again soon."""
+        self.leaving = True
+        soon = now() + _LEAVING_PAUSE_SECONDS
+        for attempt, told in self._told.items():
+            told.aside_until = min(told.aside_until, soon)
+            if attempt in self._later:
+                self._later[attempt] = min(self._later[attempt], soon)
+
     def _note(self, attempt: str) -> None:
-        if attempt in self._told:
+        told = self._told.get(attempt)
+        if told and told.aside_until > now():
+            self._later[attempt] = told.aside_until
+        elif told:
             self._news[attempt] = None
             if not self.patient or len(self._news) in (1, ITEMS_MAX // 2):
                 self._changed.notify()
@@ -145,17 +182,25 @@ class Reports:
                 if batch.output_bytes >= _OUTPUT_BYTES_MAX:
                     break
                 attempt = next(iter(self._news))
+                alone = self._told[attempt].alone
+                if alone and batch.parts:
+                    break
                 del self._news[attempt]
                 try:
                     self._add(batch, attempt, self._told[attempt])
                 except OSError as error:  # out of file descriptors, say
                     _log.warning("output cannot be read for now: %s", error)
                     self._later[attempt] = now() + _AGAIN_SECONDS
+                if alone:
+                    break
         return batch
 
     def _add(self, batch: Batch, attempt: str, told: Told) -> None:
-        chunks, more = told.reader.read(_OUTPUT_BYTES_MAX - batch.output_bytes)
-        samples = told.samples.as_report()
+        less = told.less if told.end is not None else 0
+        chunks, more = list[Chunk](), False
+        if less < len(_END_FIELDS):
+            chunks, more = told.reader.read(_OUTPUT_BYTES_MAX - batch.output_bytes)
+        samples = told.samples.as_report() if not less else {}
         data: dict[str, Any] = {"token": told.token, **samples}
         item: dict[str, Any] = {"_id": told.task, "update_execution_data": data}
         ends = told.end is not None and not more
@@ -163,12 +208,13 @@ class Reports:
             told.look(chunk)
         if ends and told.end is not None:
             item["state"] = told.end["state"]
-            data.update({k: v for k, v in told.end.items() if k != "state" and v is not None})
+            names = _END_FIELDS[less - 1] if less else told.end.keys() - {"state"}
+            data.update({k: v for k, v in told.end.items() if k in names and v is not None})
         if chunks:
             batch.output_bytes += sum(len(chunk.data) for chunk in chunks)
             data["log"] = [as_json(chunk) for chunk in chunks]
         progress = self._progress_of(attempt, told, ends)
-        if progress:
+        if progress and not less:
             item["progress"] = progress
         if chunks or ends or progress or samples:
             last = chunks[-1] if chunks else None
@@ -193,7 +239,9 @@ class Reports:
         for part, result in zip(parts, results, strict=True):
             error = result.get("_error")
             if error and error["word"] in _ONCE_MORE:
-                self.output(part.attempt)
+                self.put_aside(part, error["word"])
+                continue
+            if error and part.ends and self._is_told_with_less(part, error["word"]):
                 continue
             if error:
                 self._refused(part, error)
@@ -204,11 +252,55 @@ class Reports:
         if ended:
             self._mailbox.put(Reported(ended))
 
+    def tell_again(self, parts: list[Part], alone: bool) -> None:
+        """They have not arrived. alone: each is to go by itself, until one has arrived."""
+        with self._changed:
+            for part in parts:
+                if told := self._told.get(part.attempt):
+                    told.alone = told.alone or alone
+                    self._note(part.attempt)
+
+    def put_aside(self, part: Part, word: str) -> None:
+        """What was said of this attempt alone has failed: it waits, longer each time."""
+        with self._changed:
+            told = self._told.get(part.attempt)
+            if told is None:
+                return
+            told.tries += 1
+            if word == "internal":
+                told.alone = True
+                told.refused += 1
+                if told.refused in _TRIES_BEFORE_LESS:
+                    _log.warning("the server fails at attempt %s: it is told less", part.attempt)
+            if self.leaving and told.end and told.refused >= _TRIES_MAX:
+                _log.error("the end of attempt %s is given up: the server fails", part.attempt)
+                self.drop(part.attempt)
+                self._mailbox.put(Reported([part.attempt]))
+                return
+            first, longest = _PAUSES_SECONDS[word]
+            longest = _LEAVING_PAUSE_SECONDS if self.leaving else longest
+            pause = min(first * 2.0 ** min(told.tries - 1, 10), longest)
+            told.aside_until = now() + pause
+            self._news.pop(part.attempt, None)
+            self._note(part.attempt)
+
+    def _is_told_with_less(self, part: Part, word: str) -> bool:
+        """Whether an end that was refused for what it says is told once more, with less."""
+        with self._changed:
+            told = self._told.get(part.attempt)
+            if told is None or word not in _OF_WHAT_IS_SAID or told.less == len(_TRIES_BEFORE_LESS):
+                return False
+            told.refused = _TRIES_BEFORE_LESS[told.less]
+            _log.warning("the end of attempt %s was refused, and is told with less", part.attempt)
+            self._note(part.attempt)
+            return True
+
     def _delivered(self, part: Part) -> None:
         """Also of what was refused: to say it again would change nothing."""
         with self._changed:
             told = self._told.get(part.attempt)
             if told is not None:
+                told.alone, told.tries, told.refused, told.aside_until = False, 0, 0, 0.0
                 told.samples.delivered(part.samples_end)
                 told.progress = part.progress or told.progress
             if told is None or part.last_chunk is None:

@@ -47,7 +47,7 @@ def test_an_attempt_has_a_record_with_all_that_is_known_of_it(play: Play):
     assert attempt["worker"] == player.id
     assert attempt["granted_resources"]["cores"] == 2
     assert attempt["granted_resources"]["memory_bytes"] == 2**30
-    assert attempt["time_started"] == attempt["time_terminated"] == now()
+    assert attempt["time_claimed"] <= attempt["time_started"] <= attempt["time_terminated"]
     assert (attempt["exit_status"], attempt["exit_code"]) == ("failure (3)", 3)
     assert attempt["signal"] is None
     assert (attempt["memory_usage"], attempt["cpu_utilization"]) == ([memory], [cpu])
@@ -298,12 +298,18 @@ def test_repeating_a_failed_end_with_attempts_left_changes_nothing(play: Play):
     assert player.end(item, "failure (1)").json()["state"] == "terminated"
 
 
-def test_after_its_end_an_attempt_takes_nothing_but_the_rest_of_its_output(play: Play):
+def test_after_its_end_an_attempt_takes_nothing_more(play: Play):
     player, task, item = held(play)
+    player.report(item, log=[chunk(0, b"said")])
     player.end(item)
+    before = play.attempts(task)
     assert word(player.report(item, messages=[{"text": "late"}])) == (409, "lease_lost")
-    assert player.report(item, log=[chunk(0, b"rest")]).status_code == 200
-    assert play.server.provider.get(f"tasks/{task}/log").content == b"rest"
+    assert word(player.report(item, log=[chunk(4, b"rest")])) == (409, "lease_lost")
+    end = {"exit_status": "success", "time_terminated": now()}
+    for late in ([chunk(4, b"rest")], [chunk(4, b"x" * 9000)]):
+        assert player.report(item, "terminated", log=late, **end).status_code == 200
+    assert play.server.provider.get(f"tasks/{task}/log").content == b"said"
+    assert play.attempts(task) == before
 
 
 @pytest.mark.parametrize(

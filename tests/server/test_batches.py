@@ -279,7 +279,7 @@ def ending(store: Store, count: int = 2) -> list[report.Report]:
 
 
 def ended_as(store: Store, reports: list[report.Report]) -> list[Any]:
-    return [attempts.of_task(store, one.task_id)[0].get("exit_status") for one in reports]
+    return [attempts.of_task(store, one.task_id).documents[0].get("exit_status") for one in reports]
 
 
 def test_records_are_written_again_where_the_primary_has_changed_in_between(

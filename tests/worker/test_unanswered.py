@@ -16,7 +16,10 @@ from banyan.worker.registration import Registration
 from tests.harness import eventually
 
 WISH = Wish({"cores": 1, "memory": 1}, 1)
-ITEM = {"_id": "t", "attempt_id": "a", "token": "x"}
+ITEM = {
+    "_id": "0" * 24, "attempt_id": "1" * 24, "token": "x", "command": "true", "attempt_count": 1,
+    "granted_resources": {"cores": 1, "memory_bytes": 1},
+}  # fmt: skip
 
 
 class Slow(ThreadingHTTPServer):

@@ -79,8 +79,9 @@ TOKEN = _object(name=_TEXT, token={"type": "string"}, _status={"type": "string"}
 _TIME: Rules = {"type": "datetime", "nullable": True}
 TOKENS = _items(_object(_id={"type": "string"}, created=_TIME, expires=_TIME, last_use=_TIME))
 
-HISTORY = _items({"item_of": "attempts", "schema": {}})
-RUNNING = _items({"item_of": "tasks", "schema": {}})
+_TRUNCATED: Rules = {"type": "boolean"}  # there is more than an answer has room for
+HISTORY = _items({"item_of": "attempts", "schema": {}}, truncated=_TRUNCATED)
+RUNNING = _items({"item_of": "tasks", "schema": {}}, truncated=_TRUNCATED)
 
 _TIMES = _object(
     waiting_milliseconds=_COUNT,

@@ -12,6 +12,7 @@ NAME = r"[A-Za-z0-9_-]{1,64}"
 SECRET_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"  # noqa: S105 - of a name, not a secret
 EDGES_MAX = 1024
 COMMAND_CHARACTERS_MAX = 32_768
+COMMAND_WORDS_MAX = 32_768  # an empty one has no characters and takes room all the same
 
 _EDGES = {
     "type": "list",

@@ -13,6 +13,7 @@ from bson import ObjectId
 from pymongo import ASCENDING
 
 from banyan.server.store.forgetting import FIELDS
+from banyan.server.store.logs import STORED
 from banyan.server.store.mongo import Document, Store, new_etag, now
 from banyan.server.store.workers import GONE
 
@@ -88,13 +89,13 @@ class OutputOf(NamedTuple):
 
 def outputs(store: Store, attempts: Sequence[ObjectId]) -> list[OutputOf]:
     """The output of these attempts, the oldest first."""
-    fields = ["owner", "log_size_bytes", "time_terminated"]
+    fields = ["owner", "log_size_bytes", STORED, "time_terminated"]
     found = store["attempts"].find({"_id": {"$in": list(attempts)}}, fields).sort("_id", ASCENDING)
     return [
         OutputOf(
             one["_id"],
             one.get("owner", ""),
-            one.get("log_size_bytes") or 0,
+            max(one.get("log_size_bytes") or 0, one.get(STORED) or 0),
             one.get("time_terminated") is not None,
         )
         for one in found

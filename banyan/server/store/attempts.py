@@ -4,18 +4,19 @@ The truth about who holds a task stands in the task; these records tell its stor
 write here may be repeated.
 """
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from bson import ObjectId
 from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 from pymongo.write_concern import WriteConcern
 
 from banyan.domain.lifecycle import Change
-from banyan.server.store import together
+from banyan.server.store import pages, sizes, together
 from banyan.server.store.mongo import (
     BATCH,
     DUPLICATE_KEY,
@@ -30,18 +31,21 @@ from banyan.server.store.mongo import (
 
 # Samples of usage kept for one attempt; the oldest go first, the peaks stay.
 SAMPLES_MAX = 500
+LISTS = ("memory_usage", "cpu_utilization", "gpu_usage", "messages")
 _NO_GUARD: Mapping[str, Any] = {}
 _OPEN: Mapping[str, Any] = {"time_terminated": None}
 # Short output, which stands in the record (`logs.py`), is read by who asks for it.
 _WITHOUT_OUTPUT = {"output": 0}
 _MEASURED_MAX = 1000
+_AT_ONCE = 100  # samples of a hundred attempts are some ten megabytes
+_OF_LOG = ["attempt_count", "time_terminated", "time_log_removed", "output"]
 
 
 @dataclass(frozen=True)
 class Addition:
     """What a report adds to the record of its attempt.
 
-    fields: set as they are; lists: samples to append; peaks: values that only grow.
+    fields: set as they are; lists: samples to append; peaks: values that only grow; counts: added.
     """
 
     attempt_id: ObjectId | None
@@ -49,6 +53,7 @@ class Addition:
     fields: Mapping[str, Any]
     lists: Mapping[str, list[Any]] = field(default_factory=dict)
     peaks: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def begin(store: Store, changes: Sequence[Change]) -> None:
@@ -98,11 +103,21 @@ def report(
     if ends:
         peaks = sorted({name for one in additions for name in one.peaks})
         group = together.Each(_OPEN, ends, peaks)
-        written = together.update(store, "attempts", [group], concern)
+        written = _ended_together(store, group, concern)
         if written.matched < len(ends):
             others = list(additions)  # what was written is not written again
     _write(store, others, MAJORITY, _OPEN)
     return written
+
+
+def _ended_together(store: Store, group: together.Each, concern: WriteConcern) -> together.Written:
+    """All ends at once; where one record is too large, they count as not written."""
+    try:
+        return together.update(store, "attempts", [group], concern)
+    except (OperationFailure, DocumentTooLarge) as error:
+        if not sizes.is_too_large(error):
+            raise
+        return together.Written(0, None)
 
 
 def _write(
@@ -116,18 +131,36 @@ def _write(
     As upserts: a record is made here too if a server was killed after the claim. Where the
     guard does not match, the upsert finds the record there and changes nothing.
     """
-    updates = [
-        _update(one, end_guard if "time_terminated" in one.fields else _NO_GUARD)
-        for one in additions
-        if one.attempt_id and (one.fields or one.lists or one.peaks)
+    telling = [
+        one for one in additions if one.attempt_id and (one.fields or one.lists or one.peaks)
     ]
+    guards = [end_guard if "time_terminated" in one.fields else _NO_GUARD for one in telling]
+    updates = [_update(one, guard) for one, guard in zip(telling, guards, strict=True)]
     if not updates:
         return
+    collection = store["attempts"].with_options(write_concern=concern)
     try:
-        collection = store["attempts"].with_options(write_concern=concern)
         collection.bulk_write(updates, ordered=False)
     except BulkWriteError as error:
-        losers(error, DUPLICATE_KEY)
+        losers(error, DUPLICATE_KEY, *sizes.CODES)
+        refused = [
+            one["index"] for one in error.details["writeErrors"] if one["code"] in sizes.CODES
+        ]
+        smaller = [_without_lists(telling[place], guards[place]) for place in refused]
+        if smaller:
+            collection.bulk_write(smaller, ordered=False)
+
+
+def _without_lists(one: Addition, guard: Mapping[str, Any]) -> UpdateOne:
+    """Of a record that would be too large the end and the peaks; its samples and messages go."""
+    fields = {name: value for name, value in one.fields.items() if name != "output"}
+    update: Document = {
+        "$set": {**fields, "_etag": new_etag(), "_updated": now()},
+        "$unset": dict.fromkeys(LISTS, ""),
+    }
+    if one.peaks:
+        update["$max"] = dict(one.peaks)
+    return UpdateOne({"_id": one.attempt_id, **guard}, update)
 
 
 def _update(one: Addition, guard: Mapping[str, Any]) -> UpdateOne:
@@ -144,6 +177,8 @@ def _update(one: Addition, guard: Mapping[str, Any]) -> UpdateOne:
         }
     if one.peaks:
         update["$max"] = dict(one.peaks)
+    if one.counts:
+        update["$inc"] = dict(one.counts)
     return UpdateOne({"_id": one.attempt_id, **guard}, update, upsert=True)
 
 
@@ -168,10 +203,51 @@ def find(
     return {attempt["_id"]: attempt for attempt in found}
 
 
-def of_task(store: Store, task_id: ObjectId, with_output: bool = False) -> list[Document]:
-    """All attempts of a task, the first first."""
-    fields = None if with_output else _WITHOUT_OUTPUT
+def find_within(
+    store: Store,
+    attempt_ids: Sequence[ObjectId | None],
+    fields: Sequence[str] | Literal[False],
+    bytes_max: int,
+) -> tuple[dict[ObjectId, Document], int]:
+    """(records by id, for how many of these ids they were looked for): as far as they fit in.
+
+    fields: False: all of them, without short output.
+    """
+    found: dict[ObjectId, Document] = {}
+    for start in range(0, len(attempt_ids), _AT_ONCE):
+        piece = attempt_ids[start : start + _AT_ONCE]
+        query = {"_id": {"$in": [one for one in piece if one]}}
+        asked = pages.Asked(query, fields or _WITHOUT_OUTPUT, limit=_AT_ONCE)
+        part = pages.read(store["attempts"], asked, bytes_max)
+        read = {one["_id"]: one for one in part.documents}
+        found |= read
+        bytes_max -= part.size_bytes
+        if part.is_cut or (bytes_max <= 0 and start + _AT_ONCE < len(attempt_ids)):
+            whole = (n for n, one in enumerate(piece) if one and one not in read)
+            return found, max(start + (next(whole, len(piece)) if part.is_cut else len(piece)), 1)
+    return found, len(attempt_ids)
+
+
+def of_task(store: Store, task_id: ObjectId, bytes_max: int = sys.maxsize) -> pages.Part:
+    """The attempts of a task, the first first; where they are too many, the last ones."""
+    newest_first = [("attempt_count", -1)]
+    asked = pages.Asked({"task": task_id}, _WITHOUT_OUTPUT, newest_first)
+    part = pages.read(store["attempts"], asked, bytes_max)
+    return part._replace(documents=part.documents[::-1])
+
+
+def times_of_task(store: Store, task_id: ObjectId) -> list[Document]:
+    """When the attempts of a task were claimed, began and ended, the first first."""
+    fields = ["time_claimed", "time_started", "time_terminated"]
     return list(store["attempts"].find({"task": task_id}, fields).sort("attempt_count", 1))
+
+
+def one_of_task(store: Store, task_id: ObjectId, attempt_count: int | None) -> Document | None:
+    """The attempt of a task with this number, else the latest, with its short output."""
+    query: Document = {"task": task_id}
+    if attempt_count is not None:
+        query["attempt_count"] = attempt_count
+    return store["attempts"].find_one(query, _OF_LOG, sort=[("attempt_count", -1)])
 
 
 def mean_milliseconds(store: Store, names: Collection[str], owner: str) -> dict[str, int]:

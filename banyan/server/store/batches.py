@@ -7,13 +7,14 @@ that, then counts as lost. So it is only for those who look at the task anew whe
 lost: a claim does not hand it out, a report decides again. See docs/adr/0006.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bson import ObjectId
+from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure
 
 from banyan.domain.lifecycle import Change
-from banyan.server.store import tasks, together
+from banyan.server.store import sizes, tasks, together
 from banyan.server.store.mongo import BATCH, MAJORITY, Document, Store, now
 from banyan.server.store.told import told_etag
 
@@ -23,7 +24,7 @@ _LARGE = {"result"}
 
 
 class Outcome(NamedTuple):
-    """For each change the fields that were written, or None where it lost a race.
+    """For each change the fields that were written, None where it lost a race, or `TOO_LARGE`.
 
     term: as `together.Written` has it.
     """
@@ -41,11 +42,30 @@ def apply(store: Store, changes: Sequence[Change]) -> Outcome:
         etag, time = told_etag(), now()
         stamp = {"_etag": etag, "_updated": time}
         own = {index: {**change.set, **stamp} for index, change in whole.items()}
-        matched, term = together.update(store, "tasks", _alike(whole, own), MAJORITY)
-        won = whole if matched == len(whole) else _won(store, whole, etag)
+        try:
+            matched, term = together.update(store, "tasks", _alike(whole, own), MAJORITY)
+            won = whole if matched == len(whole) else _won(store, whole, etag)
+        except (OperationFailure, DocumentTooLarge) as error:
+            _pass_over_size(error)
+            # One was too large, and those behind it were left: each for itself.
+            won = _won(store, whole, etag)
+            left = whole.keys() - set(won)
+            others = {index: changes[index] for index in sorted(others.keys() | left)}
         written.update({index: own[index] for index in won})
     written.update(zip(others, tasks.apply(store, list(others.values())), strict=True))
     return Outcome([written[index] for index in range(len(changes))], term)
+
+
+def _pass_over_size(error: OperationFailure | DocumentTooLarge) -> None:
+    """Errors: the error itself where something else is wrong, too."""
+    codes = {one["code"] for one in _write_errors(error)}
+    unconfirmed = isinstance(error, BulkWriteError) and error.details.get("writeConcernError")
+    if not sizes.is_too_large(error) or not codes <= sizes.CODES or unconfirmed:
+        raise error
+
+
+def _write_errors(error: OperationFailure | DocumentTooLarge) -> Sequence[Document]:
+    return error.details["writeErrors"] if isinstance(error, BulkWriteError) else ()
 
 
 def _sorted(changes: Sequence[Change]) -> tuple[dict[int, Change], dict[int, Change]]:
@@ -89,7 +109,7 @@ def _guard(alike: Sequence[Change]) -> dict[str, Any]:
     return expected
 
 
-def _won(store: Store, changes: Indexed, etag: str) -> list[int]:
+def _won(store: Store, changes: Indexed, etag: str) -> Collection[int]:
     query = {"_id": {"$in": [change.task_id for change in changes.values()]}}
     found = store["tasks"].find(query, ["_etag", _ATTEMPT], batch_size=BATCH)
     now_there = {task["_id"]: task for task in found}

@@ -15,7 +15,7 @@ from banyan.server.store.mongo import BATCH, Document, Store, now
 
 ORDER = [("priority", -1), ("seq", 1)]
 FIELDS = ["shape", "priority", "seq", "available_since", "requested_resources", "state", "owner",
-          "attempt_count", "queue"]  # fmt: skip
+          "attempt_count", "queue", "heavy"]  # fmt: skip
 # MongoDB merges sorted index ranges only up to a limit of scans; beyond it would sort.
 SHAPES_AT_ONCE = 100
 _VICTIMS_MAX = 8  # a thief that may take nothing of the fullest looks at so many

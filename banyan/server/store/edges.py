@@ -15,9 +15,12 @@ from pymongo.client_session import ClientSession
 from banyan.domain.continuations import (
     CHILD_LISTS,
     EDGES,
+    PARENT_LISTS,
 )
 from banyan.domain.states import State
+from banyan.errors import BanyanError
 from banyan.server.store.mongo import BATCH, Document, Store, new_etag, now
+from banyan.server.store.sizes import RELATIVES_MAX
 
 T = TypeVar("T")
 Edge = tuple[str, ObjectId, ObjectId]  # the parent's list, the parent, the child
@@ -75,14 +78,27 @@ def link_parents(
     nobody else may write them until then. The sooner in the transaction the better: one in which
     a worker writes what it is about to write is begun anew, and those who run a thousand parents
     write all the time.
-    Errors: GraphChangedError where one of them is there no more.
+    Errors: GraphChangedError where one of them is there no more; `too_large`.
     """
     parents, updates = _parent_ends(to_parents)
     if store["tasks"].bulk_write(updates, session=session).matched_count != len(parents):
         raise GraphChangedError
     query = {"_id": {"$in": parents}}
-    found = store["tasks"].find(query, PARENT_FIELDS, batch_size=BATCH, session=session)
-    return {task["_id"]: task for task in found}
+    read = store["tasks"].find(query, PARENT_FIELDS, batch_size=BATCH, session=session)
+    found = {task["_id"]: task for task in read}
+    for task in found.values():
+        _refuse_more(task, CHILD_LISTS, "wait for it")
+    return found
+
+
+def _refuse_more(task: Document, lists: Sequence[str], what: str) -> None:
+    """Errors: `too_large` where a task has more relatives than its document has room for."""
+    count = sum(len(task.get(name) or ()) for name in lists)
+    if count > RELATIVES_MAX:
+        message = (
+            f"of task {task['_id']} {count} tasks would {what}, and at most {RELATIVES_MAX} may"
+        )
+        raise BanyanError("too_large", f"{message}: put a group in between")
 
 
 def insert(
@@ -102,6 +118,20 @@ def insert(
         result = store["tasks"].bulk_write(updates, session=session)
         if result.matched_count != len(updates):
             raise GraphChangedError
+        _refuse_too_many_parents(store, {child for _, _, child in to_children}, session)
+
+
+def _refuse_too_many_parents(
+    store: Store, children: Iterable[ObjectId], session: ClientSession | None
+) -> None:
+    """Errors: `too_large`; what this transaction has written is undone then."""
+    # The last place that may be taken tells it from the outside of the list.
+    full = [
+        {f"{name}.{RELATIVES_MAX // len(PARENT_LISTS)}": {"$exists": True}} for name in PARENT_LISTS
+    ]
+    query = {"_id": {"$in": list(children)}, "$or": full}
+    for task in store["tasks"].find(query, list(PARENT_LISTS), session=session):
+        _refuse_more(task, PARENT_LISTS, "be what it waits for")
 
 
 def _child_ends(edges: Iterable[Edge]) -> list[UpdateOne]:
@@ -159,12 +189,16 @@ def _parent_ends(edges: Iterable[Edge]) -> tuple[list[ObjectId], list[UpdateMany
 
 def write_links(
     store: Store, parent_write: UpdateOne | None, child_writes: Sequence[UpdateOne],
-    session: ClientSession,
+    children: Iterable[ObjectId], session: ClientSession,
 ) -> None:  # fmt: skip
-    """The two ends of edges between existing tasks. Errors: GraphChangedError."""
+    """The two ends of edges between existing tasks. Errors: GraphChangedError, `too_large`.
+
+    children: those that get more parents.
+    """
     writes = [*([parent_write] if parent_write else []), *child_writes]
     if writes and store["tasks"].bulk_write(writes, session=session).matched_count != len(writes):
         raise GraphChangedError
+    _refuse_too_many_parents(store, children, session)
 
 
 def _stamp() -> Document:

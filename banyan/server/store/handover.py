@@ -5,16 +5,20 @@ written one after the other. What the server takes from a worker (released, stol
 its lease) nobody would say again if a server was killed between the two.
 """
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bson import ObjectId
 from pymongo.client_session import ClientSession
+from pymongo.errors import DocumentTooLarge, OperationFailure
 
 from banyan.domain.lifecycle import Change
-from banyan.server.store import attempts, tasks
+from banyan.server.store import attempts, sizes, tasks
 from banyan.server.store.attempts import Addition
 from banyan.server.store.mongo import BATCH, Document, Store
+
+logger = logging.getLogger(__name__)
 
 
 def apply(
@@ -27,6 +31,29 @@ def apply(
     if not changes:
         return []
     also = list(ends)
+    try:
+        return _together(store, changes, also)
+    except (OperationFailure, DocumentTooLarge) as error:
+        if not sizes.is_too_large(error):
+            raise
+    return [_alone(store, change, also) for change in changes]
+
+
+def _alone(store: Store, change: Change, also: Sequence[Addition]) -> Document | None:
+    """One of several of which one is too large, or all together are."""
+    for smaller in (change, *tasks.without_payload(change)):
+        try:
+            return _together(store, [smaller], also)[0]
+        except (OperationFailure, DocumentTooLarge) as error:
+            if not sizes.is_too_large(error):
+                raise
+    logger.error("task %s is too large to be given back", change.task_id)
+    return tasks.TOO_LARGE
+
+
+def _together(
+    store: Store, changes: Sequence[Change], also: Sequence[Addition]
+) -> list[Document | None]:
     written: list[Document | None] = []
 
     def work(session: ClientSession) -> None:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from bson import ObjectId
 from pymongo import UpdateOne
 
-from banyan.server.store.mongo import Document, Store
+from banyan.server.store.mongo import BATCH, Document, Store
 
 SHORT_BYTES_MAX = 4096
+STORED = "log_stored_bytes"  # in an attempt's record: of its chunks, however they lie
 
 
 class Chunk(NamedTuple):
@@ -38,8 +39,15 @@ def in_record(chunks: Sequence[Chunk]) -> list[Document]:
     ]
 
 
-def append(store: Store, chunks: Sequence[Chunk]) -> None:
-    """Store chunks; one that is there already stays as it is, so a repeat changes nothing."""
+def append(store: Store, chunks: Sequence[Chunk], bytes_max: int) -> dict[ObjectId, int]:
+    """Store chunks; one that is there already stays as it is, so a repeat changes nothing.
+
+    bytes_max: what is stored of an attempt, counted as it was by those before: `STORED` in its
+    record. What goes beyond it is left out. Returns how much is new, by attempt, to be added there.
+    """
+    if not chunks:
+        return {}
+    chunks = _within(store, chunks, bytes_max)
     updates = [
         UpdateOne(
             {"attempt": chunk.attempt, "offset": chunk.offset},
@@ -48,8 +56,25 @@ def append(store: Store, chunks: Sequence[Chunk]) -> None:
         )
         for chunk in chunks
     ]
+    new: dict[ObjectId, int] = {}
     if updates:
-        store["log_chunks"].bulk_write(updates, ordered=True)
+        written = store["log_chunks"].bulk_write(updates, ordered=True)
+        for place in written.upserted_ids or {}:
+            chunk = chunks[place]
+            new[chunk.attempt] = new.get(chunk.attempt, 0) + len(chunk.data)
+    return new
+
+
+def _within(store: Store, chunks: Sequence[Chunk], bytes_max: int) -> list[Chunk]:
+    ids = list({chunk.attempt for chunk in chunks})
+    records = store["attempts"].find({"_id": {"$in": ids}}, [STORED], batch_size=BATCH)
+    sums = {one["_id"]: one.get(STORED, 0) for one in records}
+    kept = []
+    for chunk in chunks:
+        sums[chunk.attempt] = sums.get(chunk.attempt, 0) + len(chunk.data)
+        if sums[chunk.attempt] <= bytes_max:
+            kept.append(chunk)
+    return kept
 
 
 def read(store: Store, attempt: Document, offset: int, stream: str | None) -> tuple[bytes, int]:

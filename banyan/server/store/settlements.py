@@ -5,21 +5,44 @@ of the children, then the marks of their parents. A server killed in between lea
 and upkeep does it again, which changes nothing that was done. No write is sent again by itself.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 from pymongo import UpdateMany
+from pymongo.errors import OperationFailure
 
 from banyan.domain.continuations import CHILD_LISTS, PARENT_LISTS, Cancel, Release, parents_of
 from banyan.domain.lifecycle import activated, ended
 from banyan.domain.states import Ending, State
+from banyan.server.store import sizes
 from banyan.server.store.mongo import BATCH, FORGETTABLE, MAJORITY, Document, Store, new_etag, now
 
 _CHILD_FIELDS = [
     "state", "command", "open_parents", "not_before", "revival_count", *PARENT_LISTS
 ]  # fmt: skip
 _PARENT_FIELDS = ["state", "ended_as", "revival_count", *PARENT_LISTS]
+
+# What a child that is too large to be settled gives up; else it is cancelled, and gives up more.
+_LARGE = ("progress", "result")
+_LARGE_AT_END = (*_LARGE, "env", "tags")
+_TOO_LARGE = "its record is too large to be changed: submit it anew, with less"
+
+logger = logging.getLogger(__name__)
+
+
+class Update(NamedTuple):
+    """One statement: of these tasks those that match are changed alike."""
+
+    ids: Sequence[ObjectId]
+    query: Mapping[str, Any]
+    change: Document | list[Document]
+
+    def statement(self) -> UpdateMany:
+        """As the driver has it."""
+        query = {"_id": {"$in": list(self.ids)}, **self.query}
+        return UpdateMany(query, self.change, hint="_id_")
 
 
 def unsettled(store: Store, task_ids: Collection[ObjectId] | None, limit: int) -> list[Document]:
@@ -36,7 +59,7 @@ def waiting_for(store: Store, parents: Collection[ObjectId]) -> list[Document]:
     return list(store["tasks"].find(query, _CHILD_FIELDS, batch_size=BATCH))
 
 
-def write(store: Store, updates: Sequence[UpdateMany], confirmed: bool = True) -> None:
+def write(store: Store, updates: Sequence[Update], confirmed: bool = True) -> None:
     """One command for all of them, one after the other.
 
     confirmed: wait until a majority has it, and all that was written before; only then do
@@ -46,12 +69,47 @@ def write(store: Store, updates: Sequence[UpdateMany], confirmed: bool = True) -
     if updates:
         concern = MAJORITY if confirmed else FORGETTABLE
         collection = store["tasks"].with_options(write_concern=concern)
-        collection.bulk_write(updates, ordered=True)
+        try:
+            collection.bulk_write([one.statement() for one in updates], ordered=True)
+        except OperationFailure as error:
+            if not sizes.is_too_large(error):
+                raise
+            _write_apart(store, updates)
+
+
+def _write_apart(store: Store, updates: Sequence[Update]) -> None:
+    """Task by task, in the same order: one that is too large must not hold up the others."""
+    for update in updates:
+        for task_id in update.ids:
+            one = update._replace(ids=[task_id])
+            if not any(_written(store, smaller) for smaller in (one, *_smaller(one))):
+                logger.error("task %s is too large to be settled: it is left as it is", task_id)
+
+
+def _written(store: Store, update: Update) -> bool:
+    try:
+        store["tasks"].bulk_write([update.statement()])
+    except OperationFailure as error:
+        if not sizes.is_too_large(error):
+            raise
+        return False
+    return True
+
+
+def _smaller(update: Update) -> list[Update]:
+    gone, gone_at_end = dict.fromkeys(_LARGE, ""), dict.fromkeys(_LARGE_AT_END, "")
+    if isinstance(update.change, list):
+        cancelled = {**ended(None, Ending.CANCELLED, _TOO_LARGE), **_stamp()}
+        released = [*update.change, {"$unset": list(gone)}]
+        changes: list[Any] = [released, {"$set": cancelled, "$unset": gone_at_end}]
+    else:
+        changes = [{**update.change, "$unset": fields} for fields in (gone, gone_at_end)]
+    return [update._replace(change=change) for change in changes]
 
 
 def of_children(
     children: Mapping[ObjectId, Document], decided: Sequence[Release | Cancel]
-) -> list[UpdateMany]:
+) -> list[Update]:
     """What was decided, those alike together; each holds only while the child still waits.
 
     A child that was retried since it was read waits anew, for another end of its parent.
@@ -65,22 +123,23 @@ def of_children(
     updates = []
     for group in alike.values():
         first = group[0]
-        query = _as_read([children[one.child] for one in group])
+        ids = [one.child for one in group]
+        as_read = {
+            "state": State.INACTIVE,
+            "revival_count": children[first.child].get("revival_count"),
+        }
         if isinstance(first, Cancel):
-            updates.append(_cancel(query, first))
+            updates.append(_cancel(ids, as_read, first))
         else:
             parents = {p for one in group if isinstance(one, Release) for p in one.parents}
-            updates.append(_release(query, activated(children[first.child], time), list(parents)))
+            ready = activated(children[first.child], time)
+            updates.append(_release(ids, as_read, ready, list(parents)))
     return updates
 
 
-def _as_read(children: Sequence[Document]) -> Document:
-    revival_count = children[0].get("revival_count")
-    ids = {"$in": [child["_id"] for child in children]}
-    return {"_id": ids, "state": State.INACTIVE, "revival_count": revival_count}
-
-
-def _release(query: Document, ready: Mapping[str, Any], parents: list[ObjectId]) -> UpdateMany:
+def _release(
+    ids: Sequence[ObjectId], query: Document, ready: Mapping[str, Any], parents: list[ObjectId]
+) -> Update:
     """Take ended parents out of the set; the write that empties it moves the child on.
 
     parents: of all these children; one that a child does not wait for is not in its set.
@@ -90,38 +149,37 @@ def _release(query: Document, ready: Mapping[str, Any], parents: list[ObjectId])
         name: {"$cond": [is_ready, {"$literal": value}, f"${name}"]}
         for name, value in ready.items()
     }
-    return UpdateMany(
+    return Update(
+        ids,
         {**query, "open_parents": {"$in": parents}},
         [
             {"$set": {"open_parents": {"$setDifference": ["$open_parents", parents]}, **_stamp()}},
             {"$set": {"pending_dependency_count": {"$size": "$open_parents"}}},
             {"$set": moved},
         ],
-        hint="_id_",
     )
 
 
-def _cancel(query: Document, cancel: Cancel) -> UpdateMany:
+def _cancel(ids: Sequence[ObjectId], query: Document, cancel: Cancel) -> Update:
     how = "was cancelled" if cancel.ending is Ending.CANCELLED else f"ended in {cancel.ending}"
     fields = ended(None, Ending.CANCELLED, f"parent {cancel.parent} {how}")
-    return UpdateMany(
+    return Update(
+        ids,
         {**query, "open_parents": cancel.parent},
         {"$set": {**fields, "cancelled_because": cancel.parent, **_stamp()}},
-        hint="_id_",
     )
 
 
-def without(cancelled: Sequence[Document]) -> list[UpdateMany]:
+def without(cancelled: Sequence[Document]) -> list[Update]:
     """Takes cancelled children out of every list that names them."""
     parents = {parent for task in cancelled for parent in parents_of(task)}
     if not parents:
         return []
     pulls = {name: {"$in": [task["_id"] for task in cancelled]} for name in CHILD_LISTS}
-    update = {"$pull": pulls, "$set": _stamp()}
-    return [UpdateMany({"_id": {"$in": list(parents)}}, update)]
+    return [Update(list(parents), {}, {"$pull": pulls, "$set": _stamp()})]
 
 
-def marks(parents: Collection[Document]) -> list[UpdateMany]:
+def marks(parents: Collection[Document]) -> list[Update]:
     """Their children are all settled: upkeep need not look at them again.
 
     Only this end of theirs is meant: a task that was retried may have ended once more.
@@ -130,10 +188,10 @@ def marks(parents: Collection[Document]) -> list[UpdateMany]:
     for parent in parents:
         ended.setdefault(parent.get("revival_count"), []).append(parent["_id"])
     return [
-        UpdateMany(
-            {"_id": {"$in": ids}, "unsettled": True, "revival_count": revival_count},
+        Update(
+            ids,
+            {"unsettled": True, "revival_count": revival_count},
             {"$set": {"unsettled": False}},
-            hint="_id_",
         )
         for revival_count, ids in ended.items()
     ]

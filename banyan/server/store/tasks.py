@@ -5,15 +5,19 @@ guard. It is the only way in which the state of a task is written; settling and 
 (`edges.py`) are its only company.
 """
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bson import ObjectId
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.client_session import ClientSession
-from pymongo.errors import BulkWriteError
+from pymongo.errors import BulkWriteError, OperationFailure
 
 from banyan.domain.lifecycle import Change
+from banyan.domain.states import ENDED, State
+from banyan.server.store import pages, sizes
 from banyan.server.store.mongo import (
     BATCH,
     DUPLICATE_KEY,
@@ -26,13 +30,24 @@ from banyan.server.store.mongo import (
 from banyan.server.store.told import told_etag
 
 _VALIDATION_FAILED = 121
+# In place of what was written: MongoDB has refused it, as the task would be too large.
+TOO_LARGE: Document = {}
+# What a task can do without when its state cannot be written else, and what one that ends can.
+_LARGE = ("progress", "result")
+_LARGE_AT_END = (*_LARGE, "env", "tags")
+
+logger = logging.getLogger(__name__)
+
+
+# Of many tasks their results would be more than an answer has room for.
+WITHOUT_RESULT: Mapping[str, Any] = {"result": 0}
 
 
 def find(
     store: Store,
     task_ids: Collection[ObjectId],
     scope: Mapping[str, Any] | None = None,
-    fields: Sequence[str] | None = None,
+    fields: Sequence[str] | Mapping[str, Any] | None = None,
 ) -> dict[ObjectId, Document]:
     """The tasks with these ids that are within the caller's scope, by id, in one query."""
     query = {"_id": {"$in": list(task_ids)}, **(scope or {})}
@@ -43,7 +58,8 @@ def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:
     """Write each change where the task still is as the change expects.
 
     One command, however many changes. Returns for each the fields that were written, with
-    the task's new version, or None where it lost a race.
+    the task's new version, None where it lost a race, or TOO_LARGE. A task that is too large to
+    change its state gives up what `without_payload` names first.
     A plain bulk write tells only how many matched. As upserts, those whose guard does not
     match try to insert a task that exists, and are named one by one as duplicates.
     """
@@ -56,16 +72,67 @@ def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:
     try:
         store["tasks"].bulk_write(updates, ordered=False)
     except BulkWriteError as error:
-        for place in losers(error, DUPLICATE_KEY, _VALIDATION_FAILED):
-            written[place] = None
+        lost = losers(error, DUPLICATE_KEY, _VALIDATION_FAILED, *sizes.CODES)
+        refused = {
+            one["index"] for one in error.details["writeErrors"] if one["code"] in sizes.CODES
+        }
+        for place in lost:
+            written[place] = _once_more(store, changes[place]) if place in refused else None
     return written
 
 
 def apply_one(store: Store, change: Change) -> Document | None:
-    """As `apply`, of one change: the whole task as it is then, or None where it lost a race."""
+    """As `apply`, of one change; what was written is the whole task as it is then."""
+    try:
+        return _write_one(store, change)
+    except OperationFailure as error:
+        if not sizes.is_too_large(error):
+            raise
+    return _once_more(store, change)
+
+
+def _write_one(store: Store, change: Change) -> Document | None:
     update = _update(change, {**change.set, "_etag": told_etag(), "_updated": now()})
     query = {"_id": change.task_id, **change.expected}
     return store["tasks"].find_one_and_update(query, update, return_document=ReturnDocument.AFTER)
+
+
+def _once_more(store: Store, change: Change) -> Document | None:
+    """Writes a change that was refused for its size with ever less of the task."""
+    for smaller in without_payload(change):
+        try:
+            written = _write_one(store, smaller)
+        except OperationFailure as error:
+            if not sizes.is_too_large(error):
+                raise
+            continue
+        if written:
+            lost = ", ".join(sorted(set(smaller.unset) - set(change.unset)))
+            told = "task %s was too large to become %s: it has lost its %s"
+            logger.error(told, change.task_id, change.set["state"], lost)
+        return written
+    logger.error("task %s is too large to be changed", change.task_id)
+    return TOO_LARGE
+
+
+def without_payload(change: Change) -> list[Change]:
+    """What may be written where a change of state is refused for the size of its task.
+
+    No state may depend on how much a task has said: what cannot be ended would hold its worker.
+    """
+    if "state" not in change.set:
+        return []
+    stages: list[Sequence[str]] = [_LARGE]
+    if State(change.set["state"]) in {*ENDED, State.PENDING_CANCELLATION}:
+        stages.append(_LARGE_AT_END)
+    return [_without(change, names) for names in stages]
+
+
+def _without(change: Change, names: Sequence[str]) -> Change:
+    kept = {name: value for name, value in change.set.items() if name not in names}
+    if kept["state"] == State.AVAILABLE:
+        kept["reason"] = None  # the record of the attempt has it
+    return replace(change, set=kept, unset=(*change.unset, *names))
 
 
 def write(store: Store, changes: Sequence[Change], session: ClientSession) -> list[Document]:
@@ -115,10 +182,18 @@ def of_attempt(store: Store, attempt_id: ObjectId) -> Document | None:
     return attempt and store["tasks"].find_one({"_id": attempt["task"], **query}, fields)
 
 
-def held(store: Store, query: Mapping[str, Any]) -> list[Document]:
+def held(
+    store: Store, query: Mapping[str, Any], fields: Sequence[str] | None = None
+) -> list[Document]:
     """Tasks that some worker holds and that match."""
     query = {"state": {"$in": list(_HELD)}, **query}
-    return list(store["tasks"].find(query, batch_size=BATCH))
+    return list(store["tasks"].find(query, fields, batch_size=BATCH))
+
+
+def held_within(store: Store, query: Mapping[str, Any], bytes_max: int) -> pages.Part:
+    """As `held`, as many as fit in."""
+    query = {"state": {"$in": list(_HELD)}, **query}
+    return pages.read(store["tasks"], pages.Asked(query), bytes_max)
 
 
 def workers_that_hold(store: Store) -> list[ObjectId]:
@@ -130,10 +205,15 @@ def workers_that_hold(store: Store) -> list[ObjectId]:
     return list(found)
 
 
-def claimed_with(store: Store, worker: ObjectId, claim_id: str) -> list[Document]:
+def claimed_with(
+    store: Store,
+    worker: ObjectId,
+    claim_id: str,
+    fields: Sequence[str] | Mapping[str, Any] | None = None,
+) -> list[Document]:
     """What an earlier request of this worker with the same claim_id has claimed."""
     query = {"holder.claim_id": claim_id, "holder.worker": worker}
-    found = list(store["tasks"].find(query, batch_size=BATCH))
+    found = list(store["tasks"].find(query, fields, batch_size=BATCH))
     return sorted(found, key=lambda task: (-task["priority"], task["seq"]))  # as it was answered
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from banyan.domain.lifecycle import READ_AT_END
 from banyan.server import exposition
 from banyan.server.calls import Context
 from banyan.server.quotas import QUOTAS
@@ -31,10 +32,10 @@ def leases(context: Context) -> None:
     gone = set(holding) - workers.live_among(context.store, holding)
     removed = workers.removed_among(context.store, gone)
     if removed:  # by an operator, who is no fault of the task: what that has left undone
-        held = tasks.held_by(context.store, list(removed))
+        held = tasks.held_by(context.store, list(removed), READ_AT_END)
         give_back(context, held, "its worker was removed")
     if gone - removed:
-        held = tasks.held_by(context.store, list(gone - removed))
+        held = tasks.held_by(context.store, list(gone - removed), READ_AT_END)
         give_back(context, held, "lost with its worker", lost=True)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from banyan.config import knobs
+from banyan.domain.lifecycle import READ_AT_END
 from banyan.domain.states import State
 from banyan.server import validation
 from banyan.server.calls import Answer, Call
@@ -81,6 +82,6 @@ def _reconcile(
     if lacked:
         ids = [by_attempt[one]["_id"] for one in lacked]
         attempts = {"_id": {"$in": ids}, "holder.attempt": {"$in": list(lacked)}}
-        stale = tasks.held(call.store, attempts)
+        stale = tasks.held(call.store, attempts, READ_AT_END)
         give_back(call.context, stale, "its worker does not know of it")
     return [one for one in known if one not in by_attempt]

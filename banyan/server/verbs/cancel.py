@@ -7,7 +7,7 @@ from banyan.domain.lifecycle import Change
 from banyan.errors import BanyanError
 from banyan.server import aftermath, represent
 from banyan.server.calls import OK, Answer, Call
-from banyan.server.store import tasks
+from banyan.server.store import sizes, tasks
 from banyan.server.store.mongo import Document
 from banyan.server.verbs import targets
 
@@ -24,9 +24,9 @@ def cancel(call: Call) -> Answer:
 
 
 def cancel_all(call: Call, ids: list[ObjectId]) -> dict[ObjectId, Document]:
-    """Cancel these tasks; returns them as they are afterwards."""
+    """Cancel these tasks; returns a single one as it is afterwards."""
     for _ in range(_ROUNDS):
-        found = targets.find(call, ids)
+        found = targets.find(call, ids, ["state", "holder", "_etag"])
         decisions = [lifecycle.cancel(task) for task in found.values()]
         changes = [one for one in decisions if isinstance(one, Change)]
         changing = {one.task_id for one in changes}  # the others were cancelled before
@@ -34,6 +34,8 @@ def cancel_all(call: Call, ids: list[ObjectId]) -> dict[ObjectId, Document]:
         written = tasks.apply(call.store, changes)
         won = [change for change, fields in zip(changes, written, strict=True) if fields]
         aftermath.follow(call.context, won, found)
+        if tasks.TOO_LARGE in written:
+            raise sizes.too_large()
         if len(won) == len(changes):
-            return targets.find(call, ids)
+            return targets.find(call, ids) if call.item_id else found
     raise BanyanError("conflict", "the tasks keep changing; cancel again")

@@ -12,22 +12,23 @@ from bson import ObjectId
 
 from banyan.domain import lifecycle
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, free_from, grant_for
-from banyan.domain.states import HELD, State
+from banyan.domain.states import HELD, Actor, State
 from banyan.errors import BanyanError
-from banyan.server import represent
+from banyan.server import aftermath, represent, weights
 from banyan.server.auth import attempt_token
 from banyan.server.calls import Call
 from banyan.server.gathering import Gathering
 from banyan.server.store import attempts, batches, tasks
 from banyan.server.store.mongo import Document, Store, now
 from banyan.server.verbs import choosing
-from banyan.server.verbs.choosing import Chosen, Room, Wish
+from banyan.server.verbs.choosing import Room, Wish
 from banyan.server.verbs.leases import renewed
 
 TASKS_DEFAULT = 1
 # Claims of one moment are one statement, which MongoDB limits to 16 MiB.
 _TASKS_AT_ONCE = 2000
 _ROUNDS = 4
+_TOO_LARGE = "its record is too large for an attempt to be noted in it: submit it anew, with less"
 _SHOWN = (
     "_id", "name", "command", "env", "cwd", "queue", "labels", "priority", "tags",
     "requested_resources", "timeout_milliseconds", "max_shutdown_time_milliseconds",
@@ -54,6 +55,7 @@ def claim_one(call: Call, task_id: ObjectId, worker_id: ObjectId) -> Document:
         raise BanyanError(decision.word, decision.message, extra={"state": task["state"]})
     won = _take(call, [decision], [task])
     if not won:
+        # Or it was too large: it is cancelled now.
         state = tasks.states(call.store, [task_id]).get(task_id)
         raise BanyanError("conflict", "another worker was faster", extra={"state": state})
     return {**represent.task(call, won[0]), **_secret(call, won[0]), "_status": "OK"}
@@ -119,7 +121,19 @@ def _take(
     by_id = {task["_id"]: task for task in chosen}
     taken = [{**by_id[c.task_id], **w} for c, w in zip(changes, written, strict=True) if w]
     represent.announce(call.context, taken)
+    _lay_aside(call, [by_id[c.task_id] for c, w in zip(changes, written, strict=True) if w == {}])
     return taken
+
+
+def _lay_aside(call: Call, found: Sequence[Document]) -> None:
+    """Cancels tasks that are too large to be claimed: every claim would else try them first."""
+    if not found:
+        return
+    decisions = [lifecycle.cancelled(task, Actor.SERVER, _TOO_LARGE) for task in found]
+    changes = [one for one in decisions if isinstance(one, lifecycle.Change)]
+    written = tasks.apply(call.store, changes)
+    won = [change for change, fields in zip(changes, written, strict=True) if fields]
+    aftermath.follow(call.context, won, {})
 
 
 def _written(store: Store, changes: Sequence[lifecycle.Change]) -> Sequence[Document | None]:
@@ -137,7 +151,8 @@ def claimed_before(call: Call, worker: Document, body: Mapping[str, Any]) -> lis
     claim_id = body.get("claim_id")
     if not claim_id or claim_id not in worker.get("claim_ids", [claim_id]):
         return None
-    before = tasks.claimed_with(call.store, worker["_id"], claim_id)
+    fields = [*_SHOWN, "holder", "seq"] if call.minimal else tasks.WITHOUT_RESULT
+    before = tasks.claimed_with(call.store, worker["_id"], claim_id, fields)
     call.store.confirm(before)
     return [task for task in before if State(task["state"]) in HELD] if before else None
 
@@ -192,7 +207,7 @@ def _claim_at_once(claims: Sequence[_Claim]) -> list[_Outcome]:
     """What these try for is looked at once, and written at once."""
     call = claims[0].call  # all are of one store
     wishes = [one.wish for one in claims]
-    chosen = choosing.choose_for(call.store, wishes)
+    chosen = [weights.together(one) for one in choosing.choose_for(call.store, wishes)]
     decisions = [
         one for wish, tasks in zip(wishes, chosen, strict=True) for one in _decided(wish, tasks)
     ]
@@ -207,7 +222,7 @@ def _claim_at_once(claims: Sequence[_Claim]) -> list[_Outcome]:
 CLAIMS = Gathering(_claim_together)
 
 
-def _decided(wish: Wish, chosen: Chosen) -> list[lifecycle.Decision]:
+def _decided(wish: Wish, chosen: Sequence[tuple[Document, Grant]]) -> list[lifecycle.Decision]:
     start = bool(wish.body.get("start"))
     spare = _spare(wish.room, [grant for _, grant in chosen], start)
     return [
@@ -239,7 +254,7 @@ def _spare(room: Room, chosen: Sequence[Grant], start: bool) -> list[bool]:
 def _whole(call: Call, won: Sequence[Document]) -> list[Document]:
     """The won tasks with all that their worker needs to run them, in the order of claiming."""
     parts = [task["_id"] for task in won if "command" not in task]
-    fields = [*_SHOWN, "holder"] if call.minimal else None
+    fields = [*_SHOWN, "holder"] if call.minimal else tasks.WITHOUT_RESULT
     found = tasks.find(call.store, parts, fields=fields) if parts else {}
     whole = [found.get(task["_id"], {}) if "command" not in task else task for task in won]
     return [

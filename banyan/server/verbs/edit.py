@@ -23,7 +23,7 @@ from banyan.server.calls import Answer, Call
 from banyan.server.schemas.workers import CLAIM_ONE
 from banyan.server.scoped import missing
 from banyan.server.shapes import SHAPES
-from banyan.server.store import tasks
+from banyan.server.store import sizes, tasks
 from banyan.server.store.mongo import Document
 from banyan.server.verbs import claim, link, report
 from banyan.server.verbs.edits import Edit, decide, read_edit
@@ -43,7 +43,10 @@ def edit_one(call: Call) -> Answer:
 
 
 def edit_many(call: Call) -> Answer:
-    """PATCH /tasks: each item for itself; 200 where all were applied, else 207."""
+    """PATCH /tasks: each item for itself; 200 where all were applied, else 207.
+
+    Of several tasks the results are left out of the answer.
+    """
     bodies = call.body
     if not isinstance(bodies, list) or not bodies:
         raise BanyanError("invalid", 'a list of {"_id": ..., ...updates}, please')
@@ -193,7 +196,8 @@ def _read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
 
 
 def _readable(call: Call, task_ids: Any) -> dict[ObjectId, Document]:
-    return tasks.find(call.store, list(task_ids), scope(call.caller, "tasks"))
+    fields = tasks.WITHOUT_RESULT if len(task_ids) > 1 else None
+    return tasks.find(call.store, list(task_ids), scope(call.caller, "tasks"), fields)
 
 
 def _apply(call: Call, edits: Sequence[Edit]) -> list[Result]:
@@ -235,7 +239,8 @@ def _write(
     aftermath.follow(call.context, [changes[i] for i, fields in written.items() if fields], found)
     # What was written is known; what others wrote, and what settling did, is to be read.
     unknown = [one.task_id for i, one in changes.items() if one.ends or not written[i]]
-    current = tasks.find(call.store, unknown) if unknown else {}
+    parts = tasks.WITHOUT_RESULT if len(changes) > 1 else None
+    current = tasks.find(call.store, unknown, fields=parts) if unknown else {}
     results: dict[int, Result] = {}
     for index, change in changes.items():
         fields = written[index]
@@ -245,6 +250,8 @@ def _write(
         task = current.get(change.task_id)
         if task is None:
             results[index] = missing("tasks", change.task_id)
+        elif fields == tasks.TOO_LARGE:
+            results[index] = sizes.too_large()
         elif fields is None:
             message = f"another request was faster: the task is {task['state']}"
             results[index] = BanyanError("conflict", message, extra={"state": task["state"]})

@@ -13,7 +13,7 @@ from banyan.domain.lifecycle import Change, Refusal, Same
 from banyan.domain.resources import changed_request
 from banyan.domain.states import State
 from banyan.errors import BanyanError
-from banyan.server import keeping, validation
+from banyan.server import keeping, validation, weights
 from banyan.server.calls import Call
 from banyan.server.schemas.tasks import SCHEMA
 from banyan.server.shapes import of_task
@@ -116,6 +116,9 @@ def decide(edit: Edit, task: Document) -> Change | Same:
         fields["shape"] = of_task({**task, **fields})
     if fields.keys() & keeping.FIELDS:
         fields["forget_after"] = keeping.mark({**task, **fields}).get("forget_after")
+    if not fields.keys().isdisjoint(weights.FIELDS):
+        heavy = weights.mark({**task, **fields}).get("heavy", 0)
+        fields |= {"heavy": heavy} if heavy != task.get("heavy", 0) else {}
     if isinstance(moved, Same):
         if not fields:
             return moved

@@ -1,6 +1,7 @@
 """Views of what surrounds a task: its graph, and the time that is still needed."""
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 from bson import ObjectId
 
@@ -14,6 +15,7 @@ from banyan.server.store import attempts, tasks
 from banyan.server.store.mongo import Document, now
 
 NODES_MAX = 1000
+EDGES_MAX = 50_000  # a thousand tasks may have a million and a half
 _FIELDS = [
     "name", "state", "outcome", "attempt_id", "open_parents", "estimated_runtime_milliseconds",
     "command", *CHILD_LISTS, *PARENT_LISTS,
@@ -24,18 +26,21 @@ def graph(call: Call) -> Answer:
     """{"nodes": [{_id, name, state, outcome}], "edges": [{parent, child, kind}], "truncated"}."""
     start = scoped.item(call, _FIELDS)
     nodes, truncated = _around(call, start)
-    edges = [
+    every = (
         {"parent": node["_id"], "child": child, "kind": kind}
         for node in nodes.values()
         for kind in EDGES
         for child in node[kind]
         if child in nodes
-    ]
+    )
+    edges = list(islice(every, EDGES_MAX + 1))
+    truncated = truncated or len(edges) > EDGES_MAX
     shown = [
         {name: node.get(name) for name in ("_id", "name", "state", "outcome")}
         for node in nodes.values()
     ]
-    return Answer({"nodes": shown, "edges": edges, "truncated": truncated}, wait_for=["tasks"])
+    answer = {"nodes": shown, "edges": edges[:EDGES_MAX], "truncated": truncated}
+    return Answer(answer, wait_for=["tasks"])
 
 
 def _around(call: Call, start: Document) -> tuple[dict[ObjectId, Document], bool]:

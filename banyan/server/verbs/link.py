@@ -83,7 +83,8 @@ class _Linking:
             *self._child_removals(removed, lists),
         ]
         parent_write = self._parent_write(change) if change else None
-        edges.write_links(self.call.store, parent_write, child_writes, self.session)
+        more = {child for _, _, child in added}
+        edges.write_links(self.call.store, parent_write, child_writes, more, self.session)
         return [change] if change else []
 
     def _read(self, ids: Sequence[ObjectId]) -> dict[ObjectId, Document]:

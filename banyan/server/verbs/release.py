@@ -27,7 +27,7 @@ def release(call: Call) -> Answer:
     held = {attempt_of(call.context.attempt_secret, token) for token in body["tokens"]} - {None}
     query = {"holder.attempt": {"$in": list(held)}, "holder.account": call.caller.account}
     reason = body.get("reason", _REASON)
-    give_back(call.context, tasks.held(call.store, query), reason)
+    give_back(call.context, tasks.held(call.store, query, lifecycle.READ_AT_END), reason)
     return Answer(OK)
 
 
@@ -66,5 +66,6 @@ def give_back(context: Context, held: Sequence[Document], reason: str, lost: boo
         count += len(won)
         beaten = [change for change, fields in zip(changes, written, strict=True) if not fields]
         attempts = {"$in": [change.attempt_id for change in beaten]}
-        left = tasks.held(context.store, {"holder.attempt": attempts}) if beaten else []
+        query = {"holder.attempt": attempts}
+        left = tasks.held(context.store, query, lifecycle.READ_AT_END) if beaten else []
     return count

@@ -24,6 +24,7 @@ from banyan.server.store.mongo import Document, new_etag, now
 from banyan.server.verbs import targets
 
 _ROUNDS = 8  # while what is below is being settled by others
+_WITHOUT = {"result": 0, "env": 0, "tags": 0}  # nothing is decided from that
 
 
 def retry(call: Call) -> Answer:
@@ -32,7 +33,7 @@ def retry(call: Call) -> Answer:
     downstream = options.get("downstream", False)
     if not isinstance(downstream, bool):
         raise BanyanError("invalid", "see _issues", {"downstream": "true or false"})
-    targets.find(call, ids)
+    targets.find(call, ids, ["_id"])
     changes: list[Change] = []
 
     def work(session: ClientSession) -> None:
@@ -75,7 +76,7 @@ class _Retrying:
 
     def _find(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Document]:
         query = {"_id": {"$in": list(ids)}}
-        found = self.store["tasks"].find(query, session=self.session)
+        found = self.store["tasks"].find(query, _WITHOUT, session=self.session)
         return {task["_id"]: task for task in found}
 
     def _cancelled_below(self, above: Mapping[ObjectId, Document]) -> dict[ObjectId, Document]:
@@ -85,7 +86,7 @@ class _Retrying:
         while level:
             because = {"$in": list(level), "$type": "objectId"}  # the type makes the index serve
             query = {"cancelled_because": because, "state": State.CANCELLED}
-            found = self.store["tasks"].find(query, session=self.session)
+            found = self.store["tasks"].find(query, _WITHOUT, session=self.session)
             below = {task["_id"]: task for task in found}
             level = below.keys() - seen.keys() - above.keys()
             seen.update({one: below[one] for one in level})

@@ -20,7 +20,7 @@ from bson import ObjectId
 from banyan.domain import lifecycle
 from banyan.domain.lifecycle import Change
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, grant_for
-from banyan.server import aftermath, represent, validation
+from banyan.server import aftermath, represent, validation, weights
 from banyan.server.auth import check_queues
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas import workers as schemas
@@ -85,7 +85,8 @@ def _take(
         claims.asked_for(call.store, asked)
     told = [*asked, *(by_id[theft.task_id] for theft in won)]
     aftermath.tell_workers(call.context, {task["holder"]["worker"] for task in told})
-    found: dict[ObjectId, Document] = tasks.find(call.store, [theft.task_id for theft in won])
+    ids = [theft.task_id for theft in won]
+    found: dict[ObjectId, Document] = tasks.find(call.store, ids, fields=tasks.WITHOUT_RESULT)
     represent.announce(call.context, found.values())
     return [found[theft.task_id] for theft in won if theft.task_id in found]
 
@@ -108,7 +109,7 @@ def _loot(call: Call, thief: Document, body: Mapping[str, Any], lost_rounds: int
             half = mine[: ((len(mine) if count <= look else count) + 1) // 2]
             if lost_rounds:
                 random.shuffle(half)
-            return _that_there_is_room_for(half, wish, free)
+            return _that_there_is_room_for(weights.together(half), wish, free)
     return []
 
 

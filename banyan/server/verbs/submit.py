@@ -17,7 +17,7 @@ from banyan.domain.continuations import CHILD_LISTS, EDGES, PARENT_LISTS
 from banyan.domain.resources import normalise_request
 from banyan.domain.states import ENDED, Actor, Ending, State
 from banyan.errors import BanyanError
-from banyan.server import keeping, represent, submitters, validation
+from banyan.server import keeping, represent, submitters, validation, weights
 from banyan.server.auth import scope
 from banyan.server.calls import Answer, Call
 from banyan.server.quotas import QUOTAS
@@ -206,7 +206,7 @@ class _Graph:
         if given.get("dedupe_key"):
             task["dedupe_hash"] = dedupe.digest(given)
         task["shape"] = of_task(task)
-        return {**task, **keeping.mark(task)}
+        return {**task, **keeping.mark(task), **weights.mark(task)}
 
     def _link(self, call: Call) -> None:
         """Write each edge on both ends, and sort out which ends are stored already."""

@@ -1,5 +1,6 @@
 """The targets of an action: the item in the address, or a list of ids in the body."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from bson import ObjectId
@@ -38,9 +39,11 @@ def read(
     return list(dict.fromkeys(ObjectId(one) for one in targets)), options
 
 
-def find(call: Call, ids: list[ObjectId]) -> dict[ObjectId, Document]:
+def find(
+    call: Call, ids: list[ObjectId], fields: Sequence[str] | None = None
+) -> dict[ObjectId, Document]:
     """The targets, all of them within the caller's scope. Errors: `not_found`, `invalid`."""
-    found = tasks.find(call.store, ids, scope(call.caller, "tasks"))
+    found = tasks.find(call.store, ids, scope(call.caller, "tasks"), fields)
     absent = [str(one) for one in ids if one not in found]
     if absent and call.item_id:
         raise missing("tasks", absent[0])

@@ -3,6 +3,7 @@
 from bson import ObjectId
 
 from banyan.config import knobs
+from banyan.domain.lifecycle import READ_AT_END
 from banyan.errors import BanyanError
 from banyan.server import aftermath, represent, scoped, validation
 from banyan.server.auth import check_queues, scope
@@ -67,18 +68,23 @@ def remove(call: Call) -> Answer:
     """DELETE /workers/<id>: 204. What it holds is given back; its next beat gets 404."""
     worker = _own(call)
     workers.set_mode(call.store, worker["_id"], "off")  # from here on it renews nothing
-    give_back(call.context, tasks.held_by(call.store, [worker["_id"]]), "its worker was removed")
+    held = tasks.held_by(call.store, [worker["_id"]], READ_AT_END)
+    give_back(call.context, held, "its worker was removed")
     workers.delete(call.store, worker["_id"])
     call.context.signals.signal(f"worker:{worker['_id']}")
     return Answer(None, 204)
 
 
 def running(call: Call) -> Answer:
-    """GET /workers/<id>/running: the tasks that it holds, as far as the caller may see them."""
+    """GET /workers/<id>/running: the tasks that it holds, as far as the caller may see them.
+
+    {"_items": [tasks], "truncated"}: of large ones as many as PAGE_BYTES_MAX has room for.
+    """
     worker = scoped.item(call, ["_id"])
     query = {"$and": [{"holder.worker": worker["_id"]}, scope(call.caller, "tasks")]}
-    items = [represent.task(call, task) for task in tasks.held(call.store, query)]
-    return Answer({"_items": items})
+    found = tasks.held_within(call.store, query, knobs().PAGE_BYTES_MAX)
+    items = [represent.task(call, task) for task in found.documents]
+    return Answer({"_items": items, "truncated": found.is_cut})
 
 
 def _own(call: Call) -> Document:

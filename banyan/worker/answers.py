@@ -1,0 +1,139 @@
+"""What the server answers, looked at before anybody believes it.
+
+Called by the threads that speak to the server. What makes no sense is trouble, to be asked for
+again: it must never end a thread, nor come to the loop.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from banyan.domain.resources import Grant
+from banyan.errors import BanyanError
+
+_ID = re.compile(r"[0-9a-f]{24}")
+_TEXT_OR_NONE = (str, type(None))
+_NUMBER_OR_NONE = (int, float, type(None))
+_OF_A_TASK: Mapping[str, Any] = {
+    "token": str,
+    "command": (str, list),
+    "env": (dict, type(None)),
+    "cwd": _TEXT_OR_NONE,
+    "name": _TEXT_OR_NONE,
+    "timeout_milliseconds": _NUMBER_OR_NONE,
+    "max_shutdown_time_milliseconds": _NUMBER_OR_NONE,
+    "granted_resources": dict,
+    "attempt_count": int,
+}
+_AMOUNTS = ("cores", "memory_bytes", "gpu_count", "gpu_memory_bytes", "disk_bytes")
+
+
+def results(answer: Any, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """What is said of each item of a report. Errors: `internal`."""
+    items = _list(_member(answer, "_items"))
+    if len(items) != len(ids):
+        raise _nonsense(f"{len(items)} results for {len(ids)} items")
+    for item, id in zip(items, ids, strict=True):
+        if not isinstance(item, dict) or item.get("_id", id) != id:
+            raise _nonsense("a result that belongs to no item")
+        if "_error" in item:
+            _expect(_member(item["_error"], "word"), str)
+        elif item.get("_status") != "OK":
+            raise _nonsense("a result that says neither yes nor no")
+    return items
+
+
+def claimed(answer: Any) -> list[dict[str, Any]]:
+    """The tasks that a claim has brought. Errors: `internal`."""
+    items = _list(_member(answer, "_items"))
+    for item in items:
+        for name in ("_id", "attempt_id"):
+            if not _is_id(_member(item, name)):
+                raise _nonsense(f"{name} is no id")
+        for name, kind in _OF_A_TASK.items():
+            _expect(item.get(name), kind)
+        _texts([item["command"]] if isinstance(item["command"], str) else item["command"])
+        for value in (item.get("env") or {}).values():
+            _expect(value, (str, dict))
+        _grant(item["granted_resources"])
+    return items
+
+
+def _grant(granted: dict[str, Any]) -> None:
+    _member(granted, "memory_bytes")
+    custom = granted.get("custom", {})
+    _expect(custom, dict)
+    for amount in [*(granted.get(name, 0) for name in _AMOUNTS), *custom.values()]:
+        _expect(amount, (int, float))
+    try:
+        Grant.from_json(granted)
+    except (TypeError, ValueError) as error:
+        raise _nonsense(f"granted_resources: {error!r}") from None
+
+
+def beat(answer: Any) -> dict[str, Any]:
+    """The answer to a beat. Errors: `internal`."""
+    _lease(answer)
+    _expect(_member(answer, "mode"), str)
+    for each in _list(_member(answer, "cancel")):
+        _expect(_member(each, "attempt"), str)
+    _texts(_list(_member(answer, "lost")))
+    wanted = _member(answer, "wanted")
+    _expect(_member(wanted, "number"), int)
+    _texts(_list(_member(wanted, "attempts")))
+    told: dict[str, Any] = answer
+    return told
+
+
+def registered(answer: Any) -> None:
+    """The answer to a registration. Errors: `internal`."""
+    _lease(answer)
+    if not _is_id(_member(answer, "_id")):
+        raise _nonsense("_id is no id")
+
+
+def worker(answer: Any) -> None:
+    """A worker, of which the mode is asked. Errors: `internal`."""
+    _expect(_member(answer, "mode"), str)
+
+
+def anything(answer: Any) -> None:
+    """An answer that nobody reads."""
+
+
+def _lease(answer: Any) -> None:
+    seconds = _member(answer, "lease_seconds")
+    _expect(seconds, (int, float))
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise _nonsense(f"a lease of {seconds} seconds")
+
+
+def _member(value: Any, name: str) -> Any:
+    if not isinstance(value, dict) or name not in value:
+        raise _nonsense(f"{name} is missing")
+    return value[name]
+
+
+def _list(value: Any) -> list[Any]:
+    _expect(value, list)
+    found: list[Any] = value
+    return found
+
+
+def _texts(values: list[Any]) -> None:
+    for value in values:
+        _expect(value, str)
+
+
+def _expect(value: Any, kind: Any) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise _nonsense(f"a {type(value).__name__} where it cannot stand")
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
+def _nonsense(what: str) -> BanyanError:
+    return BanyanError("internal", f"the server's answer makes no sense: {what}")
