@@ -1,4 +1,4 @@
-"""Which addresses lead nowhere but to this machine.
+"""Which addresses lead nowhere but to this machine, and which are a socket's.
 
 The server asks before it listens, a client before it sends a token, a worker before it runs
 others' tasks. It must never ask a name server: whoever runs that could say anything.
@@ -18,3 +18,8 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
+
+
+def socket_in(url: str) -> str:
+    """The path in `unix:///run/server.sock`; empty where it is another kind of URL."""
+    return url.removeprefix("unix://") if url.startswith("unix:///") else ""

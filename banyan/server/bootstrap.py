@@ -23,9 +23,17 @@ def ensure_credentials(mongo_uri: str, path: Path) -> None:
         kept = _read(path)
         tokens = {role: _working(store, role, kept.get(role)) for role in ROLES}
         if tokens != kept:
-            _write(path, tokens)
+            _write(path, json.dumps(tokens))
     finally:
         store.close()
+
+
+def keep_worker_token(credentials: Path) -> Path:
+    """A file beside the credentials with the worker's token alone (mode 0600); its name."""
+    token = json.loads(credentials.read_text())["worker"]
+    path = credentials.with_name("worker.token")
+    _write(path, f"{token}\n")
+    return path
 
 
 def _working(store: Store, role: str, token: str | None) -> str:
@@ -48,13 +56,13 @@ def _read(path: Path) -> dict[str, str]:
     return kept if isinstance(kept, dict) else {}
 
 
-def _write(path: Path, tokens: dict[str, str]) -> None:
+def _write(path: Path, text: str) -> None:
     """Whole or not at all, and never readable by others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(tokens, file)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     draft.rename(path)

@@ -155,7 +155,7 @@ def test_a_stack_speaks_tls_and_its_worker_trusts_it(
     assert invited.wait() == 0, invited.stderr
     assert "base64 -d > banyan-ca.pem" in invited.stdout
     assert invited.stdout.endswith("--tls-ca banyan-ca.pem\n")
-    shown = processes.banyan("ls", "--curl")
+    shown = processes.banyan("ls", "--curl", "--url", url, "--token", tokens["provider"])
     assert shown.wait() == 0
     assert f"--cacert {HERE}" in shown.stdout
     # Without that profile it is a stranger, and gets no token.
