@@ -1,6 +1,7 @@
 """Which server, and with which token: flags > `BANYAN_URL`, `BANYAN_TOKEN` > a profile.
 
-Inside a running task its own token (`BANYAN_TASK_TOKEN`) stands between the last two.
+Inside a running task its own token (`BANYAN_TASK_TOKEN`) stands between the last two; it goes by
+the server's unix socket where the worker names that (`BANYAN_SOCKET`).
 Profiles are tables of one TOML file (`BANYAN_CONFIG`, else the XDG place), written by
 `banyan up` and `banyan login`, read by every command. A profile's token must never go to
 another server than the profile's own.
@@ -100,7 +101,10 @@ def find_access(
         return _access_of_task(url, token)
     if profile is None:
         url = url or os.environ.get("BANYAN_URL")
-        token = token or os.environ.get("BANYAN_TOKEN") or _token_of_task(url)
+        token = token or os.environ.get("BANYAN_TOKEN")
+        own = None if token else _token_of_task(url)
+        if url and own:
+            return Access(url, own.strip(), os.environ.get("BANYAN_SOCKET", ""))
     if url and token:
         return Access(url, token.strip())
     chosen = _chosen(load(), url, profile or os.environ.get("BANYAN_PROFILE"))
@@ -125,12 +129,13 @@ def find_tls_ca(url: str, said: str | None = None, profile: str | None = None) -
 
 
 def _access_of_task(url: str | None, token: str | None) -> Access:
+    named = url or token
     url = url or os.environ.get("BANYAN_URL")
     token = token or os.environ.get("BANYAN_TASK_TOKEN")
     if not (url and token and os.environ.get("BANYAN_TASK_ID")):
         message = "this is for inside a running task, which has BANYAN_TASK_ID in its environment"
         raise BanyanError("usage", message)
-    return Access(url, token)
+    return Access(url, token, "" if named else os.environ.get("BANYAN_SOCKET", ""))
 
 
 def _token_of_task(url: str | None) -> str | None:

@@ -67,7 +67,11 @@ class Holding:
         self._user = identity.user_for(options)
         self._secrets = Secrets(options.secrets_file)
         self._base_environment = environment.base_environment(
-            os.environ, self._user, readable(options.tls_ca), environment.own_programs()
+            os.environ,
+            self._user,
+            readable(options.tls_ca),
+            environment.own_programs(),
+            options.socket,
         )
         self._home = self._user.directory() if self._user else os.getcwd()
         self._held: dict[str, Held] = {}

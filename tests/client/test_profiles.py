@@ -173,7 +173,9 @@ def test_a_running_task_uses_its_own_token_for_its_own_server(
     profiles.remember_local("http://127.0.0.1:1", credentials)
     monkeypatch.setenv("BANYAN_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("BANYAN_TASK_TOKEN", "tok-t")
-    assert find_access().token == "tok-t"
+    assert find_access() == Access("http://127.0.0.1:1", "tok-t")
+    monkeypatch.setenv("BANYAN_SOCKET", "/d/s")
+    assert find_access() == Access("http://127.0.0.1:1", "tok-t", "/d/s")
     assert find_access(profile="local").token == "tok-p"
     monkeypatch.setenv("BANYAN_TOKEN", "tok-e")
     assert find_access().token == "tok-e"
@@ -193,4 +195,6 @@ def test_what_a_task_says_of_itself_goes_with_its_token_only(
         find_access(profiles.TASK)
     monkeypatch.setenv("BANYAN_TASK_ID", "x")
     monkeypatch.setenv("BANYAN_TASK_TOKEN", "tok-t")
-    assert find_access(profiles.TASK).token == "tok-t"
+    assert find_access(profiles.TASK) == Access("http://127.0.0.1:1", "tok-t")
+    monkeypatch.setenv("BANYAN_SOCKET", "/d/s")
+    assert find_access(profiles.TASK).socket == "/d/s"
