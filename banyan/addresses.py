@@ -4,7 +4,9 @@ The server asks before it listens, a client before it sends a token, a worker be
 others' tasks. It must never ask a name server: whoever runs that could say anything.
 """
 
+import contextlib
 import ipaddress
+from pathlib import Path
 
 
 def is_loopback(host: str) -> bool:
@@ -18,6 +20,24 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
+
+
+def own_addresses() -> list[str]:
+    """The addresses of this machine that others may reach it by, as far as Linux lists them."""
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        last = ""
+        for line in Path("/proc/net/fib_trie").read_text().splitlines():
+            match line.split():
+                case ["|--", address]:
+                    last = address
+                case [_, "host", "LOCAL"]:
+                    found.append(last)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            found.append(str(ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))))
+    kept = [one for one in dict.fromkeys(found) if not is_loopback(one)]
+    return [one for one in kept if not ipaddress.ip_address(one).is_link_local]
 
 
 def socket_in(url: str) -> str:

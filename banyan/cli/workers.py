@@ -106,7 +106,7 @@ def invite_command(client: Client, name: str, address: str | None) -> None:
 
     \b
     Example:
-      banyan worker invite rack7
+      banyan worker invite rack7 --address https://head:5100
     """
     url = address or client.transport.url
     token = client.create_account(name, ["worker"])["token"]
@@ -116,7 +116,8 @@ def invite_command(client: Client, name: str, address: str | None) -> None:
         f"banyan worker --url {shlex.quote(url)} --token-file banyan-worker.token{trust}"
     )
     if is_loopback(urlsplit(url).hostname or ""):
-        say(f"{url} is for this machine alone: see 'A second machine' in the README")
+        there = "give --address, as the other machine sees it"
+        say(f"{url} is for this machine alone: {there} ('A second machine' in the README)")
 
 
 def _trust_there(tls_ca: str) -> tuple[str, str]:

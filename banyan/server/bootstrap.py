@@ -23,7 +23,7 @@ def ensure_credentials(mongo_uri: str, path: Path) -> None:
         kept = _read(path)
         tokens = {role: _working(store, role, kept.get(role)) for role in ROLES}
         if tokens != kept:
-            _write(path, json.dumps(tokens))
+            write_private(path, json.dumps(tokens))
     finally:
         store.close()
 
@@ -32,7 +32,7 @@ def keep_worker_token(credentials: Path) -> Path:
     """A file beside the credentials with the worker's token alone (mode 0600); its name."""
     token = json.loads(credentials.read_text())["worker"]
     path = credentials.with_name("worker.token")
-    _write(path, f"{token}\n")
+    write_private(path, f"{token}\n")
     return path
 
 
@@ -56,7 +56,7 @@ def _read(path: Path) -> dict[str, str]:
     return kept if isinstance(kept, dict) else {}
 
 
-def _write(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
     """Whole or not at all, and never readable by others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".new")

@@ -48,21 +48,24 @@ class Stack:
         self._services: list[Service] = []
         self._ends = ExitStack()  # what was started last ends first
         self.url = ""
-        self.tls_ca = str(options.tls.certificate) if options.tls else ""
+        self.tls_ca = ""
+        self._tls = options.tls
         self.credentials = options.data / "credentials"
         self.socket = ""  # the path of the unix socket; empty: there is none on this system
 
     def start(self) -> None:
         """Start everything, and return when it is ready."""
         options = self._options
-        exposure.check(options.host, options.tls, options.behind_proxy)
+        self._tls = _tls(options)
+        exposure.check(options.host, self._tls, options.behind_proxy)
+        self.tls_ca = str(self._tls.trusted) if self._tls else ""
         self._worker_options = _as_whom(options) if options.with_worker else []
-        names = exposure.names(options.tls) if options.tls else []
+        names = exposure.names(self._tls) if self._tls else []
         sockets = listening.listen(options.host, options.port, options.processes)
         self._ends.callback(listening.close, sockets)
         self.url = listening.url(options.host, sockets[0], names)
         local = self._listen_nearby()
-        context = exposure.pinned(options.tls.certificate) if options.tls else None
+        context = exposure.pinned(self._tls.trusted) if self._tls else None
         self._probe = Probe(listening.url(options.host, sockets[0]), context, self.socket)
         uri = options.mongo_uri or self._start_mongo()
         self._prepare(uri)
@@ -125,7 +128,7 @@ class Stack:
 
     def _spawn_server(self, name: str, inherited: list[socket.socket], uri: str) -> Child:
         files = [one.fileno() for one in inherited]
-        tls = self._options.tls
+        tls = self._tls
         how = ["--tls-cert", str(tls.certificate), "--tls-key", str(tls.key)] if tls else []
         how += ["--behind-proxy"] if self._options.behind_proxy else []
         how += ["--near-fd", str(files[1])] if len(files) > 1 else []
@@ -169,6 +172,15 @@ class Stack:
                 )
             self._woken.wait(_POLL_SECONDS)
             self._woken.clear()
+
+
+def _tls(options: Options) -> exposure.Tls | None:
+    """The certificate to serve with; the library that makes one is loaded where it is wanted."""
+    if not options.tls_auto:
+        return options.tls
+    from banyan.server import own_certificate
+
+    return own_certificate.ensure(options.data, options.host)
 
 
 def _as_whom(options: Options) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from banyan.client.trust import readable
+from banyan.client.trust import for_other_user, readable
 from banyan.config import knobs
 from banyan.domain.resources import Grant
 from banyan.worker import environment, identity
@@ -69,7 +69,7 @@ class Holding:
         self._base_environment = environment.base_environment(
             os.environ,
             self._user,
-            readable(options.tls_ca),
+            for_other_user(readable(options.tls_ca)) if self._user else readable(options.tls_ca),
             environment.own_programs(),
             options.socket,
         )
