@@ -20,6 +20,21 @@ _NEEDED = ("eve", "pymongo", "uvicorn", "cryptography")
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
+def _tls_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Those that say how it answers https."""
+    for option in (
+        click.option("--tls-key", type=_FILE, help="The key of that certificate."),
+        click.option("--tls-cert", type=_FILE, help="Answer https with this certificate (PEM)."),
+        click.option(
+            "--tls",
+            type=click.Choice(["auto"]),
+            help="auto: answer https with a certificate that it makes itself.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def _server_options(command: Callable[..., int]) -> Callable[..., int]:
     """The options that both commands have."""
 
@@ -39,13 +54,7 @@ def _server_options(command: Callable[..., int]) -> Callable[..., int]:
         metavar="N",
         help="0: any free one. [default: 5100]",
     )
-    @click.option(
-        "--tls",
-        type=click.Choice(["auto"]),
-        help="auto: answer https with a certificate that it makes itself.",
-    )
-    @click.option("--tls-cert", type=_FILE, help="Answer https with this certificate (PEM).")
-    @click.option("--tls-key", type=_FILE, help="The key of that certificate.")
+    @_tls_options
     @click.option(
         "--behind-proxy",
         is_flag=True,

@@ -25,6 +25,7 @@ from banyan.cli.workers import (
     resume_command,
 )
 from banyan.errors import EXIT_OK, BanyanError
+from banyan.profiles import Credentials
 
 if TYPE_CHECKING:
     from banyan.worker.options import Options
@@ -118,7 +119,23 @@ def worker_command(
     if given["standalone"]:
         from banyan.worker.standalone import run
 
-        return run.main(_options("", Path(), given), given["standalone"], given["output"])
+        return run.main(
+            _options(Credentials("", Path()), given), given["standalone"], given["output"]
+        )
+    server = _server(url, token_file, socket, profile)
+    from banyan.worker import agent
+
+    return agent.main(_options(server, given, profiles.find_tls_ca(server.url, tls_ca, profile)))
+
+
+for _command in (list_command, invite_command, drain_command, resume_command, remove_command):
+    worker_command.add_command(_command)
+
+
+def _server(
+    url: str | None, token_file: Path | None, socket: str | None, profile: str | None
+) -> Credentials:
+    """Which server, and how: said, or of a profile. Errors: `usage`."""
     if url is None or token_file is None:
         url, token_file, known = profiles.find_credentials(url, token_file, profile)
         socket = socket or known
@@ -127,27 +144,17 @@ def worker_command(
         raise BanyanError("usage", message)
     if not token_file.is_file():
         raise BanyanError("usage", f"there is no file {token_file}: give one with --token-file")
-    from banyan.worker import agent
-
-    trusted = profiles.find_tls_ca(url, tls_ca, profile)
-    by = os.path.abspath(socket) if socket else ""
-    return agent.main(_options(url, token_file.absolute(), given, trusted, by))
+    return Credentials(url, token_file.absolute(), os.path.abspath(socket) if socket else "")
 
 
-for _command in (list_command, invite_command, drain_command, resume_command, remove_command):
-    worker_command.add_command(_command)
-
-
-def _options(
-    url: str, token_file: Path, given: Mapping[str, Any], tls_ca: str = "", socket: str = ""
-) -> "Options":
+def _options(server: Credentials, given: Mapping[str, Any], tls_ca: str = "") -> "Options":
     from banyan.worker.options import Options
 
     return Options(
-        url=url,
-        token_file=token_file,
+        url=server.url,
+        token_file=server.file,
         tls_ca=tls_ca,
-        socket=socket,
+        socket=server.socket,
         state_directory=given["state_directory"],
         cores=given["cores"],
         memory_bytes=given["memory"] and size_bytes(given["memory"], "--memory"),

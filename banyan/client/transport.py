@@ -76,7 +76,6 @@ class Transport:
         Errors: `usage`, also where the token would go over an open line.
         """
         self.socket = socket_in(url) or socket
-        # What requests are addressed to.
         self.base = local.BASE if self.socket else url.rstrip("/")
         parts = urlsplit(self.base)
         if parts.scheme not in ("http", "https") or not parts.hostname:

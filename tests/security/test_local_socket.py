@@ -186,6 +186,22 @@ def test_the_socket_and_the_workers_token_are_nobody_elses(stack: Stack) -> None
     assert "'http://localhost/tasks?" in shown
 
 
+def test_who_gives_others_access_is_told_as_whom_their_tasks_run(
+    stack: Stack, serve: Callable[..., Server], processes: Processes, tmp_path: Path
+) -> None:
+    def told(*roles: str) -> str:
+        options = [word for role in roles for word in ("--role", role)]
+        return stack.call("account", "create", f"new-{roles[0]}", *options).stderr.decode()
+
+    for role in ("provider", "operator"):
+        assert f"whoever may submit can then read {stack.data}, the admin's token too" in told(role)
+    assert "whoever may submit" not in told("worker")
+    serve(data="alone")  # without a worker
+    other = processes.banyan("account", "create", "new", "--role", "provider")
+    assert other.wait() == 0
+    assert "whoever may submit" not in other.stderr
+
+
 def test_it_is_closed_to_others_from_the_first_moment_on(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
