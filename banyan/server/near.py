@@ -7,11 +7,15 @@ is the server's own.
 
 import asyncio
 import contextlib
+import functools
+import logging
 import os
+import random
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+import uvicorn
+from uvicorn.server import ServerState
 
 from banyan.errors import BanyanError
 from banyan.peers import ROOT, TOLD, peer_uid
@@ -19,7 +23,13 @@ from banyan.server.protocol import Protocol
 from banyan.socket_paths import short_path
 
 NAME = "server.sock"
+logger = logging.getLogger(__name__)
+
 _BACKLOG = 2048
+_PAUSE_SECONDS = 0.001  # for each connection that a process has, as far as
+_CROWD = 8
+_SHORT_SECONDS = 1.0  # where the machine is out of files
+_random = random.SystemRandom()
 
 
 def listen(path: Path) -> socket.socket | None:
@@ -52,26 +62,74 @@ def close(path: Path, made: socket.socket | None) -> None:
 
 
 class NearProtocol(Protocol):
-    """One connection by the unix socket, of a user who may."""
+    """One connection by the unix socket."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Others are sent away before they are heard."""
+        """A path is no host name that requests could be for."""
         super().connection_made(transport)
-        self.server = None  # a path is no host name
-        if not _may(transport):
-            transport.abort()
+        self.server = None
 
 
-def _may(transport: asyncio.Transport) -> bool:
-    with _socket_of(transport) as one:
-        return peer_uid(one) in (os.geteuid(), ROOT)
+class Gate:
+    """Lets connections by the unix socket in, of those users who may.
 
+    shared: other processes let in by the same socket. Whichever wakes first would take nearly
+    all, so each waits the longer the more it has: the one with the fewest mostly comes first.
+    """
 
-@contextmanager
-def _socket_of(transport: asyncio.Transport) -> Iterator[socket.socket]:
-    """The connection's socket; uvloop shows one that tells little."""
-    one = socket.socket(fileno=transport.get_extra_info("socket").fileno())
-    try:
-        yield one
-    finally:
-        one.detach()
+    def __init__(
+        self, listening: socket.socket, config: uvicorn.Config, state: ServerState, shared: bool
+    ) -> None:
+        self._listening = listening
+        self._make = functools.partial(NearProtocol, config, state, {})
+        self._connections = state.connections
+        self._shared = shared
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._arriving: set[asyncio.Task[None]] = set()
+        listening.setblocking(False)
+        self._watch()
+
+    def close(self) -> None:
+        """Let nobody in from now on."""
+        self._closed = True
+        self._loop.remove_reader(self._listening)
+
+    def _watch(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._listening, self._come)
+
+    def _come(self) -> None:
+        if not self._shared or not self._connections:
+            self._accept()
+            return
+        self._pause(_random.uniform(0, _PAUSE_SECONDS * min(len(self._connections), _CROWD)))
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listening)
+        self._loop.call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._watch()
+        if not self._closed:
+            self._accept()
+
+    def _accept(self) -> None:
+        try:
+            one, _ = self._listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionError):
+            return  # another process has it, or it has gone
+        except OSError as problem:
+            logger.error("no connection can be accepted: %s", problem)
+            self._pause(_SHORT_SECONDS)
+            return
+        if peer_uid(one) not in (os.geteuid(), ROOT):
+            one.close()
+            return
+        arriving = self._loop.create_task(self._serve(one))
+        self._arriving.add(arriving)
+        arriving.add_done_callback(self._arriving.discard)
+
+    async def _serve(self, one: socket.socket) -> None:
+        one.setblocking(False)
+        await self._loop.connect_accepted_socket(self._make, one)

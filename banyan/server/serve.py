@@ -7,8 +7,6 @@ read. Ends by SIGTERM within some 5 seconds: who waits is answered at once.
 """
 
 import argparse
-import asyncio
-import functools
 import gc
 import logging
 import os
@@ -26,7 +24,7 @@ from banyan.server import exposure
 from banyan.server.app import create_app
 from banyan.server.asgi import Application
 from banyan.server.exposure import Tls
-from banyan.server.near import NearProtocol
+from banyan.server.near import Gate
 from banyan.server.protocol import Protocol
 from banyan.server.upkeep.loop import Upkeep
 from banyan.server.waiting import Hub
@@ -42,13 +40,22 @@ _SWITCH_SECONDS = 0.001
 class Server(uvicorn.Server):
     """Uvicorn, which answers those who wait before it waits for their connections.
 
-    near: a unix socket that it serves too, without TLS.
+    near:   a unix socket that it serves too, without TLS.
+    shared: other processes serve that as well.
     """
 
-    def __init__(self, config: uvicorn.Config, hub: Hub, near: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        hub: Hub,
+        near: socket.socket | None = None,
+        shared: bool = False,
+    ) -> None:
         super().__init__(config)
         self._hub = hub
         self._near = near
+        self._shared = shared
+        self._gate: Gate | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal ends it in order, and a second one changes nothing."""
@@ -58,12 +65,12 @@ class Server(uvicorn.Server):
         """Serve the port, and the unix socket beside it."""
         await super().startup(sockets)
         if self._near:
-            loop = asyncio.get_running_loop()
-            made = functools.partial(NearProtocol, self.config, self.server_state, {})
-            self.servers.append(await loop.create_unix_server(made, sock=self._near))
+            self._gate = Gate(self._near, self.config, self.server_state, self._shared)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let go of who waits, then finish what is in work."""
+        if self._gate:
+            self._gate.close()
         self._hub.end()
         await super().shutdown(sockets)
 
@@ -74,6 +81,7 @@ def serve(
     tls: Tls | None = None,
     behind_proxy: bool = False,
     near: socket.socket | None = None,
+    shared: bool = False,
 ) -> None:
     """Serve on these sockets until SIGTERM."""
     hub = Hub()
@@ -87,7 +95,7 @@ def serve(
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays: no use in looking through it again
     asgi = Application(application, hub, knobs().SERVER_THREADS, behind_proxy)
-    Server(server_config(asgi, tls), hub, near).run([listener])
+    Server(server_config(asgi, tls), hub, near, shared).run([listener])
     upkeep.stop()
     watcher.stop()
 
@@ -122,6 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m banyan.server.serve", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="an inherited listening socket")
     parser.add_argument("--near-fd", type=int, help="a unix socket that listens, inherited too")
+    parser.add_argument("--shared", action="store_true", help="by other processes, the latter")
     parser.add_argument("--tls-cert", type=Path, help="answer https with this certificate")
     parser.add_argument("--tls-key", type=Path, help="and this key")
     parser.add_argument("--behind-proxy", action="store_true", help="believe X-Forwarded-For")
@@ -131,7 +140,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each bad request
     listener = socket.socket(fileno=options.fd)
     near = socket.socket(fileno=options.near_fd) if options.near_fd else None
-    serve(listener, os.environ["BANYAN_MONGO_URI"], tls, options.behind_proxy, near)
+    uri = os.environ["BANYAN_MONGO_URI"]
+    serve(listener, uri, tls, options.behind_proxy, near, options.shared)
     # A thread that still waits for the database would hold up the end for half a minute.
     logging.shutdown()
     os._exit(0)

@@ -132,6 +132,7 @@ class Stack:
         how = ["--tls-cert", str(tls.certificate), "--tls-key", str(tls.key)] if tls else []
         how += ["--behind-proxy"] if self._options.behind_proxy else []
         how += ["--near-fd", str(files[1])] if len(files) > 1 else []
+        how += ["--shared"] if self._options.processes > 1 else []
         arguments = python("banyan.server.serve", "--fd", str(files[0]), *how)
         variables = environment(BANYAN_MONGO_URI=uri)
         return spawn(name, arguments, variables, inherited=files)

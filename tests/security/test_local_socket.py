@@ -1,7 +1,6 @@
-"""Who is the server on this machine: not whoever has taken its port, nor any other user's process.
+"""The unix socket of a server: who may open it, and who is at its other end.
 
-The port of a server that is away is anybody's. The command line, and the worker of `banyan up`,
-go by the unix socket in the data directory instead, and each end asks the kernel about the other.
+Each end asks the kernel about the other before it says or hears anything.
 """
 
 import json
@@ -13,13 +12,8 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -49,120 +43,6 @@ def directory() -> Iterator[Path]:
 @pytest.fixture
 def stack(processes: Processes, tmp_path: Path) -> Stack:
     return Stack(processes, tmp_path, "--cores", "2")
-
-
-# --- The port is somebody else's --------------------------------------------------------
-
-
-class Impostor:
-    """Answers each request on a port as a server would that has one task to give out."""
-
-    def __init__(self, address: tuple[str, int], command: list[str]) -> None:
-        self.heard: list[str] = []
-        heard = self.heard
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def _serve(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
-                body = self.rfile.read(length).decode(errors="replace")
-                heard.append(f"{self.command} {self.path}\n{self.headers}{body}")
-                answer = json.dumps(_forged(self.path, command)).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            do_GET = do_POST = do_PATCH = do_DELETE = _serve
-
-            def log_message(self, *arguments: Any) -> None:
-                """Says nothing."""
-
-        class Port(ThreadingHTTPServer):
-            allow_reuse_address = True
-
-        self.server = Port(address, Handler)
-
-
-def _forged(path: str, command: list[str]) -> Any:
-    if "claim" not in path:
-        return {"_id": "6" * 24, "lease_seconds": 60, "_items": [], "_status": "OK"}
-    task = {
-        "_id": "5" * 24, "attempt_id": "4" * 24, "token": "t", "attempt_count": 1,
-        "command": command, "granted_resources": {"cores": 1, "memory_bytes": 1, "gpus": []},
-        "env": {"X": {"secret": "prod_db"}},
-    }  # fmt: skip
-    return {"_items": [task], "_status": "OK"}
-
-
-@contextmanager
-def impostor(url: str, command: list[str]) -> Iterator[list[str]]:
-    """Somebody else at the address of a server that is away; what they get to hear."""
-    parts = urlsplit(url)
-    address = (str(parts.hostname), int(parts.port or 0))
-    made = eventually(lambda: Impostor(address, command), 10)
-    thread = threading.Thread(target=made.server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield made.heard
-    finally:
-        made.server.shutdown()
-        thread.join()
-        made.server.server_close()
-
-
-def test_whoever_takes_the_port_of_a_server_that_is_away_hears_nothing_and_runs_nothing(
-    stack: Stack, processes: Processes, tmp_path: Path
-) -> None:
-    forged, told = tmp_path / "forged", tmp_path / "told"
-    tells = f"{sys.executable} -m banyan progress 1; echo $? > {tmp_path / 'ended'}"
-    inside = f"until test -e {told}; do sleep 0.1; done; {tells}"
-    task = stack.text("submit", "-q", "--queue", "other", "--", "sh", "-c", inside)
-    # The worker of `banyan up`, but for its parent: it goes on while the server is away.
-    worker = processes.banyan(
-        *("worker", "--url", stack.url, "--socket", str(stack.data / near.NAME)),
-        *("--token-file", str(stack.data / "worker.token"), "--queue", "other"),
-        *("--state-directory", str(tmp_path / "state"), "--run-as", str(os.geteuid())),
-    )
-    eventually(lambda: len(stack.json("worker", "list", "--json")) == 2)
-    eventually(lambda: stack.json("show", task, "--json")["state"] == "running")
-    stack.started.terminate()
-    with impostor(stack.url, ["touch", str(forged)]) as heard:
-        away = stack.call("ls", code=EXIT_UNAVAILABLE).stderr.decode()
-        assert f"no server answers at {stack.data / near.NAME}" in away
-        python = "from banyan.client.api import Client; Client(retry_seconds=0).workers()"
-        environment = {**os.environ, **stack.environment}
-        client = subprocess.run([sys.executable, "-c", python], env=environment, check=False,
-                                capture_output=True, timeout=60)  # fmt: skip
-        assert b"no server answers at" in client.stderr
-        told.touch()
-        eventually((tmp_path / "ended").exists, 30)
-        assert eventually((tmp_path / "ended").read_text) == f"{EXIT_UNAVAILABLE}\n"
-        # It has tried again and again, by each of its threads.
-        eventually(lambda: worker.stderr.count("no server answers at") >= 2, 30)
-        assert heard == []
-        assert not forged.exists()
-    stack.start()  # on another port: to who goes by the socket that makes no difference
-    stack.call("run", "--queue", "other", "--", "true")
-    eventually(lambda: len(stack.json("worker", "list", "--json")) == 2, 30)
-    worker.terminate()
-
-
-@pytest.mark.parametrize("given", ["--url", "BANYAN_URL"])
-def test_what_is_given_by_hand_goes_where_it_says(
-    serve: Callable[..., Server], processes: Processes, given: str
-) -> None:
-    server = serve()
-    (server.credentials.parent / near.NAME).unlink()
-    away = processes.banyan("ls")
-    assert away.wait() == EXIT_UNAVAILABLE
-    named = ["--url", server.url] if given == "--url" else []
-    environment = {"BANYAN_TOKEN": server.tokens["provider"]}
-    environment |= {} if named else {"BANYAN_URL": server.url}
-    listed = processes.banyan("ls", *named, environment=environment)
-    assert listed.wait() == 0, listed.stderr
 
 
 # --- The socket -------------------------------------------------------------------------
@@ -276,6 +156,30 @@ def test_several_processes_serve_it_and_one_may_die(serve: Callable[..., Server]
     for _ in range(40):
         with Client(url, server.tokens["provider"], retry_seconds=0) as client:
             assert client.workers() == []
+
+
+def test_several_processes_share_the_connections(
+    serve: Callable[..., Server], processes: Processes
+) -> None:
+    server = serve(server_processes=2)
+    path = server.credentials.parent / near.NAME
+
+    def sockets() -> list[int]:
+        """How many each server process has open."""
+        found = marked_processes(processes.mark).items()
+        serving = [pid for pid, command in found if "server.serve" in command]
+        return [
+            sum("socket:" in os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir())
+            for pid in sorted(pid for pid in serving if "last_will" not in dict(found)[pid])
+        ]
+
+    before = sockets()
+    clients = [local.connect(str(path), 10.0) for _ in range(100)]
+    eventually(lambda: sum(sockets()) >= sum(before) + 100)
+    first, second = (now - then for now, then in zip(sockets(), before, strict=True))
+    assert min(first, second) > 15
+    for client in clients:
+        client.close()
 
 
 # --- Who is at the other end ------------------------------------------------------------
