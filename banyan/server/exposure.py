@@ -5,13 +5,17 @@ line whoever listens has them.
 """
 
 import ipaddress
+import logging
 import ssl
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from banyan.addresses import is_loopback
 from banyan.client.trust import context_of
 from banyan.errors import BanyanError
+
+logger = logging.getLogger(__name__)
 
 _WHAT_TO_DO = (
     "say --tls auto; or give --tls-cert and --tls-key; or say --behind-proxy, where a proxy in "
@@ -40,6 +44,8 @@ def check(host: str, tls: Tls | None, behind_proxy: bool) -> None:
     """Errors: `usage` where requests could be read on the way, or the certificate is of no use."""
     if tls:
         context(tls)
+        if tls.key.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+            logger.warning("%s is open to every user of this machine: chmod 600 it", tls.key)
     elif not behind_proxy and not is_loopback(host):
         message = f"{host} can be reached from other machines, and tokens would go there readable"
         raise BanyanError("usage", f"{message}: {_WHAT_TO_DO}")

@@ -108,7 +108,22 @@ def test_a_certificate_that_no_client_would_take_is_told_at_the_start(name: str,
 
 
 def test_nothing_older_than_tls_1_2_is_spoken() -> None:
-    assert exposure.context(tls()).minimum_version is ssl.TLSVersion.TLSv1_2
+    context = exposure.context(tls())
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+    older = [one["name"] for one in context.get_ciphers() if one["protocol"] == "TLSv1.2"]
+    assert older
+    assert all("ECDHE" in one and ("GCM" in one or "CHACHA20" in one) for one in older)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o604, True)])
+def test_a_key_that_everybody_may_read_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool
+) -> None:
+    key = tmp_path / "key.pem"
+    key.write_bytes(tls().key.read_bytes())
+    key.chmod(mode)
+    exposure.check(ANYWHERE, exposure.Tls(HERE, key), False)
+    assert ("open to every user" in caplog.text) is warned
 
 
 def test_the_two_files_go_together() -> None:
