@@ -26,6 +26,7 @@ SERVER = [
     "httptools>=0.6.4,<1",  # uvicorn's parser in C
     "uvloop>=0.21,<1",  # uvicorn's event loop in C
     "orjson>=3.10,<4",  # JSON in a tenth of the time
+    "cryptography>=44,<51",  # makes the certificate of --tls auto; Python's own ssl can't
 ]
 WORKER = [
     "psutil>=5.9,<8",  # memory and CPU time of process trees

@@ -1,11 +1,13 @@
-"""Which addresses lead nowhere but to this machine, and what names of machines are made of.
+"""Addresses: which lead nowhere but to this machine, which are a socket's, what hosts are named.
 
 The server asks before it listens, a client before it sends a token, a worker before it runs
 others' tasks. It must never ask a name server: whoever runs that could say anything.
 """
 
+import contextlib
 import ipaddress
 import re
+from pathlib import Path
 
 # What a worker may register as: people copy it into a shell's line, and "-" would be an option.
 HOST_LENGTH_MAX = 253
@@ -28,3 +30,26 @@ def is_loopback(host: str) -> bool:
 def as_host(name: str) -> str:
     """A name that the machine has given itself, with what no host name is made of as "-"."""
     return re.sub(r"[^A-Za-z0-9_.:-]", "-", name).lstrip("-")[:HOST_LENGTH_MAX] or "unnamed"
+
+
+def own_addresses() -> list[str]:
+    """The addresses of this machine that others may reach it by, as far as Linux lists them."""
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        last = ""
+        for line in Path("/proc/net/fib_trie").read_text().splitlines():
+            match line.split():
+                case ["|--", address]:
+                    last = address
+                case [_, "host", "LOCAL"]:
+                    found.append(last)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            found.append(str(ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))))
+    kept = [one for one in dict.fromkeys(found) if not is_loopback(one)]
+    return [one for one in kept if not ipaddress.ip_address(one).is_link_local]
+
+
+def socket_in(url: str) -> str:
+    """The path in `unix:///run/server.sock`; empty where it is another kind of URL."""
+    return url.removeprefix("unix://") if url.startswith("unix:///") else ""

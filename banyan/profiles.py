@@ -1,6 +1,7 @@
 """Which server, and with which token: flags > `BANYAN_URL`, `BANYAN_TOKEN` > a profile.
 
-Inside a running task its own token (`BANYAN_TASK_TOKEN`) stands between the last two.
+Inside a running task its own token (`BANYAN_TASK_TOKEN`) stands between the last two; it goes by
+the server's unix socket where the worker names that (`BANYAN_SOCKET`).
 Profiles are tables of one TOML file (`BANYAN_CONFIG`, else the XDG place), written by
 `banyan up` and `banyan login`, read by every command. A profile's token must never go to
 another server than the profile's own.
@@ -15,8 +16,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from banyan import ownership
+from banyan.addresses import socket_in
 from banyan.errors import BanyanError
 
 LOCAL = "local"  # the profile that `banyan up` writes
@@ -32,12 +35,15 @@ class Profile:
     """One server as its user knows it. `credentials` is a file; `token` stands by itself.
 
     tls_ca: a file with whom to trust as this server.
+    socket: the path of its unix socket, where it is on this machine: clients use that and
+        nothing else, as whoever takes a port can pass for the server.
     """
 
     url: str
     credentials: str = ""
     token: str = ""
     tls_ca: str = ""
+    socket: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +61,19 @@ class Profiles:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a Transport needs."""
+    """What a Transport needs. `socket`: by which unix socket; empty: by the URL."""
 
     url: str
     token: str
+    socket: str = ""
+
+
+class Credentials(NamedTuple):
+    """What a worker is started with: the URL is for its tasks, the socket for itself."""
+
+    url: str
+    file: Path
+    socket: str = ""
 
 
 def path() -> Path:
@@ -87,7 +102,10 @@ def find_access(
         return _access_of_task(url, token)
     if profile is None:
         url = url or os.environ.get("BANYAN_URL")
-        token = token or os.environ.get("BANYAN_TOKEN") or _token_of_task(url)
+        token = token or os.environ.get("BANYAN_TOKEN")
+        own = None if token else _token_of_task(url)
+        if url and own:
+            return Access(url, own.strip(), os.environ.get("BANYAN_SOCKET", ""))
     if url and token:
         return Access(url, token.strip())
     chosen = _chosen(load(), url, profile or os.environ.get("BANYAN_PROFILE"))
@@ -96,7 +114,7 @@ def find_access(
             message = f"no token for {url}: set BANYAN_TOKEN, or log in with 'banyan login {url}'"
             raise BanyanError("unauthenticated", message)
         raise BanyanError("usage", f"no server is known: {_NEXT_STEP}")
-    return Access(chosen.url, (token or _token(chosen, role)).strip())
+    return Access(chosen.url, (token or _token(chosen, role)).strip(), chosen.socket)
 
 
 def find_tls_ca(url: str, said: str | None = None, profile: str | None = None) -> str:
@@ -112,12 +130,13 @@ def find_tls_ca(url: str, said: str | None = None, profile: str | None = None) -
 
 
 def _access_of_task(url: str | None, token: str | None) -> Access:
+    named = url or token
     url = url or os.environ.get("BANYAN_URL")
     token = token or os.environ.get("BANYAN_TASK_TOKEN")
     if not (url and token and os.environ.get("BANYAN_TASK_ID")):
         message = "this is for inside a running task, which has BANYAN_TASK_ID in its environment"
         raise BanyanError("usage", message)
-    return Access(url, token)
+    return Access(url, token, "" if named else os.environ.get("BANYAN_SOCKET", ""))
 
 
 def _token_of_task(url: str | None) -> str | None:
@@ -131,20 +150,20 @@ def _token_of_task(url: str | None) -> str | None:
 
 def find_credentials(
     url: str | None = None, file: Path | None = None, profile: str | None = None
-) -> tuple[str, Path]:
+) -> Credentials:
     """The server, and a file with a token for it: what a worker is started with.
 
     Errors: `usage` where the one or the other is not to be found.
     """
     url = url or (None if profile else os.environ.get("BANYAN_URL"))
     if url and file:
-        return url, file
+        return Credentials(url, file)
     chosen = _chosen(load(), url, profile or os.environ.get("BANYAN_PROFILE"))
     if chosen is None:
         raise BanyanError("usage", f"a worker needs --url and --token-file, or: {_NEXT_STEP}")
     if file is None and not chosen.credentials:
         raise BanyanError("usage", f"give the worker's token for {chosen.url} with --token-file")
-    return chosen.url, file or Path(chosen.credentials)
+    return Credentials(chosen.url, file or Path(chosen.credentials), chosen.socket)
 
 
 def load() -> Profiles:
@@ -184,9 +203,10 @@ def save(profiles: Profiles) -> None:
         raise
 
 
-def remember_local(url: str, credentials: Path, tls_ca: str = "") -> None:
+def remember_local(url: str, credentials: Path, tls_ca: str = "", socket: str = "") -> None:
     """What `banyan up` keeps of the server it started; a default that the user chose stays."""
-    profile = Profile(url, credentials=str(credentials.absolute()), tls_ca=tls_ca)
+    place = str(credentials.absolute())
+    profile = Profile(url, credentials=place, tls_ca=tls_ca, socket=socket)
     save(load().with_profile(LOCAL, profile, default=False))
 
 
@@ -224,7 +244,12 @@ def _chosen(stored: Profiles, url: str | None, name: str | None) -> Profile | No
     if url is None:
         return first
     candidates = [first] if name else [first, *stored.profiles.values()]
-    return next((one for one in candidates if one and _same_server(one.url, url)), None)
+    return next((one for one in candidates if one and _is_of(one, url)), None)
+
+
+def _is_of(profile: Profile, url: str) -> bool:
+    path = socket_in(url)
+    return _same_server(profile.url, url) or bool(path and path == profile.socket)
 
 
 def _same_server(one: str, other: str) -> bool:
@@ -245,7 +270,7 @@ def _token(profile: Profile, role: str) -> str:
 def _profile(name: str, table: Mapping[str, object]) -> Profile:
     if not isinstance(table.get("url"), str):
         raise ValueError(f"profile {name} has no url")
-    unknown = table.keys() - {"url", "credentials", "token", "tls_ca"}
+    unknown = table.keys() - {"url", "credentials", "token", "tls_ca", "socket"}
     if unknown:
         raise ValueError(f"profile {name}: {sorted(unknown)[0]} is no setting of a profile")
     return Profile(**{key: str(value) for key, value in table.items()})
@@ -262,6 +287,8 @@ def _toml(profiles: Profiles) -> str:
             lines.append(f"token = {_quoted(profile.token)}")
         if profile.tls_ca:
             lines.append(f"tls_ca = {_quoted(profile.tls_ca)}")
+        if profile.socket:
+            lines.append(f"socket = {_quoted(profile.socket)}")
     return "\n".join([*lines, ""])
 
 

@@ -1,5 +1,6 @@
 """`banyan login` and `banyan account`: which server, and who may use it."""
 
+import os
 import re
 
 import click
@@ -88,6 +89,16 @@ def create_command(
         return
     click.echo(created["token"])
     say(f"account {created['_id']} ({name}); its token is not shown again")
+    if {"provider", "operator"} & set(roles):
+        _warn_of_own_worker(client.transport.socket)
+
+
+def _warn_of_own_worker(socket: str) -> None:
+    """Who may submit to a worker may read what its user may: here, tokens of every role."""
+    data = os.path.dirname(socket)
+    if socket and os.path.exists(os.path.join(data, "worker.token")):
+        as_whom = "tasks of 'banyan up' run as its own user, unless it was given --run-as USER"
+        say(f"{as_whom}: whoever may submit can then read {data}, the admin's token too")
 
 
 @account_command.command("list")

@@ -48,6 +48,8 @@ def _access() -> Iterator[Setting]:
         yield "url", os.environ["BANYAN_URL"], "BANYAN_URL"
     elif chosen:
         yield "url", chosen.url, f"{file} [profile.{name}]"
+        if chosen.socket:
+            yield "socket", chosen.socket, f"{file} [profile.{name}]"
     else:
         yield "url", "(none)", "start a server with 'banyan up', or 'banyan login URL'"
     if os.environ.get("BANYAN_TOKEN"):

@@ -25,7 +25,7 @@ class CurlTransport(Transport):
     """Writes down what it is asked; a read ends the command, a write is answered as if done."""
 
     def __init__(self, real: Transport) -> None:
-        super().__init__(real.url, tls_ca=real.tls_ca)
+        super().__init__(real.url, tls_ca=real.tls_ca, socket=real.socket)
         self.lines: list[str] = []
 
     def clone(self) -> Transport:
@@ -36,7 +36,10 @@ class CurlTransport(Transport):
         """Keeps the request as a line for the shell."""
         sending = self._prepare(method, path, options)
         words = ["curl"] if method == "GET" else ["curl", "-X", method]
-        words += ["--cacert", shlex.quote(self.tls_ca)] if self.tls_ca else []
+        if self.socket:
+            words += ["--unix-socket", shlex.quote(self.socket)]
+        elif self.tls_ca:
+            words += ["--cacert", shlex.quote(self.tls_ca)]
         line = [*words, "-H", '"Authorization: Bearer $BANYAN_TOKEN"']
         for name in ("Content-Type", "Prefer"):
             if name in sending.headers:

@@ -16,8 +16,23 @@ from banyan.cli.owner import owner_arguments, with_owner_options
 from banyan.config import data_directory, knobs
 from banyan.errors import BanyanError
 
-_NEEDED = ("eve", "pymongo", "uvicorn")
+_NEEDED = ("eve", "pymongo", "uvicorn", "cryptography")
 _FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _tls_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Those that say how it answers https."""
+    for option in (
+        click.option("--tls-key", type=_FILE, help="The key of that certificate."),
+        click.option("--tls-cert", type=_FILE, help="Answer https with this certificate (PEM)."),
+        click.option(
+            "--tls",
+            type=click.Choice(["auto"]),
+            help="auto: answer https with a certificate that it makes itself.",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def _server_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -39,8 +54,7 @@ def _server_options(command: Callable[..., int]) -> Callable[..., int]:
         metavar="N",
         help="0: any free one. [default: 5100]",
     )
-    @click.option("--tls-cert", type=_FILE, help="Answer https with this certificate (PEM).")
-    @click.option("--tls-key", type=_FILE, help="The key of that certificate.")
+    @_tls_options
     @click.option(
         "--behind-proxy",
         is_flag=True,
@@ -86,6 +100,7 @@ def up_command(
     \b
     Example:
       banyan up --port 0 --cores 2 --memory "4 GiB"
+      banyan up --host 0.0.0.0 --tls auto
     """
     worker = owner_arguments(given)
     for name, value in (("--cores", cores), ("--memory", memory), ("--gpus", gpus)):
@@ -102,6 +117,7 @@ def server_command(**server: Any) -> int:
 
     \b
     Example:
+      banyan server --host 0.0.0.0 --tls auto --processes 4
       banyan server --host 0.0.0.0 --tls-cert head.pem --tls-key head.key --processes 4
     """
     return _serve(with_worker=False, worker_options=[], **server)
@@ -114,6 +130,7 @@ def _serve(
     mongo: str | None,
     host: str | None,
     port: int | None,
+    tls: str | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     behind_proxy: bool,
@@ -127,6 +144,9 @@ def _serve(
         raise BanyanError("usage", f"{message}pip install 'banyan[server,worker,embedded]'")
     from banyan.server import exposure, supervisor
 
+    given = exposure.pair(tls_cert, tls_key)
+    if tls and given:
+        raise BanyanError("usage", "--tls auto makes a certificate: leave --tls-cert and --tls-key")
     return supervisor.run(
         supervisor.Options(
             data=(data or data_directory()).absolute(),
@@ -134,7 +154,8 @@ def _serve(
             host=host or knobs().HOST,
             port=knobs().PORT if port is None else port,
             processes=processes or knobs().SERVER_PROCESSES,
-            tls=exposure.pair(tls_cert, tls_key),
+            tls=given,
+            tls_auto=tls is not None,
             behind_proxy=behind_proxy,
             with_worker=with_worker,
             json_line=as_json,

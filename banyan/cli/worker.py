@@ -4,6 +4,7 @@ It only reads the command line; `banyan.worker.agent` does the work.
 """
 
 import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from banyan import profiles
+from banyan.addresses import socket_in
 from banyan.cli.connection import TLS_CA_HELP
 from banyan.cli.logging_option import log_format
 from banyan.cli.owner import owner_options, with_owner_options
@@ -23,6 +25,7 @@ from banyan.cli.workers import (
     resume_command,
 )
 from banyan.errors import EXIT_OK, BanyanError
+from banyan.profiles import Credentials
 
 if TYPE_CHECKING:
     from banyan.worker.options import Options
@@ -36,6 +39,11 @@ if TYPE_CHECKING:
     help="A worker's token, or the credentials file of 'banyan up'. [default: of the profile]",
 )
 @click.option("--tls-ca", metavar="FILE", help=TLS_CA_HELP)
+@click.option(
+    "--socket",
+    type=click.Path(dir_okay=False),
+    help="The unix socket of a server here, for the worker itself. [default: of the profile]",
+)
 @click.option("--profile", help="Which profile, where URL and token are left out.")
 @click.option("--cores", type=float, metavar="N", help="Cores to give. [default: all]")
 @click.option("--memory", metavar="SIZE", help='Memory to give: "8 GiB". [default: all]')
@@ -86,6 +94,7 @@ def worker_command(
     url: str | None,
     token_file: Path | None,
     tls_ca: str | None,
+    socket: str | None,
     profile: str | None,
     **given: Any,
 ) -> int:
@@ -110,28 +119,42 @@ def worker_command(
     if given["standalone"]:
         from banyan.worker.standalone import run
 
-        return run.main(_options("", Path(), given), given["standalone"], given["output"])
-    if url is None or token_file is None:
-        url, token_file = profiles.find_credentials(url, token_file, profile)
-    if not token_file.is_file():
-        raise BanyanError("usage", f"there is no file {token_file}: give one with --token-file")
+        return run.main(
+            _options(Credentials("", Path()), given), given["standalone"], given["output"]
+        )
+    server = _server(url, token_file, socket, profile)
     from banyan.worker import agent
 
-    trusted = profiles.find_tls_ca(url, tls_ca, profile)
-    return agent.main(_options(url, token_file.absolute(), given, trusted))
+    return agent.main(_options(server, given, profiles.find_tls_ca(server.url, tls_ca, profile)))
 
 
 for _command in (list_command, invite_command, drain_command, resume_command, remove_command):
     worker_command.add_command(_command)
 
 
-def _options(url: str, token_file: Path, given: Mapping[str, Any], tls_ca: str = "") -> "Options":
+def _server(
+    url: str | None, token_file: Path | None, socket: str | None, profile: str | None
+) -> Credentials:
+    """Which server, and how: said, or of a profile. Errors: `usage`."""
+    if url is None or token_file is None:
+        url, token_file, known = profiles.find_credentials(url, token_file, profile)
+        socket = socket or known
+    if socket_in(url):
+        message = "tasks ask by http: give that address with --url, and the socket with --socket"
+        raise BanyanError("usage", message)
+    if not token_file.is_file():
+        raise BanyanError("usage", f"there is no file {token_file}: give one with --token-file")
+    return Credentials(url, token_file.absolute(), os.path.abspath(socket) if socket else "")
+
+
+def _options(server: Credentials, given: Mapping[str, Any], tls_ca: str = "") -> "Options":
     from banyan.worker.options import Options
 
     return Options(
-        url=url,
-        token_file=token_file,
+        url=server.url,
+        token_file=server.file,
         tls_ca=tls_ca,
+        socket=server.socket,
         state_directory=given["state_directory"],
         cores=given["cores"],
         memory_bytes=given["memory"] and size_bytes(given["memory"], "--memory"),

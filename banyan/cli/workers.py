@@ -111,7 +111,7 @@ def invite_command(client: Client, name: str, address: str | None, queues: tuple
 
     \b
     Example:
-      banyan worker invite rack7
+      banyan worker invite rack7 --address https://head:5100
     """
     url = address or client.transport.url
     ca_file, trust = _trust_there(client.transport.tls_ca)
@@ -125,7 +125,8 @@ def invite_command(client: Client, name: str, address: str | None, queues: tuple
     say("then, as it waits for it, the token:")
     click.echo(token)
     if is_loopback(urlsplit(url).hostname or ""):
-        say(f"{url} is for this machine alone: see 'A second machine' in the README")
+        there = "give --address, as the other machine sees it"
+        say(f"{url} is for this machine alone: {there} ('A second machine' in the README)")
 
 
 def _trust_there(tls_ca: str) -> tuple[str, str]:

@@ -40,12 +40,15 @@ class Client:
     ) -> None:
         """Where url or token is left out: `BANYAN_URL`, `BANYAN_TOKEN`, then the profile.
 
+        url: `http://HOST:PORT`, or `unix:///PATH` for the socket of a server here, which is
+        also what the profile of `banyan up` names.
+
         tls_ca: a PEM file with whom to trust as the server; left out: `BANYAN_TLS_CA`, the
         profile's, else the machine's certificate authorities.
         """
         access = find_access(role, url, token, profile)
         trusted = find_tls_ca(access.url, tls_ca, profile)
-        self.transport = Transport(access.url, access.token, retry_seconds, trusted)
+        self.transport = Transport(access.url, access.token, retry_seconds, trusted, access.socket)
 
     def __enter__(self) -> Self:
         return self

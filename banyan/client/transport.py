@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import requests
 
 from banyan import __version__
-from banyan.addresses import is_loopback
-from banyan.client import trust
+from banyan.addresses import is_loopback, socket_in
+from banyan.client import local, trust
 from banyan.client.failures import Trouble, error_of, trouble_of_answer, trouble_of_exception
 from banyan.errors import BanyanError
 
@@ -66,13 +66,18 @@ class Transport:
         token: str = "",
         retry_seconds: float = RETRY_SECONDS,
         tls_ca: str = "",
+        socket: str = "",
     ) -> None:
         """Takes the server's root URL; `retry_seconds` is how long trouble is put up with.
 
         tls_ca: a PEM file with whom to trust; empty: the machine's certificate authorities.
+        socket: the path of the server's unix socket: requests go by that and by nothing else.
+            `unix:///PATH` as the URL is the same.
         Errors: `usage`, also where the token would go over an open line.
         """
-        parts = urlsplit(url)
+        self.socket = socket_in(url) or socket
+        self.base = local.BASE if self.socket else url.rstrip("/")
+        parts = urlsplit(self.base)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise BanyanError("usage", f"{url!r} is not the URL of a server: http://HOST:PORT")
         if not token.isascii() or not token.isprintable():
@@ -86,6 +91,8 @@ class Transport:
         self._session = requests.Session()
         # Proxies and .netrc are for the outside; to look them up costs more than the request.
         self._session.trust_env = not is_loopback(parts.hostname)
+        if self.socket:
+            self._session.mount("http://", local.Adapter(self.socket))
         if self.tls_ca:
             self._session.mount("https://", trust.Adapter(self.tls_ca))
         self._headers = {
@@ -96,7 +103,7 @@ class Transport:
 
     def clone(self) -> "Transport":
         """One more of the same, for another thread."""
-        return Transport(self.url, self._token, self.retry_seconds, self.tls_ca)
+        return Transport(self.url, self._token, self.retry_seconds, self.tls_ca, self.socket)
 
     def close(self) -> None:
         """Closes the connections that are not in use."""
@@ -146,7 +153,7 @@ class Transport:
             data = _encoded(options["json"])
             headers["Content-Type"] = "application/json"
         params = {name: _parameter(value) for name, value in (options.get("params") or {}).items()}
-        url = f"{self.url}/{path.lstrip('/')}"
+        url = f"{self.base}/{path.lstrip('/')}"
         # By hand: the session would look for what it might add for longer than all else takes.
         request = requests.PreparedRequest()
         request.prepare(
@@ -169,8 +176,8 @@ class Transport:
                 **environment,
             )
         except (requests.RequestException, OSError) as exception:
-            return trouble_of_exception(exception, self.url)
-        return _answer(response, raw, repeats, self.url)
+            return trouble_of_exception(exception, self.socket or self.url)
+        return _answer(response, raw, repeats, self.socket or self.url)
 
 
 def _trouble_of(outcome: Answer | Trouble) -> Trouble | None:

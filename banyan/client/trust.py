@@ -4,7 +4,10 @@ Used by the transport, by the worker's connections, and by a server that looks a
 certificate. It must never make a connection that does not check whom it speaks to.
 """
 
+import contextlib
 import ssl
+import stat
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,9 @@ def context_of(file: str) -> ssl.SSLContext:
 
 _shared_context = cache(context_of)
 
+_BEGINNING = "-----BEGIN CERTIFICATE-----"
+_VARIABLE_LENGTH_MAX = 100_000  # Linux takes 128 KiB
+
 
 class Adapter(HTTPAdapter):
     """HTTPS as `context_of` has it; without a file, as requests does it."""
@@ -62,5 +68,34 @@ def refuse_to_tell(scheme: str, host: str) -> None:
 
 
 def readable(file: str) -> str:
-    """The file's absolute name, as a process with another directory can use it."""
+    """The file's absolute name, as a process with another directory can use it.
+
+    Certificates themselves (PEM) become a file of this process, which goes with it.
+    """
+    if file.startswith(_BEGINNING):
+        return _kept(file).name
     return str(Path(file).absolute()) if file else ""
+
+
+def for_other_user(file: str) -> str:
+    """What stands for the file in the environment of another user: its text, if that is closed."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):  # who connects tells what is wrong
+        path = Path(file).resolve()
+        text = path.read_text() if file and not _is_open_to_all(path) else ""
+        start = text.find(_BEGINNING)
+        if start >= 0 and len(text) < _VARIABLE_LENGTH_MAX:
+            return text[start:]
+    return file
+
+
+def _is_open_to_all(path: Path) -> bool:
+    ways = all(above.stat().st_mode & stat.S_IXOTH for above in path.parents)
+    return ways and bool(path.stat().st_mode & stat.S_IROTH)
+
+
+@cache
+def _kept(text: str) -> "tempfile._TemporaryFileWrapper[str]":
+    made = tempfile.NamedTemporaryFile("w", prefix="banyan-ca-", suffix=".pem")  # noqa: SIM115 - stays open
+    made.write(text)
+    made.flush()
+    return made

@@ -23,9 +23,17 @@ def ensure_credentials(mongo_uri: str, path: Path) -> None:
         kept = _read(path)
         tokens = {role: _working(store, role, kept.get(role)) for role in ROLES}
         if tokens != kept:
-            _write(path, tokens)
+            ownership.replace_text(path, json.dumps(tokens))
     finally:
         store.close()
+
+
+def keep_worker_token(credentials: Path) -> Path:
+    """A file beside the credentials with the worker's token alone (mode 0600); its name."""
+    token = json.loads(credentials.read_text())["worker"]
+    path = credentials.with_name("worker.token")
+    ownership.replace_text(path, f"{token}\n")
+    return path
 
 
 def _working(store: Store, role: str, token: str | None) -> str:
@@ -46,9 +54,3 @@ def _read(path: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return kept if isinstance(kept, dict) else {}
-
-
-def _write(path: Path, tokens: dict[str, str]) -> None:
-    """Whole or not at all, and never readable by others."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ownership.replace_text(path, json.dumps(tokens))

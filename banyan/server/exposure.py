@@ -4,6 +4,7 @@ The supervisor asks before anything is started. Tokens travel with each request:
 line whoever listens has them.
 """
 
+import ipaddress
 import ssl
 import stat
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from banyan.config import knobs
 from banyan.errors import BanyanError
 
 _WHAT_TO_DO = (
-    "give --tls-cert and --tls-key; or say --behind-proxy, where a proxy in front ends TLS "
-    "and nobody else reaches this address; or let other machines in by `ssh -R`; or set "
-    "BANYAN_ALLOW_PLAIN_HTTP=1 where you trust every machine on the way"
+    "say --tls auto; or give --tls-cert and --tls-key; or say --behind-proxy, where a proxy in "
+    "front ends TLS and nobody else reaches this address; or let other machines in by `ssh -R`; "
+    "or set BANYAN_ALLOW_PLAIN_HTTP=1 where you trust every machine on the way"
 )
 # Of TLS 1.2 what TLS 1.3 is like: keys that are gone after the talk, and nothing to pad.
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -26,10 +27,19 @@ _NOT_FOR_A_KEY = stat.S_IRWXO | stat.S_IWGRP  # a group may read it: Debian has 
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """A certificate (with the chain above it) and its key, both PEM files."""
+    """A certificate (with the chain above it) and its key, both PEM files.
+
+    authority: who has signed it, where clients are to trust that one; None: the certificate.
+    """
 
     certificate: Path
     key: Path
+    authority: Path | None = None
+
+    @property
+    def trusted(self) -> Path:
+        """Whom clients are to trust as this server."""
+        return self.authority or self.certificate
 
 
 def check(host: str, tls: Tls | None, behind_proxy: bool) -> None:
@@ -78,16 +88,22 @@ def names(tls: Tls) -> list[str]:
     for servers, is told here and not by each client.
     """
     told = _seen_by_a_client(tls).get("subjectAltName", ())
-    found = [str(name) for kind, name in told if kind in ("DNS", "IP Address") and "*" not in name]
+    found = [_plain(kind, name) for kind, name in told if kind in ("DNS", "IP Address")]
+    found = [name for name in found if "*" not in name]
     if not found:
         message = f"{tls.certificate} names no host (subjectAltName) that clients could ask for"
         raise BanyanError("usage", message)
     return sorted(found, key=lambda name: not is_loopback(name))
 
 
+def _plain(kind: str, name: str) -> str:
+    """As people write it: OpenSSL spells out each zero of an IPv6 address."""
+    return str(ipaddress.ip_address(name)) if kind == "IP Address" else name
+
+
 def _seen_by_a_client(tls: Tls) -> dict[str, tuple[tuple[str, str], ...]]:
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    near = pinned(tls.certificate).wrap_bio(to_client, to_server)
+    near = pinned(tls.trusted).wrap_bio(to_client, to_server)
     far = context(tls).wrap_bio(to_server, to_client, server_side=True)
     try:
         ended: set[ssl.SSLObject] = set()

@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from banyan.addresses import is_loopback
 from banyan.errors import BanyanError
 
 _BACKLOG = 2048  # a thousand workers may come back at one moment
@@ -45,7 +46,9 @@ def url(host: str, listening: socket.socket, names: Sequence[str] = ()) -> str:
 
     names: those of the certificate, the best first; with it the server is asked by https.
     """
-    named, port = _HERE.get(host, host), listening.getsockname()[1]
+    bound, port = listening.getsockname()[:2]
+    # `localhost` has two addresses, and somebody else may listen on the other.
+    named = bound if is_loopback(host) and not names else _HERE.get(host, host)
     if names and named not in names:
         named = names[0]
     scheme = "https" if names else "http"

@@ -1,7 +1,7 @@
 """One server process: `python -m banyan.server.serve --fd N`, started by the supervisor.
 
-It accepts on a listening socket that it inherits: several processes share one port, and
-no connection is refused while one of them is started anew. The database
+It accepts on listening sockets that it inherits: several processes share one port and one
+unix socket, and no connection is refused while one of them is started anew. The database
 is named by BANYAN_MONGO_URI: it may hold a password, and arguments are everybody's to
 read. Ends by SIGTERM within some 5 seconds: who waits is answered at once.
 """
@@ -24,6 +24,7 @@ from banyan.server import exposure
 from banyan.server.app import create_app
 from banyan.server.asgi import Application
 from banyan.server.exposure import Tls
+from banyan.server.near import Gate
 from banyan.server.protocol import Protocol
 from banyan.server.upkeep.loop import Upkeep
 from banyan.server.waiting import Hub
@@ -37,26 +38,52 @@ _SWITCH_SECONDS = 0.001
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which answers those who wait before it waits for their connections."""
+    """Uvicorn, which answers those who wait before it waits for their connections.
 
-    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+    near:   a unix socket that it serves too, without TLS.
+    shared: other processes serve that as well.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        hub: Hub,
+        near: socket.socket | None = None,
+        shared: bool = False,
+    ) -> None:
         super().__init__(config)
         self._hub = hub
+        self._near = near
+        self._shared = shared
+        self._gate: Gate | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal ends it in order, and a second one changes nothing."""
         self.should_exit = True
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve the port, and the unix socket beside it."""
+        await super().startup(sockets)
+        if self._near:
+            self._gate = Gate(self._near, self.config, self.server_state, self._shared)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let go of who waits, then finish what is in work."""
+        if self._gate:
+            self._gate.close()
         self._hub.end()
         await super().shutdown(sockets)
 
 
 def serve(
-    listener: socket.socket, mongo_uri: str, tls: Tls | None = None, behind_proxy: bool = False
+    listener: socket.socket,
+    mongo_uri: str,
+    tls: Tls | None = None,
+    behind_proxy: bool = False,
+    near: socket.socket | None = None,
+    shared: bool = False,
 ) -> None:
-    """Serve on this socket until SIGTERM."""
+    """Serve on these sockets until SIGTERM."""
     hub = Hub()
     application = create_app(mongo_uri, hub)
     _warm_up(application)
@@ -68,7 +95,7 @@ def serve(
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays: no use in looking through it again
     asgi = Application(application, hub, knobs().SERVER_THREADS, behind_proxy)
-    Server(server_config(asgi, tls), hub).run([listener])
+    Server(server_config(asgi, tls), hub, near, shared).run([listener])
     upkeep.stop()
     watcher.stop()
 
@@ -102,6 +129,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the arguments and serve."""
     parser = argparse.ArgumentParser(prog="python -m banyan.server.serve", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="an inherited listening socket")
+    parser.add_argument("--near-fd", type=int, help="a unix socket that listens, inherited too")
+    parser.add_argument("--shared", action="store_true", help="by other processes, the latter")
     parser.add_argument("--tls-cert", type=Path, help="answer https with this certificate")
     parser.add_argument("--tls-key", type=Path, help="and this key")
     parser.add_argument("--behind-proxy", action="store_true", help="believe X-Forwarded-For")
@@ -110,7 +139,9 @@ def main(arguments: list[str] | None = None) -> None:
     logs.begin("server", logging.WARNING, "%(asctime)s %(levelname)s %(name)s: ")
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each bad request
     listener = socket.socket(fileno=options.fd)
-    serve(listener, os.environ["BANYAN_MONGO_URI"], tls, options.behind_proxy)
+    near = socket.socket(fileno=options.near_fd) if options.near_fd else None
+    uri = os.environ["BANYAN_MONGO_URI"]
+    serve(listener, uri, tls, options.behind_proxy, near, options.shared)
     # A thread that still waits for the database would hold up the end for half a minute.
     logging.shutdown()
     os._exit(0)

@@ -21,9 +21,8 @@ from pymongo.errors import ConnectionFailure, PyMongoError
 
 from banyan.addresses import is_loopback
 from banyan.errors import BanyanError
-from banyan.server import exposure, listening
+from banyan.server import bootstrap, exposure, listening, near
 from banyan.server.app import prepare_database
-from banyan.server.bootstrap import ensure_credentials
 from banyan.server.embedded import PrivateMongo
 from banyan.server.leaks import ADVICE
 from banyan.server.options import Options
@@ -55,25 +54,30 @@ class Stack:
         self._services: list[Service] = []
         self._ends = ExitStack()  # what was started last ends first
         self.url = ""
-        self.tls_ca = str(options.tls.certificate) if options.tls else ""
+        self.tls_ca = ""
+        self._tls = options.tls
         self.credentials = options.data / "credentials"
+        self.socket = ""  # the path of the unix socket; empty: there is none on this system
 
     def start(self) -> None:
         """Start everything, and return when it is ready."""
         options = self._options
-        exposure.check(options.host, options.tls, options.behind_proxy)
+        self._tls = _tls(options)
+        exposure.check(options.host, self._tls, options.behind_proxy)
+        self.tls_ca = str(self._tls.trusted) if self._tls else ""
         self._worker_options = _as_whom(options) if options.with_worker else []
-        names = exposure.names(options.tls) if options.tls else []
+        names = exposure.names(self._tls) if self._tls else []
         sockets = listening.listen(options.host, options.port, options.processes)
         self._ends.callback(listening.close, sockets)
         self.url = listening.url(options.host, sockets[0], names)
-        context = exposure.pinned(options.tls.certificate) if options.tls else None
-        self._probe = Probe(listening.url(options.host, sockets[0]), context)
+        local = self._listen_nearby()
+        context = exposure.pinned(self._tls.trusted) if self._tls else None
+        self._probe = Probe(listening.url(options.host, sockets[0]), context, self.socket)
         uri = options.mongo_uri or self._start_mongo()
         self._prepare(uri)
         if options.mongo_uri:
             _warn_of_leaks(uri)
-        self._start_servers(sockets, uri)
+        self._start_servers(sockets, local, uri)
         if options.with_worker:
             self._start_worker()
 
@@ -88,13 +92,21 @@ class Stack:
         """End what was started: the worker first, so that it can give its tasks back."""
         self._ends.close()
 
+    def _listen_nearby(self) -> socket.socket | None:
+        """The unix socket, for all server processes."""
+        path = self._options.data / near.NAME
+        made = near.listen(path)
+        self._ends.callback(near.close, path, made)
+        self.socket = str(path) if made else ""
+        return made
+
     def _prepare(self, uri: str) -> None:
         """Make ready what servers need; a database that is about to choose a primary is awaited."""
         deadline = time.monotonic() + _READY_SECONDS
         while True:
             try:
                 prepare_database(uri)
-                ensure_credentials(uri, self.credentials)
+                bootstrap.ensure_credentials(uri, self.credentials)
                 return
             except ConnectionFailure as error:
                 if time.monotonic() > deadline:
@@ -108,23 +120,30 @@ class Stack:
         self._begin(Service("database", mongo.start))
         return mongo.uri
 
-    def _start_servers(self, sockets: list[socket.socket], uri: str) -> None:
+    def _start_servers(
+        self, sockets: list[socket.socket], local: socket.socket | None, uri: str
+    ) -> None:
         servers = []
         for number, own in enumerate(sockets, start=1):
             name = f"server process {number}"
-            servers.append(Service(name, functools.partial(self._spawn_server, name, own, uri)))
+            inherited = [own, local] if local else [own]
+            start = functools.partial(self._spawn_server, name, inherited, uri)
+            servers.append(Service(name, start))
         self._ends.callback(_stop_together, servers)
         for server in servers:
             self._begin(server)
         self._wait_until(self._probe.is_ready, "server")
 
-    def _spawn_server(self, name: str, own: socket.socket, uri: str) -> Child:
-        tls = self._options.tls
+    def _spawn_server(self, name: str, inherited: list[socket.socket], uri: str) -> Child:
+        files = [one.fileno() for one in inherited]
+        tls = self._tls
         how = ["--tls-cert", str(tls.certificate), "--tls-key", str(tls.key)] if tls else []
         how += ["--behind-proxy"] if self._options.behind_proxy else []
-        arguments = python("banyan.server.serve", "--fd", str(own.fileno()), *how)
+        how += ["--near-fd", str(files[1])] if len(files) > 1 else []
+        how += ["--shared"] if self._options.processes > 1 else []
+        arguments = python("banyan.server.serve", "--fd", str(files[0]), *how)
         variables = environment(BANYAN_MONGO_URI=uri)
-        return spawn(name, arguments, variables, inherited=[own.fileno()])
+        return spawn(name, arguments, variables, inherited=files)
 
     def _start_worker(self) -> None:
         token = json.loads(self.credentials.read_text())["provider"]
@@ -135,8 +154,10 @@ class Stack:
         self._wait_until(lambda: self._probe.newest_worker(token) not in (None, before), "worker")
 
     def _spawn_worker(self) -> Child:
-        """A worker gets its token by file; the database's password is none of its business."""
-        own = ["--url", self.url, "--token-file", str(self.credentials)]
+        """A worker gets its own token by file, and nothing of the others' or of the database."""
+        token = bootstrap.keep_worker_token(self.credentials)
+        own = ["--url", self.url, "--token-file", str(token)]
+        own += ["--socket", self.socket] if self.socket else []
         state = ["--state-directory", str(self._options.data / "worker")]
         own += ["--tls-ca", self.tls_ca] if self.tls_ca else []
         arguments = python("banyan", "worker", *own, *state, *self._worker_options)
@@ -174,6 +195,15 @@ def _warn_of_leaks(uri: str) -> None:
                 logger.warning(said, version, names, ADVICE)
     finally:
         store.close()
+
+
+def _tls(options: Options) -> exposure.Tls | None:
+    """The certificate to serve with; the library that makes one is loaded where it is wanted."""
+    if not options.tls_auto:
+        return options.tls
+    from banyan.server import own_certificate
+
+    return own_certificate.ensure(options.data, options.host)
 
 
 def _as_whom(options: Options) -> list[str]:

@@ -76,7 +76,7 @@ def _ignore_signals() -> None:
 def _announce(stack: Stack, json_line: bool) -> None:
     """Tell whoever started this that it is ready, and where."""
     try:
-        profiles.remember_local(stack.url, stack.credentials, stack.tls_ca)
+        profiles.remember_local(stack.url, stack.credentials, stack.tls_ca, stack.socket)
     except (OSError, BanyanError) as error:
         logger.warning("the command line's profile was not written: %s", error)
     if json_line:

@@ -177,7 +177,8 @@ class Agent:
         )
 
     def _connect(self) -> Connection:
-        return Connection(self._options.url, self._token, self._options.tls_ca)
+        options = self._options
+        return Connection(options.url, self._token, options.tls_ca, options.socket)
 
     # --- the loop --------------------------------------------------------------------
 

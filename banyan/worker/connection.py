@@ -13,6 +13,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from banyan.client.failures import error_of
+from banyan.client.local import dial
 from banyan.client.transport import Answer, Transport
 from banyan.client.trust import Adapter
 from banyan.errors import LOCAL_WORDS, WORDS, BanyanError
@@ -23,12 +24,15 @@ _ANSWER_SECONDS = 30.0  # beyond the time that was asked to be held
 class Connection(Transport):
     """One thread's requests. `break_off` may be called from another thread."""
 
-    def __init__(self, url: str, token: str, tls_ca: str = "") -> None:
-        """Repeats nothing by itself: its caller knows what may be repeated, and until when."""
-        super().__init__(url, token, retry_seconds=0, tls_ca=tls_ca)
+    def __init__(self, url: str, token: str, tls_ca: str = "", path: str = "") -> None:
+        """Repeats nothing by itself: its caller knows what may be repeated, and until when.
+
+        path: of the server's unix socket; empty: it is spoken to by its URL.
+        """
+        super().__init__(url, token, retry_seconds=0, tls_ca=tls_ca, socket=path)
         self._socket: socket.socket | None = None
         self._broken = False
-        adapter = _Adapter(self._note, self.tls_ca)
+        adapter = _Adapter(self._note, self.tls_ca, path)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
@@ -104,17 +108,23 @@ def _refusal(answer: Answer) -> BanyanError | None:
 class _Adapter(Adapter):
     """Tells of each new connection, of which a thread has one at a time."""
 
-    def __init__(self, note: Callable[[socket.socket | None], None], tls_ca: str) -> None:
+    def __init__(
+        self, note: Callable[[socket.socket | None], None], tls_ca: str, path: str
+    ) -> None:
         self._note = note
+        self._path = path
         super().__init__(tls_ca, pool_connections=1, pool_maxsize=1)
 
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
         super().init_poolmanager(*arguments, **more)
-        note = self._note
+        note, path = self._note, self._path
 
         class Plain(HTTPConnection):
             def connect(self) -> None:
-                super().connect()
+                if path:
+                    dial(self, path)
+                else:
+                    super().connect()
                 note(self.sock)
 
         class Secure(HTTPSConnection):

@@ -20,13 +20,18 @@ _PATH_OF_OTHERS = "/usr/local/bin:/usr/bin:/bin"
 
 
 def base_environment(
-    own: Mapping[str, str], user: User | None = None, tls_ca: str = "", programs: str = ""
+    own: Mapping[str, str],
+    user: User | None = None,
+    tls_ca: str = "",
+    programs: str = "",
+    socket: str = "",
 ) -> dict[str, str]:
     """What of the worker's own environment its tasks may see.
 
     user:     whose processes they are, where that is another.
     tls_ca:   whom they are to trust as the server; empty: the machine's authorities.
     programs: where `banyan` is, with which they speak to it; looked for last.
+    socket:   the server's unix socket, by which they do so; other users can't.
     """
     names = _KEPT_FOR_OTHERS if user else _KEPT
     kept = {
@@ -37,6 +42,8 @@ def base_environment(
     places = kept.get("PATH", os.defpath).split(os.pathsep)
     if programs and programs not in places:
         kept["PATH"] = os.pathsep.join([*places, programs])
+    if socket and not user:
+        kept["BANYAN_SOCKET"] = socket
     return {**kept, "BANYAN_TLS_CA": tls_ca} if tls_ca else kept
 
 

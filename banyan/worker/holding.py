@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from banyan.client.trust import readable
+from banyan.client.trust import for_other_user, readable
 from banyan.config import knobs
 from banyan.domain.resources import Grant
 from banyan.worker import environment, identity
@@ -74,7 +74,11 @@ class Holding:
         self._user = identity.user_for(options)
         self._secrets = Secrets(options.secrets_file)
         self._base_environment = environment.base_environment(
-            os.environ, self._user, readable(options.tls_ca), environment.own_programs()
+            os.environ,
+            self._user,
+            for_other_user(readable(options.tls_ca)) if self._user else readable(options.tls_ca),
+            environment.own_programs(),
+            options.socket,
         )
         self._home = self._user.directory() if self._user else os.getcwd()
         self._held: dict[str, Held] = {}

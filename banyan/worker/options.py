@@ -18,6 +18,8 @@ class Options:
                      `banyan up` writes (then its "worker" token).
     tls_ca:          a PEM file with whom to trust as the server; empty: the machine's
                      certificate authorities.
+    socket:          the path of the server's unix socket: the worker speaks to it by that, its
+                     tasks by the URL. Empty: both by the URL.
     state_directory: where this worker keeps its launcher's socket and the output of
                      running tasks; the next worker on the same directory takes over what
                      this one left. One worker at a time. None: the first free place of
@@ -48,6 +50,7 @@ class Options:
     url: str
     token_file: Path
     tls_ca: str = ""
+    socket: str = ""
     state_directory: Path | None = None
     cores: float | None = None
     memory_bytes: int | None = None

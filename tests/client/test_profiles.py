@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from banyan import profiles
 from banyan.errors import BanyanError
-from banyan.profiles import Access, Profile, Profiles, find_access
+from banyan.profiles import Access, Credentials, Profile, Profiles, find_access
 
 TOKENS = {"admin": "tok-a", "provider": "tok-p", "worker": "tok-w"}
 
@@ -118,11 +118,29 @@ def test_a_worker_needs_a_file(credentials: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(BanyanError, match="--token-file"):
         profiles.find_credentials()
     profiles.remember_local("http://local", credentials)
-    assert profiles.find_credentials() == ("http://local", credentials)
-    assert profiles.find_credentials("http://x", Path("f")) == ("http://x", Path("f"))
+    assert profiles.find_credentials() == Credentials("http://local", credentials)
+    said = profiles.find_credentials("http://x", Path("f"))
+    assert said == Credentials("http://x", Path("f"))
     monkeypatch.setenv("BANYAN_URL", "http://elsewhere")
     with pytest.raises(BanyanError):
         profiles.find_credentials()
+
+
+def test_the_socket_of_a_profile_goes_wherever_its_token_does(
+    monkeypatch: pytest.MonkeyPatch, credentials: Path
+) -> None:
+    profiles.remember_local("http://127.0.0.1:1", credentials, socket="/d/s")
+    assert find_access() == Access("http://127.0.0.1:1", "tok-p", "/d/s")
+    assert find_access(token="tok-s") == Access("http://127.0.0.1:1", "tok-s", "/d/s")
+    assert find_access(url="unix:///d/s") == Access("http://127.0.0.1:1", "tok-p", "/d/s")
+    assert profiles.find_credentials().socket == "/d/s"
+    monkeypatch.setenv("BANYAN_URL", "http://127.0.0.1:1")
+    assert find_access().socket == "/d/s"
+    monkeypatch.setenv("BANYAN_TOKEN", "tok-e")  # both by hand: as they were given
+    assert find_access() == Access("http://127.0.0.1:1", "tok-e")
+    monkeypatch.delenv("BANYAN_TOKEN")
+    with pytest.raises(BanyanError, match="no token for"):
+        find_access(url="unix:///d/other")
 
 
 def test_a_link_to_the_file_stays_a_link(config: Path, tmp_path: Path, credentials: Path) -> None:
@@ -137,7 +155,10 @@ NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@given(st.dictionaries(NAMES, st.builds(Profile, url=TEXTS, credentials=TEXTS, token=TEXTS)), NAMES)
+MADE = st.builds(Profile, url=TEXTS, credentials=TEXTS, token=TEXTS, socket=TEXTS)
+
+
+@given(st.dictionaries(NAMES, MADE), NAMES)
 def test_whatever_is_written_is_read_back(known: dict[str, Profile], default: str) -> None:
     written = Profiles(known, default)
     profiles.save(written)
@@ -152,7 +173,9 @@ def test_a_running_task_uses_its_own_token_for_its_own_server(
     profiles.remember_local("http://127.0.0.1:1", credentials)
     monkeypatch.setenv("BANYAN_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("BANYAN_TASK_TOKEN", "tok-t")
-    assert find_access().token == "tok-t"
+    assert find_access() == Access("http://127.0.0.1:1", "tok-t")
+    monkeypatch.setenv("BANYAN_SOCKET", "/d/s")
+    assert find_access() == Access("http://127.0.0.1:1", "tok-t", "/d/s")
     assert find_access(profile="local").token == "tok-p"
     monkeypatch.setenv("BANYAN_TOKEN", "tok-e")
     assert find_access().token == "tok-e"
@@ -172,4 +195,6 @@ def test_what_a_task_says_of_itself_goes_with_its_token_only(
         find_access(profiles.TASK)
     monkeypatch.setenv("BANYAN_TASK_ID", "x")
     monkeypatch.setenv("BANYAN_TASK_TOKEN", "tok-t")
-    assert find_access(profiles.TASK).token == "tok-t"
+    assert find_access(profiles.TASK) == Access("http://127.0.0.1:1", "tok-t")
+    monkeypatch.setenv("BANYAN_SOCKET", "/d/s")
+    assert find_access(profiles.TASK).socket == "/d/s"

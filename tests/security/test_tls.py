@@ -217,7 +217,7 @@ def test_a_stack_speaks_tls_and_its_worker_trusts_it(
     assert "base64 -d > banyan-ca.pem" in invited.stdout
     line, _token = invited.stdout.splitlines()
     assert line.endswith("--tls-ca banyan-ca.pem")
-    shown = processes.banyan("ls", "--curl")
+    shown = processes.banyan("ls", "--curl", "--url", url, "--token", tokens["provider"])
     assert shown.wait() == 0
     assert f"--cacert {HERE}" in shown.stdout
     # Without that profile it is a stranger, and gets no token.

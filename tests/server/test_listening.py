@@ -45,6 +45,7 @@ def test_connections_are_dealt_out_evenly() -> None:
     ("host", "url"),
     [
         ("127.0.0.1", "http://127.0.0.1:{}"),
+        ("localhost", "http://127.0.0.1:{}"),  # ::1 may be somebody else's
         ("0.0.0.0", "http://127.0.0.1:{}"),  # noqa: S104 - only named here
         ("::", "http://[::1]:{}"),
         ("::1", "http://[::1]:{}"),
@@ -52,6 +53,6 @@ def test_connections_are_dealt_out_evenly() -> None:
     ],
 )
 def test_the_address_is_one_that_clients_here_can_reach(host: str, url: str) -> None:
-    [one] = listening.listen("127.0.0.1", 0, 1)
+    [one] = listening.listen("::1" if host == "::1" else "127.0.0.1", 0, 1)
     assert listening.url(host, one) == url.format(one.getsockname()[1])
     listening.close([one])

@@ -9,6 +9,7 @@ from banyan.domain.resources import Capacity
 from banyan.worker.endings import end_of, time_text
 from banyan.worker.environment import base_environment, command_argv, own_programs, task_environment
 from banyan.worker.holding import Holding
+from banyan.worker.identity import User
 from banyan.worker.leases import trusted_until
 from banyan.worker.ledger import Ledger
 from banyan.worker.options import Options
@@ -27,6 +28,13 @@ TASK = {
 def test_only_known_names_of_the_worker_reach_a_task():
     own = {"PATH": "/bin", "LC_ALL": "C", "BANYAN_TOKEN": "secret", "LD_PRELOAD": "x", "HOME": "/h"}
     assert base_environment(own) == {"PATH": "/bin", "LC_ALL": "C", "HOME": "/h"}
+
+
+def test_the_socket_of_the_server_is_named_to_those_who_may_use_it():
+    assert base_environment({}, socket="/d/s")["BANYAN_SOCKET"] == "/d/s"
+    other = User("nobody", 65534, 65534, (), "/", "")
+    assert "BANYAN_SOCKET" not in base_environment({}, other, socket="/d/s")
+    assert "BANYAN_SOCKET" not in base_environment({"BANYAN_SOCKET": "/of/the/worker"})
 
 
 def test_the_banyan_of_the_worker_is_found_after_all_else():
