@@ -49,6 +49,11 @@ class Authenticator:
             self._refusals.count(address, token)
         raise BanyanError("unauthenticated", "send a valid token: `Authorization: Bearer <token>`")
 
+    def knows(self, header: str) -> bool:
+        """Whether this header was found valid a moment ago. From memory: at once."""
+        token = _token_in(header)
+        return bool(token and self._remembered(token))
+
     def forget(self) -> None:
         """A token was revoked: look all of them up again."""
         with self._lock:

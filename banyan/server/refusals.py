@@ -36,7 +36,7 @@ class Refusals:
         if self._per_minute <= 0:
             return
         with self._lock:
-            seconds = self._take(_network_of(address), hash(token))
+            seconds = self._take(network_of(address), hash(token))
         if seconds > 0:
             message = f"too many wrong tokens from {address}: look at the token, then try again"
             raise BanyanError("too_many_requests", message, retry_after_seconds=seconds)
@@ -73,7 +73,8 @@ class _Bucket:
         return 0.0
 
 
-def _network_of(address: str) -> str:
+def network_of(address: str) -> str:
+    """What is counted as one: an address of IPv4, a network of IPv6."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

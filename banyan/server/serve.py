@@ -21,8 +21,10 @@ import uvicorn
 from banyan import logs
 from banyan.config import knobs
 from banyan.server import exposure
+from banyan.server.acceptor import Acceptor
 from banyan.server.app import create_app
 from banyan.server.asgi import Application
+from banyan.server.connections import Connection, Connections, most_connections
 from banyan.server.exposure import Tls
 from banyan.server.protocol import Protocol
 from banyan.server.upkeep.loop import Upkeep
@@ -39,9 +41,28 @@ _SWITCH_SECONDS = 0.001
 class Server(uvicorn.Server):
     """Uvicorn, which answers those who wait before it waits for their connections."""
 
-    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+    def __init__(
+        self, config: uvicorn.Config, hub: Hub, connections: Connections | None = None
+    ) -> None:
         super().__init__(config)
         self._hub = hub
+        self._connections = connections or Connections(most_connections(), 0)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept on these sockets, as many connections as there is room for."""
+        self._connections.begin()
+        found = [
+            Acceptor(one, self._connections, self._protocol, self.config.ssl)
+            for one in sockets or []
+        ]
+        for acceptor in found:
+            acceptor.open()
+        self.servers = found  # type: ignore[assignment]  # as much as is used of them
+        self.started = True
+
+    def _protocol(self, connection: Connection) -> Protocol:
+        state = self.server_state
+        return Protocol(self.config, state, self.lifespan.state, connection=connection)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal ends it in order, and a second one changes nothing."""
@@ -67,8 +88,12 @@ def serve(
     # Threads that calculate give way to the event loop five times sooner than usual.
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays: no use in looking through it again
-    asgi = Application(application, hub, knobs().SERVER_THREADS, behind_proxy)
-    Server(server_config(asgi, tls), hub).run([listener])
+    knows = application.extensions["banyan"].authenticator.knows
+    asgi = Application(application, hub, knobs().SERVER_THREADS, behind_proxy, knows)
+    # Whoever comes by a proxy comes from one address.
+    of_address = 0 if behind_proxy else knobs().CONNECTIONS_PER_ADDRESS_MAX
+    connections = Connections(most_connections(), of_address)
+    Server(server_config(asgi, tls), hub, connections).run([listener])
     upkeep.stop()
     watcher.stop()
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from banyan.server.asgi import Application
 from banyan.server.bridge import WSGIApplication
+from banyan.server.connections import Connections
+from banyan.server.exposure import Tls
 from banyan.server.serve import Server, server_config
 from banyan.server.waiting import Hub
 
@@ -32,11 +34,16 @@ class Served:
 
 
 @contextmanager
-def served(wsgi: WSGIApplication, threads: int = 8) -> Iterator[Served]:
+def served(
+    wsgi: WSGIApplication,
+    threads: int = 8,
+    connections: Connections | None = None,
+    tls: Tls | None = None,
+) -> Iterator[Served]:
     """Serve for as long as the block lasts."""
     hub = Hub()
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(server_config(Application(wsgi, hub, threads)), hub)
+    server = Server(server_config(Application(wsgi, hub, threads), tls), hub, connections)
     thread = threading.Thread(
         target=lambda: asyncio.run(server.serve([listener])), name="test server"
     )
