@@ -57,10 +57,11 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection that never says anything is closed too."""
-        super().connection_made(transport)
-        if self._connection.has_left:
+        self.transport = transport
+        if self._connection.has_left:  # displaced meanwhile: nobody has to wait for its end
             transport.abort()
             return
+        super().connection_made(transport)
         self._connection.holder = self
         self._connection.await_head()
 
