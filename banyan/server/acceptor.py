@@ -5,7 +5,6 @@ tells nobody of a connection before its TLS handshake has come to an end.
 """
 
 import asyncio
-import errno
 import logging
 import socket
 import ssl
@@ -18,8 +17,8 @@ from banyan.server.refusals import network_of
 logger = logging.getLogger(__name__)
 
 UNREAD_SECONDS_MAX = 60.0  # so long an answer may wait for somebody who reads nothing
-_AT_ONCE = 128  # then others have their turn
-_PAUSE_SECONDS = 0.5  # where the machine has no file descriptor left
+_AT_ONCE = 16  # then others have their turn
+_PAUSE_SECONDS = 0.5
 
 
 class Acceptor:
@@ -44,9 +43,6 @@ class Acceptor:
     def open(self) -> None:
         """Accept from now on."""
         self._listener.setblocking(False)
-        if self._listener.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
-            milliseconds = int(1000 * UNREAD_SECONDS_MAX)  # what is accepted inherits it
-            self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         self._resume()
 
     def close(self) -> None:
@@ -69,9 +65,7 @@ class Acceptor:
                 client, peer = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    raise
+            except OSError as error:  # such as: no file descriptor is left on the whole machine
                 logger.error("no connection can be accepted: %s", error)
                 self._loop.remove_reader(self._listener)
                 self._loop.call_later(_PAUSE_SECONDS, self._resume)
@@ -80,6 +74,9 @@ class Acceptor:
 
     def _welcome(self, client: socket.socket, network: str) -> None:
         client.setblocking(False)
+        if client.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            milliseconds = int(1000 * UNREAD_SECONDS_MAX)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
         greeting = Greeting()
         connection = self._connections.enter(network, greeting)
         if not connection:

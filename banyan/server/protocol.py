@@ -140,8 +140,9 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
     def is_busy(self) -> bool:
-        """Whether a whole request waits for its answer."""
-        return self._is_asked() and not self.cycle.more_body
+        """Whether a whole request waits for its answer. To take that in is the other end's part."""
+        cycle = self.cycle
+        return cycle is not None and not (cycle.more_body or cycle.response_started)
 
     def end(self) -> None:
         """Close it now, whatever goes on."""

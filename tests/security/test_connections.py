@@ -1,8 +1,10 @@
 """How many connections there may be: nobody locks others out with connections that say nothing."""
 
+import json
 import resource
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from banyan.config import knobs
 from banyan.server import connections
 from banyan.server.connections import Connections, most_connections
 from banyan.server.exposure import Tls
-from tests.harness import Server, eventually
+from tests.harness import Processes, Server, eventually
 from tests.harness.asgi import served
 from tests.harness.things import Things
 
@@ -165,11 +167,22 @@ def test_the_limit_of_open_files_is_raised_and_kept_to(monkeypatch: pytest.Monke
     assert most_connections() == connections.CONNECTIONS_LEAST
 
 
-def test_the_database_is_reached_when_there_is_no_room(serve: Callable[..., Server]) -> None:
-    """The server lowers nothing: it keeps files for itself within the limit it finds."""
-    server = serve(CONNECTIONS_MAX=16, CONNECTIONS_PER_ADDRESS_MAX=0)
-    with crowd(port_of(server), 200):
-        assert [server.anonymous.get(path).status_code for path in ("healthz", "readyz")] == [
-            200,
-            200,
-        ]
+def test_with_few_files_the_database_and_health_are_reached_all_the_same(
+    processes: Processes, tmp_path: Path, fresh_database: str
+) -> None:
+    few = (
+        "import os, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'banyan', *sys.argv[1:]])"
+    )
+    options = ["server", "--json", "--data", str(tmp_path / "data"), "--port", "0"]
+    environment = {"BANYAN_MONGO_URI": fresh_database}
+    started = processes.start([sys.executable, "-c", few, *options], environment)
+    ready = json.loads(started.line())
+    server = Server(started, ready["url"], Path(ready["credentials"]))
+    with crowd(port_of(server), 400) as silent:
+        for path in ("healthz", "readyz"):
+            assert server.anonymous.get(path).status_code == 200
+        assert server.account("provider").get("tasks").status_code == 200
+        eventually(lambda: count_open(silent) < 200 - connections.FILES_KEPT)
+    assert "Too many open files" not in started.stderr
