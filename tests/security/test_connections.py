@@ -185,4 +185,21 @@ def test_with_few_files_the_database_and_health_are_reached_all_the_same(
             assert server.anonymous.get(path).status_code == 200
         assert server.account("provider").get("tasks").status_code == 200
         eventually(lambda: count_open(silent) < 200 - connections.FILES_KEPT)
+    asked = GET + b"Authorization: Bearer " + server.tokens["provider"].encode() + b"\r\n\r\n"
+    with ExitStack() as stack:
+        trusted: list[socket.socket] = []
+        while not trusted or answered(trusted[-1], asked):
+            address = ("127.0.0.1", port_of(server))
+            trusted.append(stack.enter_context(socket.create_connection(address, 30)))
+        assert 1 < len(trusted) - 1 <= 200 - connections.FILES_KEPT
+        assert answered(trusted[0], asked)
     assert "Too many open files" not in started.stderr
+
+
+def answered(connection: socket.socket, asked: bytes) -> bool:
+    """Whether there is an answer; else it was closed."""
+    try:
+        connection.sendall(asked)
+        return connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    except OSError:
+        return False

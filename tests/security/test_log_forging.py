@@ -53,7 +53,7 @@ def test_nor_in_what_others_log_in_our_processes(
     monkeypatch.setattr(logs, "_one_of", lambda name, known: form if name == "LOG_FORMAT" else "")
     try:
         logs.begin("test", logging.WARNING, "%(levelname)s %(name)s: ")
-        for name in ("uvicorn.error", "uvicorn.access", "asyncio", "pymongo.topology", "x\ny"):
+        for name in ("uvicorn.error", "urllib3", "asyncio", "pymongo.topology", "x\ny"):
             logging.getLogger(name).error("%s", EVIL)
     finally:
         root.handlers[:], level = before
