@@ -28,7 +28,7 @@ from banyan.server.bridge import (
 )
 from banyan.server.connections import Connection
 from banyan.server.crowd import Crowd, Request
-from banyan.server.intake import Disconnected, Room, discard, read_body, read_short
+from banyan.server.intake import Body, Disconnected, Room, discard, read_short
 from banyan.server.protocol import CONNECTION, SHORT
 from banyan.server.store import told
 from banyan.server.waiting import TURN_TOPICS, Hub, Waiter
@@ -91,14 +91,17 @@ class Application:
         self, scope: Message, receive: Receive, send: Send, environ: Environ
     ) -> None:
         """A body that is long, or not there yet, is read only for those who may send one."""
-        if not self._knows(_token(environ)):
-            answer = await self._call({**environ, HEAD_ONLY: True}, b"")
-            if answer.status != GO_ON:
-                await _send_and_close(send, scope, answer, receive)
-                return
+        known = self._knows(_token(environ))
         with self._room.share() as share:
-            body = await read_body(scope, receive, knobs().BODY_BYTES_MAX, share)
-            await self._serve(scope, receive, send, with_body(environ, body))
+            body = Body(scope, receive, knobs().BODY_BYTES_MAX, share)
+            if body.is_short():
+                known = known or scope["state"][CONNECTION].is_trusted
+            if not known and not await body.comes_soon():
+                answer = await self._call({**environ, HEAD_ONLY: True}, b"")
+                if answer.status != GO_ON:
+                    await _send_and_close(send, scope, answer, receive)
+                    return
+            await self._serve(scope, receive, send, with_body(environ, await body.whole()))
 
     async def _serve(self, scope: Message, receive: Receive, send: Send, request: Request) -> None:
         try:

@@ -1,7 +1,7 @@
 """Reading a request's body: whole, bounded in bytes and in time, one alone and all together.
 
-Called by `banyan.server.asgi` for a body that is long or is not there yet, once it is known
-that its sender may send one. What is too long is never kept, only read past for a while, so
+Called by `banyan.server.asgi`, which first asks whether the sender may send one where it is long
+or does not come at once. What is too long is never kept, only read past for a while, so
 that a client that is still sending gets to see the answer.
 """
 
@@ -15,6 +15,8 @@ from banyan.errors import BanyanError
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
+SHORT_BYTES_MAX = 16 * 1024  # so much is kept for anybody
+SOON_SECONDS = 0.1  # within which a short body is right behind its head
 BODY_SECONDS_MAX = 60.0
 PATIENCE_SECONDS = 10.0  # until a body begins; after that it has to come at this rate, averaged
 BYTES_PER_SECOND_MIN = 16 * 1024
@@ -61,33 +63,60 @@ class Share:
         self.taken += count
 
 
-async def read_body(scope: Message, receive: Receive, limit_bytes: int, share: Share) -> bytes:
-    """The whole body.
+class Body:
+    """One that is long, or was not there with its head."""
 
-    Errors: `too_large`, `bad_request` (too slow), `unavailable` (no room), Disconnected.
-    """
-    if declared_length(scope) > limit_bytes:
-        raise _too_large(limit_bytes)
-    began = asyncio.get_running_loop().time()
-    chunks: list[bytes] = []
-    more = True
-    try:
-        async with asyncio.timeout(min(PATIENCE_SECONDS, BODY_SECONDS_MAX)) as patience:
-            while more:
-                chunk, more = await _next(receive)
-                if share.taken + len(chunk) > limit_bytes:
-                    raise _too_large(limit_bytes)
-                share.take(len(chunk))
-                chunks.append(chunk)
-                earned = PATIENCE_SECONDS + share.taken / BYTES_PER_SECOND_MIN
-                patience.reschedule(began + min(earned, BODY_SECONDS_MAX))
-    except TimeoutError:
-        raise BanyanError(
-            "bad_request",
-            f"the body came too slowly: {share.taken} bytes in "
-            f"{asyncio.get_running_loop().time() - began:.0f} seconds",
-        ) from None
-    return b"".join(chunks)
+    def __init__(self, scope: Message, receive: Receive, limit_bytes: int, share: Share) -> None:
+        self._receive = receive
+        self._limit_bytes = limit_bytes
+        self._share = share
+        self._declared = _declared_length(scope)
+        self._asks = _expects_permission(scope)
+        self._chunks: list[bytes] = []
+        self._more = True
+
+    def is_short(self) -> bool:
+        """Whether it says so, and comes unasked."""
+        return 0 < self._declared <= SHORT_BYTES_MAX and not self._asks
+
+    async def comes_soon(self) -> bool:
+        """Whether it is short and right behind its head: many clients send two packets.
+
+        Errors: Disconnected, `too_large`, `unavailable`.
+        """
+        if self.is_short():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SOON_SECONDS):
+                    while self._more:
+                        await self._read()
+        return not self._more
+
+    async def whole(self) -> bytes:
+        """All of it.
+
+        Errors: `too_large`, `bad_request` (too slow), `unavailable` (no room), Disconnected.
+        """
+        if self._declared > self._limit_bytes:
+            raise _too_large(self._limit_bytes)
+        loop = asyncio.get_running_loop()
+        began, share = loop.time(), self._share
+        try:
+            async with asyncio.timeout(min(PATIENCE_SECONDS, BODY_SECONDS_MAX)) as patience:
+                while self._more:
+                    await self._read()
+                    earned = PATIENCE_SECONDS + share.taken / BYTES_PER_SECOND_MIN
+                    patience.reschedule(began + min(earned, BODY_SECONDS_MAX))
+        except TimeoutError:
+            told = f"{share.taken} bytes in {loop.time() - began:.0f} seconds"
+            raise BanyanError("bad_request", f"the body came too slowly: {told}") from None
+        return b"".join(self._chunks)
+
+    async def _read(self) -> None:
+        chunk, self._more = await _next(self._receive)
+        if self._share.taken + len(chunk) > self._limit_bytes:
+            raise _too_large(self._limit_bytes)
+        self._share.take(len(chunk))
+        self._chunks.append(chunk)
 
 
 async def read_short(receive: Receive, limit_bytes: int) -> bytes:
@@ -107,7 +136,7 @@ async def _next(receive: Receive) -> tuple[bytes, bool]:
 
 async def discard(scope: Message, receive: Receive) -> None:
     """Read past the rest: closing on a client that sends would destroy the answer."""
-    if (b"expect", b"100-continue") in scope["headers"]:
+    if _expects_permission(scope):
         return  # it sends nothing before it is told to
     with contextlib.suppress(TimeoutError, Disconnected):
         async with asyncio.timeout(DISCARD_SECONDS_MAX):
@@ -115,8 +144,11 @@ async def discard(scope: Message, receive: Receive) -> None:
                 pass
 
 
-def declared_length(scope: Message) -> int:
-    """What Content-Length says; 0 where it is missing."""
+def _expects_permission(scope: Message) -> bool:
+    return (b"expect", b"100-continue") in scope["headers"]
+
+
+def _declared_length(scope: Message) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length":
             return int(value)  # the parser has refused all but digits

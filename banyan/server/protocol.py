@@ -11,9 +11,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from banyan.errors import BanyanError
 from banyan.server.connections import Connection
+from banyan.server.intake import SHORT_BYTES_MAX
 
 HEADER_BYTES_MAX = 64 * 1024
-SHORT_BYTES_MAX = 16 * 1024  # of a body: so much is kept for anybody
 PIPELINED_MAX = 16  # requests on one connection that wait until the one before is answered
 # In the state of an ASGI scope: by what it came, and that its body is there and is short.
 CONNECTION, SHORT = "connection", "short"

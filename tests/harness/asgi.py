@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from banyan.server.asgi import Application
@@ -39,11 +39,13 @@ def served(
     threads: int = 8,
     connections: Connections | None = None,
     tls: Tls | None = None,
+    knows: Callable[[str], bool] = lambda header: True,
 ) -> Iterator[Served]:
     """Serve for as long as the block lasts."""
     hub = Hub()
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(server_config(Application(wsgi, hub, threads), tls), hub, connections)
+    application = Application(wsgi, hub, threads, knows=knows)
+    server = Server(server_config(application, tls), hub, connections)
     thread = threading.Thread(
         target=lambda: asyncio.run(server.serve([listener])), name="test server"
     )

@@ -126,6 +126,40 @@ def test_long_bodies_together_have_a_bound(serve: Callable[..., Server]) -> None
             assert answered(kept)[0] == 201
 
 
+def in_two_packets(front: Served) -> None:
+    with connected(front.port) as connection:
+        for _ in range(2):
+            connection.sendall(head("x", "Content-Length: 10"))
+            connection.sendall(b"x" * 10)
+            assert answered(connection)[0] == 200
+
+
+def test_a_short_body_right_behind_its_head_costs_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "SOON_SECONDS", 30.0)
+    things = Things()
+    with served(things, knows=lambda header: False) as front:
+        in_two_packets(front)
+    assert things.asked == 2
+
+
+def test_nor_where_a_valid_token_came_by_the_same_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(intake, "SOON_SECONDS", 0.0)
+    things = Things()
+    asked: list[str] = []
+
+    def knows(header: str) -> bool:  # in the first request
+        asked.append(header)
+        return len(asked) < 3
+
+    with served(things, knows=knows) as front:
+        in_two_packets(front)
+    assert things.asked == 2
+
+
 # --- Deadlines, with small ones -----------------------------------------------------------
 
 
