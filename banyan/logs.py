@@ -2,7 +2,8 @@
 
 `begin` is called once by each process that serves: the supervisor, server processes, workers.
 The others only use `logging`, and `about` to say what their lines are about. A token or a
-password must never get into a line, whoever puts it there.
+password must never get into a line, whoever puts it there; nor a character that steers a
+terminal, or makes a line look like two.
 """
 
 import json
@@ -10,7 +11,7 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -41,11 +42,11 @@ def begin(service: str, level: int, prefix: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json(service) if in_json else Text(prefix + "%(message)s"))
     logging.basicConfig(level=chosen.upper() or level, handlers=[handler], force=True)
+    threading.excepthook = lambda failed: logging.critical(
+        "a thread failed", exc_info=failed.exc_value
+    )
     if in_json:
         sys.excepthook = lambda *error: logging.critical("failed", exc_info=error)
-        threading.excepthook = lambda failed: logging.critical(
-            "a thread failed", exc_info=failed.exc_value
-        )
 
 
 def in_json() -> bool:
@@ -84,17 +85,33 @@ class Json(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(_hidden(line), ensure_ascii=False)
+        text = json.dumps(_hidden(line), ensure_ascii=False)
+        return text if text.isprintable() else _escaped(text, lambda c: json.dumps(c)[1:-1])
 
 
 class Text(logging.Formatter):
     """A line for people: the prefix, the event, and the facts as key=value."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end; a traceback follows on lines of its own."""
-        told = "".join(f" {name}={value}" for name, value in facts_of(record).items())
-        line, newline, rest = super().format(record).partition("\n")
-        return _hide(f"{line}{told}{newline}{rest}")
+        """The line, without its end; what follows it is indented, so that it begins no line."""
+        told = "".join(
+            f" {harmless(name)}={harmless(str(value))}" for name, value in facts_of(record).items()
+        )
+        line, *rest = map(harmless, super().format(record).split("\n"))
+        return _hide("\n    ".join([line + told, *rest]))
+
+
+def harmless(text: str) -> str:
+    """The text on one line, its control characters and what turns the direction written out."""
+    return text if text.isprintable() else _escaped(text, _as_python)
+
+
+def _as_python(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _escaped(text: str, escape: Callable[[str], str]) -> str:
+    return "".join(c if c.isprintable() else escape(c) for c in text)
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from banyan.config import knobs, settings
 from banyan.errors import BanyanError
 from banyan.server import edge, instruments, links, openapi, queries, render, table, virtual
 from banyan.server.auth import Authenticator, is_token
+from banyan.server.bridge import GO_ON, HEAD_ONLY
 from banyan.server.calls import Answer, Call, Context, Signals, Silent
 from banyan.server.data import BanyanMongo
 from banyan.server.exposition import CONTENT_TYPE, Exposition
@@ -188,34 +189,40 @@ class Wiring:
         return response
 
     def _after(self, response: Response) -> Response:
+        if response.status_code == GO_ON:
+            return response
         of_answer = g.get("etag_of_answer", False)
         finished = edge.finish(request, response, g.get("wait_for", ()), of_answer)
         instruments.answered(request, finished)
         return finished
 
-    def _before(self) -> None:
+    def _before(self) -> Response | None:
+        """The answer, where there is one before the request was read to its end."""
         instruments.begun()
         g.context = self.context
         g.wait_for = []
         endpoint = request.endpoint
         if endpoint is None or endpoint in _PUBLIC:
-            return
+            return None
         if endpoint == "metrics" and is_token(
             request.headers.get("Authorization"), knobs().METRICS_TOKEN
         ):
-            return
+            return None
         edge.check_request(request)
         g.caller = self.authenticator.authenticate(
             request.headers.get("Authorization"), request.remote_addr or ""
         )
         if endpoint == "home" or request.method == "OPTIONS":
-            return
+            return None
         method = "GET" if request.method == "HEAD" else request.method
         if not g.caller.has(*self.roles.get((endpoint, method), ())):
             raise BanyanError("forbidden", f"your roles may not {method} {request.path}")
         edge.check_arguments(request, self.arguments.get(endpoint, ()))
+        if HEAD_ONLY in request.environ:
+            return Response(status=GO_ON)
         if endpoint.endswith(("|resource", "|item_lookup")):
             self._before_read(endpoint)
+        return None
 
     def _before_read(self, endpoint: str) -> None:
         # Eve would choke on a page of 1e400 and on a time that is none; versions are told by ETag.

@@ -15,23 +15,27 @@ from typing import Any
 from banyan.config import knobs
 from banyan.errors import BanyanError
 from banyan.server.bridge import (
+    GO_ON,
+    HEAD_ONLY,
     Answer,
+    Environ,
+    Header,
     WSGIApplication,
     call,
     environ_of,
     error_answer,
     heed_proxy,
 )
+from banyan.server.connections import Connection
 from banyan.server.crowd import Crowd, Request
-from banyan.server.intake import Disconnected, read_body
+from banyan.server.intake import Body, Disconnected, Room, discard, read_short
+from banyan.server.protocol import CONNECTION, SHORT
 from banyan.server.store import told
 from banyan.server.waiting import TURN_TOPICS, Hub, Waiter
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-BODY_SECONDS_MAX = 60.0
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _TOPICS_HEADER = b"banyan-wait"
@@ -47,11 +51,19 @@ class Application:
     """One WSGI application behind ASGI; `threads` requests are in work at one time."""
 
     def __init__(
-        self, wsgi: WSGIApplication, hub: Hub, threads: int, behind_proxy: bool = False
+        self,
+        wsgi: WSGIApplication,
+        hub: Hub,
+        threads: int,
+        behind_proxy: bool = False,
+        knows: Callable[[str], bool] = lambda header: True,
     ) -> None:
+        """knows: whether this Authorization header was found valid a moment ago; does no I/O."""
         self._wsgi = wsgi
         self._behind_proxy = behind_proxy
+        self._knows = knows
         self._hub = hub
+        self._room = Room(max(knobs().BODIES_BYTES_MAX, knobs().BODY_BYTES_MAX))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
         # Who was woken shares half of the threads, so that a change that wakes hundreds
         # does not stand before everybody else's requests.
@@ -61,29 +73,53 @@ class Application:
         """Serve one HTTP request."""
         if scope["type"] != "http":
             raise ValueError(f"no {scope['type']} here")
+        environ = environ_of(scope)
+        if self._behind_proxy:
+            heed_proxy(environ)
         try:
-            body = await read_body(scope, receive, knobs().BODY_BYTES_MAX, BODY_SECONDS_MAX)
+            if SHORT in scope["state"]:  # nearly every request
+                body = await read_short(receive, knobs().BODY_BYTES_MAX)
+                await self._serve(scope, receive, send, with_body(environ, body))
+            else:
+                await self._serve_long(scope, receive, send, environ)
         except Disconnected:
             return
         except BanyanError as error:
-            await _send(send, scope, error_answer(error), close=True)
-            return
-        environ = environ_of(scope, body)
-        if self._behind_proxy:
-            heed_proxy(environ)
-        request = Request(environ, body, wait_seconds(environ.get("HTTP_PREFER", "")))
+            await _send_and_close(send, scope, error_answer(error), receive)
+
+    async def _serve_long(
+        self, scope: Message, receive: Receive, send: Send, environ: Environ
+    ) -> None:
+        """A body that is long, or not there yet, is read only for those who may send one."""
+        known = self._knows(_token(environ))
+        with self._room.share() as share:
+            body = Body(scope, receive, knobs().BODY_BYTES_MAX, share)
+            if body.is_short():
+                known = known or scope["state"][CONNECTION].is_trusted
+            if not known and not await body.comes_soon():
+                answer = await self._call({**environ, HEAD_ONLY: True}, b"")
+                if answer.status != GO_ON:
+                    await _send_and_close(send, scope, answer, receive)
+                    return
+            await self._serve(scope, receive, send, with_body(environ, await body.whole()))
+
+    async def _serve(self, scope: Message, receive: Receive, send: Send, request: Request) -> None:
         try:
-            answer = await self._answer(request, receive)
+            answer = await self._answer(request, receive, scope["state"][CONNECTION])
         except asyncio.CancelledError:  # the server ends, and has waited for this long enough
             answer = error_answer(BanyanError("unavailable", "the server ends; ask again soon"))
         if answer:
             await _send(send, scope, answer)
 
-    async def _answer(self, request: Request, receive: Receive) -> Answer | None:
+    async def _answer(
+        self, request: Request, receive: Receive, connection: Connection
+    ) -> Answer | None:
         """The answer, after the wait if one was asked for; None: the caller has gone."""
         asked = self._hub.now()
         task = _task_in(request)
         answer = None if task and self._has_it(request, task) else await self._ask(request)
+        if answer and not connection.is_trusted and self._knows(_token(request.environ)):
+            connection.trust()
         topics = _topics(answer) if answer else [task]
         if not topics or not request.wait_seconds:
             return answer
@@ -131,13 +167,25 @@ class Application:
         return answer
 
     async def _ask(self, request: Request) -> Answer:
-        loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(
-            self._pool, call, self._wsgi, request.environ, request.body
-        )
+        answer = await self._call(request.environ, request.body)
         if answer.status >= 500 and request.environ["REQUEST_METHOD"] not in _SAFE_METHODS:
             told.disown()
         return answer
+
+    async def _call(self, environ: Environ, body: bytes) -> Answer:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, call, self._wsgi, environ, body)
+
+
+def with_body(environ: Environ, body: bytes) -> Request:
+    """A request whose body is whole; it says how long that is."""
+    if body or "CONTENT_LENGTH" in environ:
+        environ["CONTENT_LENGTH"] = str(len(body))
+    return Request(environ, body, wait_seconds(environ.get("HTTP_PREFER", "")))
+
+
+def _token(environ: Environ) -> str:
+    return str(environ.get("HTTP_AUTHORIZATION", ""))
 
 
 def _task_in(request: Request) -> str:
@@ -174,8 +222,24 @@ async def _until_gone(receive: Receive, waiter: Waiter) -> None:
     waiter.cancel()
 
 
-async def _send(send: Send, scope: Message, answer: Answer, close: bool = False) -> None:
-    """Send a whole answer; `close`: and no further request on this connection."""
+async def _send(send: Send, scope: Message, answer: Answer) -> None:
+    """Send a whole answer."""
+    head, body = _to_send(scope, answer)
+    await send({"type": "http.response.start", "status": answer.status, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_and_close(send: Send, scope: Message, answer: Answer, receive: Receive) -> None:
+    """Send a whole answer to a request that was not read to its end, and no further one."""
+    head, body = _to_send(scope, answer)
+    head.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": answer.status, "headers": head})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await discard(scope, receive)
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _to_send(scope: Message, answer: Answer) -> tuple[list[Header], bytes]:
     bodiless = answer.status in (204, 304)
     headers = [
         header
@@ -186,7 +250,4 @@ async def _send(send: Send, scope: Message, answer: Answer, close: bool = False)
     body = b"" if bodiless or scope["method"] == "HEAD" else answer.body
     if not bodiless and scope["method"] != "HEAD":
         headers.append((b"content-length", str(len(body)).encode()))
-    if close:
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    return headers, body

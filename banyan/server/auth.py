@@ -6,6 +6,7 @@ Every request passes `authenticate`, and every read and write of another's item 
 
 import base64
 import hmac
+import re
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -22,6 +23,7 @@ from banyan.server.store import accounts, tasks
 # A revoked token may live on for so long in the other server processes.
 CACHE_SECONDS = 1.0
 CACHE_TOKENS_MAX = 10_000
+_ACCOUNT_TOKEN = re.compile(r"bny_[0-9a-f]{16}_[A-Za-z0-9_-]{43}")
 NOBODY: Mapping[str, Any] = {"_id": {"$in": []}}
 
 
@@ -39,15 +41,24 @@ class Authenticator:
         """Errors: `unauthenticated`, the same for no token and for a wrong one.
 
         `too_many_requests` where that address has sent too many wrong ones; who sends none
-        guesses nothing, and is not counted.
+        guesses nothing, and is not counted. What was wrong a moment ago, or has not the form of
+        a token, costs no look-up.
         """
         token = _token_in(header or "")
         if token:
-            caller = self._remembered(token) or self._look_up(token)
+            caller = self._remembered(token)
+            if not caller and not self._refusals.is_refused(token):
+                self._refusals.check(address, token)
+                caller = self._look_up(token)
             if caller:
                 return caller
             self._refusals.count(address, token)
         raise BanyanError("unauthenticated", "send a valid token: `Authorization: Bearer <token>`")
+
+    def knows(self, header: str) -> bool:
+        """Whether this header was found valid a moment ago. From memory: at once."""
+        token = _token_in(header)
+        return bool(token and self._remembered(token))
 
     def forget(self) -> None:
         """A token was revoked: look all of them up again."""
@@ -62,6 +73,7 @@ class Authenticator:
         caller = self._account_of(token) or self._task_of(token)
         if not caller:
             return None
+        self._refusals.accept(token)
         with self._lock:
             if len(self._seen) >= CACHE_TOKENS_MAX:
                 self._seen.clear()
@@ -69,6 +81,8 @@ class Authenticator:
         return caller
 
     def _account_of(self, token: str) -> Caller | None:
+        if not _ACCOUNT_TOKEN.fullmatch(token):
+            return None
         found = accounts.find_token(self._store, token)
         if not found:
             return None

@@ -31,6 +31,11 @@ SAFE_HEADERS: list[Header] = [
     (b"cache-control", b"no-store"),
 ]
 
+# In the environment: only the head of the request has come. Who may go on and send the body is
+# answered with this status; whatever else the application says is the answer to the request.
+HEAD_ONLY = "banyan.head_only"
+GO_ON = 100
+
 logger = logging.getLogger(__name__)
 
 _REQUEST_ID = "HTTP_X_REQUEST_ID"
@@ -46,7 +51,7 @@ class Answer:
     body: bytes
 
 
-def environ_of(scope: Mapping[str, Any], body: bytes) -> Environ:
+def environ_of(scope: Mapping[str, Any]) -> Environ:
     """The WSGI environment of an ASGI request, all but its input, which is made per call."""
     server = scope.get("server") or ("localhost", 80)
     environ: Environ = {
@@ -69,8 +74,6 @@ def environ_of(scope: Mapping[str, Any], body: bytes) -> Environ:
     }
     for name, value in scope["headers"]:
         _add_header(environ, name, value.decode("latin-1"))
-    if body or "CONTENT_LENGTH" in environ:
-        environ["CONTENT_LENGTH"] = str(len(body))
     return environ
 
 
@@ -111,7 +114,7 @@ def call(application: WSGIApplication, environ: Environ, body: bytes) -> Answer:
     about = {"method": environ["REQUEST_METHOD"], "path": environ["PATH_INFO"]}
     with logs.about(request_id=request, **about):
         answer = _answer(application, environ, body)
-        if logger.isEnabledFor(logging.INFO):
+        if answer.status != GO_ON and logger.isEnabledFor(logging.INFO):
             facts = {"status": answer.status, "milliseconds": round(1000 * (monotonic() - began))}
             logger.info("answered", extra=facts)
     if answer.status >= 500 or _REQUEST_ID in environ:

@@ -44,16 +44,32 @@ _BAD_QUERY_CODES = {2, 9, 14, 16, 31249, 31254, 40352}
 
 
 def check_request(request: Request) -> None:
-    """Refuse what is not JSON, and who accepts no JSON. Errors: 406, 415."""
+    """Refuse what is not JSON, who accepts no JSON, and other sites. Errors: 403, 406, 415."""
     accepted = request.accept_mimetypes
     if accepted and not accepted.best_match(["application/json", "text/plain"]):
         raise BanyanError("not_acceptable", "answers are application/json (logs: text/plain)")
+    if request.method not in ("GET", "HEAD", "OPTIONS"):
+        _refuse_other_sites(request)
     if request.method in ("POST", "PATCH", "PUT") and (request.content_length or 0) > 0:
         if not request.is_json:
             raise BanyanError("unsupported_media_type", "send `Content-Type: application/json`")
         encoding = request.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise BanyanError("unsupported_media_type", f"no {encoding} bodies, please")
+
+
+def _refuse_other_sites(request: Request) -> None:
+    """A page of another site may use what a browser remembers of its user, but not to write.
+
+    Browsers say where a request comes from; who says nothing of it is none. Errors: `forbidden`.
+    """
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site:
+        foreign = site not in ("same-origin", "none")
+    else:
+        foreign = bool(origin) and (origin or "").partition("://")[2] != request.host
+    if foreign:
+        raise BanyanError("forbidden", "a page of another site may not change anything here")
 
 
 def check_arguments(request: Request, known: Collection[str]) -> None:

@@ -7,28 +7,23 @@ is the server's own.
 
 import asyncio
 import contextlib
-import functools
-import logging
 import os
 import random
 import socket
+from collections.abc import Callable
 from pathlib import Path
-
-import uvicorn
-from uvicorn.server import ServerState
 
 from banyan.errors import BanyanError
 from banyan.peers import ROOT, TOLD, peer_uid
-from banyan.server.protocol import Protocol
+from banyan.server.acceptor import Acceptor
+from banyan.server.connections import Connection, Connections
 from banyan.socket_paths import short_path
 
 NAME = "server.sock"
-logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _PAUSE_SECONDS = 0.001  # for each connection that a process has, as far as
 _CROWD = 8
-_SHORT_SECONDS = 1.0  # where the machine is out of files
 _random = random.SystemRandom()
 
 
@@ -61,75 +56,39 @@ def close(path: Path, made: socket.socket | None) -> None:
             path.unlink()
 
 
-class NearProtocol(Protocol):
-    """One connection by the unix socket."""
+class NearAcceptor(Acceptor):
+    """Accepts by the unix socket, from those users who may.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A path is no host name that requests could be for."""
-        super().connection_made(transport)
-        self.server = None
-
-
-class Gate:
-    """Lets connections by the unix socket in, of those users who may.
-
-    shared: other processes let in by the same socket. Whichever wakes first would take nearly
+    shared: other processes accept by the same socket. Whichever wakes first would take nearly
     all, so each waits the longer the more it has: the one with the fewest mostly comes first.
     """
 
     def __init__(
-        self, listening: socket.socket, config: uvicorn.Config, state: ServerState, shared: bool
+        self,
+        listener: socket.socket,
+        connections: Connections,
+        make: Callable[[Connection], asyncio.Protocol],
+        shared: bool,
     ) -> None:
-        self._listening = listening
-        self._make = functools.partial(NearProtocol, config, state, {})
-        self._connections = state.connections
+        super().__init__(listener, connections, make, None)
         self._shared = shared
-        self._loop = asyncio.get_running_loop()
-        self._closed = False
-        self._arriving: set[asyncio.Task[None]] = set()
-        listening.setblocking(False)
-        self._watch()
-
-    def close(self) -> None:
-        """Let nobody in from now on."""
-        self._closed = True
-        self._loop.remove_reader(self._listening)
-
-    def _watch(self) -> None:
-        if not self._closed:
-            self._loop.add_reader(self._listening, self._come)
-
-    def _come(self) -> None:
-        if not self._shared or not self._connections:
-            self._accept()
-            return
-        self._pause(_random.uniform(0, _PAUSE_SECONDS * min(len(self._connections), _CROWD)))
-
-    def _pause(self, seconds: float) -> None:
-        self._loop.remove_reader(self._listening)
-        self._loop.call_later(seconds, self._go_on)
-
-    def _go_on(self) -> None:
-        self._watch()
-        if not self._closed:
-            self._accept()
 
     def _accept(self) -> None:
-        try:
-            one, _ = self._listening.accept()
-        except (BlockingIOError, InterruptedError, ConnectionError):
-            return  # another process has it, or it has gone
-        except OSError as problem:
-            logger.error("no connection can be accepted: %s", problem)
-            self._pause(_SHORT_SECONDS)
-            return
-        if peer_uid(one) not in (os.geteuid(), ROOT):
-            one.close()
-            return
-        arriving = self._loop.create_task(self._serve(one))
-        self._arriving.add(arriving)
-        arriving.add_done_callback(self._arriving.discard)
+        if not self._shared:
+            super()._accept()
+        elif not self._connections.count:
+            self._take(1)
+        else:
+            most = _PAUSE_SECONDS * min(self._connections.count, _CROWD)
+            self._pause(_random.uniform(0, most), self._go_on)
 
-    async def _serve(self, one: socket.socket) -> None:
-        one.setblocking(False)
-        await self._loop.connect_accepted_socket(self._make, one)
+    def _go_on(self) -> None:
+        if self._is_open:
+            self._resume()
+            self._take(1)
+
+    def _welcome(self, client: socket.socket, network: str) -> None:
+        if peer_uid(client) in (os.geteuid(), ROOT):
+            super()._welcome(client, network)
+        else:
+            client.close()

@@ -1,8 +1,9 @@
-"""How many wrong tokens an address may send: what guessing costs.
+"""How many wrong tokens an address may send: what guessing costs, and what it may cost us.
 
-Asked by `banyan.server.auth` once a token was found wrong, never before: a valid one is served
-at once, whoever else is behind the same address. Each server process counts for itself, and
-remembers a bounded number of addresses.
+Asked by `banyan.server.auth` for tokens that it does not know from a moment ago. A valid one is
+served, whoever else is behind the same address: at once where it was valid lately, else as long
+as not too many strangers are looked up for addresses beyond their limit. Each server process
+counts for itself, and remembers a bounded number of addresses and tokens.
 """
 
 import ipaddress
@@ -14,6 +15,10 @@ from collections.abc import Callable
 from banyan.errors import BanyanError
 
 ADDRESSES_MAX = 4096
+TOKENS_MAX = 10_000  # of each kind that are remembered
+STRANGERS_PER_SECOND = 10.0  # looked up for addresses that are beyond their limit
+_REFUSED_SECONDS = 10.0  # a token that was wrong is not looked up again for so long
+_VALID_SECONDS = 3600.0
 _NETWORK_BITS = 64  # of IPv6: who has one address there has all of them
 
 
@@ -25,7 +30,33 @@ class Refusals:
         self._per_minute = per_minute
         self._clock = clock
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()  # who failed last is the last
+        self._strangers = _Bucket(STRANGERS_PER_SECOND, clock())
+        self._refused = _Tokens(_REFUSED_SECONDS)
+        self._valid = _Tokens(_VALID_SECONDS)
         self._lock = threading.Lock()
+
+    def is_refused(self, token: str) -> bool:
+        """Whether it was found wrong a moment ago. No token ever becomes valid later."""
+        with self._lock:
+            return self._refused.has(token, self._clock())
+
+    def check(self, address: str, token: str) -> None:
+        """Before a token is looked up. Errors: `too_many_requests` where that has to wait."""
+        with self._lock:
+            now = self._clock()
+            bucket = self._buckets.get(network_of(address))
+            if bucket is None or bucket.wait(self._per_minute / 60, now) <= 0:
+                return
+            if self._valid.has(token, now):
+                return
+            seconds = self._strangers.take(STRANGERS_PER_SECOND, now)
+        if seconds > 0:
+            raise _slow_down(address, seconds)
+
+    def accept(self, token: str) -> None:
+        """It was looked up and is valid."""
+        with self._lock:
+            self._valid.add(token, self._clock())
 
     def count(self, address: str, token: str) -> None:
         """One more wrong token. Errors: `too_many_requests` where there were too many.
@@ -33,13 +64,13 @@ class Refusals:
         The same one again is no further guess: a forgotten program with a token that was
         revoked does not use up what everybody behind its address may get wrong.
         """
-        if self._per_minute <= 0:
-            return
         with self._lock:
-            seconds = self._take(_network_of(address), hash(token))
+            self._refused.add(token, self._clock())
+            if self._per_minute <= 0:
+                return
+            seconds = self._take(network_of(address), hash(token))
         if seconds > 0:
-            message = f"too many wrong tokens from {address}: look at the token, then try again"
-            raise BanyanError("too_many_requests", message, retry_after_seconds=seconds)
+            raise _slow_down(address, seconds)
 
     def _take(self, address: str, guess: int) -> float:
         """Takes one from the bucket; the seconds until there is one where it is empty."""
@@ -47,33 +78,66 @@ class Refusals:
         self._buckets[address] = bucket
         if len(self._buckets) > ADDRESSES_MAX:
             self._buckets.popitem(last=False)
-        return bucket.take(guess, self._per_minute, self._clock())
+        return bucket.guess(guess, self._per_minute / 60, self._clock())
+
+
+def _slow_down(address: str, seconds: float) -> BanyanError:
+    message = f"too many wrong tokens from {address}: look at the token, then try again"
+    return BanyanError("too_many_requests", message, retry_after_seconds=seconds)
 
 
 class _Bucket:
-    """How many guesses an address has left, and those that it has made."""
+    """How much is left to be taken, and the guesses that were."""
 
-    def __init__(self, left: float, now: float) -> None:
-        self._left = left
+    def __init__(self, most: float, now: float) -> None:
+        self._most = self._left = most
         self._since = now
         self._guesses: OrderedDict[int, None] = OrderedDict()
 
-    def take(self, guess: int, per_minute: int, now: float) -> float:
-        """0, or the seconds until there is one left."""
+    def guess(self, guess: int, per_second: float, now: float) -> float:
+        """As `take`; what was guessed before takes nothing."""
         if guess in self._guesses:
             return 0.0
-        self._left = min(self._left + (now - self._since) * per_minute / 60, per_minute)
+        seconds = self.take(per_second, now)
+        if not seconds:
+            self._guesses[guess] = None
+            if len(self._guesses) > self._most:
+                self._guesses.popitem(last=False)
+        return seconds
+
+    def take(self, per_second: float, now: float) -> float:
+        """Takes one: 0, or the seconds until there is one left."""
+        seconds = self.wait(per_second, now)
+        if not seconds:
+            self._left -= 1
+        return seconds
+
+    def wait(self, per_second: float, now: float) -> float:
+        """The seconds until there is one left; 0: there is."""
+        self._left = min(self._left + (now - self._since) * per_second, self._most)
         self._since = now
-        if self._left < 1:
-            return (1 - self._left) * 60 / per_minute
-        self._left -= 1
-        self._guesses[guess] = None
-        if len(self._guesses) > per_minute:
-            self._guesses.popitem(last=False)
-        return 0.0
+        return 0.0 if self._left >= 1 else (1 - self._left) / per_second
 
 
-def _network_of(address: str) -> str:
+class _Tokens:
+    """Tokens by their hashes, each for a while; those that were added last, if there are many."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until: OrderedDict[int, float] = OrderedDict()
+
+    def add(self, token: str, now: float) -> None:
+        self._until.pop(hash(token), None)
+        self._until[hash(token)] = now + self._seconds
+        if len(self._until) > TOKENS_MAX:
+            self._until.popitem(last=False)
+
+    def has(self, token: str, now: float) -> bool:
+        return self._until.get(hash(token), now) > now
+
+
+def network_of(address: str) -> str:
+    """What is counted as one: an address of IPv4, a network of IPv6."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -21,10 +21,12 @@ import uvicorn
 from banyan import logs
 from banyan.config import knobs
 from banyan.server import exposure
+from banyan.server.acceptor import Acceptor
 from banyan.server.app import create_app
 from banyan.server.asgi import Application
+from banyan.server.connections import Connection, Connections, most_connections
 from banyan.server.exposure import Tls
-from banyan.server.near import Gate
+from banyan.server.near import NearAcceptor
 from banyan.server.protocol import Protocol
 from banyan.server.upkeep.loop import Upkeep
 from banyan.server.waiting import Hub
@@ -40,6 +42,7 @@ _SWITCH_SECONDS = 0.001
 class Server(uvicorn.Server):
     """Uvicorn, which answers those who wait before it waits for their connections.
 
+    connections: bounds on them; None: those that the machine sets.
     near:   a unix socket that it serves too, without TLS.
     shared: other processes serve that as well.
     """
@@ -48,29 +51,40 @@ class Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         hub: Hub,
+        connections: Connections | None = None,
         near: socket.socket | None = None,
         shared: bool = False,
     ) -> None:
         super().__init__(config)
         self._hub = hub
+        self._connections = connections or Connections(most_connections(), 0)
         self._near = near
         self._shared = shared
-        self._gate: Gate | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept on these sockets, as many connections as there is room for."""
+        self._connections.begin()
+        found = [
+            Acceptor(one, self._connections, self._protocol, self.config.ssl)
+            for one in sockets or []
+        ]
+        if self._near:
+            found.append(NearAcceptor(self._near, self._connections, self._protocol, self._shared))
+        for acceptor in found:
+            acceptor.open()
+        self.servers = found  # type: ignore[assignment]  # as much as is used of them
+        self.started = True
+
+    def _protocol(self, connection: Connection) -> Protocol:
+        state = self.server_state
+        return Protocol(self.config, state, self.lifespan.state, connection=connection)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal ends it in order, and a second one changes nothing."""
         self.should_exit = True
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve the port, and the unix socket beside it."""
-        await super().startup(sockets)
-        if self._near:
-            self._gate = Gate(self._near, self.config, self.server_state, self._shared)
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let go of who waits, then finish what is in work."""
-        if self._gate:
-            self._gate.close()
         self._hub.end()
         await super().shutdown(sockets)
 
@@ -94,8 +108,12 @@ def serve(
     # Threads that calculate give way to the event loop five times sooner than usual.
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays: no use in looking through it again
-    asgi = Application(application, hub, knobs().SERVER_THREADS, behind_proxy)
-    Server(server_config(asgi, tls), hub, near, shared).run([listener])
+    knows = application.extensions["banyan"].authenticator.knows
+    asgi = Application(application, hub, knobs().SERVER_THREADS, behind_proxy, knows)
+    # Whoever comes by a proxy comes from one address.
+    of_address = 0 if behind_proxy else knobs().CONNECTIONS_PER_ADDRESS_MAX
+    connections = Connections(most_connections(), of_address)
+    Server(server_config(asgi, tls), hub, connections, near, shared).run([listener])
     upkeep.stop()
     watcher.stop()
 

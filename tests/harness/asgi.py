@@ -3,11 +3,13 @@
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from banyan.server.asgi import Application
 from banyan.server.bridge import WSGIApplication
+from banyan.server.connections import Connections
+from banyan.server.exposure import Tls
 from banyan.server.serve import Server, server_config
 from banyan.server.waiting import Hub
 
@@ -32,11 +34,18 @@ class Served:
 
 
 @contextmanager
-def served(wsgi: WSGIApplication, threads: int = 8) -> Iterator[Served]:
+def served(
+    wsgi: WSGIApplication,
+    threads: int = 8,
+    connections: Connections | None = None,
+    tls: Tls | None = None,
+    knows: Callable[[str], bool] = lambda header: True,
+) -> Iterator[Served]:
     """Serve for as long as the block lasts."""
     hub = Hub()
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(server_config(Application(wsgi, hub, threads)), hub)
+    application = Application(wsgi, hub, threads, knows=knows)
+    server = Server(server_config(application, tls), hub, connections)
     thread = threading.Thread(
         target=lambda: asyncio.run(server.serve([listener])), name="test server"
     )

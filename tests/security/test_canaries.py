@@ -98,7 +98,7 @@ def test_a_task_gets_the_secrets_that_it_names_and_nobody_hears_of_them(
     logs += "".join(marked_processes(crew.processes.mark).values())
     logs += "".join(path.read_text() for path in crew.directory.rglob("*.stderr"))
     assert not [one for one in canaries.of_everybody() if one in logs]
-    assert not [one for one in canaries.tokens if one.rpartition("_")[2] in stored(module_database)]
+    assert not [one for one in canaries.tokens if one.split("_", 2)[2] in stored(module_database)]
 
 
 def answers(crew: Crew, task: str) -> str:

@@ -2,12 +2,16 @@
 
 import itertools
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from banyan.errors import BanyanError
 from banyan.server import refusals
+from banyan.server.auth import Authenticator
 from banyan.server.refusals import Refusals
+from banyan.server.store import accounts
 from tests.contract.playing import word
 from tests.harness import Api, Server
 
@@ -95,3 +99,77 @@ def test_wrong_tokens_are_refused_and_the_right_one_is_served(
     # What the caller says of itself is believed only behind a proxy.
     posing = {"X-Forwarded-For": "10.9.9.9"}
     assert guesser.get("tasks", headers=posing).status_code == 429
+
+
+# --- What wrong tokens cost the database ----------------------------------------------------
+
+
+class Looked:
+    """An Authenticator that counts whom it looks up; `valid` are the tokens that are."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, per_minute: int) -> None:
+        self.clock, self.count = Clock(), 0
+        self.valid: set[str] = set()
+        context: Any = SimpleNamespace(store=None, attempt_secret=b"secret")
+        monkeypatch.setattr(accounts, "find_token", self.find)
+        self.authenticator = Authenticator(context, per_minute)
+        self.authenticator._refusals = Refusals(per_minute, self.clock)
+
+    def find(self, store: Any, token: str) -> dict[str, Any] | None:
+        self.count += 1
+        return {"account": "a", "roles": ["provider"]} if token in self.valid else None
+
+    def answer(self, token: str, address: str = "10.0.0.1") -> str:
+        try:
+            self.authenticator.authenticate(f"Bearer {token}", address)
+        except BanyanError as refusal:
+            return refusal.word
+        return "ok"
+
+
+def token_number(number: int) -> str:
+    return f"bny_{number:016x}_{'x' * 43}"
+
+
+def test_what_is_no_token_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = Looked(monkeypatch, 0)
+    good = token_number(1)
+    for wrong in ("x", good[:-1], good + "x", good.upper(), "bny__", "att_0_0", good[:-1] + "!"):
+        assert looked.answer(wrong) == "unauthenticated"
+    assert looked.count == 0
+
+
+def test_a_wrong_token_is_looked_up_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = Looked(monkeypatch, 0)
+    assert {looked.answer(token_number(1)) for _ in range(100)} == {"unauthenticated"}
+    assert looked.count == 1
+    looked.clock.seconds += 60
+    looked.answer(token_number(1))
+    assert looked.count == 2
+
+
+def test_beyond_the_limit_few_are_looked_up_and_valid_ones_still_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = Looked(monkeypatch, 30)
+    old, new, elsewhere = (token_number(number) for number in (10**6, 10**6 + 1, 10**6 + 2))
+    looked.valid = {old, new, elsewhere}
+    assert looked.answer(old) == "ok"
+    looked.authenticator.forget()
+    answers = [looked.answer(token_number(number)) for number in range(1000)]
+    assert answers.count("unauthenticated") == 30
+    assert set(answers[30:]) == {"too_many_requests"}
+    assert looked.count <= 1 + 30 + refusals.STRANGERS_PER_SECOND
+    assert looked.answer(old) == "ok"  # it was valid lately
+    assert looked.answer(elsewhere, "10.0.0.2") == "ok"
+    assert looked.answer(new) == "too_many_requests"
+    looked.clock.seconds += 1
+    assert looked.answer(new) == "ok"  # a moment later
+
+
+def test_remembered_tokens_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "TOKENS_MAX", 3)
+    looked = Looked(monkeypatch, 0)
+    for number in [*range(10), 0]:
+        looked.answer(token_number(number))
+    assert looked.count == 11  # the first was forgotten

@@ -18,7 +18,7 @@ def environ(**headers: str) -> dict[str, Any]:
             (name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()
         ],
     }
-    made = environ_of(scope, b"")
+    made = environ_of(scope)
     heed_proxy(made)
     return made
 

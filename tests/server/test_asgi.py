@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from banyan.config import knobs
-from banyan.server import asgi, protocol
+from banyan.server import connections, intake
 from banyan.server.store import told
 from tests.harness import eventually
 from tests.harness.asgi import Served, served
@@ -263,13 +263,13 @@ def test_headers_that_never_end_are_cut_off(server: Served) -> None:
         with pytest.raises(OSError):  # noqa: PT011, PT012 - reset or broken pipe, at any send
             while True:
                 connection.sendall(b"X: " + b"x" * 1000 + b"\r\n")
-    assert time.monotonic() - began < protocol.HEADER_SECONDS_MAX / 2
+    assert time.monotonic() - began < connections.HEADER_SECONDS_MAX / 2
 
 
 def test_headers_that_come_too_slowly_are_refused(
     server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "HEADER_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(connections, "HEADER_SECONDS_MAX", 0.2)
     assert error(server.raw(b"GET / HTTP/1.1\r\nHost:"))["word"] == "bad_request"
     assert server.raw(b"") == b""
 
@@ -277,7 +277,7 @@ def test_headers_that_come_too_slowly_are_refused(
 def test_a_body_that_comes_too_slowly_is_refused(
     server: Served, monkeypatch: pytest.MonkeyPatch, things: Things
 ) -> None:
-    monkeypatch.setattr(asgi, "BODY_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(intake, "BODY_SECONDS_MAX", 0.2)
     answer = server.raw(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
     assert error(answer)["word"] == "bad_request"
     assert things.asked == 0

@@ -1,0 +1,152 @@
+"""The open connections of one server process: how many there may be, and how soon they speak.
+
+`acceptor.py` enters a connection before anything is read from it, `protocol.py` says what goes
+on in it. It is a newcomer until a valid token has come by it. Newcomers are bounded for each
+address and in all: where there are too many, the oldest that is not being answered makes room.
+So nobody locks others out with connections that say nothing.
+"""
+
+import asyncio
+import contextlib
+import resource
+from itertools import islice
+from typing import Protocol
+
+from banyan.config import knobs
+
+HEADER_SECONDS_MAX = 15.0
+SWEEP_SECONDS = 1.0
+FILES_KEPT = 128  # for the database, the log, modules: of the limit of open files
+CONNECTIONS_LEAST = 16
+_LOOKED_AT_MAX = 64  # of the oldest newcomers, for one that may go
+
+
+class Holder(Protocol):
+    """Whoever speaks on a connection: first a TLS handshake, then HTTP."""
+
+    def is_busy(self) -> bool:
+        """Whether a whole request waits for its answer."""
+
+    def end(self) -> None:
+        """Close it now, whatever goes on."""
+
+    def be_late(self) -> None:
+        """The head of a request did not come in time."""
+
+
+class Connection:
+    """One connection, from its acceptance to its end."""
+
+    def __init__(self, connections: "Connections", network: str, holder: Holder) -> None:
+        self._connections = connections
+        self.network = network
+        self.holder = holder
+        self.is_trusted = False
+        self.has_left = False
+
+    def trust(self) -> None:
+        """A valid token came by it."""
+        self.is_trusted = True
+        self._connections.forget_newcomer(self)
+
+    def await_head(self) -> None:
+        """From now on the head of a request has to come soon; nothing, where it has to already."""
+        self._connections.late_at.setdefault(self, self._connections.now() + HEADER_SECONDS_MAX)
+
+    def head_came(self) -> None:
+        """It is whole."""
+        self._connections.late_at.pop(self, None)
+
+    def leave(self) -> None:
+        """It has ended. May be said twice."""
+        self._connections.leave(self)
+
+
+class Connections:
+    """All of one process; on its event loop only."""
+
+    def __init__(self, most: int, most_of_network: int) -> None:
+        """most_of_network: newcomers from one address; 0: no bound."""
+        self._most = most
+        self._most_newcomers = max(1, most // 2)
+        self._most_of_network = most_of_network
+        self._newcomers: dict[Connection, None] = {}  # the oldest first
+        self._of_network: dict[str, dict[Connection, None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.late_at: dict[Connection, float] = {}  # the soonest first
+        self.count = 0
+
+    def begin(self) -> None:
+        """Look for those who are late, each second from now on."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def now(self) -> float:
+        """The time of the loop."""
+        return self._loop.time() if self._loop else 0.0
+
+    def enter(self, network: str, holder: Holder) -> Connection | None:
+        """A new connection; None: there is no room. network: empty where no bound applies."""
+        neighbours = self._of_network.get(network, {}) if self._most_of_network else {}
+        if len(neighbours) >= max(1, self._most_of_network) and not _displace(neighbours):
+            return None
+        full = self.count >= self._most or len(self._newcomers) >= self._most_newcomers
+        if full and not _displace(self._newcomers):
+            return None
+        connection = Connection(self, network, holder)
+        self.count += 1
+        self._newcomers[connection] = None
+        if network:
+            self._of_network.setdefault(network, {})[connection] = None
+        return connection
+
+    def leave(self, connection: Connection) -> None:
+        """It has ended."""
+        if not connection.has_left:
+            connection.has_left = True
+            self.count -= 1
+            self.forget_newcomer(connection)
+            self.late_at.pop(connection, None)
+
+    def forget_newcomer(self, connection: Connection) -> None:
+        """It is one no longer."""
+        self._newcomers.pop(connection, None)
+        neighbours = self._of_network.get(connection.network, {})
+        neighbours.pop(connection, None)
+        if not neighbours:
+            self._of_network.pop(connection.network, None)
+
+    def _sweep(self) -> None:
+        assert self._loop is not None  # noqa: S101 - it was begun
+        self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        now = self._loop.time()
+        late = []
+        for connection, time in self.late_at.items():
+            if time > now:
+                break
+            late.append(connection)
+        for connection in late:
+            del self.late_at[connection]
+            connection.holder.be_late()
+
+
+def _displace(among: dict[Connection, None]) -> bool:
+    """End the oldest of these that nobody is about to answer; whether there was one."""
+    for connection in islice(among, _LOOKED_AT_MAX):
+        if not connection.holder.is_busy():
+            connection.leave()
+            connection.holder.end()
+            return True
+    return False
+
+
+def most_connections() -> int:
+    """As many as CONNECTIONS_MAX, or as the limit of open files allows once it is raised."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    wanted: int = knobs().CONNECTIONS_MAX
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return max(CONNECTIONS_LEAST, min(wanted, soft - FILES_KEPT))

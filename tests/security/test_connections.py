@@ -1,0 +1,205 @@
+"""How many connections there may be: nobody locks others out with connections that say nothing."""
+
+import json
+import resource
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from banyan.config import knobs
+from banyan.server import connections
+from banyan.server.connections import Connections, most_connections
+from banyan.server.exposure import Tls
+from tests.harness import Processes, Server, eventually
+from tests.harness.asgi import served
+from tests.harness.things import Things
+
+CERTIFICATES = Path(__file__).with_name("certificates")
+GET = b"GET /tasks HTTP/1.1\r\nHost: x\r\n"
+
+
+class Silent:
+    """A connection that says nothing, or waits for its answer."""
+
+    def __init__(self, busy: bool = False) -> None:
+        self.busy, self.ended = busy, False
+
+    def is_busy(self) -> bool:
+        return self.busy
+
+    def end(self) -> None:
+        self.ended = True
+
+    def be_late(self) -> None:
+        """Nobody looks here."""
+
+
+@contextmanager
+def crowd(port: int, count: int) -> Iterator[list[socket.socket]]:
+    """So many connections that say nothing."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+            for _ in range(count)
+        ]
+
+
+def is_open(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionResetError:
+        return False
+
+
+def count_open(silent: list[socket.socket]) -> int:
+    return sum(is_open(one) for one in silent)
+
+
+def port_of(server: Server) -> int:
+    return int(server.url.rpartition(":")[2])
+
+
+def test_the_oldest_of_one_address_make_room_and_valid_tokens_are_served(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(CONNECTIONS_PER_ADDRESS_MAX=20)
+    with socket.create_connection(("127.0.0.1", port_of(server)), 30) as trusted:
+        token = server.tokens["provider"].encode()
+        asked = GET + b"Authorization: Bearer " + token + b"\r\n\r\n"
+        trusted.sendall(asked)
+        assert trusted.recv(65536).startswith(b"HTTP/1.1 200 ")
+        with crowd(port_of(server), 100) as silent:
+            assert server.anonymous.get("healthz").status_code == 200
+            eventually(lambda: count_open(silent) <= 20)
+            assert server.account("provider").get("tasks").status_code == 200
+            assert is_open(silent[-1])
+            assert not is_open(silent[0])
+        trusted.setblocking(True)
+        trusted.sendall(asked)  # neither the oldest nor silent for long: it has a valid token
+        assert trusted.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_all_together_have_a_bound_too_and_half_is_kept_for_valid_tokens(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(CONNECTIONS_MAX=40, CONNECTIONS_PER_ADDRESS_MAX=0)
+    with crowd(port_of(server), 100) as silent:
+        assert server.provider.get("tasks").status_code == 200
+        eventually(lambda: count_open(silent) <= 20)
+
+
+def test_so_have_those_that_never_end_their_handshake() -> None:
+    tls = Tls(CERTIFICATES / "here.pem", CERTIFICATES / "here.key")
+    some = Connections(1000, 10)
+    client = ssl.create_default_context(cafile=str(CERTIFICATES / "here.pem"))
+    with served(Things(), connections=some, tls=tls) as front, crowd(front.port, 50) as silent:
+        eventually(lambda: count_open(silent) <= 10)
+        assert some.count <= 10
+        with (
+            socket.create_connection(("127.0.0.1", front.port), 30) as plain,
+            client.wrap_socket(plain, server_hostname="localhost") as connection,
+        ):
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert some.count == 0
+
+
+def test_what_ends_makes_room_however_it_ends() -> None:
+    some = Connections(1000, 1000)
+    with served(Things(), connections=some) as front:
+        with crowd(front.port, 5) as silent:
+            eventually(lambda: some.count == 5)
+            silent[0].sendall(b"nonsense\r\n\r\n")
+            silent[1].sendall(b"GET / HTTP/1.0\r\n\r\n")
+            eventually(lambda: some.count == 3)
+        eventually(lambda: some.count == 0)
+
+
+def test_who_is_being_answered_is_not_displaced() -> None:
+    some = Connections(1000, 3)
+    busy, silent = [Silent(busy=True), Silent(busy=True)], Silent()
+    assert all(some.enter("a", one) for one in [*busy, silent])
+    assert some.enter("a", Silent(busy=True))
+    assert silent.ended
+    assert not any(one.ended for one in busy)
+    assert some.enter("a", Silent()) is None  # there is nobody left to go
+    assert some.enter("b", Silent())
+    assert some.enter("", Silent())
+    assert some.count == 5
+
+
+def test_trusted_ones_take_all_the_room_and_leave_it() -> None:
+    some = Connections(4, 2)
+    trusted = [some.enter("a", Silent()) for _ in range(1)]
+    for _ in range(3):
+        assert trusted[-1]
+        trusted[-1].trust()
+        trusted.append(some.enter("a", Silent()))
+    newcomer, holder = trusted.pop(), Silent()
+    assert some.enter("b", holder)  # in the place of the newcomer
+    assert newcomer
+    assert newcomer.has_left
+    assert some.count == 4
+    assert trusted[0]
+    trusted[0].leave()
+    trusted[0].leave()
+    assert some.count == 3
+    assert not holder.ended
+
+
+def test_the_limit_of_open_files_is_raised_and_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [(256, 1024)]
+    monkeypatch.setattr(resource, "getrlimit", lambda of: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda of, pair: limits.append(pair))
+    assert most_connections() == 1024 - connections.FILES_KEPT
+    assert limits[-1] == (1024, 1024)
+    limits.append((1024, 1_000_000))
+    assert most_connections() == knobs().CONNECTIONS_MAX
+    limits.append((60, 60))
+    assert most_connections() == connections.CONNECTIONS_LEAST
+
+
+def test_with_few_files_the_database_and_health_are_reached_all_the_same(
+    processes: Processes, tmp_path: Path, fresh_database: str
+) -> None:
+    few = (
+        "import os, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'banyan', *sys.argv[1:]])"
+    )
+    options = ["server", "--json", "--data", str(tmp_path / "data"), "--port", "0"]
+    environment = {"BANYAN_MONGO_URI": fresh_database}
+    started = processes.start([sys.executable, "-c", few, *options], environment)
+    ready = json.loads(started.line())
+    server = Server(started, ready["url"], Path(ready["credentials"]))
+    with crowd(port_of(server), 400) as silent:
+        for path in ("healthz", "readyz"):
+            assert server.anonymous.get(path).status_code == 200
+        assert server.account("provider").get("tasks").status_code == 200
+        eventually(lambda: count_open(silent) < 200 - connections.FILES_KEPT)
+    asked = GET + b"Authorization: Bearer " + server.tokens["provider"].encode() + b"\r\n\r\n"
+    with ExitStack() as stack:
+        trusted: list[socket.socket] = []
+        while not trusted or answered(trusted[-1], asked):
+            address = ("127.0.0.1", port_of(server))
+            trusted.append(stack.enter_context(socket.create_connection(address, 30)))
+        assert 1 < len(trusted) - 1 <= 200 - connections.FILES_KEPT
+        assert answered(trusted[0], asked)
+    assert "Too many open files" not in started.stderr
+
+
+def answered(connection: socket.socket, asked: bytes) -> bool:
+    """Whether there is an answer; else it was closed."""
+    try:
+        connection.sendall(asked)
+        return connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    except OSError:
+        return False
