@@ -30,9 +30,9 @@ def create(call: Call) -> Answer:
         raise BanyanError("invalid", "an empty list: send at least one item")
     checked = [validation.check(_schema(call), body) for body in bodies]
     if any(issues for _, issues in checked):
-        found = [issues for _, issues in checked]
-        told = validation.item_issues(found) if isinstance(call.body, list) else found[0]
-        raise BanyanError("invalid", "nothing was stored: see _issues", told)
+        told, more = validation.items_told(dict(enumerate(issues for _, issues in checked)))
+        told = told if isinstance(call.body, list) else checked[0][1]
+        raise BanyanError("invalid", f"nothing was stored: see _issues{more}", told)
     stored = plain.insert(
         call.store, call.resource, [item for item, _ in checked], call.caller.account
     )

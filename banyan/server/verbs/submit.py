@@ -92,10 +92,10 @@ def _parse(call: Call, bodies: Sequence[Any]) -> list[Document]:
 
 
 def _invalid(call: Call, issues: Mapping[int, dict[str, Any]]) -> BanyanError:
-    """Of one task its fields' issues; of a list, those of each item by its index."""
-    by_index = {str(index): found for index, found in issues.items() if found}
-    told = by_index if isinstance(call.body, list) else issues[0]
-    return BanyanError("invalid", "nothing was stored: see _issues", told)
+    """Of one task its fields' issues; of a list, those of its first wrong items by their index."""
+    told, more = validation.items_told(issues)
+    told = told if isinstance(call.body, list) else dict(issues[0])
+    return BanyanError("invalid", f"nothing was stored: see _issues{more}", told)
 
 
 def _store_new(call: Call, given: list[Document]) -> tuple[list[Document], bool]:
