@@ -65,9 +65,7 @@ def spare(
 class _Sparing:
     """One document, of which so many parts may still be shown."""
 
-    def __init__(
-        self, compiled: Callable[[Any], Check], coercions: Named, checks: Named
-    ) -> None:
+    def __init__(self, compiled: Callable[[Any], Check], coercions: Named, checks: Named) -> None:
         self._compiled = compiled
         self._coercions = coercions
         self._checks = checks

@@ -181,8 +181,17 @@ def test_wrong_reports_of_many_attempts_cost_no_more(world: World, shown: Shown,
 
 
 def test_a_field_of_which_too_much_is_wrong_is_only_said_to_be(world: World, shown: Shown):
-    lists = {name: ["x"] * 100 for name in ("after", "after_any", "after_failure", "continuations",
-                                            "failure_continuations", "final_continuations")}
+    lists = {
+        name: ["x"] * 100
+        for name in (
+            "after",
+            "after_any",
+            "after_failure",
+            "continuations",
+            "failure_continuations",
+            "final_continuations",
+        )
+    }
     words = {name: {f"n{n}": 1 for n in range(64)} for name in ("tags", "labels", "env")}
     answer = send(world, "alice", "POST", "/tasks", {**lists, **words, "priority": "x"})
     assert answer.json["_issues"].keys() == {*lists, *words, "priority"}

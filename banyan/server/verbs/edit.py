@@ -92,14 +92,20 @@ def edit_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> No
     if call.caller.has("worker") and not call.caller.has("provider", "operator"):
         _reports_together(call, edits)
         return
-    parsed = [read_edit(call, task_id, body) for task_id, body in edits.items()]
     found = _readable(call, edits)
-    issues: dict[str, Any] = {}
-    for edit in parsed:
-        if edit.task_id not in found:
-            issues[str(edit.task_id)] = "there is no such task for you"
-    if issues:
-        raise BanyanError("invalid", "some targets are not there; nothing was written", issues)
+    absent = [str(task_id) for task_id in edits if task_id not in found]
+    if absent:
+        told = absent[: validation.DOCUMENTS_TOLD_MAX]
+        issues = dict.fromkeys(told, "there is no such task for you")
+        message = f"{len(absent)} of the targets are not there; nothing was written"
+        raise BanyanError("invalid", message, issues)
+    # Many targets have one and the same body: it is read once.
+    read: dict[int, Edit] = {}
+    parsed: list[Edit] = []
+    for task_id, body in edits.items():
+        if id(body) not in read:
+            read[id(body)] = read_edit(call, task_id, body)
+        parsed.append(replace(read[id(body)], task_id=task_id))
     link.write_together(call, parsed, found)
 
 
