@@ -36,16 +36,16 @@ class Walker:
     def __init__(
         self,
         store: Store,
-        fields: Sequence[str],
+        fields: Sequence[str] | Mapping[str, Any],
         scope: Mapping[str, Any] | None = None,
         session: ClientSession | None = None,
-        tasks_max: int = TASKS_MAX,
+        tasks_max: int | None = None,
     ) -> None:
         self._store = store
         self._fields = fields
         self._scope = scope or {}
         self._session = session
-        self._tasks = tasks_max
+        self._tasks = TASKS_MAX if tasks_max is None else tasks_max
         self._levels = LEVELS_MAX
         self._names = NAMES_MAX
 

@@ -151,10 +151,9 @@ class _Linking:
         least = bisect_left(
             counts, True, key=lambda n: bool(continuations.on_a_cycle(there.union(pairs[:n])))
         )
-        _, closes, _ = added[least]
-        names = {name for name, parent, _ in added if parent == closes}
-        issues = {f"add_{name}": ["this edge makes a cycle"] for name in names}
-        raise _of_task(BanyanError("invalid", "see _issues", issues), closes)
+        name, parent, child = added[least]
+        issues = {f"add_{name}": [f"the edge to {child} makes a cycle"]}
+        raise _of_task(BanyanError("invalid", "see _issues", issues), parent)
 
     def _child_removals(self, ends: Sequence["_Ends"]) -> list[UpdateOne]:
         """Take parents off each child's lists; one stays open where another edge is left."""
