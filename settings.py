@@ -43,6 +43,7 @@ BODY_DEPTH_MAX = 16
 BULK_ITEMS_MAX = 1000
 PAGE_ITEMS_MAX = 1000
 PAGE_ITEMS_DEFAULT = 25
+QUERY_SECONDS_MAX = 5.0  # of the database's time for one GET; what takes longer is refused
 LOG_BYTES_MAX = 16 * 1024 * 1024  # of output kept for one attempt
 
 # --- The API: resources ------------------------------------------------------------------

@@ -34,6 +34,8 @@ _NO_GUARD: Mapping[str, Any] = {}
 _OPEN: Mapping[str, Any] = {"time_terminated": None}
 # Short output, which stands in the record (`logs.py`), is read by who asks for it.
 _WITHOUT_OUTPUT = {"output": 0}
+_WITHOUT_SAMPLES = {"memory_usage": 0, "cpu_utilization": 0, "gpu_usage": 0, "messages": 0}
+TIMES = ["time_claimed", "time_started", "time_terminated"]
 _MEASURED_MAX = 1000
 
 
@@ -156,10 +158,18 @@ def find(
     return {attempt["_id"]: attempt for attempt in found}
 
 
-def of_task(store: Store, task_id: ObjectId, with_output: bool = False) -> list[Document]:
+def of_task(store: Store, task_id: ObjectId, fields: Sequence[str] | None = None) -> list[Document]:
     """All attempts of a task, the first first."""
-    fields = None if with_output else _WITHOUT_OUTPUT
-    return list(store["attempts"].find({"task": task_id}, fields).sort("attempt_count", 1))
+    found = store["attempts"].find({"task": task_id}, fields or _WITHOUT_OUTPUT)
+    return list(found.sort("attempt_count", 1))
+
+
+def one_of_task(store: Store, task_id: ObjectId, attempt_count: int | None) -> Document | None:
+    """An attempt with its short output: this one, or the last."""
+    query: dict[str, Any] = {"task": task_id}
+    if attempt_count is not None:
+        query["attempt_count"] = attempt_count
+    return store["attempts"].find_one(query, _WITHOUT_SAMPLES, sort=[("attempt_count", -1)])
 
 
 def mean_milliseconds(store: Store, names: Collection[str], owner: str) -> dict[str, int]:

@@ -8,6 +8,7 @@ is read from one snapshot, so that no task is counted in the state that it left 
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from itertools import islice
 from time import sleep
 from typing import Any, NamedTuple
@@ -121,15 +122,18 @@ def _by_kinds(store: Store, wanted: Wanted, groups: Sequence[str]) -> Counts:
         return _in_one_pass(store, {"owner": {"$gte": ""}, **query}, groups, INDEX)
     chosen = [one for one in kinds if _is_wanted(one[0], wanted)]
 
-    def count(one: tuple[Kind, Any]) -> int:
-        kind, time = one
+    def count(own: Context, one: tuple[Kind, Any]) -> int:
+        return own.run(counted, *one)
+
+    def counted(kind: Kind, time: Any) -> int:
         query = {name: value for name, value in kind._asdict().items() if value is not None}
         pipeline = [{"$match": query}, {"$group": {"_id": None, "count": {"$sum": 1}}}]
         rows = _snapshot(store, {"pipeline": pipeline}, time, INDEX).rows
         return int(rows[0]["count"]) if rows else 0
 
     with ThreadPoolExecutor(_COUNTED_AT_ONCE, thread_name_prefix="count") as pool:
-        counts = list(pool.map(count, chosen))
+        # What limits this request in time holds there, too.
+        counts = list(pool.map(count, [copy_context() for _ in chosen], chosen))
     return [(kind._asdict(), count) for (kind, _), count in zip(chosen, counts, strict=True)]
 
 

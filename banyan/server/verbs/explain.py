@@ -39,7 +39,7 @@ def explain(call: Call) -> Answer:
         causes = [_over(task, state)]
     answer: dict[str, Any] = {"_id": task["_id"], "state": state, "causes": causes}
     if state in ENDED or state in HELD:
-        answer["times"] = times_of(task, attempts.of_task(call.store, task["_id"]))
+        answer["times"] = times_of(task, attempts.of_task(call.store, task["_id"], attempts.TIMES))
     return Answer(answer, wait_for=[f"task:{call.item_id}"])
 
 

@@ -51,12 +51,9 @@ def _number(call: Call, name: str) -> int | None:
 
 def _attempt(call: Call, task: Document, wanted: int | None) -> Document | None:
     """The attempt asked for, else the latest; None where there has been none yet."""
-    every = attempts.of_task(call.store, task["_id"], with_output=True)
-    if wanted is None:
-        return every[-1] if every else None
-    for attempt in every:
-        if attempt["attempt_count"] == wanted:
-            return attempt
+    attempt = attempts.one_of_task(call.store, task["_id"], wanted)
+    if attempt or wanted is None:
+        return attempt
     if wanted == task["attempt_count"]:
         return None  # claimed a moment ago: its record is on its way
     raise BanyanError("not_found", f"there is no attempt {wanted} of this task")
