@@ -278,9 +278,7 @@ def _ask(
     validator.validate(document, normalize=True)
     # Cerberus's own `update` would let what is required within a field be left out, too.
     issues = {
-        name: wrong
-        for name, wrong in validator.errors.items()
-        if not update or name in document
+        name: wrong for name, wrong in validator.errors.items() if not update or name in document
     }
     return dict(validator.document or {}), issues
 

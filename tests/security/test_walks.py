@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
+from banyan.server import settle
 from banyan.server.store import edges, walks
+from banyan.server.verbs import edit as editing
 from banyan.server.verbs import graph
+from banyan.server.verbs import retry as retrying
 from tests.contract.asking import new_id
 from tests.security.watched import WATCH, send, submit
 from tests.server.worlds import World
@@ -205,6 +208,45 @@ def test_two_halves_of_a_cycle_never_meet_whosever_the_tasks_are(
     assert links <= 3 + (by != "both by edges")
 
 
+# --- Settling -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("parents", "children"), [(1, 10), (3, 5), (8, 1), (1, 3)])
+@pytest.mark.parametrize("end", ["cancel", "finish"])
+def test_children_are_settled_in_pieces(
+    world: World, monkeypatch: pytest.MonkeyPatch, parents: int, children: int, end: str
+):
+    """However many a parent has, so many are read at once."""
+    above = [chain(world, "alice", 1)[0] for _ in range(parents)]
+    below = [
+        {"_id": new_id(), "name": "t", "command": "true", "state": "available", "after": [one]}
+        for one in above
+        for _ in range(children)
+    ]
+    submit(world, "alice", below)
+    monkeypatch.setattr(settle, "CHILDREN_AT_ONCE", 3)
+    read: list[int] = []
+    waiting_for = settle.settlements.waiting_for
+
+    def counted(*arguments: Any) -> Any:
+        found = waiting_for(*arguments)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(settle.settlements, "waiting_for", counted)
+    if end == "cancel":
+        answer = send(world, "alice", "POST", "/tasks/cancel", {"targets": above})
+    else:
+        edits = [{"_id": one, "state": "available"} for one in above]
+        answer = send(world, "alice", "PATCH", "/tasks", edits)
+    assert answer.status_code == 200
+    assert max(read) <= 4
+    tasks = world.store["tasks"]
+    state = "cancelled" if end == "cancel" else "available"
+    assert tasks.count_documents({"command": "true", "state": state}) == parents * children
+    assert tasks.find_one({"unsettled": True}) is None
+
+
 # --- Retrying -----------------------------------------------------------------------------
 
 
@@ -229,18 +271,41 @@ def test_a_retry_of_too_much_downstream_is_refused(
     assert world.store["tasks"].count_documents({"state": "cancelled"}) == 29
 
 
-def test_a_retry_leaves_out_what_others_keep_from_running_in_one_pass(world: World):
-    """Each task of a chain has another parent that failed: they go one after the other."""
-    ids = chain(world, "alice", 1)
-    blocked = chain(world, "alice", 1)[0]
+def test_what_others_keep_from_running_is_left_out_in_one_pass(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Each was looked at again for each that was left out: for 10,000 tasks 10^8 times."""
+    looks = 0
+    broken = retrying._Retrying._broken
+
+    def counted(*arguments: Any) -> bool:
+        nonlocal looks
+        looks += 1
+        return broken(*arguments)
+
+    monkeypatch.setattr(retrying._Retrying, "_broken", counted)
+    first, blocked = (chain(world, "alice", 1)[0] for _ in range(2))
     tasks = [new_id() for _ in range(300)]
     made = [
-        {"_id": one, "name": "t", "after": tasks[number - 1 : number] or [*ids, blocked]}
+        {"_id": one, "name": "t", "after": tasks[number - 1 : number] or [first, blocked]}
         for number, one in enumerate(tasks)
     ]
     submit(world, "alice", made)
-    for one in (ids[0], blocked):
+    for one in (first, blocked):
         assert send(world, "alice", "POST", f"/tasks/{one}/cancel").status_code == 200
-    answer = send(world, "alice", "POST", f"/tasks/{ids[0]}/retry", {"downstream": True})
+    answer = send(world, "alice", "POST", f"/tasks/{first}/retry", {"downstream": True})
     assert answer.status_code == 200
     assert world.store["tasks"].count_documents({"state": "cancelled"}) == 301
+    assert looks <= 2 * len(tasks)
+
+
+def test_a_list_of_edits_with_edges_ends_in_time(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Each of a thousand items may walk as far as one may."""
+    ids = [chain(world, "alice", 1)[0] for _ in range(4)]
+    edits = [{"_id": one, "add_continuations": [ids[-1]]} for one in ids[:-1]]
+    monkeypatch.setattr(editing, "_LINKING_SECONDS_MAX", -1.0)
+    answer = send(world, "alice", "PATCH", "/tasks", [*edits, {"_id": ids[-1], "priority": 5}])
+    assert answer.status_code == 207
+    *refused, done = answer.json["_items"]
+    assert {one["_error"]["word"] for one in refused} == {"unavailable"}
+    assert done["priority"] == 5

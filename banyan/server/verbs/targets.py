@@ -12,6 +12,7 @@ from banyan.server.store import tasks
 from banyan.server.store.mongo import Document
 
 TARGETS_MAX = 1024
+_WITHOUT_PAYLOAD = {"result": 0, "env": 0, "tags": 0, "cwd": 0}
 
 
 def read(
@@ -39,8 +40,12 @@ def read(
 
 
 def find(call: Call, ids: list[ObjectId]) -> dict[ObjectId, Document]:
-    """The targets, all of them within the caller's scope. Errors: `not_found`, `invalid`."""
-    found = tasks.find(call.store, ids, scope(call.caller, "tasks"))
+    """The targets, all of them within the caller's scope. Errors: `not_found`, `invalid`.
+
+    Of several nothing is shown: they are read without what may be large in them.
+    """
+    fields = None if call.item_id else _WITHOUT_PAYLOAD
+    found = tasks.find(call.store, ids, scope(call.caller, "tasks"), fields)
     absent = [str(one) for one in ids if one not in found]
     if absent and call.item_id:
         raise missing("tasks", absent[0])
