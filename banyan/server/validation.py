@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import cerberus
 from bson import ObjectId
+from bson.errors import InvalidId
 from eve.io.mongo import Validator
 from flask import g, has_request_context
 
@@ -41,9 +42,12 @@ _UNREAD = re.compile(r"field '.*' cannot be coerced: (.*)", re.DOTALL)  # as Cer
 
 
 def _object_id(value: Any) -> ObjectId:
-    if not isinstance(value, str) or not ObjectId.is_valid(value):
-        raise ValueError("an id is 24 hex digits")
-    return ObjectId(value)
+    try:
+        if isinstance(value, str):
+            return ObjectId(value)
+    except InvalidId:
+        pass
+    raise ValueError("an id is 24 hex digits")
 
 
 def _priority(value: Any) -> Any:

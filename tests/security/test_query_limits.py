@@ -10,6 +10,7 @@ from pymongo.errors import NetworkTimeout, ServerSelectionTimeoutError
 
 from banyan.config import knobs
 from banyan.server import queries
+from banyan.server.store import statistics
 from tests.contract.asking import new_id
 from tests.security.watched import WATCH, send, submit
 from tests.server.worlds import World
@@ -174,3 +175,16 @@ class Raising:
 
     def __call__(self, *arguments: Any) -> Any:
         raise self.error
+
+
+def test_groups_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Of a name for each task the answer would hold all of them."""
+    submit(world, "alice", [{"command": "true", "name": f"n{number}"} for number in range(20)])
+    monkeypatch.setattr(statistics, "GROUPS_MAX", 19)
+    answer = ask(world, "alice", "/tasks/statistics", by="name")
+    assert answer.status_code == 400
+    assert "narrow" in answer.json["_error"]["message"]
+    where = {"name": {"$ne": "n1"}}
+    assert (
+        len(ask(world, "alice", "/tasks/statistics", by="name", where=where).json["by_name"]) == 19
+    )

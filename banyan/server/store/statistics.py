@@ -17,6 +17,7 @@ from bson import MaxKey, MinKey
 from pymongo.errors import OperationFailure
 
 from banyan.domain.states import State
+from banyan.errors import BanyanError
 from banyan.server.store.mongo import Document, Store
 
 KINDS = ("owner", "state", "queue", "outcome")  # the fields of the index, in its order
@@ -24,6 +25,7 @@ INDEX = "kinds"
 TAGS = "tags."
 # Beyond so many kinds, one pass over the whole index is the faster way.
 KINDS_MAX = 300
+GROUPS_MAX = 100_000  # of an answer: names and tags may be as many as tasks
 _COUNTED_AT_ONCE = 4
 _SNAPSHOT_UNAVAILABLE = 246  # right after an index was made
 _TRIES = 5
@@ -103,7 +105,11 @@ def _in_one_pass(
     names = {f"g{place}": name for place, name in enumerate(groups)}
     by = {short: f"${name}" for short, name in names.items()}
     group = {"$group": {"_id": by, "count": {"$sum": 1}}}
-    found = _snapshot(store, {"pipeline": [{"$match": dict(query)}, group]}, None, hint)
+    pipeline = [{"$match": dict(query)}, group, {"$limit": GROUPS_MAX + 1}]
+    found = _snapshot(store, {"pipeline": pipeline}, None, hint)
+    if len(found.rows) > GROUPS_MAX:
+        message = f"by: more than {GROUPS_MAX} different groups: ask for fewer, or narrow `where`"
+        raise BanyanError("bad_request", message)
     return [
         ({names[short]: value for short, value in row["_id"].items()}, row["count"])
         for row in found.rows

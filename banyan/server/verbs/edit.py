@@ -31,7 +31,7 @@ from banyan.server.verbs.edits import Edit, decide, read_edit
 
 Result = Document | BanyanError
 # Each item of a list with edges is a transaction, and may look at as much as one may.
-_LINKING_SECONDS_MAX = 10.0
+_LINKING_SECONDS_MAX = 20.0
 # What a running task may do to what waits for it, besides submitting further tasks.
 _TASK_MAY_ADD = {f"add_{name}" for name in CHILD_LISTS}
 
