@@ -38,8 +38,8 @@ def chain(world: World, who: str, length: int) -> list[str]:
     return ids
 
 
-def add(world: World, who: str, parent: str, child: str) -> Any:
-    return send(world, who, "POST", f"/tasks/{parent}/add_continuations", [child])
+def add(world: World, who: str, parent: str, *children: str) -> Any:
+    return send(world, who, "POST", f"/tasks/{parent}/add_continuations", list(children))
 
 
 # --- Looking ------------------------------------------------------------------------------
@@ -138,6 +138,8 @@ def test_new_tasks_between_deep_graphs_are_bounded_too(
 def test_nobody_waits_for_the_walk_of_another(world: World, monkeypatch: pytest.MonkeyPatch):
     """One lock for all edges let everybody wait: for 20 s, and then for nothing."""
     walking, go_on = threading.Event(), threading.Event()
+    for who in ("alice", "bob"):  # what guards their edges is there
+        assert add(world, who, *(chain(world, who, 1)[0] for _ in range(2))).status_code == 200
     slow = chain(world, "alice", 3)
     other = chain(world, "alice", 1)[0]
     level = walks.Walker.level
@@ -170,7 +172,7 @@ RINGS = [(A, A, A, A), (A, A, B, B), (A, B, B, A), (A, B, A, B), (A, B, B, B), (
 
 
 @pytest.mark.parametrize("owners", RINGS)
-@pytest.mark.parametrize("by", ["both by edges", "one by a new task"])
+@pytest.mark.parametrize("by", ["both by edges", "both by many edges", "one by a new task"])
 def test_two_halves_of_a_cycle_never_meet_whosever_the_tasks_are(
     world: World, monkeypatch: pytest.MonkeyPatch, owners: tuple[str, ...], by: str
 ):
@@ -190,9 +192,12 @@ def test_two_halves_of_a_cycle_never_meet_whosever_the_tasks_are(
 
     monkeypatch.setattr(edges, "guard", after_both_have_looked)
     between = {"name": "n", "after": [three], "continuations": [four]}
-    calls: list[Callable[[], Any]] = [lambda: add(world, "operator", one, two)]
-    if by == "both by edges":
-        calls.append(lambda: add(world, "operator", three, four))
+    # With so many children the walk goes up from the parents alone.
+    more = {who: [chain(world, who, 1)[0] for _ in range(120)] for who in {owners[1], owners[3]}}
+    others = [more[owners[place]] if by == "both by many edges" else [] for place in (1, 3)]
+    calls: list[Callable[[], Any]] = [lambda: add(world, "operator", one, two, *others[0])]
+    if by != "one by a new task":
+        calls.append(lambda: add(world, "operator", three, four, *others[1]))
     else:
         calls.append(lambda: send(world, "operator", "POST", "/tasks", between))
     answers: list[Any] = []
@@ -204,8 +209,8 @@ def test_two_halves_of_a_cycle_never_meet_whosever_the_tasks_are(
     refused = [answer for answer in answers if answer.status_code not in (200, 201)]
     assert [answer.status_code for answer in refused] == [422], [a.text for a in answers]
     assert "cycle" in refused[0].text
-    links = sum(len(world.store["tasks"].find_one({"_id": ObjectId(o)})["after"]) for o in ring)  # type: ignore[index]
-    assert links <= 3 + (by != "both by edges")
+    found = world.store["tasks"].find({"_id": {"$in": [ObjectId(one) for one in ring]}})
+    assert sum(len(task["after"]) for task in found) == 3
 
 
 # --- Settling -----------------------------------------------------------------------------
@@ -269,6 +274,21 @@ def test_a_retry_of_too_much_downstream_is_refused(
         assert "retry fewer" in answer.json["_error"]["message"]
         assert send(world, "alice", "POST", f"/tasks/{ids[0]}/retry").status_code == 200
     assert world.store["tasks"].count_documents({"state": "cancelled"}) == 29
+
+
+def test_a_retry_of_tasks_with_very_many_neighbours_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    parents, ended = ([new_id() for _ in range(count)] for count in (10, 3))
+    submit(world, "alice", [{"_id": one, "name": "p"} for one in parents])
+    submit(world, "alice", [{"_id": one, "name": "c", "after": parents} for one in ended])
+    body = {"targets": ended}
+    assert send(world, "alice", "POST", "/tasks/cancel", body).status_code == 200
+    monkeypatch.setattr(walks, "NAMES_MAX", 20)
+    answer = send(world, "alice", "POST", "/tasks/retry", body)
+    assert answer.status_code == 422
+    assert "retry fewer" in answer.json["_error"]["message"]
+    assert send(world, "alice", "POST", f"/tasks/{ended[0]}/retry").status_code == 200
 
 
 def test_what_others_keep_from_running_is_left_out_in_one_pass(

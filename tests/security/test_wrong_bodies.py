@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from banyan.server import validation
+from banyan.server import sparing, validation
 from tests.contract.asking import new_id, refused
 from tests.contract.playing import at_once
 from tests.harness import Server
@@ -180,6 +180,15 @@ def test_wrong_reports_of_many_attempts_cost_no_more(world: World, shown: Shown,
     check_cost(answer, shown)
 
 
+def test_of_each_object_the_first_wrong_values_are_named(world: World, shown: Shown):
+    answer = send(world, "alice", "POST", "/tasks", wrong_task())
+    issues = answer.json["_issues"]
+    assert issues.keys() == {"tags", "env"}
+    assert list(issues["tags"][0]) == [f"tag{number}" for number in range(8)]
+    assert list(issues["env"][0]) == [f"NAME{number}" for number in range(8)]
+    check_cost(answer, shown)
+
+
 def test_a_field_of_which_too_much_is_wrong_is_only_said_to_be(world: World, shown: Shown):
     lists = {
         name: ["x"] * 100
@@ -195,7 +204,9 @@ def test_a_field_of_which_too_much_is_wrong_is_only_said_to_be(world: World, sho
     words = {name: {f"n{n}": 1 for n in range(64)} for name in ("tags", "labels", "env")}
     answer = send(world, "alice", "POST", "/tasks", {**lists, **words, "priority": "x"})
     assert answer.json["_issues"].keys() == {*lists, *words, "priority"}
-    check_cost(answer, shown)
+    told = [name for name, one in answer.json["_issues"].items() if "is told first" in str(one)]
+    assert told
+    assert parts(shown) <= sparing.PARTS_MAX + len(lists) + len(words) + 2
 
 
 def test_others_are_served_while_wrong_bodies_come(server: Server):
