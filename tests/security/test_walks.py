@@ -158,7 +158,9 @@ def test_nobody_waits_for_the_walk_of_another(world: World, monkeypatch: pytest.
         assert walking.wait(60)
         for who in ("bob", "alice"):
             mine = chain(world, who, 1)[0], chain(world, who, 1)[0]
+            WATCH.reset()
             assert add(world, who, *mine).status_code == 200
+            assert not WATCH.counts["abortTransaction"]  # it met nothing in its way
         assert not answers
     finally:
         go_on.set()

@@ -180,12 +180,11 @@ def test_wrong_reports_of_many_attempts_cost_no_more(world: World, shown: Shown,
     check_cost(answer, shown)
 
 
-def test_of_each_object_the_first_wrong_values_are_named(world: World, shown: Shown):
+def test_of_each_object_a_few_wrong_values_are_named(world: World, shown: Shown):
     answer = send(world, "alice", "POST", "/tasks", wrong_task())
     issues = answer.json["_issues"]
     assert issues.keys() == {"tags", "env"}
-    assert list(issues["tags"][0]) == [f"tag{number}" for number in range(8)]
-    assert list(issues["env"][0]) == [f"NAME{number}" for number in range(8)]
+    assert [len(issues[name]) for name in ("tags", "env")] == [8, 8]
     check_cost(answer, shown)
 
 
