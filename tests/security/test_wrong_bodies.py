@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from banyan.server import sparing, validation
+from banyan.server import quick, sparing, validation
+from banyan.server.verbs import submit
 from tests.contract.asking import new_id, refused
 from tests.contract.playing import at_once
 from tests.harness import Server
@@ -206,6 +207,29 @@ def test_a_field_of_which_too_much_is_wrong_is_only_said_to_be(world: World, sho
     told = [name for name, one in answer.json["_issues"].items() if "is told first" in str(one)]
     assert told
     assert parts(shown) <= sparing.PARTS_MAX + len(lists) + len(words) + 2
+
+
+VALUES: list[Any] = [
+    None, "", 0, 1, -1, 1.0, 1.5, True, "x", "a b", "x" * 300, [], {}, ["a"], [""], {"a": "b"},
+    {"a": 1}, {"A": {"secret": "x"}}, {"secret": "x"}, "1 GiB", "10 minutes", 10**9 + 1, 2**53 + 1,
+    new_id(), [new_id()], [new_id()] * 2, ["x" * 24], "2026-01-01T00:00:00Z", "high", "forever",
+    {"cores": 1, "memory": "1 GiB"}, {"gpus": [{"memory": "1 GiB"}]}, "available", "running",
+    {"done": 1}, 1e300,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(submit._CREATE_SCHEMA))
+def test_what_the_quick_check_doubts_is_wrong(name: str):
+    """So that it may be believed where Cerberus is asked no more."""
+    schema = submit._CREATE_SCHEMA
+    for value in VALUES:
+        checked, issues = validation._ask(validation._validator(schema), {name: value}, False)
+        try:
+            quickly = validation._quick_check(schema)({name: value})
+        except quick.Unsure:
+            assert issues, value
+        else:
+            assert (issues, checked) == ({}, quickly), value
 
 
 def test_others_are_served_while_wrong_bodies_come(server: Server):
