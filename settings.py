@@ -48,6 +48,7 @@ PAGE_BYTES_MAX = 16 * 1024 * 1024  # of a list in an answer: beyond it the page 
 RESULT_BYTES_MAX = 1024 * 1024  # of what a task gives back, as stored; at most 2 MiB
 CONNECTIONS_MAX = 16_000  # of one server process; fewer where its limit of open files is lower
 CONNECTIONS_PER_ADDRESS_MAX = 2_000  # by which no valid token came yet; 0: no bound
+QUERY_SECONDS_MAX = 5.0  # of the database's time for one GET; what takes longer is refused
 LOG_BYTES_MAX = 16 * 1024 * 1024  # of output kept for one attempt
 
 # --- What one owner may have; 0: no such limit ---------------------------------------------

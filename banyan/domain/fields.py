@@ -4,6 +4,7 @@ banyan.domain.resources calls this. It collects all that is wrong instead of end
 """
 
 from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 from typing import Any, TypeVar
 
 Number = int | float
@@ -11,6 +12,7 @@ T = TypeVar("T")
 D = TypeVar("D")
 
 NAME_SHOWN_MAX = 256
+ISSUES_MAX = 32  # of one object: a message on each of a million unknown names would fill the memory
 
 
 class ResourceError(ValueError):
@@ -29,9 +31,9 @@ class Fields:
             raise ResourceError({"": "must be an object"})
         self.given: Mapping[Any, object] = given
         self.issues: dict[str, str] = {}
-        for name in given:
-            if name not in known:
-                self.issues[str(name)[:NAME_SHOWN_MAX]] = f"unknown; known are {', '.join(known)}"
+        unknown = (name for name in given if name not in known)
+        for name in islice(unknown, ISSUES_MAX):
+            self.issues[str(name)[:NAME_SHOWN_MAX]] = f"unknown; known are {', '.join(known)}"
 
     def read(self, name: str, parse: Callable[[object], T], default: D) -> T | D:
         """The parsed field, or `default` where it is left out or wrong (which is an issue)."""
@@ -40,7 +42,7 @@ class Fields:
         try:
             return parse(self.given[name])
         except ResourceError as problem:
-            for inner, text in problem.issues.items():
+            for inner, text in islice(problem.issues.items(), ISSUES_MAX):
                 self.issues[f"{name}.{inner}".removesuffix(".")] = text
         except ValueError as problem:
             self.issues[name] = str(problem)

@@ -7,10 +7,21 @@ from typing import Any
 import eve
 from bson import ObjectId
 from flask import Response, g, request
+from pymongo import timeout
 
 from banyan.config import knobs, settings
 from banyan.errors import BanyanError
-from banyan.server import edge, instruments, links, openapi, queries, render, table, virtual
+from banyan.server import (
+    edge,
+    instruments,
+    links,
+    openapi,
+    outages,
+    queries,
+    render,
+    table,
+    virtual,
+)
 from banyan.server.auth import Authenticator, is_token
 from banyan.server.bridge import GO_ON, HEAD_ONLY
 from banyan.server.calls import Answer, Call, Context, Signals, Silent
@@ -37,6 +48,7 @@ _EVE_SETTINGS: dict[str, Any] = {
     "MONGO_QUERY_BLACKLIST": ["$where", "$expr", "$regex"],
 }
 _PUBLIC = {"healthz", "readyz", "openapi"}
+_SHAPING = {"where", "sort", "by"}  # with these a caller says what is to be looked through
 
 
 def prepare_database(mongo_uri: str) -> None:
@@ -78,6 +90,12 @@ def create_app(
     return app
 
 
+def _end_of_limit(_: BaseException | None) -> None:
+    limit = g.pop("limit", None)
+    if limit:
+        limit.__exit__(None, None, None)
+
+
 class Wiring:
     """The routes of one application, and what happens around each request."""
 
@@ -96,6 +114,7 @@ class Wiring:
         self.app.extensions["banyan"] = self
         self.app.before_request(self._before)
         self.app.after_request(self._after)
+        self.app.teardown_request(_end_of_limit)
         for kind in (Exception, BanyanError):
             self.app.register_error_handler(kind, self._on_error)
         for code in list(self.app.error_handler_spec[None]):
@@ -220,6 +239,10 @@ class Wiring:
         edge.check_arguments(request, self.arguments.get(endpoint, ()))
         if HEAD_ONLY in request.environ:
             return Response(status=GO_ON)
+        if method == "GET":
+            g.shaped = not request.args.keys().isdisjoint(_SHAPING)
+            g.limit = timeout(knobs().QUERY_SECONDS_MAX)
+            g.limit.__enter__()
         if endpoint.endswith(("|resource", "|item_lookup")):
             self._before_read(endpoint)
         return None
@@ -233,7 +256,9 @@ class Wiring:
         g.wait_for = [f"task:{item_id}" if item_id else resource] if resource == "tasks" else []
 
     def _on_error(self, error: Exception) -> Response:
-        translated = edge.translate(error)
+        _end_of_limit(None)
+        slow = g.get("shaped", False) and outages.was_slow(error, self.context.store.ping)
+        translated = queries.too_slow() if slow else edge.translate(error)
         resource, _, read = (request.endpoint or "").partition("|")
         if translated.word == "not_found" and read == "item_lookup":
             translated = missing(resource, (request.view_args or {}).get("_id"))

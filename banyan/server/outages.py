@@ -4,9 +4,9 @@ Used wherever an error of the driver is met for the last time. What is told must
 what was to be written: environments of tasks are nobody's business.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from pymongo import errors
+from pymongo import errors, timeout
 
 _AWAY = (
     errors.ConnectionFailure,
@@ -23,6 +23,7 @@ _PASSING = frozenset(
      9001, 10107, 11600, 11601, 11602, 13435, 13436, 14031}
 )  # fmt: skip
 _DUPLICATE = 11000
+_PING_SECONDS = 1.0
 
 
 def is_passing(error: errors.PyMongoError) -> bool:
@@ -33,6 +34,20 @@ def is_passing(error: errors.PyMongoError) -> bool:
         return True
     codes = set(_codes(error)) - {_DUPLICATE}
     return bool(codes) and codes <= _PASSING
+
+
+def was_slow(error: Exception, ping: Callable[[], None]) -> bool:
+    """Whether the time for a query was over while the database was there, at work on it."""
+    if isinstance(error, errors.ExecutionTimeout):
+        return True
+    if not isinstance(error, errors.NetworkTimeout):
+        return False
+    try:
+        with timeout(_PING_SECONDS):
+            ping()
+    except errors.PyMongoError:
+        return False
+    return True
 
 
 def told(error: errors.PyMongoError) -> str:

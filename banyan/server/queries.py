@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 from bson import ObjectId
 
+from banyan.config import knobs
 from banyan.domain.units import parse_time
 from banyan.errors import BanyanError
 from banyan.server.render import check_storable
@@ -17,7 +18,8 @@ from banyan.server.render import check_storable
 _COMPARISONS = {"$eq", "$ne", "$gt", "$gte", "$lt", "$lte"}
 _LISTS = {"$in", "$nin", "$all"}
 _LOGIC = {"$and", "$or", "$nor"}
-_TERMS_MAX = 2_000
+_VALUES_MAX = 2_000  # of one list
+CONDITIONS_MAX = 256  # in all of a filter: each is compared with each task
 _PAGE_DEEPEST = 100_000
 
 Schema = Mapping[str, Any]
@@ -36,7 +38,30 @@ def parse_where(text: str | None, schema: Schema) -> dict[str, Any]:
     query = _json(text, "where")
     if not isinstance(query, dict):
         raise BanyanError("bad_request", "where: a JSON object of fields and conditions")
+    if _conditions(query) > CONDITIONS_MAX:
+        message = f"where: more than {CONDITIONS_MAX} conditions; of values, use $in with a list"
+        raise BanyanError("bad_request", message)
     return _query(query, {**schema, **AUTOMATIC})
+
+
+def _conditions(query: Any) -> int:
+    """How many things each task is compared with; a list of $in and $nin is one of them."""
+    if isinstance(query, dict):
+        return sum(
+            1 if name in ("$in", "$nin") else _conditions(one) for name, one in query.items()
+        )
+    if isinstance(query, list):
+        return sum(map(_conditions, query))
+    return 1
+
+
+def too_slow() -> BanyanError:
+    """The error for what took the database longer than it may."""
+    return BanyanError(
+        "bad_request",
+        f"this query takes longer than {knobs().QUERY_SECONDS_MAX:g} s: narrow it, best by `_id`, "
+        "`state`, `name` or `owner`, or sort by `_id`",
+    )
 
 
 def named_ids(where: Mapping[str, Any]) -> list[ObjectId] | None:
@@ -82,9 +107,9 @@ def _operand(field: str, name: str, operand: Any, cast: Callable[[Any], Any]) ->
     if name in _COMPARISONS:
         return _list_or_one(operand, cast)
     if name in _LISTS:
-        if not isinstance(operand, list) or len(operand) > _TERMS_MAX:
+        if not isinstance(operand, list) or len(operand) > _VALUES_MAX:
             raise BanyanError(
-                "bad_request", f"where: {name} takes a list of at most {_TERMS_MAX} values"
+                "bad_request", f"where: {name} takes a list of at most {_VALUES_MAX} values"
             )
         return [_list_or_one(one, cast) for one in operand]
     if name == "$exists" and isinstance(operand, bool):

@@ -103,7 +103,7 @@ def _rule(
     name: str, bound: Any, rules: Mapping[str, Any], coercions: Named, checks: Named
 ) -> Check | None:
     """One rule as a function; None where the rule has nothing to check by itself."""
-    if name in _IGNORED:
+    if name in _IGNORED or (name == "allow_unknown" and "schema" not in rules):
         return None
     if name in _SIZES:
         holds = _SIZES[name]

@@ -1,6 +1,7 @@
 """One item of a resource, if the caller may see it; what is outside of the scope is 404."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from banyan.errors import BanyanError
 from banyan.server.auth import scope
@@ -8,8 +9,11 @@ from banyan.server.calls import Call
 from banyan.server.store.mongo import Document
 
 
-def item(call: Call, fields: Sequence[str] | None = None) -> Document:
-    """The item that the call's address names. Errors: `not_found`."""
+def item(call: Call, fields: Sequence[str] | Mapping[str, Any] | None = None) -> Document:
+    """The item that the call's address names. Errors: `not_found`.
+
+    fields: their names, or a projection.
+    """
     query = {"$and": [{"_id": call.item_id}, scope(call.caller, call.resource)]}
     found = call.store[call.resource].find_one(query, fields)
     if found is None:

@@ -9,12 +9,14 @@ import base64
 import binascii
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import cerberus
 from bson import ObjectId
+from bson.errors import InvalidId
 from eve.io.mongo import Validator
+from flask import g, has_request_context
 
 from banyan.domain.resources import (
     Capacity,
@@ -30,14 +32,22 @@ from banyan.server import quick, sparing
 from banyan.server.schemas.forms import PRIORITIES
 from banyan.server.schemas.tasks import COMMAND_CHARACTERS_MAX, COMMAND_WORDS_MAX, SECRET_NAME
 
+# One request is told so much of what is wrong with it: each part takes up to a millisecond.
+DOCUMENTS_TOLD_MAX = 10
+ISSUES_TOLD_MAX = 32
+UNTOLD: Mapping[str, Any] = {"": "is not valid, too; mend those first of which more is told"}
+_ISSUE_CHARACTERS_MAX = 2_000
 _ENV_BYTES_MAX = 64 * 1024
 _UNREAD = re.compile(r"field '.*' cannot be coerced: (.*)", re.DOTALL)  # as Cerberus says it
 
 
 def _object_id(value: Any) -> ObjectId:
-    if not isinstance(value, str) or not ObjectId.is_valid(value):
-        raise ValueError("an id is 24 hex digits")
-    return ObjectId(value)
+    try:
+        if isinstance(value, str):
+            return ObjectId(value)
+    except InvalidId:
+        pass
+    raise ValueError("an id is 24 hex digits")
 
 
 def _priority(value: Any) -> Any:
@@ -193,23 +203,63 @@ def _quick_value(rules: Mapping[str, Any]) -> quick.Check:
     return _quick[id(rules)][1]
 
 
+class _Telling:
+    """What one request has been told already of all that is wrong with it."""
+
+    def __init__(self) -> None:
+        self.documents = 0
+        self.issues = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.documents >= DOCUMENTS_TOLD_MAX or self.issues >= ISSUES_TOLD_MAX
+
+    def add(self, issues: Any) -> None:
+        self.documents += bool(issues)
+        self.issues += count_issues(issues)
+
+
+def _telling() -> _Telling:
+    """One for all that a request has checked, whoever checks it."""
+    if not has_request_context():
+        return _Telling()
+    if "telling" not in g:
+        g.telling = _Telling()
+    telling: _Telling = g.telling
+    return telling
+
+
+def count_issues(issues: Any) -> int:
+    """How many sentences they are."""
+    if isinstance(issues, Mapping | list):
+        parts = issues.values() if isinstance(issues, Mapping) else issues
+        return sum(map(count_issues, parts))
+    return 1
+
+
 def check(
     schema: Mapping[str, Any], document: Any, update: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """(the normalised document, what is wrong with it by field).
 
     update: fields that are required may be left out.
+    Once a request has been told enough, it is only told that something is wrong: UNTOLD.
     """
     try:
         return _quick_check(schema)(document), {}
     except quick.Unsure:
-        return check_thoroughly(schema, document, update)
+        telling = _telling()
+    if telling.is_over:
+        return {}, dict(UNTOLD)
+    checked, issues = _check_thoroughly(schema, document, update)
+    telling.add(issues)
+    return checked, issues
 
 
-def check_thoroughly(
-    schema: Mapping[str, Any], document: Any, update: bool = False
+def _check_thoroughly(
+    schema: Mapping[str, Any], document: Any, update: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """As `check`, by Cerberus alone: it can say what is wrong."""
+    """As `check`, by Cerberus: it can say what is wrong."""
     if not isinstance(document, dict):
         return {}, {"": "an object, please"}
     return _run(schema, _validator(schema), document, update)
@@ -218,12 +268,14 @@ def check_thoroughly(
 def _run(
     schema: Mapping[str, Any], validator: BanyanValidator, document: dict[str, Any], update: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    spared = sparing.spare(schema, document, _quick_value)
+    spared = sparing.spare(schema, document, _quick_value, COERCIONS, CHECKS)
     checked, issues = _ask(validator, spared.document, update)
-    told = spared.told({name: wrong for name, wrong in issues.items() if name not in spared.issues})
+    told: dict[str, Any] = _told(spared.told(issues))
     if told or spared.is_whole:
         return checked, told
-    return _ask(validator, document, update)  # nothing is wrong: all of it is wanted
+    # Nothing of that is wrong: the rest is wanted, too, and what Cerberus says of it.
+    checked, issues = _ask(validator, document, update)
+    return checked, _told(issues)
 
 
 def _ask(
@@ -232,9 +284,7 @@ def _ask(
     validator.validate(document, normalize=True)
     # Cerberus's own `update` would let what is required within a field be left out, too.
     issues = {
-        name: _told(wrong)
-        for name, wrong in validator.errors.items()
-        if not update or name in document
+        name: wrong for name, wrong in validator.errors.items() if not update or name in document
     }
     return dict(validator.document or {}), issues
 
@@ -247,8 +297,14 @@ def _told(issues: Any) -> Any:
     unread = [_UNREAD.fullmatch(one) for one in several if isinstance(one, str)]
     problems = [found[1] for found in unread if found]
     if problems:
-        return problems[0]
-    return [_told(one) for one in issues] if isinstance(issues, list) else issues
+        return _short(problems[0])
+    return [_told(one) for one in issues] if isinstance(issues, list) else _short(issues)
+
+
+def _short(issue: Any) -> Any:
+    """Without most of a very long value that it speaks of."""
+    too_long = isinstance(issue, str) and len(issue) > _ISSUE_CHARACTERS_MAX
+    return f"{issue[:_ISSUE_CHARACTERS_MAX]}…" if too_long else issue
 
 
 def demand(schema: Mapping[str, Any], document: Any, update: bool = False) -> dict[str, Any]:
@@ -265,8 +321,12 @@ def check_value(schema: Mapping[str, Any], field: str, value: Any) -> tuple[Any,
     try:
         return _quick_value(schema[field])(value), None
     except quick.Unsure:
-        checked, issues = _run(rules, _validator(schema, field), {field: value}, update=True)
-        return checked.get(field), issues.get(field)
+        telling = _telling()
+    if telling.is_over:
+        return None, UNTOLD[""]
+    checked, issues = _run(rules, _validator(schema, field), {field: value}, update=True)
+    telling.add(issues)
+    return checked.get(field), issues.get(field)
 
 
 def demand_value(schema: Mapping[str, Any], field: str, value: Any, name: str) -> Any:
@@ -277,6 +337,19 @@ def demand_value(schema: Mapping[str, Any], field: str, value: Any, name: str) -
     return checked
 
 
-def item_issues(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Issues of a list of items, by the item's index."""
-    return {str(index): issues for index, issues in enumerate(found) if issues}
+def items_told(found: Mapping[int, Mapping[str, Any]]) -> tuple[dict[str, Any], str]:
+    """(issues of a list's items by the item's index, a sentence on those that are not told).
+
+    Of the first wrong items only, as with UNTOLD: a list of a thousand is not mended by hand.
+    """
+    told: dict[str, Any] = {}
+    wrong = [index for index, issues in found.items() if issues]
+    count = 0
+    for index in wrong[:DOCUMENTS_TOLD_MAX]:
+        if found[index] == UNTOLD or count >= ISSUES_TOLD_MAX:
+            break
+        told[str(index)] = found[index]
+        count += count_issues(found[index])
+    more = len(wrong) - len(told)
+    items = "item is" if more == 1 else "items are"
+    return told, f"; {more} more {items} wrong, too" if more else ""

@@ -18,6 +18,7 @@ from banyan.server.calls import OK, Answer, Call
 
 ENTRIES_MAX = 128
 TARGETS_MAX = VALUES_MAX = 1024
+PAIRS_MAX = 100_000  # of targets and values, over all entries
 
 
 def serve(call: Call) -> Answer:
@@ -44,10 +45,7 @@ def _write_item(call: Call) -> Answer:
 def _write_collection(call: Call) -> Answer:
     """The collection form: checked as a whole before anything is written."""
     entries = _entries(call)
-    edits: dict[ObjectId, dict[str, Any]] = {}
-    for index, entry in enumerate(entries):
-        for target in _ids(entry.get("targets"), index):
-            _merge(edits.setdefault(target, {}), call, entry["values"])
+    edits = _edits(call, entries)
     try:
         editor(call.resource).together(call, edits)
     except BanyanError as error:
@@ -56,19 +54,36 @@ def _write_collection(call: Call) -> Answer:
     return Answer(OK)
 
 
+def _edits(call: Call, entries: Sequence[Mapping[str, Any]]) -> dict[ObjectId, dict[str, Any]]:
+    """What becomes of each target; all that the same entries name have one and the same edit."""
+    named: dict[ObjectId, list[int]] = {}
+    for index, entry in enumerate(entries):
+        for target in _ids(entry["targets"], index):
+            named.setdefault(target, []).append(index)
+    made: dict[tuple[int, ...], dict[str, Any]] = {}
+    edits: dict[ObjectId, dict[str, Any]] = {}
+    for target, indexes in named.items():
+        key = tuple(indexes)
+        if key not in made:
+            made[key] = {call.name: _merged(call, [entries[one]["values"] for one in indexes])}
+        edits[target] = made[key]
+    return edits
+
+
 def _by_entry(issues: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Issues by the entry that they come from, where they are told by the target's id."""
     told: dict[str, Any] = {}
     for name, found in issues.items():
         with_target = [index for index, entry in enumerate(entries) if name in entry["targets"]]
         # Of several entries with this target, the one with a value that the issue speaks of.
-        blamed = [index for index in with_target if _speaks_of(found, entries[index]["values"])]
+        text = str(found)
+        blamed = [index for index in with_target if _speaks_of(text, entries[index]["values"])]
         told[str((blamed or with_target)[0]) if with_target else name] = found
     return told
 
 
-def _speaks_of(issue: Any, values: Any) -> bool:
-    return isinstance(values, list) and any(str(value) in str(issue) for value in values)
+def _speaks_of(issue: str, values: Any) -> bool:
+    return isinstance(values, list) and any(str(value) in issue for value in values)
 
 
 def _entries(call: Call) -> list[dict[str, Any]]:
@@ -84,14 +99,36 @@ def _entries(call: Call) -> list[dict[str, Any]]:
             issues[str(index)] = {"targets": f"a list of at most {TARGETS_MAX} ids"}
         elif isinstance(entry["values"], list) and len(entry["values"]) > VALUES_MAX:
             issues[str(index)] = {"values": f"at most {VALUES_MAX} values"}
-        else:
-            try:
-                _checked(call, entry["values"])
-            except BanyanError as error:
-                issues[str(index)] = {"values": error.issues.get(call.name, error.message)}
+    if not issues:
+        _refuse_too_many_pairs(call.body)
+        issues = _wrong_values(call)
     if issues:
         raise BanyanError("invalid", "some entries are invalid; nothing was written", issues)
     return call.body
+
+
+def _refuse_too_many_pairs(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Each target gets each value: what is to be done is their product, not what was sent."""
+    pairs = sum(len(entry["targets"]) * _parts(entry["values"]) for entry in entries)
+    if pairs > PAIRS_MAX:
+        message = f"{pairs} pairs of target and value: send at most {PAIRS_MAX} in a request"
+        raise BanyanError("too_large", message)
+
+
+def _parts(value: Any) -> int:
+    if isinstance(value, dict | list):
+        return max(1, sum(map(_parts, value.values() if isinstance(value, dict) else value)))
+    return 1
+
+
+def _wrong_values(call: Call) -> dict[str, Any]:
+    issues: dict[str, Any] = {}
+    for index, entry in enumerate(call.body):
+        try:
+            _checked(call, entry["values"])
+        except BanyanError as error:
+            issues[str(index)] = {"values": error.issues.get(call.name, error.message)}
+    return issues
 
 
 def _checked(call: Call, values: Any) -> Any:
@@ -107,14 +144,17 @@ def _ids(targets: Any, index: int) -> list[ObjectId]:
     return [ObjectId(target) for target in targets]
 
 
-def _merge(edit: dict[str, Any], call: Call, values: Any) -> None:
-    """Two entries with one target: their lists are added up; of two values the last stands."""
-    if call.row["kind"] == "alias":
-        edit[call.name] = values
-        return
-    held = edit.setdefault(call.name, [])
-    repeats = call.row["schema"][call.row["field"]].get("allows_duplicates", False)
-    held += [value for value in values if repeats or value not in held]
+def _merged(call: Call, values: Sequence[Any]) -> Any:
+    """Several entries with one target: their lists are added up; of values the last stands."""
+    if call.row["kind"] == "alias" or len(values) == 1:
+        return values[-1]
+    every = [value for several in values for value in several]
+    if call.row["schema"][call.row["field"]].get("allows_duplicates", False):
+        return every
+    once: dict[str, Any] = {}
+    for value in every:
+        once.setdefault(str(value), value)
+    return list(once.values())
 
 
 class Editor:

@@ -245,7 +245,7 @@ def test_a_cycle_within_one_list_is_refused(api: Api, length: int):
     ids = [new_id() for _ in range(length)]
     tasks = [{"_id": one, "after_any": [ids[number - 1]]} for number, one in enumerate(ids)]
     issues = refused(api.post("tasks", tasks), 422, "invalid")
-    assert sorted(map(int, issues)) == list(range(length))
+    assert sorted(map(int, issues)) == list(range(min(length, 10)))  # the first ten are named
     refused(api.get(f"tasks/{ids[0]}"), 404)
 
 

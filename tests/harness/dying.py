@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pymongo import MongoClient, monitoring
+from pymongo import MongoClient, UpdateOne, monitoring
 
 from banyan.server.app import create_app
 
@@ -63,11 +63,13 @@ def until_nothing_is_held() -> None:
     """Waits for the end of what the one killed before has left open: it would be in the way."""
     mongo: MongoClient[dict[str, Any]] = MongoClient(os.environ["BANYAN_MONGO_URI"])
     with mongo, mongo.start_session() as session:
-        guards = mongo.get_default_database("banyan")["guards"]
+        store = mongo.get_default_database("banyan")
         touch = {"$inc": {"version": 1}}
-        session.with_transaction(
-            lambda own: guards.update_one({"_id": "edges"}, touch, upsert=True, session=own)
-        )
+        all_of_them = [
+            UpdateOne({"_id": f"edges of {owner}"}, touch, upsert=True)
+            for owner in store["accounts"].distinct("name")
+        ]
+        session.with_transaction(lambda own: store["guards"].bulk_write(all_of_them, session=own))
 
 
 def in_its_own_process(request: dict[str, Any], commands: int) -> int | None:

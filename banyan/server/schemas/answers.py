@@ -100,7 +100,9 @@ EXPLAIN = _object(
     ),
     times=_TIMES,
 )
-ESTIMATE = _object(milliseconds=_COUNT, unknown=_list(_ID), path=_list(_ID))
+ESTIMATE = _object(
+    milliseconds=_COUNT, unknown=_list(_ID), path=_list(_ID), truncated={"type": "boolean"}
+)
 GRAPH = _object(
     nodes=_list(_object(_id=_ID, name=_TEXT, state=_STATE, outcome=_TEXT)),
     edges=_list(_object(parent=_ID, child=_ID, kind={"type": "string"})),

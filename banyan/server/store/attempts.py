@@ -36,6 +36,7 @@ _NO_GUARD: Mapping[str, Any] = {}
 _OPEN: Mapping[str, Any] = {"time_terminated": None}
 # Short output, which stands in the record (`logs.py`), is read by who asks for it.
 _WITHOUT_OUTPUT = {"output": 0}
+_TIMES = ["time_claimed", "time_started", "time_terminated"]
 _MEASURED_MAX = 1000
 _AT_ONCE = 100  # samples of a hundred attempts are some ten megabytes
 _OF_LOG = ["attempt_count", "time_terminated", "time_log_removed", "output"]
@@ -238,8 +239,7 @@ def of_task(store: Store, task_id: ObjectId, bytes_max: int = sys.maxsize) -> pa
 
 def times_of_task(store: Store, task_id: ObjectId) -> list[Document]:
     """When the attempts of a task were claimed, began and ended, the first first."""
-    fields = ["time_claimed", "time_started", "time_terminated"]
-    return list(store["attempts"].find({"task": task_id}, fields).sort("attempt_count", 1))
+    return list(store["attempts"].find({"task": task_id}, _TIMES).sort("attempt_count", 1))
 
 
 def one_of_task(store: Store, task_id: ObjectId, attempt_count: int | None) -> Document | None:

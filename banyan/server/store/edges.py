@@ -5,8 +5,7 @@ none. Settling needs none: it takes parents out of sets, so any part of it may b
 again, and the mark `unsettled` on the parent stays until all of it is done.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from bson import ObjectId
 from pymongo import UpdateMany, UpdateOne
@@ -19,14 +18,13 @@ from banyan.domain.continuations import (
 )
 from banyan.domain.states import State
 from banyan.errors import BanyanError
+from banyan.server.store import walks
 from banyan.server.store.mongo import BATCH, Document, Store, new_etag, now
 from banyan.server.store.sizes import RELATIVES_MAX
 
-T = TypeVar("T")
 Edge = tuple[str, ObjectId, ObjectId]  # the parent's list, the parent, the child
 
-_GRAPH_FIELDS = ["state", *CHILD_LISTS]
-PARENT_FIELDS = ["state", "ended_as", *CHILD_LISTS]
+PARENT_FIELDS = ["state", "ended_as", "owner", *CHILD_LISTS]
 
 
 class GraphChangedError(Exception):
@@ -36,37 +34,49 @@ class GraphChangedError(Exception):
     """
 
 
-def serialised(store: Store, work: Callable[[ClientSession], T]) -> T:
-    """Run a transaction that adds edges between existing tasks, one at a time everywhere.
+def guard(store: Store, owners: Collection[str], session: ClientSession) -> None:
+    """Let transactions that decide by the edges of one of these owners come one after another.
 
-    Two requests could each add half of a cycle, which neither would see in its own
-    snapshot. Both write this one document, so that the second runs again after the first.
+    Two requests could each add half of a cycle, which neither would see in its own snapshot.
+    Both write one document of each owner whose tasks they go by, so that the second begins anew
+    after the first. It may be called at any moment of a transaction that has written nothing
+    yet; the later, the less it is in others' way.
     """
-
-    def guarded(session: ClientSession) -> T:
-        guard = {"$inc": {"version": 1}}
-        store["guards"].update_one({"_id": "edges"}, guard, upsert=True, session=session)
-        return work(session)
-
-    return store.transaction(guarded)
+    touch = {"$inc": {"version": 1}}
+    updates = [UpdateOne({"_id": f"edges of {one}"}, touch, upsert=True) for one in sorted(owners)]
+    if updates:
+        store["guards"].bulk_write(updates, session=session)
 
 
-def descendants(
-    store: Store, task_ids: Iterable[ObjectId], session: ClientSession
-) -> dict[ObjectId, Document]:
-    """All inactive tasks below these, themselves included, level by level.
+def owners_of(store: Store, task_ids: Collection[ObjectId], session: ClientSession) -> set[str]:
+    """Whose tasks these are."""
+    query = {"_id": {"$in": list(task_ids)}}
+    return set(store["tasks"].distinct("owner", query, session=session)) if task_ids else set()
 
-    A cycle could only consist of inactive tasks: what waits for itself never started.
+
+def waits_around(
+    store: Store,
+    parents: Collection[ObjectId],
+    children: Collection[ObjectId],
+    owners: set[str],
+    session: ClientSession,
+) -> set[walks.Pair]:
+    """Who waits for whom where edges between these might close a cycle; all owners are guarded.
+
+    owners: of the parents and the children. Two that add parts of one cycle have one in common:
+    each has looked at an end of the other's edge.
+    Errors: `invalid` where it is too much to look at.
     """
-    seen: dict[ObjectId, Document] = {}
-    level = set(task_ids)
-    while level:
-        query = {"_id": {"$in": list(level)}, "state": State.INACTIVE}
-        found = {t["_id"]: t for t in store["tasks"].find(query, _GRAPH_FIELDS, session=session)}
-        seen.update(found)
-        named = {child for task in found.values() for name in CHILD_LISTS for child in task[name]}
-        level = named - seen.keys()
-    return seen
+    try:
+        found = walks.waits_around(store, parents, children, session)
+    except walks.TooFarError:
+        message = (
+            f"whether this makes a cycle can't be seen within {walks.BOUNDS_TOLD} above and "
+            "below: make such edges together with their tasks"
+        )
+        raise BanyanError("invalid", message) from None
+    guard(store, found.owners | owners, session)
+    return found.pairs
 
 
 def link_parents(
@@ -154,12 +164,16 @@ def with_parents(lists: Mapping[str, list[ObjectId]]) -> list[Document]:
     ]
 
 
-def without_parents(parents: list[ObjectId], kept: Mapping[str, list[ObjectId]]) -> list[Document]:
+def without_parents(parents: list[ObjectId], lists: Mapping[str, list[ObjectId]]) -> list[Document]:
     """The pipeline that takes edges off a child.
 
-    parents: those with which it has no edge any more; kept: its lists as they shall be.
+    parents: those with which it has no edge any more; lists: whom to take off which list.
     """
     left = {"$setDifference": ["$open_parents", parents]}
+    kept = {
+        name: {"$filter": {"input": f"${name}", "cond": {"$not": {"$in": ["$$this", gone]}}}}
+        for name, gone in lists.items()
+    }
     return [
         {"$set": {**kept, "open_parents": left}},
         {"$set": {"pending_dependency_count": {"$size": "$open_parents"}, **_stamp()}},
@@ -188,14 +202,15 @@ def _parent_ends(edges: Iterable[Edge]) -> tuple[list[ObjectId], list[UpdateMany
 
 
 def write_links(
-    store: Store, parent_write: UpdateOne | None, child_writes: Sequence[UpdateOne],
-    children: Iterable[ObjectId], session: ClientSession,
-) -> None:  # fmt: skip
+    store: Store,
+    writes: Sequence[UpdateOne],
+    children: Iterable[ObjectId],
+    session: ClientSession,
+) -> None:
     """The two ends of edges between existing tasks. Errors: GraphChangedError, `too_large`.
 
     children: those that get more parents.
     """
-    writes = [*([parent_write] if parent_write else []), *child_writes]
     if writes and store["tasks"].bulk_write(writes, session=session).matched_count != len(writes):
         raise GraphChangedError
     _refuse_too_many_parents(store, children, session)

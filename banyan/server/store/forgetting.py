@@ -17,7 +17,7 @@ from banyan.domain.states import ENDED
 from banyan.server.store import edges
 from banyan.server.store.mongo import BATCH, Document, Store, now
 
-FIELDS = ["state", "unsettled", "queue", "retain", "_updated", *CHILD_LISTS, *PARENT_LISTS]
+FIELDS = ["state", "owner", "unsettled", "queue", "retain", "_updated", *CHILD_LISTS, *PARENT_LISTS]
 # A worker's report that was under way when its task went may leave something behind it.
 NOTE_STAYS = timedelta(seconds=60)
 _ENDED = [str(state) for state in ENDED]
@@ -37,13 +37,15 @@ def remove(store: Store, task_ids: Collection[ObjectId], choose: Choice) -> list
     """
 
     def work(session: ClientSession) -> list[ObjectId]:
-        chosen = list(choose(*look(store, task_ids, session)))
+        found, unfinished = look(store, task_ids, session)
+        chosen = list(choose(found, unfinished))
         if chosen:
+            edges.guard(store, {found[one]["owner"] for one in chosen}, session)
             store["tasks"].delete_many({"_id": {"$in": chosen}}, session=session)
             store["forgotten"].insert_one({"_id": ObjectId(), "tasks": chosen}, session=session)
         return chosen
 
-    return edges.serialised(store, work)
+    return store.transaction(work)
 
 
 def look(

@@ -53,10 +53,10 @@ def unsettled(store: Store, task_ids: Collection[ObjectId] | None, limit: int) -
     return list(store["tasks"].find(query, _PARENT_FIELDS, batch_size=BATCH).limit(limit))
 
 
-def waiting_for(store: Store, parents: Collection[ObjectId]) -> list[Document]:
-    """The children that still count one of these parents as open."""
+def waiting_for(store: Store, parents: Collection[ObjectId], limit: int) -> list[Document]:
+    """The children that still count one of these parents as open; at most so many."""
     query = {"open_parents": {"$in": list(parents)}, "state": State.INACTIVE}
-    return list(store["tasks"].find(query, _CHILD_FIELDS, batch_size=BATCH))
+    return list(store["tasks"].find(query, _CHILD_FIELDS, batch_size=BATCH).limit(limit))
 
 
 def write(store: Store, updates: Sequence[Update], confirmed: bool = True) -> None:

@@ -8,6 +8,7 @@ is read from one snapshot, so that no task is counted in the state that it left 
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from itertools import islice
 from time import sleep
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from bson import MaxKey, MinKey
 from pymongo.errors import OperationFailure
 
 from banyan.domain.states import State
+from banyan.errors import BanyanError
 from banyan.server.store.mongo import Document, Store
 
 KINDS = ("owner", "state", "queue", "outcome")  # the fields of the index, in its order
@@ -23,6 +25,7 @@ INDEX = "kinds"
 TAGS = "tags."
 # Beyond so many kinds, one pass over the whole index is the faster way.
 KINDS_MAX = 300
+GROUPS_MAX = 100_000  # of an answer: names and tags may be as many as tasks
 _COUNTED_AT_ONCE = 4
 _SNAPSHOT_UNAVAILABLE = 246  # right after an index was made
 _TRIES = 5
@@ -102,7 +105,11 @@ def _in_one_pass(
     names = {f"g{place}": name for place, name in enumerate(groups)}
     by = {short: f"${name}" for short, name in names.items()}
     group = {"$group": {"_id": by, "count": {"$sum": 1}}}
-    found = _snapshot(store, {"pipeline": [{"$match": dict(query)}, group]}, None, hint)
+    pipeline = [{"$match": dict(query)}, group, {"$limit": GROUPS_MAX + 1}]
+    found = _snapshot(store, {"pipeline": pipeline}, None, hint)
+    if len(found.rows) > GROUPS_MAX:
+        message = f"by: more than {GROUPS_MAX} different groups: ask for fewer, or narrow `where`"
+        raise BanyanError("bad_request", message)
     return [
         ({names[short]: value for short, value in row["_id"].items()}, row["count"])
         for row in found.rows
@@ -121,15 +128,18 @@ def _by_kinds(store: Store, wanted: Wanted, groups: Sequence[str]) -> Counts:
         return _in_one_pass(store, {"owner": {"$gte": ""}, **query}, groups, INDEX)
     chosen = [one for one in kinds if _is_wanted(one[0], wanted)]
 
-    def count(one: tuple[Kind, Any]) -> int:
-        kind, time = one
+    def count(own: Context, one: tuple[Kind, Any]) -> int:
+        return own.run(counted, *one)
+
+    def counted(kind: Kind, time: Any) -> int:
         query = {name: value for name, value in kind._asdict().items() if value is not None}
         pipeline = [{"$match": query}, {"$group": {"_id": None, "count": {"$sum": 1}}}]
         rows = _snapshot(store, {"pipeline": pipeline}, time, INDEX).rows
         return int(rows[0]["count"]) if rows else 0
 
     with ThreadPoolExecutor(_COUNTED_AT_ONCE, thread_name_prefix="count") as pool:
-        counts = list(pool.map(count, chosen))
+        # What limits this request in time holds there, too.
+        counts = list(pool.map(count, [copy_context() for _ in chosen], chosen))
     return [(kind._asdict(), count) for (kind, _), count in zip(chosen, counts, strict=True)]
 
 

@@ -49,7 +49,10 @@ def find(
     scope: Mapping[str, Any] | None = None,
     fields: Sequence[str] | Mapping[str, Any] | None = None,
 ) -> dict[ObjectId, Document]:
-    """The tasks with these ids that are within the caller's scope, by id, in one query."""
+    """The tasks with these ids that are within the caller's scope, by id, in one query.
+
+    fields: their names, or a projection.
+    """
     query = {"_id": {"$in": list(task_ids)}, **(scope or {})}
     return {task["_id"]: task for task in store["tasks"].find(query, fields, batch_size=BATCH)}
 

@@ -7,6 +7,7 @@ together; edges go through `link.py`, which writes both ends.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 from bson import ObjectId
@@ -29,6 +30,8 @@ from banyan.server.verbs import claim, link, report
 from banyan.server.verbs.edits import Edit, decide, read_edit
 
 Result = Document | BanyanError
+# Each item of a list with edges is a transaction, and may look at as much as one may.
+_LINKING_SECONDS_MAX = 20.0
 # What a running task may do to what waits for it, besides submitting further tasks.
 _TASK_MAY_ADD = {f"add_{name}" for name in CHILD_LISTS}
 
@@ -95,14 +98,20 @@ def edit_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> No
     if call.caller.has("worker") and not call.caller.has("provider", "operator"):
         _reports_together(call, edits)
         return
-    parsed = [read_edit(call, task_id, body) for task_id, body in edits.items()]
-    found = _readable(call, edits)
-    issues: dict[str, Any] = {}
-    for edit in parsed:
-        if edit.task_id not in found:
-            issues[str(edit.task_id)] = "there is no such task for you"
-    if issues:
-        raise BanyanError("invalid", "some targets are not there; nothing was written", issues)
+    found = _readable(call, edits, ["owner", "state", "holder"])
+    absent = [str(task_id) for task_id in edits if task_id not in found]
+    if absent:
+        told = absent[: validation.DOCUMENTS_TOLD_MAX]
+        issues = dict.fromkeys(told, "there is no such task for you")
+        message = f"{len(absent)} of the targets are not there; nothing was written"
+        raise BanyanError("invalid", message, issues)
+    # Many targets have one and the same body: it is read once.
+    read: dict[int, Edit] = {}
+    parsed: list[Edit] = []
+    for task_id, body in edits.items():
+        if id(body) not in read:
+            read[id(body)] = read_edit(call, task_id, body)
+        parsed.append(replace(read[id(body)], task_id=task_id))
     link.write_together(call, parsed, found)
 
 
@@ -195,8 +204,11 @@ def _read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
     return replace(read_edit(call, task_id, body), if_match=call.if_match)
 
 
-def _readable(call: Call, task_ids: Any) -> dict[ObjectId, Document]:
-    fields = tasks.WITHOUT_RESULT if len(task_ids) > 1 else None
+def _readable(
+    call: Call, task_ids: Any, fields: Sequence[str] | Mapping[str, Any] | None = None
+) -> dict[ObjectId, Document]:
+    if fields is None and len(task_ids) > 1:
+        fields = tasks.WITHOUT_RESULT
     return tasks.find(call.store, list(task_ids), scope(call.caller, "tasks"), fields)
 
 
@@ -205,11 +217,15 @@ def _apply(call: Call, edits: Sequence[Edit]) -> list[Result]:
     results: dict[int, Result] = {}
     changes: dict[int, Change] = {}
     same: list[Document] = []
+    until = monotonic() + _LINKING_SECONDS_MAX
     for index, edit in enumerate(edits):
         task = found.get(edit.task_id)
         try:
             if task is None:
                 raise missing("tasks", edit.task_id)
+            if edit.has_links and monotonic() > until:
+                message = "the edges before this one took long; send this item again"
+                raise BanyanError("unavailable", message)
             if edit.has_links:
                 results[index] = link.write_one(call, edit, task)
                 continue

@@ -1,6 +1,7 @@
 """Views of what surrounds a task: its graph, and the time that is still needed."""
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import islice
 
 from bson import ObjectId
@@ -11,15 +12,18 @@ from banyan.domain.states import ENDED, State
 from banyan.server import scoped
 from banyan.server.auth import scope
 from banyan.server.calls import Answer, Call
-from banyan.server.store import attempts, tasks
+from banyan.server.store import attempts, walks
 from banyan.server.store.mongo import Document, now
 
 NODES_MAX = 1000
-EDGES_MAX = 50_000  # a thousand tasks may have a million and a half
-_FIELDS = [
-    "name", "state", "outcome", "attempt_id", "open_parents", "estimated_runtime_milliseconds",
-    "command", *CHILD_LISTS, *PARENT_LISTS,
-]  # fmt: skip
+EDGES_MAX = 20_000
+_FIELDS = ["name", "state", "outcome", *CHILD_LISTS, *PARENT_LISTS]
+_WAITING_FIELDS = {
+    **dict.fromkeys(
+        ("name", "state", "attempt_id", "open_parents", "estimated_runtime_milliseconds"), 1
+    ),
+    "command": {"$gt": ["$command", None]},  # whether there is one: it may be long
+}
 
 
 def graph(call: Call) -> Answer:
@@ -45,53 +49,64 @@ def graph(call: Call) -> Answer:
 
 def _around(call: Call, start: Document) -> tuple[dict[ObjectId, Document], bool]:
     """All that hangs together with the task, nearest first, up to a limit."""
+    limits = scope(call.caller, "tasks")
+    walker = walks.Walker(call.store, _FIELDS, limits, tasks_max=NODES_MAX)
     nodes = {start["_id"]: start}
     level = [start]
-    while level:
-        named = {
-            other
-            for node in level
-            for other in (*continuations.children_of(node), *continuations.parents_of(node))
-        } - nodes.keys()
+    truncated = False
+    while level and not truncated:
         room = NODES_MAX - len(nodes)
-        if len(named) > room:
-            nodes.update(_read(call, sorted(named)[:room]))
+        named = list(islice(_beyond(level, nodes), room + 1))
+        truncated = len(named) > room
+        try:
+            level = walker.named(named[:room])
+        except walks.TooFarError:
             return nodes, True
-        found = _read(call, named)
-        nodes.update(found)
-        level = list(found.values())
-    return nodes, False
+        nodes.update({one["_id"]: one for one in level})
+    return nodes, truncated
 
 
-def _read(call: Call, ids: Iterable[ObjectId]) -> dict[ObjectId, Document]:
-    return tasks.find(call.store, list(ids), scope(call.caller, "tasks"), _FIELDS)
+def _beyond(level: Iterable[Document], nodes: Collection[ObjectId]) -> Iterator[ObjectId]:
+    """What these tasks name and is not known yet, each once."""
+    named: set[ObjectId] = set()
+    for node in level:
+        for other in (*continuations.children_of(node), *continuations.parents_of(node)):
+            if other not in nodes and other not in named:
+                named.add(other)
+                yield other
 
 
 def estimate(call: Call) -> Answer:
-    """{"milliseconds", "unknown": [ids], "path": [ids]}: the longest way through what is open.
+    """{"milliseconds", "unknown": [ids], "path": [ids], "truncated"}: the longest way through.
 
     A task's own time is what its owner estimated, else what tasks of its name took on
-    average; where neither is known it is listed as unknown and counts as nothing.
+    average; where neither is known it is listed as unknown and counts as nothing. Where too
+    many tasks come before it, `truncated` is true: it takes at least so long.
     """
-    start = scoped.item(call, _FIELDS)
-    above = _open_ancestors(call, start)
+    start = scoped.item(call, _WAITING_FIELDS)
+    above, truncated = _open_ancestors(call, start)
     times = _own_times(call, above)
     total, path = _longest(start["_id"], above, times)
     unknown = [one for one in above if times[one] is None]
-    return Answer({"milliseconds": total, "unknown": unknown, "path": path})
+    answer = {"milliseconds": total, "unknown": unknown, "path": path, "truncated": truncated}
+    return Answer(answer)
 
 
-def _open_ancestors(call: Call, start: Document) -> dict[ObjectId, Document]:
+def _open_ancestors(call: Call, start: Document) -> tuple[dict[ObjectId, Document], bool]:
+    """What has not ended of all that comes before it; and whether there is more of that."""
     if State(start["state"]) in ENDED:
-        return {}
+        return {}, False
+    walker = walks.Walker(call.store, _WAITING_FIELDS, scope(call.caller, "tasks"))
     seen = {start["_id"]: start}
     level = [start]
     while level:
         waiting = {one for node in level for one in node.get("open_parents") or ()} - seen.keys()
-        found = _read(call, waiting)
-        seen.update(found)
-        level = list(found.values())
-    return seen
+        try:
+            level = walker.named(waiting)
+        except walks.TooFarError:
+            return seen, True
+        seen.update({one["_id"]: one for one in level})
+    return seen, False
 
 
 def _own_times(call: Call, nodes: Mapping[ObjectId, Document]) -> dict[ObjectId, int | None]:
@@ -99,7 +114,9 @@ def _own_times(call: Call, nodes: Mapping[ObjectId, Document]) -> dict[ObjectId,
     names = {n["name"] for n in nodes.values() if n.get("name") and n.get("command")}
     measured = attempts.mean_milliseconds(call.store, names, call.caller.account)
     running = attempts.find(
-        call.store, [n["attempt_id"] for n in nodes.values() if n["state"] == "running"]
+        call.store,
+        [n["attempt_id"] for n in nodes.values() if n["state"] == "running"],
+        ["time_started"],
     )
     times: dict[ObjectId, int | None] = {}
     for task_id, node in nodes.items():
@@ -117,17 +134,33 @@ def _own_times(call: Call, nodes: Mapping[ObjectId, Document]) -> dict[ObjectId,
 def _longest(
     last: ObjectId, nodes: Mapping[ObjectId, Document], times: Mapping[ObjectId, int | None]
 ) -> tuple[int, list[ObjectId]]:
-    """The longest path that ends in `last`, parents before children, without recursion."""
-    best: dict[ObjectId, tuple[int, list[ObjectId]]] = {}
-    stack = [last] if last in nodes else []
-    while stack:
-        task_id = stack[-1]
-        parents = [one for one in nodes[task_id].get("open_parents") or () if one in nodes]
-        missing = [one for one in parents if one not in best]
-        if missing:
-            stack += missing
-            continue
-        stack.pop()
-        length, path = max((best[one] for one in parents), default=(0, []))
-        best[task_id] = (length + (times[task_id] or 0), [*path, task_id])
-    return best.get(last, (0, []))
+    """The longest path that ends in `last`: parents before children, each looked at once."""
+    if last not in nodes:
+        return 0, []
+    parents = {
+        one: [other for other in node.get("open_parents") or () if other in nodes]
+        for one, node in nodes.items()
+    }
+    children: dict[ObjectId, list[ObjectId]] = {}
+    for one, above in parents.items():
+        for parent in above:
+            children.setdefault(parent, []).append(one)
+    waiting = {one: len(above) for one, above in parents.items()}
+    ready = deque(one for one, count in waiting.items() if not count)
+    total: dict[ObjectId, int] = {}
+    before: dict[ObjectId, ObjectId | None] = {}
+    while ready:
+        one = ready.popleft()
+        longest = max(parents[one], key=lambda other: total[other], default=None)
+        total[one] = (0 if longest is None else total[longest]) + (times[one] or 0)
+        before[one] = longest
+        for child in children.get(one, ()):
+            waiting[child] -= 1
+            if not waiting[child]:
+                ready.append(child)
+    path: list[ObjectId] = []
+    step: ObjectId | None = last
+    while step is not None:
+        path.append(step)
+        step = before.get(step)
+    return total.get(last, 0), path[::-1]

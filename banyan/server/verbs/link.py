@@ -1,17 +1,20 @@
 """Adding and removing edges of tasks that exist, both ends in one transaction.
 
 Adding needs an inactive parent and an inactive child, and closes no cycle: all such
-transactions run one after another, so two that add half a cycle each can't both pass.
+transactions of one owner run one after another, so two that add half a cycle each can't both
+pass.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from bson import ObjectId
 from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 
-from banyan.domain.continuations import CHILD_LISTS, EDGES, PARENT_LISTS
+from banyan.domain import continuations
+from banyan.domain.continuations import CHILD_LISTS, EDGES
 from banyan.domain.lifecycle import Change, Same
 from banyan.domain.states import State
 from banyan.errors import BanyanError
@@ -20,9 +23,13 @@ from banyan.server.auth import scope
 from banyan.server.calls import Call
 from banyan.server.schemas.tasks import EDGES_MAX
 from banyan.server.store import edges, tasks
-from banyan.server.store.mongo import Document, new_etag, now
+from banyan.server.store.mongo import BATCH, Document, new_etag, now
 from banyan.server.submitters import refuse_where_off
 from banyan.server.verbs.edits import Edit, decide
+
+_PARENT = ["state", "owner", "_etag", *CHILD_LISTS]
+_CHILD = ["state", "owner"]
+_PROBLEMS_TOLD_MAX = 10
 
 
 def write_one(call: Call, edit: Edit, task: Document) -> Document:
@@ -42,16 +49,10 @@ def write_together(call: Call, edits: Sequence[Edit], found: Mapping[ObjectId, D
     done: list[Change] = []
 
     def work(session: ClientSession) -> None:
-        done.clear()
-        for edit in edits:
-            try:
-                done.extend(_Linking(call, edit, session).write())
-            except BanyanError as error:
-                error.issues = {str(edit.task_id): error.issues} if error.issues else {}
-                raise
+        done[:] = _Linking(call, edits, session).write()
 
     try:
-        edges.serialised(call.store, work)
+        call.store.transaction(work)
     except edges.GraphChangedError:
         states = tasks.states(call.store, found)
         message = "another request was faster; read the tasks and try again"
@@ -61,108 +62,162 @@ def write_together(call: Call, edits: Sequence[Edit], found: Mapping[ObjectId, D
 
 
 class _Linking:
-    """One edit's edges, decided and written within the transaction."""
+    """The edges of some edits, decided and written within the transaction.
 
-    def __init__(self, call: Call, edit: Edit, session: ClientSession) -> None:
+    All that they name is read at once, all is written at once: a request may name a hundred
+    thousand pairs of tasks.
+    """
+
+    def __init__(self, call: Call, edits: Sequence[Edit], session: ClientSession) -> None:
         self.call = call
-        self.edit = edit
+        self.edits = edits
         self.session = session
-        self.parent = self._read([edit.task_id]).get(edit.task_id)
+        whole = any(edit.fields or edit.state for edit in edits)
+        self.parents = self._read([edit.task_id for edit in edits], None if whole else _PARENT)
+        self.children: dict[ObjectId, Document] = {}
 
     def write(self) -> list[Change]:
-        """Write both ends; returns the parent's own change where there is one."""
-        if self.parent is None:
-            raise BanyanError("conflict", "the task is gone")
-        lists = {name: self._list_after(name) for name in CHILD_LISTS}
-        added, removed = self._difference(lists)
-        children = self._children(added)
+        """Write both ends; returns the parents' own changes where there are any."""
+        ends = [self._ends(edit) for edit in self.edits]
+        named = {child for end in ends for child in end.named}
+        self.children = self._read(named, _CHILD)
+        changes = [change for end in ends if (change := self._decided(end))]
+        added = [edge for end in ends for edge in end.added]
         self._refuse_cycle(added)
-        change = self._parent_change(lists if added or removed else {})
-        child_writes = [
-            *self._child_additions(added, children),
-            *self._child_removals(removed, lists),
+        writes = [
+            *map(_parent_write, changes),
+            *_child_additions(added),
+            *self._child_removals(ends),
         ]
-        parent_write = self._parent_write(change) if change else None
         more = {child for _, _, child in added}
-        edges.write_links(self.call.store, parent_write, child_writes, more, self.session)
-        return [change] if change else []
+        edges.write_links(self.call.store, writes, more, self.session)
+        return changes
 
-    def _read(self, ids: Sequence[ObjectId]) -> dict[ObjectId, Document]:
+    def _read(
+        self, ids: Collection[ObjectId], fields: Sequence[str] | None
+    ) -> dict[ObjectId, Document]:
         query = {"$and": [{"_id": {"$in": list(ids)}}, scope(self.call.caller, "tasks")]}
-        found = self.call.store["tasks"].find(query, session=self.session)
+        found = self.call.store["tasks"].find(query, fields, batch_size=BATCH, session=self.session)
         return {task["_id"]: task for task in found}
+
+    def _ends(self, edit: Edit) -> "_Ends":
+        if edit.task_id not in self.parents:
+            raise BanyanError("conflict", "the task is gone")
+        return _Ends(edit, self.parents[edit.task_id])
+
+    def _decided(self, end: "_Ends") -> Change | None:
+        try:
+            issues = {**self._addition_issues(end), **end.removal_issues()}
+            if issues:
+                state = {"state": end.parent["state"]}
+                raise BanyanError("invalid", "see _issues", issues, state)
+            return end.change()
+        except BanyanError as error:
+            raise _of_task(error, end.edit.task_id) from None
+
+    def _addition_issues(self, end: "_Ends") -> dict[str, Any]:
+        """The children that are named in additions must all be there and inactive."""
+        issues: dict[str, Any] = {}
+        for name, ids in end.edit.added.items():
+            problems = [problem for child in ids if (problem := self._problem(end, child))]
+            if problems:
+                issues[f"add_{name}"] = problems[:_PROBLEMS_TOLD_MAX]
+            elif ids and end.parent["state"] != State.INACTIVE:
+                issues[f"add_{name}"] = [_not_inactive(end.parent)]
+            elif ids and len(end.lists[name]) > EDGES_MAX:
+                issues[f"add_{name}"] = [f"the list would be longer than {EDGES_MAX}"]
+        return issues
+
+    def _problem(self, end: "_Ends", child: ObjectId) -> str | None:
+        if child == end.edit.task_id:
+            return "a task can't continue itself"
+        if child not in self.children:
+            return f"there is no task {child} for you"
+        state = self.children[child]["state"]
+        return None if state == State.INACTIVE else f"the child {child} is {state}, not inactive"
+
+    def _refuse_cycle(self, added: Sequence[edges.Edge]) -> None:
+        """Errors: `invalid`, of the first parent whose edges close a cycle with those before."""
+        if not added:
+            return
+        parents = {parent for _, parent, _ in added}
+        children = {child for _, _, child in added}
+        owners = {task["owner"] for task in (*self.parents.values(), *self.children.values())}
+        try:
+            there = edges.waits_around(self.call.store, parents, children, owners, self.session)
+        except BanyanError as error:
+            raise _of_task(error, added[0][1]) from None
+        pairs = [(parent, child) for _, parent, child in added]
+        if not continuations.on_a_cycle(there.union(pairs)):
+            return
+        counts = range(1, len(pairs) + 1)
+        least = bisect_left(
+            counts, True, key=lambda n: bool(continuations.on_a_cycle(there.union(pairs[:n])))
+        )
+        name, parent, child = added[least]
+        issues = {f"add_{name}": [f"the edge to {child} makes a cycle"]}
+        raise _of_task(BanyanError("invalid", "see _issues", issues), parent)
+
+    def _child_removals(self, ends: Sequence["_Ends"]) -> list[UpdateOne]:
+        """Take parents off each child's lists; one stays open where another edge is left."""
+        lists: dict[ObjectId, dict[str, list[ObjectId]]] = {}
+        closed: dict[ObjectId, list[ObjectId]] = {}
+        for end in ends:
+            still = {child for after in end.lists.values() for child in after}
+            for name, parent, child in end.removed:
+                lists.setdefault(child, {}).setdefault(EDGES[name], []).append(parent)
+                closed.setdefault(child, []).extend([] if child in still else [parent])
+        return [
+            UpdateOne(
+                {"_id": child, "state": self.children[child]["state"]},
+                edges.without_parents(closed[child], lists[child]),
+            )
+            for child in lists.keys() & self.children.keys()
+        ]
+
+
+class _Ends:
+    """One edit, and what it makes of its parent's lists.
+
+    lists: as they are afterwards; added, removed: the edges that come and go by that.
+    """
+
+    def __init__(self, edit: Edit, parent: Document) -> None:
+        self.edit = edit
+        self.parent = parent
+        self.lists = {name: self._list_after(name) for name in CHILD_LISTS}
+        self.added: list[edges.Edge] = []
+        self.removed: list[edges.Edge] = []
+        for name, after in self.lists.items():
+            before, left = set(parent[name]), set(after)
+            self.added += [(name, parent["_id"], c) for c in after if c not in before]
+            self.removed += [(name, parent["_id"], c) for c in parent[name] if c not in left]
+
+    @property
+    def named(self) -> set[ObjectId]:
+        """The children that are to be looked at."""
+        asked = {child for ids in self.edit.added.values() for child in ids}
+        return asked | {child for _, _, child in self.removed}
 
     def _list_after(self, name: str) -> list[ObjectId]:
         """Additions first, then removals."""
-        assert self.parent is not None  # noqa: S101 - looked at in `write`
-        held = self.parent[name]
-        held = [*held, *(c for c in self.edit.added.get(name, ()) if c not in held)]
+        every = dict.fromkeys([*self.parent[name], *self.edit.added.get(name, ())])
         gone = set(self.edit.removed.get(name, ()))
-        return [child for child in held if child not in gone]
+        return [child for child in every if child not in gone]
 
-    def _difference(
-        self, lists: Mapping[str, list[ObjectId]]
-    ) -> tuple[list[edges.Edge], list[edges.Edge]]:
-        assert self.parent is not None  # noqa: S101 - looked at in `write`
-        added, removed = [], []
-        for name, after in lists.items():
-            before = self.parent[name]
-            added += [(name, self.parent["_id"], c) for c in after if c not in set(before)]
-            removed += [(name, self.parent["_id"], c) for c in before if c not in set(after)]
-        return added, removed
-
-    def _children(self, added: Sequence[edges.Edge]) -> dict[ObjectId, Document]:
-        """The children that are named in additions; all must be there and inactive."""
-        assert self.parent is not None  # noqa: S101 - looked at in `write`
-        asked = {f"add_{name}": ids for name, ids in self.edit.added.items()}
-        children = self._read(list({child for ids in asked.values() for child in ids}))
-        issues: dict[str, Any] = {}
-        for name, ids in asked.items():
-            problems = [problem for child in ids if (problem := self._problem(child, children))]
-            if problems:
-                issues[name] = problems
-            elif ids and self.parent["state"] != State.INACTIVE:
-                issues[name] = [
-                    f"the parent {self.parent['_id']} is {self.parent['state']}, not inactive"
-                ]
-            elif ids and len(self._list_after(name.removeprefix("add_"))) > EDGES_MAX:
-                issues[name] = [f"the list would be longer than {EDGES_MAX}"]
-        issues.update(self._removal_issues())
-        if issues:
-            raise BanyanError("invalid", "see _issues", issues, {"state": self.parent["state"]})
-        return children
-
-    def _problem(self, child: ObjectId, children: Mapping[ObjectId, Document]) -> str | None:
-        if child == self.edit.task_id:
-            return "a task can't continue itself"
-        if child not in children:
-            return f"there is no task {child} for you"
-        state = children[child]["state"]
-        return None if state == State.INACTIVE else f"the child {child} is {state}, not inactive"
-
-    def _removal_issues(self) -> dict[str, Any]:
+    def removal_issues(self) -> dict[str, Any]:
         """Edges are taken off while the parent is inactive; what is not there may stay so."""
-        assert self.parent is not None  # noqa: S101 - looked at in `write`
         if self.parent["state"] == State.INACTIVE:
             return {}
         return {
-            f"remove_{name}": [
-                f"the parent {self.parent['_id']} is {self.parent['state']}, not inactive"
-            ]
+            f"remove_{name}": [_not_inactive(self.parent)]
             for name, ids in self.edit.removed.items()
-            if set(ids) & set(self.parent[name])
+            if not set(ids).isdisjoint(self.parent[name])
         }
 
-    def _refuse_cycle(self, added: Sequence[edges.Edge]) -> None:
-        if not added:
-            return
-        below = edges.descendants(self.call.store, [child for _, _, child in added], self.session)
-        if self.edit.task_id in below:
-            issues = {f"add_{name}": ["this edge makes a cycle"] for name, _, _ in added}
-            raise BanyanError("invalid", "see _issues", issues)
-
-    def _parent_change(self, lists: Mapping[str, list[ObjectId]]) -> Change | None:
-        assert self.parent is not None  # noqa: S101 - looked at in `write`
+    def change(self) -> Change | None:
+        """The parent's own change, its lists among it. Errors: its refusal."""
+        lists = self.lists if self.added or self.removed else {}
         change = decide(self.edit, {**self.parent, **lists})
         if isinstance(change, Same):
             if not lists:
@@ -171,43 +226,30 @@ class _Linking:
         expected = {name: v for name, v in change.expected.items() if name not in CHILD_LISTS}
         return Change(change.task_id, expected, {**lists, **change.set}, change.unset)
 
-    def _parent_write(self, change: Change) -> UpdateOne:
-        fields = {**change.set, "_etag": new_etag(), "_updated": now()}
-        update: dict[str, Any] = {"$set": fields}
-        if change.unset:
-            update["$unset"] = dict.fromkeys(change.unset, "")
-        return UpdateOne({"_id": change.task_id, **change.expected}, update)
 
-    def _child_additions(
-        self, added: Sequence[edges.Edge], children: Mapping[ObjectId, Document]
-    ) -> list[UpdateOne]:
-        lists: dict[ObjectId, dict[str, list[ObjectId]]] = {}
-        for name, parent, child in added:
-            lists.setdefault(child, {}).setdefault(EDGES[name], []).append(parent)
-        return [
-            UpdateOne({"_id": child, "state": State.INACTIVE}, edges.with_parents(by_list))
-            for child, by_list in lists.items()
-        ]
+def _of_task(error: BanyanError, task_id: ObjectId) -> BanyanError:
+    """The refusal of one edit among several."""
+    error.issues = {str(task_id): error.issues} if error.issues else {}
+    return error
 
-    def _child_removals(
-        self, removed: Sequence[edges.Edge], lists: Mapping[str, list[ObjectId]]
-    ) -> list[UpdateOne]:
-        """Take the parent off each child's lists; it stays open where another edge is left."""
-        children = self._read([child for _, _, child in removed])
-        still = {child for after in lists.values() for child in after}
-        writes = []
-        for child_id in {child for _, _, child in removed} & children.keys():
-            child = children[child_id]
-            gone = {EDGES[name] for name, _, other in removed if other == child_id}
-            kept = {
-                name: [p for p in child[name] if p != self.edit.task_id]
-                for name in PARENT_LISTS
-                if name in gone
-            }
-            parents = [] if child_id in still else [self.edit.task_id]
-            writes.append(
-                UpdateOne(
-                    {"_id": child_id, "state": child["state"]}, edges.without_parents(parents, kept)
-                )
-            )
-        return writes
+
+def _not_inactive(parent: Document) -> str:
+    return f"the parent {parent['_id']} is {parent['state']}, not inactive"
+
+
+def _parent_write(change: Change) -> UpdateOne:
+    fields = {**change.set, "_etag": new_etag(), "_updated": now()}
+    update: dict[str, Any] = {"$set": fields}
+    if change.unset:
+        update["$unset"] = dict.fromkeys(change.unset, "")
+    return UpdateOne({"_id": change.task_id, **change.expected}, update)
+
+
+def _child_additions(added: Sequence[edges.Edge]) -> list[UpdateOne]:
+    lists: dict[ObjectId, dict[str, list[ObjectId]]] = {}
+    for name, parent, child in added:
+        lists.setdefault(child, {}).setdefault(EDGES[name], []).append(parent)
+    return [
+        UpdateOne({"_id": child, "state": State.INACTIVE}, edges.with_parents(by_list))
+        for child, by_list in lists.items()
+    ]

@@ -10,7 +10,6 @@ from typing import Any
 
 from bson import ObjectId
 from flask import current_app
-from pymongo import UpdateOne
 
 from banyan.config import knobs
 from banyan.errors import BanyanError
@@ -19,6 +18,9 @@ from banyan.server.auth import scope
 from banyan.server.calls import Answer, Call
 from banyan.server.store import plain
 from banyan.server.store.mongo import Document
+
+_Lists = dict[str, tuple[list[Any], list[Any], bool]]
+_Changes = tuple[dict[str, Any], _Lists]
 
 
 def create(call: Call) -> Answer:
@@ -30,9 +32,9 @@ def create(call: Call) -> Answer:
         raise BanyanError("invalid", "an empty list: send at least one item")
     checked = [validation.check(_schema(call), body) for body in bodies]
     if any(issues for _, issues in checked):
-        found = [issues for _, issues in checked]
-        told = validation.item_issues(found) if isinstance(call.body, list) else found[0]
-        raise BanyanError("invalid", "nothing was stored: see _issues", told)
+        told, more = validation.items_told(dict(enumerate(issues for _, issues in checked)))
+        told = told if isinstance(call.body, list) else checked[0][1]
+        raise BanyanError("invalid", f"nothing was stored: see _issues{more}", told)
     stored = plain.insert(
         call.store, call.resource, [item for item, _ in checked], call.caller.account
     )
@@ -48,7 +50,8 @@ def edit_one(call: Call) -> Answer:
     item = scoped.item(call)
     if call.if_match and call.if_match != item["_etag"]:
         raise BanyanError("precondition_failed", "it has changed since; read it again")
-    plain.write(call.store, call.resource, [_update(call, item, call.body)])
+    update = plain.update(item["_id"], *_read(call, call.body))
+    plain.write(call.store, call.resource, [update])
     return Answer({**_shown(call, scoped.item(call)), "_status": "OK"})
 
 
@@ -56,10 +59,18 @@ def edit_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> No
     """Several edits, all checked before the first is written."""
     query = {"$and": [{"_id": {"$in": list(edits)}}, scope(call.caller, call.resource)]}
     found = {item["_id"]: item for item in call.store[call.resource].find(query)}
-    absent = {str(one): "there is no such item for you" for one in edits if one not in found}
+    absent = [str(one) for one in edits if one not in found]
     if absent:
-        raise BanyanError("invalid", "nothing was written: see _issues", absent)
-    updates = [_update(call, found[one], body) for one, body in edits.items()]
+        told = absent[: validation.DOCUMENTS_TOLD_MAX]
+        issues = dict.fromkeys(told, "there is no such item for you")
+        message = f"{len(absent)} of the targets are not there; nothing was written: see _issues"
+        raise BanyanError("invalid", message, issues)
+    # Many targets have one and the same body: it is read once.
+    read: dict[int, _Changes] = {}
+    for body in edits.values():
+        if id(body) not in read:
+            read[id(body)] = _read(call, body)
+    updates = [plain.update(one, *read[id(body)]) for one, body in edits.items()]
     plain.write(call.store, call.resource, updates)
 
 
@@ -74,12 +85,13 @@ def _schema(call: Call) -> Mapping[str, Any]:
     return schema
 
 
-def _update(call: Call, item: Document, body: Any) -> UpdateOne:
+def _read(call: Call, body: Any) -> _Changes:
+    """The values that a body sets, and what it adds to lists and takes off them."""
     if not isinstance(body, dict):
         raise BanyanError("invalid", "a JSON object of fields to change, please")
     rows = current_app.config["VIRTUAL_RESOURCES"].get(call.resource, {})
     values: dict[str, Any] = {}
-    lists: dict[str, tuple[list[Any], list[Any], bool]] = {}
+    lists: _Lists = {}
     issues: dict[str, Any] = {}
     ordinary = {name: value for name, value in body.items() if name not in rows}
     for name in body.keys() - ordinary.keys():
@@ -104,7 +116,7 @@ def _update(call: Call, item: Document, body: Any) -> UpdateOne:
     issues.update(wrong)
     if issues:
         raise BanyanError("invalid", "some fields are invalid: see _issues", issues)
-    return plain.update(item["_id"], {**checked, **values}, lists)
+    return {**checked, **values}, lists
 
 
 def _shown(call: Call, item: Document) -> Document:

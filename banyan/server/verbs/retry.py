@@ -3,7 +3,7 @@
 The tasks that are restored hang together by their edges, so all of it is one transaction.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from bson import ObjectId
@@ -11,7 +11,7 @@ from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 
 from banyan.domain import continuations, lifecycle
-from banyan.domain.continuations import EDGES
+from banyan.domain.continuations import CHILD_LISTS, EDGES, PARENT_LISTS
 from banyan.domain.lifecycle import Change, Refusal
 from banyan.domain.states import ENDED, Ending, State
 from banyan.errors import BanyanError
@@ -19,12 +19,15 @@ from banyan.server import aftermath, represent
 from banyan.server.calls import OK, Answer, Call
 from banyan.server.scoped import missing
 from banyan.server.settle import settle_ended
-from banyan.server.store import edges
-from banyan.server.store.mongo import Document, new_etag, now
+from banyan.server.store import edges, walks
+from banyan.server.store.mongo import BATCH, Document, new_etag, now
 from banyan.server.verbs import targets
 
+# What is decided by; a task's payload and result are not.
+_TASK = ["state", "owner", "unsettled", "command", "not_before", "max_attempt_count",
+         "attempt_count", "revival_count", *CHILD_LISTS, *PARENT_LISTS]  # fmt: skip
+_PARENT = ["state", "owner", "ended_as"]
 _ROUNDS = 8  # while what is below is being settled by others
-_WITHOUT = {"result": 0, "env": 0, "tags": 0}  # nothing is decided from that
 
 
 def retry(call: Call) -> Answer:
@@ -53,7 +56,7 @@ def _write(call: Call, ids: list[ObjectId], work: Callable[[ClientSession], None
     for _ in range(_ROUNDS):
         settle_ended(call.store, unsettled)
         try:
-            edges.serialised(call.store, work)
+            call.store.transaction(work)
         except edges.GraphChangedError as error:
             unsettled = list(error.args)
         else:
@@ -69,28 +72,44 @@ class _Retrying:
     ) -> None:
         self.store = call.store
         self.session = session
-        self.retried = self._find(ids)
+        self.retried = self._find(ids, _TASK)
         for absent in set(ids) - self.retried.keys():
             raise missing("tasks", absent)  # it was forgotten a moment ago
         self.restored = self._cancelled_below(self.retried) if downstream else {}
 
-    def _find(self, ids: Iterable[ObjectId]) -> dict[ObjectId, Document]:
+    def _find(self, ids: Iterable[ObjectId], fields: Sequence[str]) -> dict[ObjectId, Document]:
         query = {"_id": {"$in": list(ids)}}
-        found = self.store["tasks"].find(query, _WITHOUT, session=self.session)
+        found = self.store["tasks"].find(query, fields, batch_size=BATCH, session=self.session)
         return {task["_id"]: task for task in found}
 
     def _cancelled_below(self, above: Mapping[ObjectId, Document]) -> dict[ObjectId, Document]:
         """All that was cancelled because of these, level by level."""
+        walker = walks.Walker(self.store, _TASK, session=self.session)
         seen: dict[ObjectId, Document] = {}
         level = set(above)
         while level:
             because = {"$in": list(level), "$type": "objectId"}  # the type makes the index serve
             query = {"cancelled_because": because, "state": State.CANCELLED}
-            found = self.store["tasks"].find(query, _WITHOUT, session=self.session)
-            below = {task["_id"]: task for task in found}
+            try:
+                below = {task["_id"]: task for task in walker.level(query)}
+            except walks.TooFarError:
+                raise _too_many() from None
             level = below.keys() - seen.keys() - above.keys()
             seen.update({one: below[one] for one in level})
         return seen
+
+    def _parents(self, everyone: Collection[Document]) -> dict[ObjectId, Document]:
+        """Of all of them, whose edges are guarded from now on. Errors: `invalid`."""
+        lists = (*PARENT_LISTS, *CHILD_LISTS)
+        if sum(len(task[name]) for task in everyone for name in lists) > walks.NAMES_MAX:
+            raise _too_many()
+        parents = {one for task in everyone for one in continuations.parents_of(task)}
+        children = {one for task in everyone for one in continuations.children_of(task)}
+        found = self._find(parents, _PARENT)
+        owners = {task["owner"] for task in (*everyone, *found.values())}
+        others = edges.owners_of(self.store, children, self.session)
+        edges.guard(self.store, owners | others, self.session)
+        return found
 
     def write(self) -> list[Change]:
         """Decide and write all of it. Errors: `illegal_transition`, GraphChangedError."""
@@ -98,9 +117,7 @@ class _Retrying:
         unsettled = [task["_id"] for task in everyone.values() if task.get("unsettled")]
         if unsettled:
             raise edges.GraphChangedError(*unsettled)
-        parents = self._find(
-            {p for task in everyone.values() for p in continuations.parents_of(task)}
-        )
+        parents = self._parents(everyone.values())
         coming = self._satisfiable(everyone, parents)
         changes = [
             change
@@ -123,24 +140,27 @@ class _Retrying:
     ) -> set[ObjectId]:
         """The retried, and those restored that no other ended parent keeps from running."""
         coming = set(everyone)
-        while True:
-            kept = {
-                one
-                for one in coming
-                if one in self.retried or not self._broken(everyone[one], coming, parents)
-            }
-            if kept == coming:
-                return coming
-            coming = kept
+        below: dict[ObjectId, list[ObjectId]] = {}
+        for task in everyone.values():
+            for parent in continuations.parents_of(task):
+                below.setdefault(parent, []).append(task["_id"])
+        waiting = list(self.restored.keys() - self.retried.keys())
+        while waiting:
+            one = waiting.pop()
+            if one in coming and self._broken(everyone[one], coming, parents):
+                coming.discard(one)
+                waiting += [child for child in below.get(one, ()) if child not in self.retried]
+        return coming
 
     def _broken(
         self, task: Document, coming: set[ObjectId], parents: Mapping[ObjectId, Document]
     ) -> bool:
+        named = {name: set(task[name]) for name in PARENT_LISTS}
         for parent_id in continuations.parents_of(task):
             parent = parents.get(parent_id)
             if parent is None or parent_id in coming or State(parent["state"]) not in ENDED:
                 continue
-            if not continuations.satisfied(task, parent_id, Ending(parent["ended_as"])):
+            if not continuations.satisfied(named, parent_id, Ending(parent["ended_as"])):
                 return True
         return False
 
@@ -188,6 +208,14 @@ class _Retrying:
             )
             for parent, lists in added.items()
         ]
+
+
+def _too_many() -> BanyanError:
+    message = (
+        f"with what they had cancelled these are more than {walks.BOUNDS_TOLD}: "
+        "retry fewer of them, or what was cancelled one part after the other"
+    )
+    return BanyanError("invalid", message)
 
 
 def _refuse_cycle(changes: Iterable[Change]) -> None:

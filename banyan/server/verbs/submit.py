@@ -93,10 +93,10 @@ def _parse(call: Call, bodies: Sequence[Any]) -> list[Document]:
 
 
 def _invalid(call: Call, issues: Mapping[int, dict[str, Any]]) -> BanyanError:
-    """Of one task its fields' issues; of a list, those of each item by its index."""
-    by_index = {str(index): found for index, found in issues.items() if found}
-    told = by_index if isinstance(call.body, list) else issues[0]
-    return BanyanError("invalid", "nothing was stored: see _issues", told)
+    """Of one task its fields' issues; of a list, those of its first wrong items by their index."""
+    told, more = validation.items_told(issues)
+    told = told if isinstance(call.body, list) else dict(issues[0])
+    return BanyanError("invalid", f"nothing was stored: see _issues{more}", told)
 
 
 def _store_new(call: Call, given: list[Document]) -> tuple[list[Document], bool]:
@@ -319,7 +319,7 @@ class _Graph:
         if len(self.tasks) == 1 and not self.to_children and not self.to_parents:
             edges.insert(self.store_of, self.tasks, (), None)
         elif self.to_children and self.to_parents:
-            edges.serialised(self.store_of, self._write_checked)
+            self.store_of.transaction(self._write_checked)
         else:
             self.store_of.transaction(self._write)
         return self.tasks
@@ -332,14 +332,10 @@ class _Graph:
 
     def _write_checked(self, session: Any) -> None:
         """Between existing parents and existing children the new tasks might close a cycle."""
-        below = edges.descendants(
-            self.store_of, [child for _, _, child in self.to_children], session
-        )
-        others = {
-            (task["_id"], child)
-            for task in below.values()
-            for child in continuations.children_of(task)
-        }
+        parents = {parent for _, parent, _ in self.to_parents}
+        children = {child for _, _, child in self.to_children}
+        owners = {task["owner"] for task in self.outside.values()}
+        others = edges.waits_around(self.store_of, parents, children, owners, session)
         self._refuse_cycles(others | {(parent, child) for _, parent, child in self.to_parents})
         self._write(session)
 
