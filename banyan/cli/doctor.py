@@ -47,14 +47,15 @@ def doctor_command(mongo: str | None, data: Path | None, repair: bool, as_json: 
     from banyan.server.embedded import running_uri
 
     uri = mongo or (knobs().MONGO_URI if data is None else "")
-    if not uri:
+    private = not uri
+    if private:
         home = (data or data_directory()).absolute()
         ownership.check_above(home / "mongo" / "key")
         uri = running_uri(home)
     with doctor.database(uri) as store:
         found = doctor.examine(store)
         left = doctor.repair(store, found) if repair else found
-        notes = doctor.notes(store, private=not uri)
+        notes = doctor.notes(store, private=private)
     if as_json:
         answer = {
             "found": [one.to_json() for one in found],

@@ -46,6 +46,8 @@ def test_a_second_machine_joins_with_a_copied_line_and_its_token(
     stack: Stack, processes: Processes, tmp_path: Path
 ) -> None:
     invite, *look_after = lines_of("A second machine")
+    # Here both are on one machine.
+    invite = invite.replace("https://head:5100", stack.url)
     line, token = shell(stack, tmp_path, invite).splitlines()
     assert token not in line
     machine = tmp_path / "second"
@@ -56,7 +58,6 @@ def test_a_second_machine_joins_with_a_copied_line_and_its_token(
         "XDG_STATE_HOME": str(machine / "state"),
         "PATH": f"{machine / '.programs'}:/usr/bin:/bin",
     }
-    # Here both are on one machine.
     copied = f"cd {machine}; printf '%s\\n' {token} | {{ {line} --host rack7; }}"
     worker = processes.start(["sh", "-c", copied], environment=elsewhere)
 

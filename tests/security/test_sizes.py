@@ -10,6 +10,7 @@ import pytest
 from bson import ObjectId
 from pymongo import MongoClient
 
+from banyan.addresses import HOST_LENGTH_MAX
 from banyan.config import knobs
 from banyan.domain import resources
 from banyan.domain.continuations import CHILD_LISTS, PARENT_LISTS
@@ -19,6 +20,7 @@ from banyan.server.schemas import accounts, attempts, tasks, workers
 from banyan.server.store import attempts as records
 from banyan.server.store import edges, logs, pages, sizes
 from banyan.server.store.workers import CLAIM_IDS_MAX
+from banyan.server.verbs.graph import EDGES_MAX
 from tests.contract.playing import Play, word
 from tests.harness import Server
 
@@ -110,7 +112,7 @@ def test_the_largest_record_of_an_attempt_leaves_room_below_the_limit():
 def test_the_largest_worker_and_account_are_small():
     gpu = {"memory": 1, "compute_capability": "9.9", "uuid": WIDE * 256, "name": WIDE * 256}
     given = {
-        "host": "h" * 256,
+        "host": "h" * HOST_LENGTH_MAX,
         "resources": {
             "cores": 1,
             "memory": 1,
@@ -306,13 +308,13 @@ def test_a_claim_brings_no_more_than_an_answer_has_room_for(narrow: Play, later:
 
 
 def test_a_graph_of_very_many_edges_says_that_there_is_more(play: Play, database: Any):
-    ids = play.submit(260, state="inactive")
+    ids = play.submit(200, state="inactive")
     many = {name: [ObjectId(one) for one in ids] for name in CHILD_LISTS}
     wanted = {"_id": {"$in": many["continuations"]}}
     database["tasks"].update_many(wanted, {"$set": many})
     answer = play.server.provider.get(f"tasks/{ids[0]}/graph").json()
     assert answer["truncated"]
-    assert len(answer["edges"]) == 50_000
+    assert len(answer["edges"]) == EDGES_MAX
 
 
 def test_answers_about_many_tasks_leave_their_results_out(play: Play):
