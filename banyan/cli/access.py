@@ -71,7 +71,7 @@ def account_command() -> None:
 )
 @click.option(
     "--queue", "queues", multiple=True, metavar="NAME",
-    help="The only queue that its workers may serve, and see; repeatable. [default: all]",
+    help="A queue that its workers may serve and see; repeatable. [default: all]",
 )  # fmt: skip
 @as_json
 def create_command(

@@ -95,19 +95,21 @@ def remove_command(client: Client, workers: tuple[str, ...], yes: bool) -> None:
         client.remove_worker(id)
 
 
-@click.command("invite", short_help="Print what starts a worker elsewhere: a line, its token.")
+@click.command(
+    "invite", short_help="Print a command that starts a worker elsewhere, and its token."
+)
 @with_client("admin")
 @click.argument("name")
 @click.option("--address", metavar="URL", help="Of this server, as the other machine sees it.")
 @click.option(
     "--queue", "queues", multiple=True, metavar="NAME",
-    help="The only queue that it may serve, and see; repeatable. [default: all]",
+    help="A queue that it may serve and see; repeatable. [default: all]",
 )  # fmt: skip
 def invite_command(client: Client, name: str, address: str | None, queues: tuple[str, ...]) -> None:
-    """Create an account for a worker; print the line that starts it elsewhere, and its token.
+    """Create an account for a worker; print the command that starts it elsewhere, and its token.
 
-    The line waits for the token, which so is in no shell's history there. It is not shown
-    again. Needs the token of an admin.
+    The command asks for the token, so that it stays out of the shell's history. The token is
+    not shown again. Needs the token of an admin.
 
     \b
     Example:
@@ -117,12 +119,12 @@ def invite_command(client: Client, name: str, address: str | None, queues: tuple
     ca_file, trust = _trust_there(client.transport.tls_ca)
     serve = "".join(f" --queue {shlex.quote(queue)}" for queue in queues)
     token = client.create_account(name, ["worker"], queues)["token"]
-    say("on the other machine, this line:")
+    say("run this on the other machine:")
     click.echo(
         f"(umask 077; head -n 1 > banyan-worker.token{ca_file}); "
         f"banyan worker --url {shlex.quote(url)} --token-file banyan-worker.token{trust}{serve}"
     )
-    say("then, as it waits for it, the token:")
+    say("and type this token when it waits:")
     click.echo(token)
     if is_loopback(urlsplit(url).hostname or ""):
         there = "give --address, as the other machine sees it"

@@ -110,7 +110,7 @@ def _ensure_user(client: Client, socket: str, password: str) -> None:
             "usage",
             f"the private MongoDB has users that Banyan has not made: {', '.join(strangers)}. "
             "Whoever made them could read and change everything, commands of tasks and tokens "
-            'included: put back a backup of before, or see "Users that nobody knows" in '
+            'included: put back a backup of before, or see "Unknown users" in '
             "docs/operations.md",
         )
     if not ours:
