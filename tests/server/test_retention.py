@@ -288,6 +288,20 @@ def test_a_flood_of_output_pushes_out_nobody_elses(past: Past, knob: Any):
     assert [past.has_output(task) for task in flood] == [False] * 3 + [True] * 4
 
 
+def test_single_bytes_count_with_what_they_take(past: Past, knob: Any):
+    knob(LOGS_TOTAL_BYTES_MAX=300_000)
+    old = [past.ended(2 * DAY, output_bytes=60_000) for _ in range(2)]
+    past.owned_by("bystander", *old)
+    crumbs = past.claimed(past.made(DAY))
+    for start in range(0, 2500, 100):
+        log = [{"offset": n, "stream": "stdout", "data": "eA=="} for n in range(start, start + 100)]
+        past.report(crumbs, log=log)
+    past.end(crumbs, DAY)
+    past.pass_by()
+    assert [past.has_output(task) for task in old] == [True, True]
+    assert not past.has_output(ObjectId(crumbs["_id"]))
+
+
 def test_others_pay_for_what_may_not_go(past: Past, knob: Any):
     """A running attempt keeps its output; as much as has to go then goes of the others'."""
     knob(LOGS_TOTAL_BYTES_MAX=150_000)

@@ -78,8 +78,11 @@ def attempts_with_output(store: Store, after: ObjectId | None, limit: int) -> li
     return list(dict.fromkeys(chunk["attempt"] for chunk in found))
 
 
+CHUNK_BYTES = 107  # a chunk of output without its text, as BSON
+
+
 class OutputOf(NamedTuple):
-    """How many bytes of output an attempt has, whose they are, and whether it has ended."""
+    """How many bytes the output of an attempt takes, whose it is, and whether it has ended."""
 
     attempt: ObjectId
     owner: str
@@ -90,16 +93,31 @@ class OutputOf(NamedTuple):
 def outputs(store: Store, attempts: Sequence[ObjectId]) -> list[OutputOf]:
     """The output of these attempts, the oldest first."""
     fields = ["owner", "log_size_bytes", STORED, "time_terminated"]
+    chunks = _chunk_counts(store, attempts)
     found = store["attempts"].find({"_id": {"$in": list(attempts)}}, fields).sort("_id", ASCENDING)
     return [
         OutputOf(
             one["_id"],
             one.get("owner", ""),
-            max(one.get("log_size_bytes") or 0, one.get(STORED) or 0),
+            max(one.get("log_size_bytes") or 0, one.get(STORED) or 0)
+            + CHUNK_BYTES * chunks.get(one["_id"], 0),
             one.get("time_terminated") is not None,
         )
         for one in found
     ]
+
+
+def _chunk_counts(store: Store, attempts: Sequence[ObjectId]) -> dict[ObjectId, int]:
+    """In how many pieces the output of each attempt came; read from the index alone.
+
+    Otherwise a worker that sends single bytes would take others' room without a share of its own.
+    """
+    stages = [
+        {"$match": {"attempt": {"$in": list(attempts)}}},
+        {"$group": {"_id": "$attempt", "count": {"$sum": 1}}},
+    ]
+    found = store["log_chunks"].aggregate(stages, hint="attempt_offset")
+    return {one["_id"]: one["count"] for one in found}
 
 
 def remove_output(store: Store, attempts: Collection[ObjectId]) -> None:
