@@ -112,7 +112,7 @@ def _chunk_counts(store: Store, attempts: Sequence[ObjectId]) -> dict[ObjectId, 
 
     Otherwise a worker that sends single bytes would take others' room without a share of its own.
     """
-    stages = [
+    stages: list[Document] = [
         {"$match": {"attempt": {"$in": list(attempts)}}},
         {"$group": {"_id": "$attempt", "count": {"$sum": 1}}},
     ]
