@@ -1,6 +1,6 @@
 """The long-lived process beside the agent: it starts tasks, and ends them.
 
-`python -m banyan.worker.launcher LISTENER STATE_DIRECTORY`, started by `launching.py`. It
+Started by `launching.py`, with its listening socket and the state directory as arguments. It
 outlives its agent: tasks go on when the agent is killed, and the next agent takes them
 over. It ends them by itself when their time is up, and when nobody renews the leases. One
 thread, standard library only, no network: so it stays small, and starting a task cheap.
@@ -218,7 +218,3 @@ def main() -> None:
         Launcher(listener, state_directory).serve()
     with contextlib.suppress(OSError):
         (state_directory / SOCKET).unlink()
-
-
-if __name__ == "__main__":
-    main()
