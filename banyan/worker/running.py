@@ -196,6 +196,15 @@ class OwnPeak:
         return self._kibibytes + _OWN_PEAK_SLACK_KIBIBYTES
 
 
+def ended_child() -> int | None:
+    """A child that has ended and still keeps its number."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return ended.si_pid if ended else None
+
+
 def kill_trees(roots: list[int]) -> None:
     """SIGKILL to these processes and all below them, found again while they are held still.
 
