@@ -72,7 +72,7 @@ class Service:
 def python(module: str, *arguments: str) -> list[str]:
     """The command for one of our own modules; to be started with `environment`.
 
-    It imports nothing from the directory that happens to be the current one: others may write there.
+    It imports nothing from the current directory, where others may be allowed to write.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
 

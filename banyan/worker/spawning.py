@@ -152,9 +152,7 @@ class Spawner:
         if user is not None:
             for pipe in files[1:]:  # so that the user may open /dev/stdout and /dev/stderr
                 os.fchown(pipe, user["uid"], -1)
-        pid, begins = forking.fork(
-            forking.Order(argv, env, cwd, user, files, self._task_files)
-        )
+        pid, begins = forking.fork(forking.Order(argv, env, cwd, user, files, self._task_files))
         os.set_blocking(begins, False)  # others of its user may hold the writing end
         return pid, begins
 

@@ -5,6 +5,7 @@ What attacks here is small, and gives up by itself after a few seconds.
 
 import itertools
 import select
+import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,11 +51,11 @@ def hydra(launcher: Launched, **more: Any) -> tuple[str, str]:
 
 
 def test_others_are_served_while_it_goes_on(launcher: Launched) -> None:
+    over = time.monotonic() + SECONDS  # not before then
     attempt, bomb = hydra(launcher)
     launcher.says(attempt, b"all")
-    for _ in range(2):
-        assert launcher.run("echo hello", limits=WATCHED)[1] == b"hello\n"
-    assert len(carrying("BOMB", bomb)) > 1, "it was over before they were"
+    assert launcher.run("echo hello", limits=WATCHED)[1] == b"hello\n"
+    assert time.monotonic() < over, "they had to wait until it was over"
     launcher.stop(attempt, grace_seconds=0)
     assert launcher.ended(attempt)["signal"] == 9
     eventually(lambda: carrying("BOMB", bomb) == [], 3 * SECONDS)
@@ -83,7 +84,7 @@ class Fed(supervision.Supervision):
 def test_a_number_is_reaped_and_the_rest_at_the_next_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starting, "Spawner", lambda: None)  # which raises the limits of this process
+    monkeypatch.setattr(starting, "Spawner", lambda: None)  # it raises limits of ours
     monkeypatch.setattr(supervision, "ended_child", lambda: 1)
     timers = Timers()
     fed = Fed(tmp_path, timers)

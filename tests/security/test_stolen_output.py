@@ -1,4 +1,4 @@
-"""A task that reads back its own output takes it from a launcher which was told that it is there."""
+"""A task reads its own output back, which the launcher has already been told of."""
 
 import os
 import select
