@@ -9,7 +9,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import banyan
 from banyan.errors import BanyanError
 from banyan.server.processes import Child
 
@@ -68,15 +70,23 @@ class Service:
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """The command for one of our own modules, found where this process has found it.
+    """The command for one of our own modules; to be started with `environment`.
 
-    A directory that happens to be the current one is searched only if it was for us.
+    It imports nothing from the current directory, where others may be allowed to write.
     """
-    found_in_current = sys.path[0] in ("", os.getcwd())
-    return [sys.executable, *([] if found_in_current else ["-P"]), "-m", module, *arguments]
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def environment(**changes: str | None) -> Mapping[str, str]:
-    """This process's environment with changes; None takes a name out."""
-    merged = {**os.environ, **changes}
+    """This process's environment with changes; None takes a name out.
+
+    An empty entry of PYTHONPATH, as `$PYTHONPATH:/x` often leaves one, means the current directory:
+    it is taken out. That directory is searched only where Banyan itself was found in it.
+    """
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    paths = [os.path.abspath(each) for each in given if each]
+    root = str(Path(banyan.__file__).parents[1])
+    if root == os.getcwd() and root not in paths:
+        paths.insert(0, root)
+    merged = {**os.environ, "PYTHONPATH": os.pathsep.join(paths) or None, **changes}
     return {name: value for name, value in merged.items() if value is not None}

@@ -1,6 +1,6 @@
 """The long-lived process beside the agent: it starts tasks, and ends them.
 
-`python -m banyan.worker.launcher LISTENER STATE_DIRECTORY`, started by `launching.py`. It
+Started by `launching.py`, with its listening socket and the state directory as arguments. It
 outlives its agent: tasks go on when the agent is killed, and the next agent takes them
 over. It ends them by itself when their time is up, and when nobody renews the leases. One
 thread, standard library only, no network: so it stays small, and starting a task cheap.
@@ -31,6 +31,7 @@ OUTPUT = "output"
 
 _SLEEP_SECONDS_MAX = 5.0  # epoll's clock stands still while a machine sleeps, leases do not
 _LEASE_GRACE = 0.7  # of the time between the last trusted moment and the end of the lease
+_NICE = -10
 _PR_SET_CHILD_SUBREAPER = 36
 _LEASE = "lease"
 _TELL = "tell"
@@ -208,17 +209,27 @@ def _become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
+def _go_first() -> None:
+    """Lets tasks in crowds, however many, leave the launcher its part of the processor.
+
+    What it starts is as nice as anybody. Only root may do so, and who was told how nice to be
+    stays as it is.
+    """
+    if os.getpriority(os.PRIO_PROCESS, 0) == 0:
+        with contextlib.suppress(OSError):
+            policy = os.SCHED_OTHER | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, policy, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+
+
 def main() -> None:
     """Serves on the inherited listening socket until there is nothing more to do."""
     state_directory = Path(sys.argv[2])
     os.set_inheritable(int(sys.argv[1]), False)  # a task that held it would seem to be a launcher
     _become_subreaper()
+    _go_first()
     os.chdir("/")
     with socket.socket(fileno=int(sys.argv[1])) as listener:
         Launcher(listener, state_directory).serve()
     with contextlib.suppress(OSError):
         (state_directory / SOCKET).unlink()
-
-
-if __name__ == "__main__":
-    main()

@@ -19,6 +19,13 @@ from banyan.worker.launcher import OUTPUT, SOCKET
 _STDERR = "launcher.stderr"
 _PID = "launcher.pid"
 _KILL_SECONDS = 5.0
+# Where Banyan is comes last: nothing beside it stands in for a module of the library.
+_BOOT = """
+import sys
+sys.path.append(sys.argv.pop(1))
+from banyan.worker import launcher
+launcher.main()
+"""
 _NOT_HANDED_ON = {"BANYAN_ATTEMPT", "BANYAN_TASK_TOKEN", "BANYAN_TOKEN", "BANYAN_MONGO_URI"}
 
 
@@ -45,6 +52,7 @@ def start(state_directory: Path) -> tuple[wire.Line, subprocess.Popen[bytes]]:
             process = subprocess.Popen(
                 [*_python(), str(listener.fileno()), str(state_directory)],
                 env=_environment(),
+                cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -95,15 +103,18 @@ def _pid_of(state_directory: Path) -> int | None:
 
 
 def _python() -> list[str]:
-    """Without `site`: the launcher needs no installed package, and starts sooner."""
-    return [sys.executable, "-s", "-S", "-m", "banyan.worker.launcher"]
+    """A Python that imports from its own library and from where Banyan is, and nowhere else.
+
+    Nothing of the current directory or of PYTHON... variables: others may write in that directory,
+    and the launcher may be root. Without `site`: it needs no installed package, and starts sooner.
+    """
+    return [sys.executable, "-I", "-S", "-c", _BOOT, str(Path(banyan.__file__).parents[1])]
 
 
 def _environment() -> dict[str, str]:
     """The agent's, less its secrets, and what a task is known by (the agent may run in one)."""
-    kept = {
+    return {
         name: value
         for name, value in os.environ.items()
         if name not in _NOT_HANDED_ON and not name.startswith(secrets_file.PREFIX)
     }
-    return {**kept, "PYTHONPATH": str(Path(banyan.__file__).parents[1])}

@@ -20,6 +20,7 @@ from banyan.worker.starting import Started
 _READ_BYTES = 1 << 16
 _OWN_PEAK_SECONDS = 1.0
 _OWN_PEAK_SLACK_KIBIBYTES = 1024
+_HOLDS_MAX = 16  # times that a tree is looked through for what has forked away
 _DRAIN_READS = 64  # more than a pipe holds; those who would write on are dead by then
 
 
@@ -79,8 +80,14 @@ class Running:
         return [*self.pipes, *([] if self.begins is None else [self.begins])]
 
     def read(self, pipe: int) -> bool:
-        """Takes what a readable pipe holds; False when it has ended (it is closed then)."""
-        data = os.read(pipe, _READ_BYTES)
+        """Takes what a readable pipe holds; False where nothing came, or at its end (then closed).
+
+        Nothing comes where the task has read its own output itself before us.
+        """
+        try:
+            data = os.read(pipe, _READ_BYTES)
+        except BlockingIOError:
+            return False
         if data:
             self.spool.add(self.pipes[pipe], data)
             return True
@@ -91,11 +98,9 @@ class Running:
     def drain(self) -> None:
         """Takes what is left in the pipes and closes them."""
         for pipe in list(self.pipes):
-            os.set_blocking(pipe, False)
-            with contextlib.suppress(BlockingIOError):
-                for _ in range(_DRAIN_READS):
-                    if not self.read(pipe):
-                        break
+            for _ in range(_DRAIN_READS):
+                if not self.read(pipe):
+                    break
             if self.pipes.pop(pipe, None):
                 self._close(pipe)
 
@@ -191,10 +196,25 @@ class OwnPeak:
         return self._kibibytes + _OWN_PEAK_SLACK_KIBIBYTES
 
 
+def ended_child() -> int | None:
+    """A child that has ended and still keeps its number."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return ended.si_pid if ended else None
+
+
 def kill_trees(roots: list[int]) -> None:
-    """SIGKILL to these processes and all below them, found again while they are held still."""
+    """SIGKILL to these processes and all below them, found again while they are held still.
+
+    What forks faster than it is found is left to the next call: the launcher has more to do.
+    """
     seen: set[int] = set()
-    while new := [pid for pid in tree.descendants(roots) if pid not in seen]:
+    for _ in range(_HOLDS_MAX):
+        new = [pid for pid in tree.descendants(roots) if pid not in seen]
+        if not new:
+            break
         send(new, signal.SIGSTOP)
         seen.update(new)
     send(seen, signal.SIGKILL)

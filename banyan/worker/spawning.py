@@ -36,6 +36,8 @@ _SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 class Spawned(NamedTuple):
     """A started process and the reading ends of its pipes.
 
+    No read of these waits. A task may open its own output for reading, and so take what the kernel
+    has already announced here.
     begins: another pipe, where the program is not there yet: see `forking.failure_in`.
     """
 
@@ -92,8 +94,9 @@ class Spawner:
             program = find(name, path)
         pipes: list[int] = []
         try:
-            pipes += os.pipe()
-            pipes += os.pipe()
+            for _ in range(2):
+                pipes += os.pipe()
+                os.set_blocking(pipes[-2], False)  # our end alone
             files = (self._null, pipes[1], pipes[3])
             if forks:
                 pid, begins = self._fork(argv, env, cwd, user, files)
@@ -149,7 +152,9 @@ class Spawner:
         if user is not None:
             for pipe in files[1:]:  # so that the user may open /dev/stdout and /dev/stderr
                 os.fchown(pipe, user["uid"], -1)
-        return forking.fork(forking.Order(argv, env, cwd, user, files, self._task_files))
+        pid, begins = forking.fork(forking.Order(argv, env, cwd, user, files, self._task_files))
+        os.set_blocking(begins, False)  # others of its user may hold the writing end
+        return pid, begins
 
     def _enter(self, cwd: str) -> None:
         if cwd != self._directory:

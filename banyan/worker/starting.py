@@ -16,6 +16,8 @@ from banyan.worker.spawning import NotStarted, Spawned, Spawner
 from banyan.worker.timers import now
 from banyan.worker.wire import Message
 
+_ROUNDS_MAX = 64
+
 
 class Started(NamedTuple):
     """The process, and what bounds it."""
@@ -62,14 +64,17 @@ class Starter:
         """Puts a process that has only just started into its cgroup; None where that fails.
 
         Unless it was born there. That may take the kernel some milliseconds: what it has
-        forked meanwhile goes in too.
+        forked meanwhile goes in too. What forks away from this for ever is found as an orphan.
         """
         if cell is None or cell.entered:
             return cell
         try:
             cell.add(process.pid)
             taken = {process.pid}
-            while new := self._escaped(attempt, process.pid, taken):
+            for _ in range(_ROUNDS_MAX):
+                new = self._escaped(attempt, process.pid, taken)
+                if not new:
+                    break
                 for pid in new:
                     cell.add(pid)
                 taken.update(new)

@@ -18,7 +18,7 @@ from banyan.worker import watching
 from banyan.worker.cells import Cells
 from banyan.worker.forking import failure_in
 from banyan.worker.orphans import Orphans
-from banyan.worker.running import OwnPeak, Running, kill_trees
+from banyan.worker.running import OwnPeak, Running, ended_child, kill_trees
 from banyan.worker.spawning import NOT_EXECUTABLE, NotStarted
 from banyan.worker.spool import Spool
 from banyan.worker.starting import Starter, bound_memory
@@ -30,7 +30,9 @@ _FLUSH_SECONDS = 0.1  # so long output may be in memory only
 _FLUSH_BYTES = 1 << 20  # or so much of it
 _LOOK_AGAIN_SECONDS = 0.05
 _GIVE_UP_SECONDS = 10.0  # what SIGKILL has not ended by then is reported as left
+_REAPS_MAX = 4096  # in one go: chains of forks must not keep the loop from all else
 _AGAIN = "again"
+_REAP = "reap"
 _WATCH = "watch"
 
 
@@ -116,7 +118,8 @@ class Supervision:
 
     def _heard_of_begin(self, running: Running, pipe: int) -> None:
         """The program of a forked process is there, or why it is not."""
-        running.not_begun = running.not_begun or failure_in(pipe)
+        with contextlib.suppress(BlockingIOError):  # it died without a word; see `Spawned`
+            running.not_begun = running.not_begun or failure_in(pipe)
         running.begins = None
         self._close(pipe)
         self._timers.drop((running.attempt, "begin"))
@@ -217,6 +220,8 @@ class Supervision:
         """A deadline has come."""
         if key == _AGAIN:
             self._settle()
+        elif key == _REAP:
+            self.reap()
         elif key == _WATCH:
             self._watch()
         elif running := self.running.get(key[0]):
@@ -234,22 +239,34 @@ class Supervision:
                 self._timers.set(key, now() + _LOOK_AGAIN_SECONDS)
 
     def reap(self) -> None:
-        """Children have ended."""
-        while ended := _ended_child():
-            running = self.running.get(self._leaders.get(ended, ""))
-            if running and not running.leader_ended:
-                running.reap()
-                if running.begins is not None:
-                    self._heard_of_begin(running, running.begins)
-                self._timers.drop((running.attempt, "timeout"))
-                if running.why is None and watching.out_of_memory(running):
-                    running.why, running.reason = "oom", watching.kernel_said(running)
-                continue
-            _, _, usage = os.wait4(ended, 0)
-            owner = self.running.get(self._orphans.reaped(ended) or "")
-            if owner:
-                owner.count(usage)
-        self._settle()
+        """Children have ended: reaps a number of them, the others at the next turn."""
+        if self._reap_some() < _REAPS_MAX:
+            self._settle()
+            return
+        self._timers.set(_REAP, now())
+        self._timers.set_earlier(_AGAIN, now() + _LOOK_AGAIN_SECONDS)
+
+    def _reap_some(self) -> int:
+        for number in range(_REAPS_MAX):
+            ended = ended_child()
+            if ended is None:
+                return number
+            self._reap(ended)
+        return _REAPS_MAX
+
+    def _reap(self, ended: int) -> None:
+        running = self.running.get(self._leaders.get(ended, ""))
+        if running and not running.leader_ended:
+            running.reap()
+            if running.begins is not None:
+                self._heard_of_begin(running, running.begins)
+            self._timers.drop((running.attempt, "timeout"))
+            if running.why is None and watching.out_of_memory(running):
+                running.why, running.reason = "oom", watching.kernel_said(running)
+            return
+        _, _, usage = os.wait4(ended, 0)
+        if owner := self.running.get(self._orphans.reaped(ended) or ""):
+            owner.count(usage)
 
     def _watch(self) -> None:
         """Looks after the memory of what runs; what uses too much is killed at once."""
@@ -357,6 +374,8 @@ class Supervision:
         return f"{self._outputs}/{attempt}"
 
     def _look(self) -> None:
+        if self._reap_some():  # to reap is cheap, and each that has ended would be looked at
+            self._timers.set_earlier(_AGAIN, now() + _LOOK_AGAIN_SECONDS)
         self._orphans.look(self._leaders, self.running)
         kill_trees(self._orphans.of_nobody(self.running))
 
@@ -376,12 +395,3 @@ class Supervision:
         path = self._cells.path_of(pid)
         cells = {each.cell.path: each.attempt for each in self.running.values() if each.cell}
         return cells.get(path)
-
-
-def _ended_child() -> int | None:
-    """A child that has ended and still keeps its number."""
-    try:
-        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-    return ended.si_pid if ended else None

@@ -13,6 +13,7 @@ from typing import NamedTuple
 ATTEMPT_VARIABLE = "BANYAN_ATTEMPT"
 WORKER_VARIABLE = "BANYAN_WORKER_ID"
 
+_FOUND_MAX = 1 << 15
 _HAS_CHILDREN_FILE = os.path.exists(f"/proc/self/task/{threading.get_native_id()}/children")
 
 
@@ -22,10 +23,15 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(roots: Iterable[int]) -> list[int]:
-    """The given processes and everything below them, parents first."""
+    """The given processes and everything below them, parents first.
+
+    A tree that grows faster than it is walked is cut at some ten thousands.
+    """
     found = list(dict.fromkeys(roots))
     seen = set(found)
     for pid in found:  # grows while it is walked
+        if len(found) > _FOUND_MAX:
+            break
         for child in children(pid):
             if child not in seen:
                 seen.add(child)
