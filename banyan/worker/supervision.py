@@ -55,7 +55,7 @@ class Supervision:
         self._own_peak = OwnPeak()
         self._successors = Successors()
         self._leaders: dict[int, str] = {}
-        self._starter = Starter(cells, lambda pid: pid in self._leaders or pid in self._orphans)
+        self._starter = Starter(cells, self._leaders, self._orphans)
         self.pipes: dict[int, Running] = {}
         self.running: dict[str, Running] = {}
         self.ended: dict[str, Message] = {}  # until the agent says that they are reported
