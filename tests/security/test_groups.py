@@ -46,11 +46,11 @@ def test_what_has_the_group_of_no_living_attempt_is_nobodys(
         group = orphans.groups.draw("a")
         monkeypatch.setattr(tree, "user_group_of", lambda pid: group)
         orphans.look({}, ["a", "b"])
-        assert orphans.of_nobody(["b"]) == [child]
-        assert orphans.surely_of("a") == [child]
+        assert child in orphans.of_nobody(["b"])
+        assert child in orphans.surely_of("a")
         late = Orphans(lambda pid: None)
         late.look({group - FIRST: "a"}, ["a"])
-        assert late.of_nobody(["a"]) == [child]
+        assert child in late.of_nobody(["a"])
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
