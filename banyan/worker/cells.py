@@ -24,6 +24,9 @@ _MODE = 0o755  # whatever the umask: in a group of its own making a task would b
 _READ_BYTES = 1 << 14
 _ROOMY_BYTES = 64 << 20  # a cell that the launcher may enter while it is bounded
 _FREE_MAX = 64
+_EMPTY_BYTES = 1 << 20  # a cell with no more in it holds nothing of its last attempt
+# Pages of files that the kernel gives up before it kills, in version 1 and 2.
+_CACHE = (b"total_active_file", b"total_inactive_file", b"active_file", b"inactive_file")
 _CLEAR_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
 
@@ -89,6 +92,25 @@ class Cell:
     def pids(self) -> list[int]:
         """All that is in it; zombies are not."""
         return [int(pid) for pid in _read(f"{self.path}/cgroup.procs").split()]
+
+    def usage_bytes(self) -> int:
+        """Memory and swap that are charged to it: cheap, and never too little."""
+        said = (
+            _read(f"{self.path}/memory.memsw.usage_in_bytes")
+            or _read(f"{self.path}/memory.usage_in_bytes")  # a kernel without swap
+            or _read(f"{self.path}/memory.current")
+        )
+        return int(said or 0)
+
+    def held_bytes(self, usage_bytes: int) -> int:
+        """How much of this usage the kernel cannot take back; what is shared counts once.
+
+        Counts files in shared memory that no process has mapped.
+        """
+        lines = map(bytes.split, _read(f"{self.path}/memory.stat").splitlines())
+        said = {name: int(value) for name, value in lines if name in _CACHE}
+        cache = sum(said.get(name, said.get(name[6:], 0)) for name in _CACHE[:2])
+        return max(usage_bytes - cache, 0)
 
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed for want of memory."""
@@ -184,10 +206,11 @@ class Cells:
     def close(self, cell: Cell) -> None:
         """Keeps an emptied cell for the next attempt with its bound, or removes it.
 
-        One in which the kernel has killed would go on saying so. What cannot be removed at
-        once is when the kernel is done with it.
+        One in which the kernel has killed would go on saying so. One in which something is left
+        (a file in /dev/shm) would charge the next attempt for it, and have no room for the launcher
+        while that stands in it. What cannot be removed at once is when the kernel is done with it.
         """
-        if cell.bound_bytes >= _ROOMY_BYTES and not cell.oom_kills():
+        if cell.bound_bytes >= _ROOMY_BYTES and not cell.oom_kills() and _is_as_new(cell):
             cell.entered = False
             self._free.append(cell)
             if len(self._free) <= _FREE_MAX:
@@ -322,6 +345,14 @@ def _divide(place: Path) -> None:
     if "pids" not in divided:
         with contextlib.suppress(OSError):  # then the launcher counts
             _write(str(control), "+pids")
+
+
+def _is_as_new(cell: Cell) -> bool:
+    """Cache may stay in it, if that leaves the launcher room without any being given up."""
+    usage = cell.usage_bytes()
+    if usage <= _EMPTY_BYTES:
+        return True
+    return usage <= cell.bound_bytes // 2 and cell.held_bytes(usage) <= _EMPTY_BYTES
 
 
 def _removed(path: str) -> bool:

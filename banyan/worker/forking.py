@@ -25,9 +25,6 @@ from banyan.worker.spawning import (
 )
 
 UMASK = 0o077
-# The process id of an attempt's first process is added to this: a group that nobody else has.
-# Below it are the ranges of the usual directories of users, above 2^31 groups are trouble.
-OWN_GROUPS = 2_100_000_000
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -41,7 +38,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Order(NamedTuple):
     """What is to be started.
 
-    user:       as whom (`User.to_json`); None: as the launcher itself.
+    user:       as whom (`User.to_json`), with the `group` of its own; None: as the launcher itself.
     files:      its input, output and error output; nothing else is open in it.
     open_files: its limits of open files.
     """
@@ -124,7 +121,7 @@ def _become(user: Mapping[str, Any]) -> None:
     where both the user and the group are the same. With a group of its own an attempt is closed
     to the user's other attempts; what the user's group may do it may by its further groups.
     """
-    group = OWN_GROUPS + os.getpid() if user["own_groups"] else user["gid"]
+    group = user["group"] if user["own_groups"] else user["gid"]
     _leave_keyring()
     others = [each for each in user["groups"] if each != user["gid"]]
     os.setgroups([user["gid"], *others])

@@ -14,11 +14,10 @@ from urllib.parse import urlsplit
 
 from banyan.addresses import is_loopback
 from banyan.errors import BanyanError
-from banyan.worker.forking import OWN_GROUPS
+from banyan.worker import groups
 from banyan.worker.options import Options
 
 _ROOT = 0
-_PROCESSES_MAX = 1 << 22  # no process id is larger
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +98,6 @@ def _has_own_groups() -> bool:
     except OSError:
         return False
     for first, _, count in (map(int, line.split()) for line in lines):
-        if first <= OWN_GROUPS and first + count >= OWN_GROUPS + _PROCESSES_MAX:
+        if first <= groups.FIRST and first + count >= groups.FIRST + groups.COUNT:
             return True
     return False

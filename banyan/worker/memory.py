@@ -1,14 +1,21 @@
 """How much memory and time a tree of processes uses, read from /proc.
 
 Called by the launcher a few times a second for each attempt that lives so long. Standard
-library only. Pages that processes share are counted once where that decides something.
+library only. Pages that processes share are counted once where that decides something. To count
+them so takes the kernel time for each page of each process: `Looks` must never hold up the loop
+for longer than one process takes, and that not often.
 """
 
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Hashable, Iterable
+from typing import NamedTuple
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
+_TURN_SECONDS = 0.05  # for looking at processes, in one turn of the loop
+_REST = 4  # times as long as it took, before the next look
+_GIANT_BYTES = 16 << 30  # of which one look may take a second
 
 
 def resident_bytes(pids: Iterable[int]) -> int:
@@ -21,9 +28,93 @@ def virtual_bytes(pids: Iterable[int]) -> int:
     return sum(int(fields[0]) for pid in pids if (fields := _fields(pid, "statm"))) * _PAGE_BYTES
 
 
-def proportional_bytes(pids: Iterable[int]) -> int:
-    """Resident and swapped memory, what is shared counted once."""
-    return sum(_proportional_bytes(pid) for pid in pids)
+def largest_bytes(pids: Iterable[int]) -> tuple[int, int]:
+    """The most that one of them has resident, and the most that none but its family can share."""
+    sizes = [tuple(map(int, fields[1:3])) for pid in pids if (fields := _fields(pid, "statm"))]
+    resident = max((size for size, _ in sizes), default=0)
+    private = max((size - shared for size, shared in sizes), default=0)
+    return resident * _PAGE_BYTES, private * _PAGE_BYTES
+
+
+class Seen(NamedTuple):
+    """Resident and swapped memory of a tree, what is shared counted once; whole: of all of it."""
+
+    size: int
+    whole: bool
+
+
+class Looks:
+    """At the memory of trees, each over as many turns of the loop as it takes, in fair shares."""
+
+    def __init__(self) -> None:
+        self._unfinished: dict[Hashable, _Look] = {}  # who is looked at next is first
+        self._done: dict[Hashable, _Look] = {}
+        self._asked: set[Hashable] = set()
+        self._spent_seconds = 0.0
+        self._rest_until = 0.0
+
+    def begin_turn(self) -> None:
+        """Goes on with what the last turn left, less those for whom nobody asked again."""
+        if time.monotonic() >= self._rest_until:
+            self._spent_seconds = 0.0
+        self._done.clear()
+        for key in self._unfinished.keys() - self._asked:
+            del self._unfinished[key]
+        self._asked.clear()
+        self._go_on()
+
+    def at(self, key: Hashable, pids: Iterable[int]) -> Seen:
+        """What is seen of a tree by now.
+
+        Once it has been seen whole this stands for the turn; in a later one it is looked at anew.
+        """
+        self._asked.add(key)
+        if key not in self._unfinished and key not in self._done:
+            self._unfinished[key] = _Look(pids)
+            self._go_on()
+        whole = key in self._done
+        return Seen((self._done if whole else self._unfinished)[key].size(), whole)
+
+    def is_unfinished(self, key: Hashable) -> bool:
+        """Whether one that was begun in an earlier turn goes on, or is only now done."""
+        return key in self._unfinished or key in self._done
+
+    def _go_on(self) -> None:
+        while self._unfinished and self._spent_seconds < _TURN_SECONDS:
+            began = time.monotonic()
+            key = next(iter(self._unfinished))
+            look = self._unfinished.pop(key)
+            (self._unfinished if look.go_on() else self._done)[key] = look
+            now = time.monotonic()
+            self._spent_seconds += now - began
+            self._rest_until = now + _REST * self._spent_seconds
+
+
+class _Look:
+    """At one tree."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._left = list(pids)
+        self._found: dict[int, int] = {}
+        self._giants: list[int] = []
+
+    def go_on(self) -> bool:
+        """Looks at one more process; False when there is none left."""
+        if self._left:
+            pid = self._left.pop()
+            if resident_bytes([pid]) > _GIANT_BYTES:
+                self._giants.append(pid)
+            else:
+                self._found[pid] = _proportional_bytes(pid)
+        return bool(self._left)
+
+    def size(self) -> int:
+        """Of those looked at which live yet: who shared with one that has ended has more now.
+
+        Of the giants the largest counts alone: the others may share all with it.
+        """
+        small = sum(size for pid, size in self._found.items() if _fields(pid, "statm"))
+        return small + largest_bytes(self._giants)[0]
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from banyan.worker import tree
-from banyan.worker.forking import OWN_GROUPS
+from banyan.worker.groups import Groups
 
 
 class Owners(NamedTuple):
@@ -28,6 +28,7 @@ class Orphans:
     def __init__(self, confined_in: Callable[[int], str | None]) -> None:
         """confined_in: the attempt in whose cgroup a process is; None: in none."""
         self._confined_in = confined_in
+        self.groups = Groups()
         self._owners: dict[int, Owners] = {}
         self._seen: dict[str, dict[int, tree.Birth]] = {}  # below the leaders, at the last look
 
@@ -49,6 +50,7 @@ class Orphans:
             del self._owners[pid]
         for attempt in self._seen.keys() - alive:
             del self._seen[attempt]
+        self.groups.keep(alive)
         for pid in children - self._owners.keys() - leaders.keys():
             self._owners[pid] = self._suspects(pid, leaders, alive)
 
@@ -99,9 +101,9 @@ class Orphans:
         that attempt, and of no other's account: a wrong one ends sooner than without a mark. Who
         has cleared it too is held to belong to every attempt that was alive when it was first seen.
         """
-        group = tree.user_group_of(pid) - OWN_GROUPS
-        if group > 0:
-            return Owners(frozenset(leaders[each] for each in (group,) if each in leaders), True)
+        owner = self.groups.attempt_of(tree.user_group_of(pid))
+        if owner is not None:
+            return Owners(frozenset([owner] if owner in alive else []), True)
         if attempt := self._confined_in(pid):
             return Owners(frozenset([attempt]), True)
         born = tree.birth_of(pid)

@@ -6,12 +6,13 @@ the cgroup.
 
 import contextlib
 import os
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Container
+from typing import Any, NamedTuple
 
 from banyan.worker import tree
 from banyan.worker.cells import Cell, Cells
 from banyan.worker.limits import Limits
+from banyan.worker.orphans import Orphans
 from banyan.worker.spawning import NotStarted, Spawned, Spawner
 from banyan.worker.timers import now
 from banyan.worker.wire import Message
@@ -30,10 +31,11 @@ class Started(NamedTuple):
 class Starter:
     """Of one launcher."""
 
-    def __init__(self, cells: Cells, is_known: Callable[[int], bool]) -> None:
-        """is_known: whether a child of the launcher belongs to an attempt that runs already."""
+    def __init__(self, cells: Cells, leaders: Container[int], orphans: Orphans) -> None:
+        """leaders and orphans: the children of the launcher whose attempts run already."""
         self._cells = cells
-        self._is_known = is_known
+        self._leaders = leaders
+        self._orphans = orphans
         self._spawner = Spawner()
 
     def start(self, message: Message) -> Started:
@@ -47,7 +49,7 @@ class Starter:
                 raise NotStarted(None, "the worker came to it too late")
             with self._cells.inside(cell):
                 process = self._spawner.spawn(
-                    message["argv"], message["env"], message["cwd"], message.get("user")
+                    message["argv"], message["env"], message["cwd"], self._user(message)
                 )
         except NotStarted:
             if cell:
@@ -55,6 +57,13 @@ class Starter:
             raise
         limits.apply(process.pid)
         return Started(process, limits, self._confined(message["attempt"], process, cell))
+
+    def _user(self, message: Message) -> dict[str, Any] | None:
+        """As whom it is to run, with a group of its own where the machine has such."""
+        user: dict[str, Any] | None = message.get("user")
+        if not user or not user["own_groups"]:
+            return user
+        return {**user, "group": self._orphans.groups.draw(message["attempt"])}
 
     def go_home(self) -> None:
         """To be called after a number of starts: leaves the last one's directory."""
@@ -92,7 +101,8 @@ class Starter:
         strays = [
             pid
             for pid in tree.children(os.getpid())
-            if not self._is_known(pid)
+            if pid not in self._leaders
+            and pid not in self._orphans
             and tree.variable_of(pid, tree.ATTEMPT_VARIABLE) in (None, attempt)
             and not self._cells.path_of(pid)
         ]

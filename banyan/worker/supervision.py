@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from banyan.worker import watching
+from banyan.worker import memory, watching
 from banyan.worker.cells import Cells
 from banyan.worker.forking import failure_in
 from banyan.worker.orphans import Orphans
@@ -55,9 +55,10 @@ class Supervision:
         self._tell = tell
         self._orphans = Orphans(self._confined_in)
         self._own_peak = OwnPeak()
+        self._looks = memory.Looks()
         self._successors = Successors()
         self._leaders: dict[int, str] = {}
-        self._starter = Starter(cells, lambda pid: pid in self._leaders or pid in self._orphans)
+        self._starter = Starter(cells, self._leaders, self._orphans)
         self.pipes: dict[int, Running] = {}
         self.running: dict[str, Running] = {}
         self.ended: dict[str, Message] = {}  # until the agent says that they are reported
@@ -271,20 +272,19 @@ class Supervision:
     def _watch(self) -> None:
         """Looks after the memory of what runs; what uses too much is killed at once."""
         self._look()
+        self._looks.begin_turn()
         for running in [each for each in self.running.values() if each.is_there]:
             pids = watching.processes(running, self._orphans.surely_of(running.attempt))
             if not running.cell:
                 self._orphans.note(running.attempt, pids)
-            if reason := watching.too_large(running, pids):
+            if reason := watching.too_large(running, pids, self._looks):
                 self._end_for(running, "oom", reason)
             elif reason := watching.too_many(running, pids):
                 self._end_for(running, "processes", reason)
-            elif sample := watching.sample(running, pids):
+            elif sample := watching.sample(running, pids, self._looks):
                 self._tell(sample)
-        for attempts, strays in self._orphans.unsure():
-            suspects = [self.running[each] for each in attempts if each in self.running]
-            if watching.strays_too_large([each.limits for each in suspects], strays):
-                kill_trees(strays)
+        unsure = self._orphans.unsure()
+        kill_trees(watching.strays_too_large(unsure, self.running, self._looks))
         if self.running:
             self._timers.set(_WATCH, now() + watching.LOOK_SECONDS)
 

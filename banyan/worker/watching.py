@@ -5,10 +5,12 @@ It must cost next to nothing for an attempt that is well below its bound.
 """
 
 import time
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from banyan.worker import memory, tree
 from banyan.worker.limits import Limits
+from banyan.worker.memory import Looks, Seen
 from banyan.worker.running import Running
 from banyan.worker.timers import now
 
@@ -17,22 +19,48 @@ _FIRST_SAMPLE_SECONDS = 1.0
 _SAMPLE_SECONDS = 10.0
 _WORTH_A_LOOK = 1.02  # so much more than at the last exact look
 
+Unsure = Iterable[tuple[frozenset[str], list[int]]]
 
-def too_large(running: Running, pids: list[int]) -> str | None:
+
+def too_large(running: Running, pids: list[int], looks: Looks) -> str | None:
     """Why an attempt with these processes must end for its memory, or None; notes the peak."""
     if out_of_memory(running):
         return _said(running, None)
-    resident = memory.resident_bytes(pids)
-    if resident <= max(running.peak_bytes, running.looked_at_bytes * _WORTH_A_LOOK):
+    if not _is_worth_a_look(running, pids, looks):
         return None
-    running.looked_at_bytes = resident
-    exact = memory.proportional_bytes(pids)
-    running.peak_bytes = max(running.peak_bytes, exact)
+    known = _seen(running, pids, looks).size
+    running.peak_bytes = max(running.peak_bytes, known)
     limits = running.limits
     bounded = running.cell and running.cell.bound_bytes
-    if not bounded and limits.by_watching and exact > limits.memory_bytes:
-        return _said(running, exact)
+    if not bounded and limits.by_watching and known > limits.memory_bytes:
+        return _said(running, known)
     return None
+
+
+def _is_worth_a_look(running: Running, pids: list[int], looks: Looks) -> bool:
+    """Whether it may use more than ever; in a cell that may be cache, which tells nothing."""
+    if running.cell:
+        return running.cell.usage_bytes() > running.peak_bytes
+    if looks.is_unfinished(running.attempt):
+        return True
+    resident = memory.resident_bytes(pids)
+    if resident <= max(running.peak_bytes, running.looked_at_bytes * _WORTH_A_LOOK):
+        return False
+    running.looked_at_bytes = resident
+    return True
+
+
+def _seen(running: Running, pids: list[int], looks: Looks) -> Seen:
+    """What an attempt uses; the kernel keeps account of a cell, so that nothing takes long."""
+    if running.cell:
+        return Seen(running.cell.held_bytes(running.cell.usage_bytes()), True)
+    return _seen_of(running.attempt, pids, looks)
+
+
+def _seen_of(key: Hashable, pids: list[int], looks: Looks) -> Seen:
+    """While a look goes on, what it has found, or what one process has that others can't share."""
+    seen = looks.at(key, pids)
+    return seen if seen.whole else Seen(max(seen.size, memory.largest_bytes(pids)[1]), False)
 
 
 def too_many(running: Running, pids: list[int]) -> str | None:
@@ -43,19 +71,29 @@ def too_many(running: Running, pids: list[int]) -> str | None:
     return f"it had {len(pids)} processes, and a task may have {most} on this worker"
 
 
-def strays_too_large(suspects: list[Limits], strays: list[int]) -> bool:
-    """Whether processes that may be of any of these use more than the largest of them may.
+def strays_too_large(unsure: Unsure, running: Mapping[str, Running], looks: Looks) -> list[int]:
+    """The processes that may be of some attempts, and use more than the largest of them may.
 
     They are nobody's for certain: they are bounded together, and nobody else pays for them.
     """
-    pids = tree.descendants(strays)
+    found = []
+    for attempts, strays in unsure:
+        suspects = [running[each].limits for each in attempts if each in running]
+        if _are_too_large(attempts, suspects, tree.descendants(strays), looks):
+            found += strays
+    return found
+
+
+def _are_too_large(
+    attempts: frozenset[str], suspects: list[Limits], pids: list[int], looks: Looks
+) -> bool:
     most = max((each.processes or len(pids) for each in suspects), default=0)
     if len(pids) > most:
         return True
     if not all(each.by_watching for each in suspects):
         return False
     bound = max((each.memory_bytes for each in suspects), default=0)
-    return memory.resident_bytes(pids) > bound and memory.proportional_bytes(pids) > bound
+    return memory.resident_bytes(pids) > bound and _seen_of(attempts, pids, looks).size > bound
 
 
 def out_of_memory(running: Running) -> bool:
@@ -68,13 +106,19 @@ def kernel_said(running: Running) -> str:
     return _said(running, None)
 
 
-def sample(running: Running, pids: list[int]) -> dict[str, Any] | None:
-    """What an attempt with these processes uses, where it is time for a sample."""
+def sample(running: Running, pids: list[int], looks: Looks) -> dict[str, Any] | None:
+    """What an attempt with these processes uses, where it is time for a sample.
+
+    That waits for a look which takes long; in the end it says what is known, at least.
+    """
     if now() < running.sample_at:
+        return None
+    seen = _seen(running, pids, looks)
+    if not seen.whole and now() < running.sample_at + _SAMPLE_SECONDS:
         return None
     at, cpu_seconds = now(), memory.cpu_seconds(pids) + running.cpu_seconds
     seconds = max(at - running.sampled_at, 0.001)
-    resident = memory.proportional_bytes(pids)
+    resident = seen.size if seen.whole else max(seen.size, memory.largest_bytes(pids)[0])
     percent = max(cpu_seconds - running.sampled_cpu_seconds, 0.0) / seconds * 100
     running.peak_bytes = max(running.peak_bytes, resident)
     running.sampled_at, running.sampled_cpu_seconds = at, cpu_seconds

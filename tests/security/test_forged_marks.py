@@ -11,7 +11,7 @@ from tests.worker.test_run_as import needs_root, nobody
 
 MIB = 1 << 20
 WATCH = {"memory_bytes": 64 * MIB, "enforcement": "watch"}
-# A daemon at once, with the mark that is given; it takes so many MiB and says who it is.
+# A daemon at once, with the mark that is given; it says who it is and takes so many MiB.
 DAEMON = """
 import os, sys, time
 file, mark, mebibytes = sys.argv[1:4]
@@ -19,8 +19,9 @@ if os.fork() == 0:
     os.setsid()
     if os.fork():
         os._exit(0)
-    script = ("import os, sys, time; x = bytearray(int(sys.argv[2]) << 20);"
-              "open(sys.argv[1], 'w').write('%d\\\\n' % os.getpid()); time.sleep(1000)")
+    script = ("import os, sys, time; "
+              "open(sys.argv[1], 'w').write('%d\\\\n' % os.getpid());"
+              "x = bytearray(int(sys.argv[2]) << 20); time.sleep(1000)")
     mine = {"BANYAN_ATTEMPT": mark} if mark else {}
     os.execve(sys.executable, ["python3", "-c", script, file, mebibytes], mine)
 os.wait()
