@@ -214,9 +214,9 @@ def test_a_stack_speaks_tls_and_its_worker_trusts_it(
     assert done.stdout == "told\n"
     invited = processes.banyan("worker", "invite", "rack7")
     assert invited.wait() == 0, invited.stderr
-    assert "base64 -d > banyan-ca.pem" in invited.stdout
+    assert "base64 -d > ~/banyan-ca.pem" in invited.stdout
     line, _token = invited.stdout.splitlines()
-    assert line.endswith("--tls-ca banyan-ca.pem")
+    assert line.endswith("--tls-ca ~/banyan-ca.pem")
     shown = processes.banyan("ls", "--curl", "--url", url, "--token", tokens["provider"])
     assert shown.wait() == 0
     assert f"--cacert {HERE}" in shown.stdout
