@@ -271,10 +271,12 @@ def test_a_file_of_trust_that_is_none_is_told() -> None:
 
 
 def test_whom_to_trust_is_said_or_in_the_environment_or_in_the_profile(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    profiles.remember_local("https://localhost:1", HERE, "kept.pem")
-    assert profiles.find_tls_ca("https://localhost:1") == "kept.pem"
+    kept = tmp_path / "kept.pem"
+    kept.touch()
+    profiles.remember_local("https://localhost:1", HERE, str(kept))
+    assert profiles.find_tls_ca("https://localhost:1") == str(kept)
     assert profiles.find_tls_ca("https://localhost:2") == ""
     monkeypatch.setenv("BANYAN_TLS_CA", "environment.pem")
     assert profiles.find_tls_ca("https://localhost:1") == "environment.pem"
