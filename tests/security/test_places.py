@@ -1,4 +1,4 @@
-"""A place that is gone, or not there yet: whoever makes it first gets nothing, and is not believed."""
+"""A place that is gone, or not there yet: whoever makes it first is not believed."""
 
 import os
 import stat
