@@ -6,6 +6,7 @@ believed too. It must never write through somebody else's link.
 """
 
 import contextlib
+import errno
 import grp
 import os
 import pwd
@@ -15,17 +16,30 @@ from pathlib import Path
 
 from banyan.errors import BanyanError
 
-_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _ROOT = 0
+_LINKS_MAX = 40  # as the kernel has it
+
+
+def make(directory: Path) -> None:
+    """Makes it and what is missing above it; all of that is ours or root's then.
+
+    Each is checked when it is there, before anything is made in it: somebody else may have made
+    it a moment before us. Errors: as of `check_above`; OSError.
+    """
+    target = directory.absolute()
+    missing = [one for one in (target, *target.parents) if not one.exists()]
+    for one in (*reversed(target.parents), target):
+        if one in missing:
+            with contextlib.suppress(FileExistsError):
+                one.mkdir(mode=0o700 if one == target else 0o755)  # for others to read at most
+        _check_way(one)
 
 
 def claim(directory: Path) -> None:
-    """Makes the directory where it is missing; it is ours alone then.
+    """Makes the directory where it is missing; it is ours alone then. What is above: see `make`.
 
     Errors: `usage` where it, or anything in it, is somebody else's, or others may write to it.
     """
-    for parent in reversed([one for one in directory.parents if not one.exists()]):
-        parent.mkdir(mode=0o755, exist_ok=True)  # whatever the umask: for others to read at most
     directory.mkdir(mode=0o700, exist_ok=True)
     _demand(directory, directory.stat(), directory)
     with os.scandir(directory) as entries:
@@ -42,11 +56,33 @@ def check_above(path: Path) -> None:
     target = path.absolute()
     for step in _steps(target):
         with contextlib.suppress(FileNotFoundError):
-            found = step.lstat()
-            if stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX:
-                _demand_owner(step, found, target)
-            else:
-                _demand(step, found, target)
+            _check_step(step, target)
+
+
+def check_file(path: Path) -> None:
+    """A file that another one names may be believed: it, and what leads to it, is ours or root's.
+
+    Root believes one that has a user of its own, too, as far as `is_way_of` allows.
+    Errors: `usage`; OSError where it is missing.
+    """
+    owner = path.stat().st_uid
+    if owner == os.geteuid() or not is_way_of(path, owner):
+        _check_way(path)
+
+
+def is_way_of(path: Path, user: int) -> bool:
+    """We are root, and what leads to it, and it, is root's or this user's: a service's place.
+
+    Nobody else may write anywhere on the way. /tmp is no such place: when a service's directory
+    is gone from there, anybody can make it again. Errors: OSError.
+    """
+    if os.geteuid() != _ROOT:
+        return False
+    for step in _steps(path.absolute()):
+        found = step.lstat()
+        if found.st_uid not in (_ROOT, user) or _writers(found, user):
+            return False
+    return True
 
 
 def open_file(path: Path, flags: int) -> int:
@@ -78,9 +114,22 @@ def demand_own(path: Path, found: os.stat_result) -> None:
     _demand(path, found, path)
 
 
+def _check_way(path: Path) -> None:
+    """`check_above` for what is there: whatever is missing could be made by anybody."""
+    target = path.absolute()
+    for step in _steps(target):
+        _check_step(step, target)
+
+
+def _check_step(step: Path, target: Path) -> None:
+    found = step.lstat()
+    is_shared = stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    (_demand_owner if is_shared else _demand)(step, found, target)
+
+
 def _steps(path: Path) -> Iterator[Path]:
     """Each directory and each link on the way from / to an absolute path, the end included."""
-    at = Path("/")
+    at, links = Path("/"), 0
     parts = list(reversed(path.parts))
     while parts:
         part = parts.pop()
@@ -90,21 +139,34 @@ def _steps(path: Path) -> Iterator[Path]:
         at /= part  # an absolute target begins at / again
         yield at
         if at.is_symlink():
+            links += 1
+            if links > _LINKS_MAX:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
             parts += reversed(at.readlink().parts)
             at = at.parent
 
 
 def _demand(path: Path, found: os.stat_result, wanted: Path) -> None:
     _demand_owner(path, found, wanted)
-    by_group = found.st_mode & stat.S_IWGRP and not _is_ours_alone(found.st_gid)
-    if by_group or found.st_mode & stat.S_IWOTH:
+    who = _writers(found, os.geteuid())
+    if who:
         mode = stat.S_IMODE(found.st_mode)
-        who = "everybody" if found.st_mode & stat.S_IWOTH else f"the group {_group(found.st_gid)}"
         raise BanyanError(
             "usage",
             f"{path} may be written by {who} (mode {mode:04o}), so what is in {wanted} could be "
             f"anybody's: look at it, then chmod go-w {path}; or name another place",
         )
+
+
+def _writers(found: os.stat_result, user: int) -> str:
+    """Who may write to it but root and this user; a link is nobody's to write to."""
+    if stat.S_ISLNK(found.st_mode):
+        return ""
+    if found.st_mode & stat.S_IWOTH:
+        return "everybody"
+    if found.st_mode & stat.S_IWGRP and not _is_of_user_alone(found.st_gid, user):
+        return f"the group {_group(found.st_gid)}"
+    return ""
 
 
 def _demand_owner(path: Path, found: os.stat_result, wanted: Path) -> None:
@@ -127,16 +189,16 @@ def _is_mapped(user: int) -> bool:
     return True
 
 
-def _is_ours_alone(group: int) -> bool:
+def _is_of_user_alone(group: int, user: int) -> bool:
     """Whether nobody gains by it: root's group, or the one that many systems make for each user."""
     if group == _ROOT:
         return True
     try:
-        user, found = pwd.getpwuid(os.geteuid()), grp.getgrgid(group)
+        known, found = pwd.getpwuid(user), grp.getgrgid(group)
     except KeyError:
         return False
-    own = user.pw_gid == group and found.gr_name == user.pw_name
-    return own and set(found.gr_mem) <= {user.pw_name}
+    own = known.pw_gid == group and found.gr_name == known.pw_name
+    return own and set(found.gr_mem) <= {known.pw_name}
 
 
 def _user(number: int) -> str:

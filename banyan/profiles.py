@@ -126,7 +126,13 @@ def find_tls_ca(url: str, said: str | None = None, profile: str | None = None) -
     if named or not url.startswith("https:"):
         return named
     chosen = _chosen(load(), url, profile or os.environ.get("BANYAN_PROFILE"))
-    return chosen.tls_ca if chosen else ""
+    if chosen is None or not chosen.tls_ca:
+        return ""
+    try:
+        ownership.check_file(Path(chosen.tls_ca))
+    except OSError as problem:
+        raise BanyanError("usage", f"--tls-ca {chosen.tls_ca}: {problem}") from None
+    return chosen.tls_ca
 
 
 def _access_of_task(url: str | None, token: str | None) -> Access:
@@ -163,7 +169,16 @@ def find_credentials(
         raise BanyanError("usage", f"a worker needs --url and --token-file, or: {_NEXT_STEP}")
     if file is None and not chosen.credentials:
         raise BanyanError("usage", f"give the worker's token for {chosen.url} with --token-file")
-    return Credentials(chosen.url, file or Path(chosen.credentials), chosen.socket)
+    return Credentials(chosen.url, file or _believed(chosen.credentials), chosen.socket)
+
+
+def _believed(file: str) -> Path:
+    try:
+        ownership.check_file(Path(file))
+    except OSError:
+        message = f"there is no file {file}: give one with --token-file"
+        raise BanyanError("usage", message) from None
+    return Path(file)
 
 
 def load() -> Profiles:
@@ -176,6 +191,7 @@ def load() -> Profiles:
         with path().open("rb") as file:
             found = os.fstat(file.fileno())
             if stat.S_ISREG(found.st_mode):
+                ownership.check_above(path())
                 ownership.demand_own(path(), found)
             content = tomllib.load(file)
         tables = content.get("profile", {})
@@ -192,7 +208,7 @@ def save(profiles: Profiles) -> None:
     target = path().resolve()  # a link into somebody's dotfiles stays one
     if target.exists() and load() == profiles and stat.S_IMODE(target.stat().st_mode) == 0o600:
         return
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ownership.make(target.parent)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -214,6 +230,8 @@ def remember_login(name: str, profile: Profile) -> None:
     """What `banyan login` keeps; it becomes the default."""
     if not _NAME.fullmatch(name):
         raise BanyanError("usage", "the name of a profile is made of letters, digits, _ and -")
+    for file in filter(None, (profile.credentials, profile.tls_ca)):
+        ownership.check_file(Path(file))
     save(load().with_profile(name, profile, default=True))
 
 
@@ -260,6 +278,7 @@ def _token(profile: Profile, role: str) -> str:
     if profile.token:
         return profile.token
     try:
+        ownership.check_file(Path(profile.credentials))
         text = Path(profile.credentials).read_text()
     except OSError as problem:
         message = f"no token for {profile.url}: {profile.credentials}: {problem.strerror}"

@@ -17,6 +17,8 @@ from banyan.client.api import Client
 from banyan.errors import BanyanError
 
 _OTHERS = "other accounts' workers take an operator's token (banyan account create)"
+# In the home directory: where it is typed, somebody else's file, link or pipe may lie.
+_TOKEN_THERE, _CA_THERE = "~/banyan-worker.token", "~/banyan-ca.pem"
 _TITLES = ("ID", "HOST", "MODE", "CORES", "MEMORY", "GPUS", "QUEUES", "BEAT")
 _workers = click.argument(
     "workers", nargs=-1, required=True, metavar="WORKER...", shell_complete=complete_workers
@@ -108,8 +110,8 @@ def remove_command(client: Client, workers: tuple[str, ...], yes: bool) -> None:
 def invite_command(client: Client, name: str, address: str | None, queues: tuple[str, ...]) -> None:
     """Create an account for a worker; print the command that starts it elsewhere, and its token.
 
-    The command asks for the token, so that it stays out of the shell's history. The token is
-    not shown again. Needs the token of an admin.
+    The command asks for the token, so that it stays out of the shell's history, and keeps it in
+    ~/banyan-worker.token. The token is not shown again. Needs the token of an admin.
 
     \b
     Example:
@@ -121,8 +123,8 @@ def invite_command(client: Client, name: str, address: str | None, queues: tuple
     token = client.create_account(name, ["worker"], queues)["token"]
     say("run this on the other machine:")
     click.echo(
-        f"(umask 077; head -n 1 > banyan-worker.token{ca_file}); "
-        f"banyan worker --url {shlex.quote(url)} --token-file banyan-worker.token{trust}{serve}"
+        f"(umask 077 && head -n 1 > {_TOKEN_THERE}{ca_file}) && "
+        f"banyan worker --url {shlex.quote(url)} --token-file {_TOKEN_THERE}{trust}{serve}"
     )
     say("and type this token when it waits:")
     click.echo(token)
@@ -136,7 +138,7 @@ def _trust_there(tls_ca: str) -> tuple[str, str]:
     if not tls_ca:
         return "", ""
     encoded = base64.b64encode(Path(tls_ca).read_bytes()).decode()
-    return f"; echo {encoded} | base64 -d > banyan-ca.pem", " --tls-ca banyan-ca.pem"
+    return f" && echo {encoded} | base64 -d > {_CA_THERE}", f" --tls-ca {_CA_THERE}"
 
 
 def _find(client: Client, texts: tuple[str, ...]) -> list[str]:

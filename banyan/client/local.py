@@ -15,6 +15,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import NewConnectionError
 
+from banyan import ownership
 from banyan.errors import BanyanError
 from banyan.peers import ROOT, peer_uid
 from banyan.socket_paths import short_path
@@ -74,7 +75,12 @@ class Adapter(HTTPAdapter):
 
 
 def _check(path: str, uid: int) -> None:
-    """Whoever owns the directory could put any socket there."""
-    if uid not in (os.geteuid(), ROOT) and uid != os.stat(os.path.dirname(path) or ".").st_uid:
-        message = f"{path} is served by user {uid}, who is not you: nothing was sent there"
-        raise BanyanError("unavailable", message)
+    """Who may serve us: our own user and root.
+
+    To root also the user of a service, in a place that is that user's alone: whoever owns the
+    directory could have made it a moment ago, in /tmp as anybody.
+    """
+    if uid in (os.geteuid(), ROOT) or ownership.is_way_of(Path(path), uid):
+        return
+    message = f"{path} is served by user {uid}, who is not you: nothing was sent there"
+    raise BanyanError("unavailable", message)

@@ -26,7 +26,7 @@ class DirectoryLock:
 
     def __enter__(self) -> "DirectoryLock":
         try:
-            ownership.check_above(self.directory)
+            ownership.make(self.directory)
             ownership.claim(self.directory)
             self._file = ownership.open_file(self.directory / "lock", os.O_RDWR | os.O_CREAT)
         except OSError as problem:

@@ -45,7 +45,7 @@ def ensure(data: Path, host: str) -> Tls:
     Errors: `usage` where what is there can't be used.
     """
     directory = data / "tls"
-    directory.mkdir(mode=0o700, exist_ok=True)
+    ownership.claim(directory)
     key = _key(directory / "key.pem")
     authority = _authority(key, directory / "ca.pem")
     names = _names(host)

@@ -106,7 +106,7 @@ def open_state(path: Path | None, url: str) -> StateDirectory:
     """
     for candidate in _places(url) if path is None else [path]:
         try:
-            ownership.check_above(candidate)
+            ownership.make(candidate)
             return StateDirectory(candidate)
         except OSError as problem:
             raise BanyanError("usage", f"{candidate} cannot be used: {problem}") from None

@@ -55,6 +55,7 @@ def test_a_second_machine_joins_with_a_copied_line_and_its_token(
     with_banyan(machine)
     elsewhere = {
         "BANYAN_CONFIG": str(machine / "config.toml"),
+        "HOME": str(machine),
         "XDG_STATE_HOME": str(machine / "state"),
         "PATH": f"{machine / '.programs'}:/usr/bin:/bin",
     }

@@ -1,3 +1,19 @@
-"""What attacks on launchers share with the tests of launchers."""
+"""What attacks on launchers share with the tests of launchers, and a place for services."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from tests.worker.conftest import launcher as launcher
+
+
+@pytest.fixture
+def services() -> Iterator[Path]:
+    """A directory such as a service has that is a user of its own; only root can make one."""
+    made = Path(tempfile.mkdtemp(prefix="banyan-test-", dir="/var/lib"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)

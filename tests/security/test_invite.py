@@ -1,6 +1,8 @@
 """What `banyan worker invite` prints, copied into a shell elsewhere: no history has the token."""
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,15 @@ COMMANDS = {**SHELLS, "dash": ["dash", "-i"]}
 BANYAN = "#!/bin/sh\necho GIVEN $*\nstat -c 'MODE %a' $5\necho \"TOKEN $(cat $5)\"\n"
 
 
+shells = pytest.mark.parametrize("shell", ["bash", "dash", "zsh"])
+
+
 @pytest.mark.parametrize("space", ["", " "])
-@pytest.mark.parametrize("shell", ["bash", "dash", "zsh"])
+@shells
 def test_the_token_is_in_no_history(
     server: Server, processes: Processes, tmp_path: Path, shell: str, space: str
 ):
-    if not shutil.which(shell):
-        pytest.skip(f"there is no {shell} here")
+    demand(shell)
     line, token = invited(server, processes, f"{shell}{len(space)}")
     assert token not in line
     assert len(line) < 150
@@ -32,7 +36,8 @@ def test_the_token_is_in_no_history(
     eventually((tmp_path / "banyan-worker.token").exists, 30)
     terminal.type(f"{token}\n")
     eventually(lambda: terminal.shows(f"TOKEN {token}"), 30)
-    assert f"GIVEN worker --url {server.url} --token-file banyan-worker.token" in terminal.shown
+    kept = tmp_path / "banyan-worker.token"
+    assert f"GIVEN worker --url {server.url} --token-file {kept}" in terminal.shown
     assert "MODE 600" in terminal.shown
     if shell != "dash":  # which has none
         terminal.shown = ""
@@ -43,15 +48,43 @@ def test_the_token_is_in_no_history(
     terminal.close()
 
 
+@shells
+def test_what_somebody_has_put_where_it_is_typed_does_not_get_the_token(
+    server: Server, processes: Processes, tmp_path: Path, shell: str
+):
+    demand(shell)
+    line, token = invited(server, processes, f"planted-{shell}")
+    home, typed = tmp_path / "home", tmp_path / "typed"
+    for directory in (home, typed):
+        directory.mkdir()
+    (home / "banyan").write_text(BANYAN)
+    (home / "banyan").chmod(0o755)
+    for name in ("banyan-worker.token", "banyan-ca.pem"):
+        (typed / name).write_text("planted")
+    environment = {**os.environ, "HOME": str(home), "PATH": f"{home}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [shell, "-c", line],
+        cwd=typed, env=environment, input=f"{token}\n", capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert f"TOKEN {token}" in done.stdout, done.stderr
+    assert {file.read_text() for file in typed.iterdir()} == {"planted"}
+
+
 def test_the_two_are_told_apart(server: Server, processes: Processes):
     """On a terminal: what is to be copied first, and what then; in a pipe there are two lines."""
     said = invite(server, processes, "apart")
     line, token = said.stdout.splitlines()
-    assert line.startswith("(umask 077; head -n 1 > banyan-worker.token); banyan worker --url ")
+    kept = "~/banyan-worker.token"
+    assert line.startswith(f"(umask 077 && head -n 1 > {kept}) && banyan worker --url ")
     assert token.isprintable()
-    assert "this line" in said.stderr
-    assert "the token" in said.stderr
+    assert "run this on the other machine:" in said.stderr
+    assert "type this token when it waits:" in said.stderr
     assert token not in said.stderr
+
+
+def demand(shell: str) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"there is no {shell} here")
 
 
 def invited(server: Server, processes: Processes, name: str) -> list[str]:

@@ -274,8 +274,31 @@ def test_a_token_goes_to_no_socket_that_another_user_serves(
                 made.request("GET", "/")
             assert refusal.value.word == "unavailable"
             assert serving.stdout.readline() == "got b''\n"
-            os.chown(directory, NOBODY, NOBODY)  # a server that has a user of its own
+            directory.chmod(0o755)  # in /tmp: anybody could have made it, when it was gone
+            os.chown(directory, NOBODY, NOBODY)
+            with pytest.raises(BanyanError, match=f"served by user {NOBODY}"):
+                made.request("GET", "/")
+            assert serving.stdout.readline() == "got b''\n"
+        finally:
+            serving.kill()
+
+
+@needs_root
+def test_root_may_talk_to_a_service_in_a_place_of_its_own(services: Path) -> None:
+    path = services / near.NAME
+    os.chown(services, NOBODY, NOBODY)
+    with nobodys(SERVES, str(path)) as serving:
+        try:
+            assert serving.stdout is not None
+            assert serving.stdout.readline() == "listening\n"
             local.connect(str(path), 5.0).close()
+            services.chmod(0o777)
+            with pytest.raises(BanyanError, match=f"served by user {NOBODY}"):
+                local.connect(str(path), 5.0)
+            services.chmod(0o755)
+            os.chown(services, NOBODY + 1, -1)  # a third one's
+            with pytest.raises(BanyanError, match=f"served by user {NOBODY}"):
+                local.connect(str(path), 5.0)
         finally:
             serving.kill()
 

@@ -141,12 +141,12 @@ def stack(request: pytest.FixtureRequest, processes: Processes, tmp_path: Path) 
 def invited(stack: Stack, directory: Path) -> list[str]:
     """Carries out what an invitation says but for its last word; that one."""
     line, token = stack.text("worker", "invite", "rack7").splitlines()
-    prepare, start = line.rsplit("; ", 1)
-    typed = f"cd {shlex.quote(str(directory))} && echo {token} | {prepare}"
-    stack.processes.start(["sh", "-c", typed]).wait()
+    prepare, start = line.rsplit(" && ", 1)
+    home = {"HOME": str(directory)}
+    stack.processes.start(["sh", "-c", f"echo {token} | {prepare}"], home).wait()
     words = shlex.split(start)
     assert words[:2] == ["banyan", "worker"]
-    return [str(directory / word) if word.startswith("banyan-") else word for word in words[1:]]
+    return [word.replace("~", str(directory)) for word in words[1:]]
 
 
 def test_clients_and_invited_workers_trust_it_and_nobody_else(

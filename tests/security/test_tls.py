@@ -214,9 +214,9 @@ def test_a_stack_speaks_tls_and_its_worker_trusts_it(
     assert done.stdout == "told\n"
     invited = processes.banyan("worker", "invite", "rack7")
     assert invited.wait() == 0, invited.stderr
-    assert "base64 -d > banyan-ca.pem" in invited.stdout
+    assert "base64 -d > ~/banyan-ca.pem" in invited.stdout
     line, _token = invited.stdout.splitlines()
-    assert line.endswith("--tls-ca banyan-ca.pem")
+    assert line.endswith("--tls-ca ~/banyan-ca.pem")
     shown = processes.banyan("ls", "--curl", "--url", url, "--token", tokens["provider"])
     assert shown.wait() == 0
     assert f"--cacert {HERE}" in shown.stdout
@@ -271,10 +271,12 @@ def test_a_file_of_trust_that_is_none_is_told() -> None:
 
 
 def test_whom_to_trust_is_said_or_in_the_environment_or_in_the_profile(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    profiles.remember_local("https://localhost:1", HERE, "kept.pem")
-    assert profiles.find_tls_ca("https://localhost:1") == "kept.pem"
+    kept = tmp_path / "kept.pem"
+    kept.touch()
+    profiles.remember_local("https://localhost:1", HERE, str(kept))
+    assert profiles.find_tls_ca("https://localhost:1") == str(kept)
     assert profiles.find_tls_ca("https://localhost:2") == ""
     monkeypatch.setenv("BANYAN_TLS_CA", "environment.pem")
     assert profiles.find_tls_ca("https://localhost:1") == "environment.pem"

@@ -1,0 +1,226 @@
+"""A place that is gone, or not there yet: whoever makes it first is not believed."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from banyan import ownership, profiles
+from banyan.errors import EXIT_USAGE, BanyanError
+from banyan.profiles import Profile
+from banyan.server import own_certificate
+from banyan.server.directory import DirectoryLock
+from banyan.worker.state import open_state
+from tests.harness import Processes
+
+NOBODY = 65534
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+URL = "https://127.0.0.1:1"
+
+
+def give_away(place: Path) -> None:
+    for path in (place, *place.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+
+
+# --- Made between our look and our making -------------------------------------------------
+
+
+def use_as_data(directory: Path) -> None:
+    with DirectoryLock(directory):
+        pass
+
+
+def use_as_state(directory: Path) -> None:
+    open_state(directory, "http://127.0.0.1:1").close()
+
+
+def use_for_profiles(directory: Path) -> None:
+    os.environ["BANYAN_CONFIG"] = str(directory / "config.toml")
+    profiles.remember_login("x", Profile("http://127.0.0.1:1", token="t"))
+
+
+USES = pytest.mark.parametrize("use", [use_as_data, use_as_state, use_for_profiles])
+
+
+@pytest.fixture
+def sticky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place in which everybody may make what is missing, as /tmp is."""
+    monkeypatch.setenv("BANYAN_CONFIG", "")
+    (tmp_path / "sticky").mkdir()
+    (tmp_path / "sticky").chmod(0o1777)
+    return tmp_path / "sticky"
+
+
+def win_the_race(monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]) -> None:
+    """Somebody else makes the missing `a` just before we would."""
+    real = Path.mkdir
+
+    def mkdir(self: Path, *arguments: int, **more: bool) -> None:
+        if self.name == "a" and not os.path.lexists(self):
+            make(self)
+        real(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+
+
+@USES
+@AS_ROOT
+@pytest.mark.parametrize("below", ["data", "b/data"])
+def test_a_directory_above_that_somebody_else_made_first_is_not_used(
+    sticky: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[Path], None], below: str
+):
+    def make(place: Path) -> None:
+        os.mkdir(place)
+        os.chown(place, NOBODY, NOBODY)
+
+    win_the_race(monkeypatch, make)
+    with pytest.raises(BanyanError, match="a belongs to nobody") as refusal:
+        use(sticky / "a" / below)
+    assert refusal.value.word == "usage"
+    assert list((sticky / "a").iterdir()) == []
+
+
+@USES
+@AS_ROOT
+def test_nor_a_link_that_somebody_else_made_first(
+    sticky: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[Path], None]
+):
+    elsewhere = sticky.with_name("elsewhere")
+    elsewhere.mkdir()
+
+    def make(place: Path) -> None:
+        place.symlink_to(elsewhere)
+        os.lchown(place, NOBODY, NOBODY)
+
+    win_the_race(monkeypatch, make)
+    with pytest.raises(BanyanError, match="a belongs to nobody"):
+        use(sticky / "a" / "data")
+    assert list(elsewhere.iterdir()) == []
+
+
+@USES
+def test_what_is_missing_is_made_for_us_alone(sticky: Path, use: Callable[[Path], None]):
+    before = os.umask(0)
+    try:
+        use(sticky / "a" / "b" / "data")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE((sticky / name).stat().st_mode) for name in ("a", "a/b", "a/b/data")]
+    assert modes == [0o755, 0o755, 0o700]
+
+
+def test_a_link_to_itself_is_told(sticky: Path):
+    (sticky / "loop").symlink_to("loop")
+    with pytest.raises(BanyanError, match="cannot be used"):
+        use_as_data(sticky / "loop" / "data")
+    with pytest.raises(OSError, match="symbolic links"):
+        ownership.check_above(sticky / "loop")
+
+
+# --- What a profile names ------------------------------------------------------------------
+
+
+def remember(place: Path) -> None:
+    (place / "credentials").write_text('{"provider": "t", "worker": "t"}')
+    (place / "ca.pem").touch()
+    profiles.remember_local(URL, place / "credentials", str(place / "ca.pem"))
+
+
+ASKED = [
+    profiles.find_access,
+    profiles.find_credentials,
+    lambda: profiles.find_tls_ca(URL),
+]
+
+
+@pytest.fixture
+def kept(sticky: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The place of a server that a profile names, in one where it can be made again."""
+    monkeypatch.setenv("BANYAN_CONFIG", str(tmp_path / "config.toml"))
+    (sticky / "data").mkdir()
+    remember(sticky / "data")
+    return sticky / "data"
+
+
+@AS_ROOT
+@pytest.mark.parametrize("ask", ASKED)
+@pytest.mark.parametrize("gone", ["", "credentials ca.pem"])
+def test_what_somebody_else_has_put_in_its_place_is_not_believed(
+    kept: Path, ask: Callable[[], object], gone: str
+):
+    ask()
+    for path in [kept / name for name in gone.split()] or [kept]:
+        give_away(path)
+    with pytest.raises(BanyanError, match="belongs to nobody") as refusal:
+        ask()
+    assert refusal.value.word == "usage"
+
+
+@pytest.mark.parametrize("ask", ASKED)
+def test_nor_what_anybody_can_write(kept: Path, ask: Callable[[], object]):
+    for name in ("credentials", "ca.pem"):
+        (kept / name).chmod(0o646)
+    with pytest.raises(BanyanError, match="may be written by everybody"):
+        ask()
+
+
+@AS_ROOT
+def test_the_worker_of_root_does_not_start_by_it(kept: Path, processes: Processes):
+    give_away(kept)
+    worker = processes.banyan("worker", environment={"BANYAN_CONFIG": str(profiles.path())})
+    assert worker.wait(30) == EXIT_USAGE
+    assert "belongs to nobody" in worker.stderr
+    login = processes.banyan("ls", environment={"BANYAN_CONFIG": str(profiles.path())})
+    assert login.wait(30) == EXIT_USAGE
+
+
+@AS_ROOT
+@pytest.mark.parametrize("ask", ASKED)
+def test_root_believes_a_service_in_a_place_of_its_own(
+    kept: Path, services: Path, ask: Callable[[], object]
+):
+    remember(services)
+    give_away(services)
+    ask()
+    (services / "above").mkdir()
+    for name in ("credentials", "ca.pem"):
+        (services / name).rename(services / "above" / name)
+        (services / name).symlink_to(services / "above" / name)
+    give_away(services)
+    ask()
+    (services / "above").chmod(0o1777)
+    with pytest.raises(BanyanError, match="belongs to nobody"):
+        ask()
+
+
+@AS_ROOT
+def test_a_file_that_is_not_believed_is_not_remembered(kept: Path):
+    give_away(kept)
+    with pytest.raises(BanyanError, match="belongs to nobody"):
+        profiles.remember_login("x", Profile(URL, credentials=str(kept / "credentials")))
+    with pytest.raises(BanyanError, match="belongs to nobody"):
+        profiles.remember_login("x", Profile(URL, token="t", tls_ca=str(kept / "ca.pem")))
+    assert "x" not in profiles.load().profiles
+
+
+@AS_ROOT
+def test_profiles_in_somebody_elses_directory_are_not_believed(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """They could lead it to another file of ours."""
+    os.rename(profiles.path(), kept / "config.toml")
+    monkeypatch.setenv("BANYAN_CONFIG", str(kept / "config.toml"))
+    os.chown(kept, NOBODY, NOBODY)
+    with pytest.raises(BanyanError, match="data belongs to nobody"):
+        profiles.load()
+
+
+@AS_ROOT
+def test_keys_of_tls_in_somebody_elses_directory_are_not_used(tmp_path: Path):
+    own_certificate.ensure(tmp_path, "127.0.0.1")
+    os.chown(tmp_path / "tls", NOBODY, NOBODY)
+    with pytest.raises(BanyanError, match="tls belongs to nobody"):
+        own_certificate.ensure(tmp_path, "127.0.0.1")
