@@ -19,6 +19,7 @@ import requests
 from banyan import __version__
 from banyan.addresses import is_loopback, socket_in
 from banyan.client import local, trust
+from banyan.client.bounds import bounded
 from banyan.client.failures import Trouble, error_of, trouble_of_answer, trouble_of_exception
 from banyan.errors import BanyanError
 
@@ -95,8 +96,11 @@ class Transport:
             self._session.mount("http://", local.Adapter(self.socket))
         if self.tls_ca:
             self._session.mount("https://", trust.Adapter(self.tls_ca))
+        for adapter in self._session.adapters.values():
+            bounded(adapter)
         self._headers = {
             **self._session.headers,
+            "Accept-Encoding": "identity",
             "User-Agent": f"banyan/{__version__}",
             "Accept": "application/json, text/plain;q=0.9",
         }
@@ -206,7 +210,7 @@ def _answer(response: requests.Response, raw: bool, repeats: int, url: str) -> A
         return Answer(response.status_code, None, response.headers, repeats)
     try:
         body = jsonlib.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError, MemoryError):
         if good:
             message = f"{url} does not answer like a Banyan server"
             raise BanyanError("unavailable", message) from None
