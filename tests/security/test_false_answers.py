@@ -7,7 +7,6 @@ import gzip
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -111,6 +110,7 @@ def test_what_comes_in_order_may_take_longer_than_the_timeout(
     body = b"[" + b" " * 24 + b"]"
     first = HEAD + b"Content-Length: 26\r\n\r\n["
     drips = iter(body[1:].decode())
+    pause = threading.Event()  # never set
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -118,7 +118,7 @@ def test_what_comes_in_order_may_take_longer_than_the_timeout(
             one.recv(1 << 16)
             one.sendall(first)
             for drip in drips:
-                time.sleep(0.05)
+                pause.wait(0.05)
                 one.sendall(drip.encode())
             one.close()
 
