@@ -8,7 +8,7 @@ import click
 from banyan import profiles
 from banyan.cli.connection import read_token_file, with_client
 from banyan.cli.curl import plain
-from banyan.cli.output import age, as_json, column, print_json, print_table, quiet, say
+from banyan.cli.output import age, as_json, column, print_json, print_table, quiet, say, tell
 from banyan.client.api import Client
 from banyan.errors import BanyanError
 
@@ -87,7 +87,7 @@ def create_command(
     if as_json:
         print_json(created)
         return
-    click.echo(created["token"])
+    tell(created["token"])
     say(f"account {created['_id']} ({name}); its token is not shown again")
     if {"provider", "operator"} & set(roles):
         _warn_of_own_worker(client.transport.socket)
@@ -117,7 +117,7 @@ def list_command(client: Client, as_json: bool, quiet: bool) -> None:
         print_json(accounts)
     elif quiet:
         for account in accounts:
-            click.echo(account["_id"])
+            tell(account["_id"])
     else:
         rows = [
             (account["_id"], column(account, "name"), column(account, "roles", ", ".join),

@@ -3,9 +3,10 @@
 Put above a command, the decorator opens the Client and closes it.
 """
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
                 token = read_token_file(token_file, role)
             with _client(url, token, profile=profile, role=role, tls_ca=tls_ca) as client:
                 if not curl:
-                    return command(client, **options)
+                    with _answers_read(client.transport.url):
+                        return command(client, **options)
                 _print_requests(client, command, options)
                 return None
 
@@ -59,6 +61,20 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
         return connected
 
     return decorate
+
+
+@contextlib.contextmanager
+def _answers_read(url: str) -> Iterator[None]:
+    """A server may answer anything: what a command cannot read is told in a sentence."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError) as e:
+        message = (
+            f"{url} answered what this command cannot read ({type(e).__name__}: {e!s:.200}): it is "
+            "no Banyan server, or of another version, or this is a bug; "
+            "BANYAN_LOG_LEVEL=debug shows where"
+        )
+        raise BanyanError("internal", message) from e
 
 
 def _last(command: Callable[..., Any]) -> None:

@@ -5,13 +5,14 @@ those of `banyan.server.doctor`; here they are only asked for and told.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from banyan import ownership
+from banyan import ownership, profiles
 from banyan.cli.output import harmless
 from banyan.config import data_directory, knobs
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED
@@ -27,7 +28,7 @@ _SHOWN_MAX = 100  # of one check; JSON has them all
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Of a running `banyan up` with a MongoDB of its own. [default: ~/.local/share/banyan]",
+    help="Of a running `banyan up` with a MongoDB of its own. [default: the one that runs here]",
 )
 @click.option("--repair", is_flag=True, help="Mend what the server's own rules can mend.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
@@ -49,7 +50,7 @@ def doctor_command(mongo: str | None, data: Path | None, repair: bool, as_json: 
     uri = mongo or (knobs().MONGO_URI if data is None else "")
     private = not uri
     if private:
-        home = (data or data_directory()).absolute()
+        home = (data or _home()).absolute()
         ownership.check_above(home / "mongo" / "key")
         uri = running_uri(home)
     with doctor.database(uri) as store:
@@ -68,6 +69,16 @@ def doctor_command(mongo: str | None, data: Path | None, repair: bool, as_json: 
         for note in notes:
             click.echo(f"note: {note}")
     return EXIT_TASK_FAILED if left else EXIT_OK
+
+
+def _home() -> Path:
+    """Where `banyan up` is at work: where it says so in its profile, else the usual place."""
+    known = profiles.load().profiles.get(profiles.LOCAL)
+    if known and known.credentials and "BANYAN_DATA" not in os.environ:
+        home = Path(known.credentials).parent
+        if (home / "mongo").is_dir():
+            return home
+    return data_directory()
 
 
 def _tell(found: Sequence["Finding"], left: Sequence["Finding"]) -> None:

@@ -7,7 +7,7 @@ import click
 
 from banyan.cli.completing import complete_tasks
 from banyan.cli.connection import with_client
-from banyan.cli.output import as_json, harmless, harmless_lines, print_json
+from banyan.cli.output import as_json, harmless, harmless_lines, print_json, tell
 from banyan.cli.selecting import find_id
 from banyan.client.api import Client
 from banyan.domain.units import format_duration, format_time, parse_time
@@ -36,15 +36,15 @@ def explain_command(client: Client, task: str, as_json: bool) -> None:
     if as_json:
         print_json(told)
         return
-    click.echo(f"{told['_id']} is {told['state']}")
+    tell(f"{told['_id']} is {told['state']}")
     for cause in told["causes"]:
-        click.echo(f"  {harmless(cause['message'])}")
+        tell(f"  {harmless(cause['message'])}")
         for line in _details(cause):
-            click.echo(f"    {harmless(line)}")
+            tell(f"    {harmless(line)}")
     for name, words in _TIMES.items():
         spent = (told.get("times") or {}).get(name)
         if spent is not None:
-            click.echo(f"  {format_duration(spent).rjust(12)}  {words}")
+            tell(f"  {format_duration(spent).rjust(12)}  {words}")
 
 
 def _details(cause: dict[str, Any]) -> list[str]:

@@ -8,7 +8,17 @@ import click
 
 from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.connection import with_client
-from banyan.cli.output import Row, age, as_json, column, json_text, print_json, print_table, quiet
+from banyan.cli.output import (
+    Row,
+    age,
+    as_json,
+    column,
+    json_text,
+    print_json,
+    print_table,
+    quiet,
+    tell,
+)
 from banyan.cli.selecting import complete_state, filters, select
 from banyan.cli.verdict import standing
 from banyan.client.api import Client
@@ -78,7 +88,7 @@ def ls_command(
         print_json(list(found))
     elif quiet:
         for task in found:
-            click.echo(task["_id"])
+            tell(task["_id"])
     else:
         print_table(*_table([_row(task) for task in found]), _USUAL, empty="no tasks")
 

@@ -167,6 +167,7 @@ def _tell(error: BanyanError) -> None:
 
     from banyan import logs
     from banyan.cli.output import harmless, say
+    from banyan.config import knobs
 
     if logs.in_json():
         logging.error(error.message, extra={"word": error.word, "issues": error.issues})
@@ -175,16 +176,25 @@ def _tell(error: BanyanError) -> None:
     if error.word == "unauthenticated" and "login" not in message:
         message = "the server does not know this token (any more): see 'banyan login --help'"
     say(f"banyan: {message}")
+    if error.__cause__ and knobs().LOG_LEVEL == "debug":
+        import traceback
+
+        say("".join(traceback.format_exception(error.__cause__)))
     for name, issue in _flat(error.issues):
         say(f"  {harmless(name)}: {harmless(issue)}" if name else f"  {harmless(issue)}")
 
 
-def _flat(issues: Any, name: str = "") -> list[tuple[str, str]]:
+_LEVELS_MAX = 20  # of a task's fields there are fewer
+
+
+def _flat(issues: Any, name: str = "", level: int = 0) -> list[tuple[str, str]]:
+    if level == _LEVELS_MAX:
+        return [(name, "…")]
     if isinstance(issues, dict):
         parts = [(f"{name}.{key}" if name else str(key), value) for key, value in issues.items()]
-        return [found for key, value in parts for found in _flat(value, key)]
+        return [found for key, value in parts for found in _flat(value, key, level + 1)]
     if isinstance(issues, list):
-        return [found for value in issues for found in _flat(value, name)]
+        return [found for value in issues for found in _flat(value, name, level + 1)]
     return [(name, str(issues))]
 
 

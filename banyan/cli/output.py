@@ -26,6 +26,11 @@ def say(text: str) -> None:
     click.echo(harmless_lines(text), err=True)
 
 
+def tell(text: str) -> None:
+    """A result in lines of text. What a server says goes by this, `say` or a table alone."""
+    click.echo(harmless_lines(str(text)))
+
+
 def print_json(value: Any) -> None:
     """One JSON document."""
     click.echo(json_text(value, indent=2 if sys.stdout.isatty() else None))

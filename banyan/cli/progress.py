@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from banyan.cli.connection import with_client
-from banyan.cli.output import as_json, print_json
+from banyan.cli.output import as_json, print_json, tell
 from banyan.cli.selecting import Selection, selection_options
 from banyan.cli.telling import is_number, tell_progress_command
 from banyan.client.api import Client
@@ -96,7 +96,7 @@ class _Lines:
 
     def __call__(self, counts: Counts, over: bool) -> None:
         if over or time.monotonic() >= self._next:
-            click.echo(summary(counts))
+            tell(summary(counts))
             sys.stdout.flush()
             self._next = time.monotonic() + _PIPE_SECONDS
 

@@ -8,7 +8,7 @@ import click
 
 from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.connection import with_client
-from banyan.cli.output import as_json, print_json, print_table
+from banyan.cli.output import as_json, print_json, print_table, tell
 from banyan.cli.selecting import filters, select
 from banyan.client.api import Client
 from banyan.domain.units import format_bytes, format_duration
@@ -138,7 +138,7 @@ def _print_past(counted: Document) -> None:
     told = ", ".join(f"{count} {word}" for word, count in counted["ended"].items())
     since = counted["window"]["from"]
     click.echo()
-    click.echo(
+    tell(
         f"{ended} attempts ended since {since}, {counted['ended_per_second'] * 60:.3g} a minute"
         + (f": {told}" if told else "")
     )
@@ -154,7 +154,7 @@ def _print_past(counted: Document) -> None:
     for name, (title, write) in _SHOWN.items():
         values = [bucket[name] for bucket in buckets]
         if name in ("ended", "cores") or any(values):
-            click.echo(f"{title:<8}{sparkline(values)} {write(max(values))} at most")
+            tell(f"{title:<8}{sparkline(values)} {write(max(values))} at most")
 
 
 def _print_workers(workers: Document) -> None:
@@ -164,7 +164,7 @@ def _print_workers(workers: Document) -> None:
         for name, write in shown.items()
     ]
     click.echo()
-    click.echo(f"{workers['count']} workers run {workers['running']} tasks")
+    tell(f"{workers['count']} workers run {workers['running']} tasks")
     print_table(("RESOURCE", *(part.upper() for part in _PARTS)), rows)
 
 

@@ -6,7 +6,7 @@ import click
 
 from banyan.cli.connection import with_client
 from banyan.cli.new_task import OWN_WORDS_LAST, task_options
-from banyan.cli.output import as_json, print_json, quiet, say
+from banyan.cli.output import as_json, print_json, quiet, say, tell
 from banyan.cli.sweeps import expanded, sweep_options
 from banyan.client.api import Client
 
@@ -46,7 +46,7 @@ def submit_command(
         return
     if quiet or many is None:
         for one in created:
-            click.echo(one["_id"])
+            tell(one["_id"])
     if many is not None and not quiet:
         say(f"{len(created)} tasks; see how far they are with: banyan progress last")
     elif many is None and not quiet:

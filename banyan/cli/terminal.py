@@ -15,7 +15,9 @@ _UNSAFE = re.compile(
     rb"|\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: cursor, modes, queries
     rb"|\x1b[P\]X^_][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC, DCS and their like, with their text
     rb"|\x1b[ -/]*[0-~]"  # other escapes
-    rb"|\xc2[\x80-\x9f]"  # the same controls as one character
+    # The same controls as one character. Alone its first byte goes too: with what follows
+    # after something that is taken out it would become one.
+    rb"|\xc2(?![\xa0-\xbf])[\x80-\x9f]?"
     rb"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 )
 _UNFINISHED = re.compile(rb"(?:\x1b(?:\[[0-?]*[ -/]*|[P\]X^_][^\x07\x1b]*\x1b?|[ -/]*)|\xc2)\Z")

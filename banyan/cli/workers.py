@@ -12,11 +12,11 @@ from banyan.cli.asking import assured, yes
 from banyan.cli.completing import complete_workers
 from banyan.cli.connection import with_client
 from banyan.cli.curl import plain
-from banyan.cli.output import as_json, print_json, print_table, quiet, say
+from banyan.cli.output import as_json, print_json, print_table, quiet, say, tell
 from banyan.client.api import Client
 from banyan.errors import BanyanError
 
-_OTHERS = "other accounts' workers take an operator's token (banyan account create)"
+_OTHERS = "for others' it takes an operator's token: see 'banyan account create --help'"
 # In the home directory: where it is typed, somebody else's file, link or pipe may lie.
 _TOKEN_THERE, _CA_THERE = "~/banyan-worker.token", "~/banyan-ca.pem"
 _TITLES = ("ID", "HOST", "MODE", "CORES", "MEMORY", "GPUS", "QUEUES", "BEAT")
@@ -43,7 +43,7 @@ def list_command(client: Client, as_json: bool, quiet: bool) -> None:
         print_json(workers)
     elif quiet:
         for one in workers:
-            click.echo(one["_id"])
+            tell(one["_id"])
     else:
         rows = []
         for one in workers:
@@ -127,7 +127,7 @@ def invite_command(client: Client, name: str, address: str | None, queues: tuple
         f"banyan worker --url {shlex.quote(url)} --token-file {_TOKEN_THERE}{trust}{serve}"
     )
     say("and type this token when it waits:")
-    click.echo(token)
+    tell(token)
     if is_loopback(urlsplit(url).hostname or ""):
         there = "give --address, as the other machine sees it"
         say(f"{url} is for this machine alone: {there} ('A second machine' in the README)")
@@ -151,6 +151,6 @@ def _find(client: Client, texts: tuple[str, ...]) -> list[str]:
         if not at_host and len(begins) > 1:
             raise BanyanError("usage", f"several workers' ids begin with {text}: write more of it")
         if not at_host and not begins:
-            raise BanyanError("not_found", f"there is no worker {text}; {_OTHERS}")
+            raise BanyanError("not_found", f"you have no worker {text}; {_OTHERS}")
         found += at_host or begins
     return list(dict.fromkeys(found))

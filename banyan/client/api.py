@@ -133,7 +133,7 @@ class Client:
             left = None if left is None else left - len(items)
             # Of large items the server puts fewer on a page.
             size = body["_meta"]["max_results"]
-            if len(items) < size or (left is not None and left <= 0):
+            if not 0 < size <= len(items) or (left is not None and left <= 0):
                 return
             page = body["_meta"]["page"] + 1
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import requests
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, ReadTimeoutError
 
 from banyan.errors import WORDS, BanyanError
 
@@ -37,12 +37,19 @@ def trouble_of_exception(exception: Exception, url: str) -> Trouble:
         return Trouble(BanyanError("unavailable", message), hopeless=True)
     if isinstance(exception, requests.exceptions.InvalidURL | requests.exceptions.InvalidHeader):
         return Trouble(BanyanError("usage", f"{url}: {exception}"), hopeless=True)
-    if isinstance(exception, requests.Timeout) and not _never_sent(exception):
+    if _is_late(exception):
         return Trouble(BanyanError("unavailable", f"{url} did not answer in time"))
     if _never_sent(exception):
         message = f"no server answers at {url}; start one with 'banyan up', or name it with --url"
         return Trouble(BanyanError("unavailable", message), not_done=True)
     return Trouble(BanyanError("unavailable", f"the connection to {url} broke; try again"))
+
+
+def _is_late(exception: Exception) -> bool:
+    inner = exception.args[0] if exception.args else None
+    if isinstance(inner, ReadTimeoutError):  # in the middle of an answer
+        return True
+    return isinstance(exception, requests.Timeout) and not _never_sent(exception)
 
 
 def trouble_of_answer(status: int, headers: Mapping[str, str]) -> Trouble | None:
@@ -58,12 +65,12 @@ def error_of(status: int, body: Any, headers: Mapping[str, str] | None = None) -
     if not isinstance(body, dict) or not isinstance(body.get("_error"), dict):
         return BanyanError(_word_of(status), _foreign(status, headers or {}))
     told = body["_error"]
-    word = told.get("word")
+    word, message, issues = told.get("word"), told.get("message"), body.get("_issues")
     extra = {name: value for name, value in body.items() if name not in _KNOWN_MEMBERS}
     return BanyanError(
-        word if word in WORDS else _word_of(status),
-        str(told.get("message") or f"the server answered {status}"),
-        issues=body.get("_issues") or {},
+        word if isinstance(word, str) and word in WORDS else _word_of(status),
+        message if isinstance(message, str) and message else f"the server answered {status}",
+        issues=issues if isinstance(issues, dict) else {},
         extra=extra,
     )
 

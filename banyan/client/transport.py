@@ -15,10 +15,12 @@ from typing import Any, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from banyan import __version__
 from banyan.addresses import is_loopback, socket_in
 from banyan.client import local, trust
+from banyan.client.bounds import bounded
 from banyan.client.failures import Trouble, error_of, trouble_of_answer, trouble_of_exception
 from banyan.errors import BanyanError
 
@@ -88,18 +90,22 @@ class Transport:
         self.retry_seconds = retry_seconds
         self.tls_ca = trust.readable(tls_ca)
         self._token = token
-        self._session = requests.Session()
-        # Proxies and .netrc are for the outside; to look them up costs more than the request.
-        self._session.trust_env = not is_loopback(parts.hostname)
-        if self.socket:
-            self._session.mount("http://", local.Adapter(self.socket))
-        if self.tls_ca:
-            self._session.mount("https://", trust.Adapter(self.tls_ca))
+        self._session = self._opened(parts.hostname)
         self._headers = {
             **self._session.headers,
+            "Accept-Encoding": "identity",
             "User-Agent": f"banyan/{__version__}",
             "Accept": "application/json, text/plain;q=0.9",
         }
+
+    def _opened(self, host: str) -> requests.Session:
+        session = requests.Session()
+        # Proxies and .netrc are for the outside; to look them up costs more than the request.
+        session.trust_env = not is_loopback(host)
+        plain = local.Adapter(self.socket) if self.socket else HTTPAdapter()
+        session.mount("http://", bounded(plain))
+        session.mount("https://", bounded(trust.Adapter(self.tls_ca)))
+        return session
 
     def clone(self) -> "Transport":
         """One more of the same, for another thread."""
@@ -206,7 +212,7 @@ def _answer(response: requests.Response, raw: bool, repeats: int, url: str) -> A
         return Answer(response.status_code, None, response.headers, repeats)
     try:
         body = jsonlib.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError, MemoryError):
         if good:
             message = f"{url} does not answer like a Banyan server"
             raise BanyanError("unavailable", message) from None

@@ -300,7 +300,8 @@ class Agent:
 
     def _removed(self, event: mailbox.Removed) -> None:
         if self._part_with(event.worker):
-            self._give_in(event.error)
+            gone = BanyanError("not_found", f"an operator has removed worker {event.worker}")
+            self._give_in(gone if event.error.word == "not_found" else event.error)
 
     def _give_in(self, error: BanyanError) -> None:
         self._state.forget_identity()

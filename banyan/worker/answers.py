@@ -4,7 +4,6 @@ Called by the threads that speak to the server. What makes no sense is trouble, 
 again: it must never end a thread, nor come to the loop.
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,6 +25,8 @@ _OF_A_TASK: Mapping[str, Any] = {
     "granted_resources": dict,
     "attempt_count": int,
 }
+_LEASE_SECONDS_MIN, _LEASE_SECONDS_MAX = 1, 86_400
+_NUMBER_MAX = 2**53  # as JSON's numbers go: beyond it clocks and amounts cannot be reckoned
 _AMOUNTS = ("cores", "memory_bytes", "gpu_count", "gpu_memory_bytes", "disk_bytes")
 
 
@@ -55,17 +56,21 @@ def claimed(answer: Any) -> list[dict[str, Any]]:
             _expect(item.get(name), kind)
         _texts([item["command"]] if isinstance(item["command"], str) else item["command"])
         for value in (item.get("env") or {}).values():
-            _expect(value, (str, dict))
+            if not isinstance(value, str):  # a secret's name
+                _expect(_member(value, "secret"), str)
+        for name in ("timeout_milliseconds", "max_shutdown_time_milliseconds"):
+            _amount(item.get(name) or 0)
         _grant(item["granted_resources"])
     return items
 
 
 def _grant(granted: dict[str, Any]) -> None:
-    _member(granted, "memory_bytes")
+    for name in ("cores", "memory_bytes"):
+        _member(granted, name)
     custom = granted.get("custom", {})
     _expect(custom, dict)
     for amount in [*(granted.get(name, 0) for name in _AMOUNTS), *custom.values()]:
-        _expect(amount, (int, float))
+        _amount(amount)
     try:
         Grant.from_json(granted)
     except (TypeError, ValueError) as error:
@@ -105,8 +110,15 @@ def anything(answer: Any) -> None:
 def _lease(answer: Any) -> None:
     seconds = _member(answer, "lease_seconds")
     _expect(seconds, (int, float))
-    if not math.isfinite(seconds) or seconds <= 0:
-        raise _nonsense(f"a lease of {seconds} seconds")
+    if not _LEASE_SECONDS_MIN <= seconds <= _LEASE_SECONDS_MAX:  # so for NaN too
+        known = f"{_LEASE_SECONDS_MIN} to {_LEASE_SECONDS_MAX}"
+        raise _nonsense(f"a lease of {seconds!r:.30} seconds, where {known} can be")
+
+
+def _amount(value: Any) -> None:
+    _expect(value, (int, float))
+    if not 0 <= value <= _NUMBER_MAX:
+        raise _nonsense(f"{value!r:.30} where an amount can stand")
 
 
 def _member(value: Any, name: str) -> Any:

@@ -5,6 +5,7 @@ an answer means is the caller's business.
 """
 
 import contextlib
+import logging
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from banyan.client.bounds import bounded
 from banyan.client.failures import error_of
 from banyan.client.local import dial
 from banyan.client.transport import Answer, Transport
@@ -19,6 +21,8 @@ from banyan.client.trust import Adapter
 from banyan.errors import LOCAL_WORDS, WORDS, BanyanError
 
 _ANSWER_SECONDS = 30.0  # beyond the time that was asked to be held
+
+_log = logging.getLogger(__name__)
 
 
 class Connection(Transport):
@@ -32,7 +36,8 @@ class Connection(Transport):
         super().__init__(url, token, retry_seconds=0, tls_ca=tls_ca, socket=path)
         self._socket: socket.socket | None = None
         self._broken = False
-        adapter = _Adapter(self._note, self.tls_ca, path)
+        self._warned = ""
+        adapter = bounded(_Adapter(self._note, self.tls_ca, path))
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
@@ -65,10 +70,17 @@ class Connection(Transport):
             raise BanyanError("unavailable", error.message) from error
         except Exception as error:  # there is no end to what an answer may look like
             message = f"the answer of {self.url} could not be read: {error!r}"
+            self._warn_once(message)
             raise BanyanError("unavailable", message) from error
         if refusal:
             raise refusal
         return answer
+
+    def _warn_once(self, message: str) -> None:
+        """It may be a bug of ours, which no try again would mend: it must be seen."""
+        if message != self._warned:
+            self._warned = message
+            _log.warning("%s", message)
 
     def allow(self) -> None:
         """Requests are wanted again; to be called before one, in the lock that says so."""

@@ -18,6 +18,7 @@ from banyan.worker.timers import now
 
 _HOLD_SECONDS_MAX = 15.0
 _MARGIN_SECONDS_MAX = 10.0
+_ANSWER_SECONDS_MAX = 30.0
 # What was said is said again, unheld, until it is done: so ask less and less often.
 _AFTER_OLD_NEWS_SECONDS = 0.03
 _AFTER_OLD_NEWS_SECONDS_MAX = 0.5
@@ -109,10 +110,10 @@ class Beats(threading.Thread):
         if self._wanted_number is not None:
             body["wanted_number"] = self._wanted_number
         sent = now()
+        patience = min(_ANSWER_SECONDS_MAX, self._lease_seconds / 4)
         try:
-            said = self._connection.held(
-                "POST", f"/workers/{self._worker}/beat", body, hold, self._lease_seconds / 4
-            )
+            path = f"/workers/{self._worker}/beat"
+            said = self._connection.held("POST", path, body, hold, patience)
             answer = answers.beat(said.body)
         except BanyanError as error:
             self._fail(error)

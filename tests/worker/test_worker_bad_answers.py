@@ -80,7 +80,15 @@ def test_one_task_at_which_the_server_fails_holds_up_no_other_nor_the_end_of_the
     assert worker.wait(60) == 0
 
 
+TASK = {
+    "_id": "5" * 24, "attempt_id": "4" * 24, "token": "t", "attempt_count": 1, "command": "true",
+    "granted_resources": {"cores": 1, "memory_bytes": 1},
+}  # fmt: skip
+BEAT = {"mode": "active", "cancel": [], "lost": [], "wanted": {"number": 0, "attempts": []}}
 NONSENSE = [
+    json.dumps({**BEAT, "_id": "5" * 24, "lease_seconds": 1e300}).encode(),
+    json.dumps({"_items": [{**TASK, "granted_resources": {"memory_bytes": 1}}]}).encode(),
+    json.dumps({"_items": [{**TASK, "env": {"A": {"secret": [1]}}}]}).encode(),
     b'{"_items": []}',
     b'{"_items": [{"_status": "OK"}, {"_status": "OK"}, {"_status": "OK"}]}',
     b"[]",
