@@ -113,7 +113,8 @@ def test_every_test_that_is_named_is_there(document: Path):
 
 def test_each_finding_has_a_test():
     _, table = (ROOT / "docs" / "security.md").read_text().split("## What a review found")
-    rows = [line.split("|") for line in table.splitlines() if line.startswith("| ")][1:]
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    rows = [line.split("|") for line in lines if not line.startswith("| finding |")]
     assert len(rows) > 5
     for row in rows:
         assert len(row) == 6, row

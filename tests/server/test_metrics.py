@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -185,11 +185,12 @@ def test_refusals_and_claims_are_counted(world: World):
 
 def test_how_long_the_next_in_line_has_waited(world: World):
     task = {"owner": "alice", "state": "available", "queue": "q", "outcome": None, "seq": 1}
+    now = datetime.now(UTC)
     waiting = [
-        {**task, "shape": "a", "priority": 0, "available_since": NOW - timedelta(hours=2)},
-        {**task, "shape": "b", "priority": 0, "available_since": NOW - timedelta(hours=3)},
-        {**task, "shape": "c", "priority": 0, "available_since": NOW - timedelta(hours=9),
-         "wake_at": NOW + timedelta(hours=1)},
+        {**task, "shape": "a", "priority": 0, "available_since": now - timedelta(hours=2)},
+        {**task, "shape": "b", "priority": 0, "available_since": now - timedelta(hours=3)},
+        {**task, "shape": "c", "priority": 0, "available_since": now - timedelta(hours=9),
+         "wake_at": now + timedelta(hours=1)},
     ]  # fmt: skip
     assert value(read(world), "banyan_oldest_available_seconds") == 0
     world.store["tasks"].insert_many(waiting)
