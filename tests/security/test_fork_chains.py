@@ -121,7 +121,7 @@ def test_what_always_escapes_from_its_cgroup_does_not_hold_up_the_start(
     numbers, added = itertools.count(2), []
     monkeypatch.setattr(starting, "Spawner", lambda: None)
     nothing: Any = None
-    starter = starting.Starter(nothing, lambda pid: False)
+    starter = starting.Starter(nothing, (), nothing)
     monkeypatch.setattr(starter, "_escaped", lambda *about: [next(numbers)])
     cell = Cell("/nowhere")
     monkeypatch.setattr(cell, "add", added.append)
