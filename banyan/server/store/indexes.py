@@ -6,7 +6,7 @@ Called once before servers start, and safe to call again: what exists is left al
 import contextlib
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
-from pymongo.errors import CollectionInvalid
+from pymongo.errors import CollectionInvalid, OperationFailure
 
 from banyan.server.store import duties, statistics, tallies
 from banyan.server.store.mongo import Store
@@ -76,8 +76,8 @@ INDEXES = {
             partialFilterExpression={"forget_after": {"$gte": 0}},
         ),
         IndexModel(
-            [("owner", ASCENDING), ("dedupe_key", ASCENDING)],
-            name="dedupe",
+            [("owner", ASCENDING), ("dedupe_key", ASCENDING), ("submitted_by", ASCENDING)],
+            name="dedupe_by_submitter",
             unique=True,
             partialFilterExpression={"dedupe_key": {"$type": "string"}},
         ),
@@ -108,6 +108,9 @@ INDEXES = {
     "tokens": [IndexModel([("account", ASCENDING)], name="account")],
 }
 
+# Of earlier versions. The one of dedupe_keys did not tell apart who had submitted a task.
+_OUTDATED = {"tasks": ["dedupe"]}
+
 # The bulk write of guarded changes relies on this: where its guard does not match, the
 # upsert must fail, also where the task itself is gone (see store/tasks.py).
 VALIDATORS = {"tasks": {"owner": {"$type": "string"}}}
@@ -119,6 +122,9 @@ def ensure(store: Store) -> None:
         with contextlib.suppress(CollectionInvalid):  # it is there
             store.database.create_collection(name, validator=VALIDATORS.get(name, {}))
         store[name].create_indexes(indexes)
+        for outdated in set(_OUTDATED.get(name, ())) & store[name].index_information().keys():
+            with contextlib.suppress(OperationFailure):  # another server was quicker
+                store[name].drop_index(outdated)
     tallies.ensure(store)
     for duty in (UPKEEP, RETENTION):
         duties.ensure(store, duty)
