@@ -1,8 +1,8 @@
 """Task ids made by the client, so that a request can be repeated and a graph sent as one list.
 
-Same shape as MongoDB's ObjectId: seconds, then eight random bytes, of each id anew. Ids of
-different seconds sort by time. From ids that are known nobody can tell the next ones, and so
-nobody can take them first.
+Same shape as MongoDB's ObjectId, seconds first. Then come three bytes of a second's fraction, so
+that ids sort in the order in which they were made, and five random bytes, of each id anew: from
+ids that are known nobody can tell the next ones, and take them first.
 """
 
 import os
@@ -14,7 +14,7 @@ PIECE = 200  # ids in one address: some 7 KB
 
 def new_id() -> str:
     """24 hex digits that nobody else makes, and nobody can guess."""
-    return (int(time.time()).to_bytes(4) + os.urandom(8)).hex()
+    return ((time.time_ns() << 24) // 10**9).to_bytes(7).hex() + os.urandom(5).hex()
 
 
 def since(id: str) -> str:

@@ -17,12 +17,18 @@ def test_they_are_ids_of_this_moment() -> None:
 
 @pytest.mark.parametrize("made", [new_id, lambda: str(unforeseen_id())])
 def test_one_tells_nothing_about_the_next(made) -> None:  # type: ignore[no-untyped-def]
-    """No part but the time stays, and nothing counts up: else strangers take them first."""
-    rests = [made()[8:] for _ in range(1000)]
+    """But for the time nothing stays, and nothing counts up: else strangers take them first."""
+    rests = [made()[14:] for _ in range(1000)]
     assert len(set(rests)) == len(rests)
     assert rests != sorted(rests)
-    for place in range(16):
+    for place in range(10):
         assert len({rest[place] for rest in rests}) == 16
+
+
+@pytest.mark.parametrize("made", [new_id, lambda: str(unforeseen_id())])
+def test_they_sort_in_the_order_in_which_they_were_made(made) -> None:  # type: ignore[no-untyped-def]
+    times = [made()[:14] for _ in range(1000)]
+    assert times == sorted(times)
 
 
 def test_since_is_before_all_that_come() -> None:

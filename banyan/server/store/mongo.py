@@ -136,8 +136,11 @@ def now() -> datetime:
 
 
 def unforeseen_id() -> ObjectId:
-    """The id of a new task: nobody can tell it beforehand, and submit a task with it first."""
-    return ObjectId(int(time.time()).to_bytes(4) + os.urandom(8))
+    """The id of a new task, like the clients' (client/ids.py).
+
+    Nobody can tell it beforehand, and submit a task with it first.
+    """
+    return ObjectId(((time.time_ns() << 24) // 10**9).to_bytes(7) + os.urandom(5))
 
 
 def new_etag() -> str:
