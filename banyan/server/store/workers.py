@@ -5,7 +5,7 @@ has lapsed when it is over and the margin too; from then on nothing renews it an
 so that who finds it lapsed may give its tasks out again.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +17,20 @@ from banyan.server.store.mongo import FORGETTABLE, Document, Store, new_etag, no
 
 _WANTED_MAX = 256  # as many as wait on a worker
 GONE = ["lost", "off"]
+# What the figures about workers are made of. Of GPUs, their number.
+FIGURES: Document = {
+    "account": 1,
+    "used": 1,
+    "resources.cores": 1,
+    "resources.memory": 1,
+    "gpu_count": {"$size": "$resources.gpus"},
+}
+# What tells whether a task could run somewhere.
+ABILITIES = [
+    "labels",
+    *(f"resources.{name}" for name in ("cores", "memory", "disk", "custom")),
+    *(f"resources.gpus.{name}" for name in ("memory", "compute_capability")),
+]
 # A worker repeats a claim that was not answered before it makes many more.
 CLAIM_IDS_MAX = 32
 
@@ -138,9 +152,12 @@ def find(store: Store, worker_id: ObjectId) -> Document | None:
     return store["workers"].find_one({"_id": worker_id})
 
 
-def live(store: Store) -> list[Document]:
-    """All workers that have their lease."""
-    return list(store["workers"].find({"mode": {"$nin": GONE}, **_alive()}))
+def live(
+    store: Store, query: Mapping[str, Any], fields: Sequence[str] | Mapping[str, Any]
+) -> list[Document]:
+    """The workers that have their lease; of each, these fields and no more: they may be many."""
+    having = {"$and": [{"mode": {"$nin": GONE}, **_alive()}, query]}
+    return list(store["workers"].find(having, fields))
 
 
 def count_by_mode(store: Store, account: str | None) -> dict[str, int]:

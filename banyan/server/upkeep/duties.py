@@ -58,7 +58,8 @@ def tally(context: Context) -> bool:
 
 def sample(context: Context) -> bool:
     """Note what workers have and what of it is in use."""
-    samples.put(context.store, now(), now_of(context.store, workers.live(context.store)))
+    live = workers.live(context.store, {}, workers.FIGURES)
+    samples.put(context.store, now(), now_of(context.store, live))
     return False
 
 

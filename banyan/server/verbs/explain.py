@@ -77,8 +77,8 @@ def _inactive(call: Call, task: Document) -> list[dict[str, Any]]:
 def _available(call: Call, task: Document) -> list[dict[str, Any]]:
     if task.get("wake_at") and task["wake_at"] > now():
         return [_cause("not_before", "its time has not come", time=task["wake_at"])]
-    live = [worker for worker in workers.live(call.store) if worker["mode"] == "active"]
-    serving = [worker for worker in live if task["queue"] in worker["queues"]]
+    of_its_queue = {"mode": "active", "queues": task["queue"]}
+    serving = workers.live(call.store, of_its_queue, workers.ABILITIES)
     if not serving:
         message = f"no worker serves the queue {task['queue']!r}"
         advice = f"start one: banyan worker --queue {task['queue']}"
