@@ -3,8 +3,7 @@
 The validator normalises what clients send to the stored form, the claim and the worker's agent do
 the arithmetic. Nothing here reserves anything: a Grant is a number, not a promise.
 
-Numbers of cores and custom resources are kept to six decimals, so that taking away and adding up
-0.1 ten times gives exactly 1.
+Numbers of cores and custom resources have six decimals: ten times 0.1 added up is exactly 1.
 """
 
 import hashlib
@@ -22,8 +21,7 @@ from banyan.domain.units import parse_bytes
 MEMORY_BYTES_DEFAULT = 128 * 2**20
 CORES_DEFAULT = 1
 CORES_MAX = 1_000_000
-GPUS_MAX = 1024
-OWN_GPUS_MAX = 64  # of one worker
+GPUS_MAX, OWN_GPUS_MAX = 1024, 64  # that a task may ask for, and that a worker may have
 CUSTOM_NAMES_MAX = 64
 CUSTOM_MAX = 2**53  # up to here every integer is exact as a float
 CAPABILITY_PART_MAX = 999
@@ -356,7 +354,8 @@ def _wanted_gpu(value: object) -> Gpu:
 
 def _own_gpus(value: object) -> list[dict[str, object]]:
     if isinstance(value, int | float):
-        return [{"memory": 0, "compute_capability": "0.0"} for _ in range(parse_integer(value, OWN_GPUS_MAX))]
+        count = parse_integer(value, OWN_GPUS_MAX)
+        return [{"memory": 0, "compute_capability": "0.0"} for _ in range(count)]
     return _each(value, _own_gpu, OWN_GPUS_MAX)
 
 

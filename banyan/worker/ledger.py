@@ -12,7 +12,6 @@ from typing import NamedTuple
 from banyan.domain.resources import Capacity, Gpu, Grant, fits
 from banyan.worker.politeness import Others
 
-
 _TASKS_AT_LEAST, _TASKS_EACH_CORE = 64, 16
 
 

@@ -1,6 +1,7 @@
 """The ids that clients make: new, in the order of their seconds, and not to be guessed."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 from bson import ObjectId
@@ -16,7 +17,7 @@ def test_they_are_ids_of_this_moment() -> None:
 
 
 @pytest.mark.parametrize("made", [new_id, lambda: str(unforeseen_id())])
-def test_one_tells_nothing_about_the_next(made) -> None:  # type: ignore[no-untyped-def]
+def test_one_tells_nothing_about_the_next(made: Callable[[], str]) -> None:
     """But for the time nothing stays, and nothing counts up: else strangers take them first."""
     rests = [made()[14:] for _ in range(1000)]
     assert len(set(rests)) == len(rests)
@@ -26,7 +27,7 @@ def test_one_tells_nothing_about_the_next(made) -> None:  # type: ignore[no-unty
 
 
 @pytest.mark.parametrize("made", [new_id, lambda: str(unforeseen_id())])
-def test_they_sort_in_the_order_in_which_they_were_made(made) -> None:  # type: ignore[no-untyped-def]
+def test_they_sort_in_the_order_in_which_they_were_made(made: Callable[[], str]) -> None:
     times = [made()[:14] for _ in range(1000)]
     assert times == sorted(times)
 
