@@ -8,9 +8,11 @@ import pytest
 from bson import ObjectId
 
 from banyan.domain.resources import OWN_GPUS_MAX
+from banyan.server.exposition import Exposition
 from banyan.server.schemas.workers import SAID_BYTES_MAX
-from banyan.server.store import workers
+from banyan.server.store import attempts, tasks, workers
 from banyan.server.store.mongo import Store, now
+from banyan.server.upkeep import duties
 from tests.contract.playing import word
 from tests.harness import Server
 from tests.server.explained import Bench
@@ -90,7 +92,7 @@ def read_of(store: Store, commands: list[Any]) -> int:
 
 
 def test_figures_are_made_of_little(bench: Bench) -> None:
-    found = workers.live(bench.store, {}, workers.FIGURES)
+    found = list(workers.live(bench.store, {}, workers.FIGURES))
     assert [one["gpu_count"] for one in found] == [3, 3, 3]
     assert sum(len(bson.encode(one)) for one in found) < 1500
     told = bench.ask("operator", "GET", "/workers/statistics")
@@ -98,12 +100,104 @@ def test_figures_are_made_of_little(bench: Bench) -> None:
     assert told["by_queue"]["default"] == 3
 
 
-def test_metrics_and_explanations_read_little(bench: Bench) -> None:
-    task = bench.ask("provider", "POST", "/tasks", {"state": "available", "command": "x"})["_id"]
-    explain = bench.during(lambda: bench.ask("provider", "GET", f"/tasks/{task}/explain"))
-    assert read_of(bench.store, explain) < 3000
-    told = bench.ask("provider", "GET", f"/tasks/{task}/explain")
-    assert "3 workers could run it" in str(told)
+@pytest.mark.parametrize(("resources", "most"), [({}, 150), ({"gpus": 1}, 400)])
+def test_an_explanation_reads_of_a_worker_what_its_task_asks_for(
+    bench: Bench, resources: dict[str, int], most: int
+) -> None:
+    body = {"state": "available", "command": "x", "labels": {"site": "here"}}
+    task = bench.ask("provider", "POST", "/tasks", {**body, "requested_resources": resources})
+    path = f"/tasks/{task['_id']}/explain"
+    sent = bench.during(lambda: bench.ask("provider", "GET", path))
+    assert read_of(bench.store, sent) < 3 * most
+    assert "3 workers could run it" in str(bench.ask("provider", "GET", path))
+
+
+LABEL, QUEUE = "no worker of its queue has all the labels", "no worker serves the queue"
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"labels": {"site": "there"}}, LABEL),
+        ({"labels": {"0": "here"}}, LABEL),
+        ({"queue": "nobodys"}, QUEUE),
+        ({"queue": "nobodys", "labels": {"site": "here"}}, QUEUE),
+        ({"requested_resources": {"cores": 2}}, "no worker has enough: 2 cores wanted"),
+        ({"requested_resources": {"custom": {"0": 1}}}, "no worker has enough: 1 0 wanted"),
+        ({"requested_resources": {"gpus": 4}}, "no worker has enough: 4 gpus wanted"),
+    ],
+)
+def test_an_explanation_is_as_good_as_if_it_had_read_all(
+    bench: Bench, fields: dict[str, Any], told: str
+) -> None:
+    body = {"state": "available", "command": "x", **fields}
+    task = bench.ask("provider", "POST", "/tasks", body)["_id"]
+    assert told in str(bench.ask("provider", "GET", f"/tasks/{task}/explain"))
+
+
+# --- What one worker holds: nothing bounds how many tasks it claims ---------------------------
+
+
+@pytest.fixture
+def holding(bench: Bench) -> str:
+    """A worker that holds five tasks."""
+    bench.submit(5, requested_resources={"cores": 2, "memory": 1})
+    worker = bench.worker()
+    bench.claim(worker, 5)
+    return worker
+
+
+def unlimited_finds(commands: list[Any]) -> list[Any]:
+    return [one for one in commands if one.get("find") == "tasks" and not one.get("limit")]
+
+
+def test_what_workers_hold_is_added_up_by_the_database(bench: Bench, holding: str) -> None:
+    told = bench.ask("operator", "GET", "/workers/statistics")
+    assert (told["running"], told["reserved"]["cores"]) == (5, 10)
+    listed = {one["_id"]: one for one in bench.ask("operator", "GET", "/workers")["_items"]}
+    assert listed[holding]["reserved"] == {"cores": 10, "memory_bytes": 5, "gpu_count": 0}
+    assert sorted(one["reserved"]["cores"] for one in listed.values()) == [0, 0, 0, 10]
+    for path in ("/workers", "/workers/statistics", f"/workers/{holding}/statistics"):
+        sent = bench.during(lambda path=path: bench.ask("operator", "GET", path))
+        assert unlimited_finds(sent) == []
+    duty = bench.during(lambda: duties.sample(bench.context))
+    scrape = bench.during(lambda: Exposition(bench.store).text(0))
+    assert unlimited_finds([*duty, *scrape]) == []
+
+
+def test_a_beat_reads_no_more_than_it_may_name(bench: Bench, holding: str) -> None:
+    sent = bench.during(lambda: bench.ask("worker", "POST", f"/workers/{holding}/beat", {}))
+    assert unlimited_finds(sent) == []
+
+
+@pytest.mark.parametrize("how", ["lost", "removed"])
+def test_what_a_worker_held_is_given_back_in_pieces(
+    bench: Bench, holding: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """All in one transaction, it would take too long, and others' tasks would wait behind it."""
+    monkeypatch.setattr(tasks, "HELD_AT_ONCE", 2)
+    if how == "lost":
+        past = {"$set": {"lease_until": now() - timedelta(days=1)}}
+        bench.store["workers"].update_one({"_id": ObjectId(holding)}, past)
+    else:
+        workers.set_mode(bench.store, ObjectId(holding), "off")
+    sent = bench.during(lambda: duties.leases(bench.context))
+    sizes = [len(one["updates"]) for one in sent if one.get("update") == "tasks"]
+    assert sizes == [2, 2, 1]
+    assert bench.ask("provider", "GET", "/tasks/statistics")["by_state"] == {"available": 5}
+
+
+def test_a_task_that_was_claimed_without_end_is_timed_in_part(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (task,) = bench.submit(1)
+    worker = bench.worker()
+    for _ in range(3):
+        (item,) = bench.claim(worker, 1)
+        bench.ask("worker", "POST", f"/tasks/{task}/release", {"token": item["token"]})
+    assert bench.ask("provider", "GET", f"/tasks/{task}/statistics")["attempts"] == 3
+    monkeypatch.setattr(attempts, "_TIMED_MAX", 2)
+    assert bench.ask("provider", "GET", f"/tasks/{task}/statistics")["attempts"] == 2
 
 
 def test_an_answer_names_the_queues_that_most_serve(bench: Bench) -> None:

@@ -5,7 +5,6 @@ how long they waited and ran, and what they had in use; their tallies outlive th
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -154,33 +153,28 @@ def of_workers(call: Call) -> Answer:
     if window and seen is not None:
         raise BanyanError("forbidden", "what was over time is for providers and operators")
     own = {} if seen is None else {"account": seen}
-    every = workers.live(call.store, own, {**workers.FIGURES, "queues": 1})
-    answer = {**now_of(call.store, every), **_kinds_of(call.store, every, seen)}
+    every = workers.live(call.store, own, workers.FIGURES)
+    answer = {
+        **now_of(call.store, every),
+        "by_mode": workers.count_by_mode(call.store, seen),  # those that are gone, too
+        "by_queue": workers.count_by_queue(call.store, own, _QUEUES_SHOWN),
+    }
     return Answer(
         {**answer, **(_samples(call.store, window) if window else {})}, wait_for=["tasks"]
     )
 
 
-def now_of(store: Store, every: list[Document]) -> Document:
+def now_of(store: Store, these: Iterable[Document]) -> Document:
     """What these workers have, and what of it is reserved and used now."""
-    held = tasks.held_by(store, [one["_id"] for one in every], ["holder"])
+    every = list(these)
+    reserved = tasks.reserved_by(store, [one["_id"] for one in every]).values()
     return {
         "count": len(every),
         "capacity": _total(_capacity(one) for one in every),
-        "reserved": _total(task["holder"]["granted"] for task in held),
+        "reserved": _total(reserved),
         "used": _total(one.get("used", {}) for one in every),
-        "running": len(held),
+        "running": sum(one["running"] for one in reserved),
     }
-
-
-def _kinds_of(store: Store, live: Iterable[Document], account: str | None) -> Document:
-    """How many there are by mode, those that are gone too; of the live ones also by queue.
-
-    Of the queues, those that most serve.
-    """
-    by_queue = Counter(queue for worker in live for queue in worker["queues"])
-    most = dict(by_queue.most_common(_QUEUES_SHOWN))
-    return {"by_mode": workers.count_by_mode(store, account), "by_queue": most}
 
 
 def _samples(store: Store, window: Window) -> Document:

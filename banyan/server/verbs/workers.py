@@ -80,8 +80,8 @@ def remove(call: Call) -> Answer:
     """DELETE /workers/<id>: 204. What it holds is given back; its next beat gets 404."""
     worker = _own(call)
     workers.set_mode(call.store, worker["_id"], "off")  # from here on it renews nothing
-    held = tasks.held_by(call.store, [worker["_id"]], READ_AT_END)
-    give_back(call.context, held, "its worker was removed")
+    for held in tasks.held_in_pieces(call.store, [worker["_id"]], READ_AT_END):
+        give_back(call.context, held, "its worker was removed")
     workers.delete(call.store, worker["_id"])
     call.context.signals.signal(f"worker:{worker['_id']}")
     return Answer(None, 204)
