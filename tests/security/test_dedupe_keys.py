@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import pytest
 from bson import ObjectId
+from pymongo.errors import DuplicateKeyError
 
 from banyan.server.app import prepare_database
 from banyan.server.store.mongo import Store
-from tests.contract.playing import Player
+from tests.contract.playing import Player, at_once
 from tests.harness import Api, Server
 
 
@@ -55,13 +57,25 @@ def test_two_tasks_have_keys_of_their_own_and_each_repeats_itself(server: Server
 
 
 def test_the_index_of_earlier_versions_is_replaced(fresh_database: str) -> None:
+    """By several servers at one moment, and nothing that is stored is in the way."""
     prepare_database(fresh_database)
     store = Store(fresh_database)
-    store["tasks"].create_index(
+    collection = store["tasks"]
+    collection.drop_index("dedupe_by_submitter")
+    collection.create_index(
         [("owner", 1), ("dedupe_key", 1)],
         name="dedupe",
         unique=True,
         partialFilterExpression={"dedupe_key": {"$type": "string"}},
     )
-    prepare_database(fresh_database)
-    assert "dedupe" not in store["tasks"].index_information()
+    submitter = ObjectId()
+    collection.insert_one({"owner": "me", "dedupe_key": "mine"})  # as before there were such tasks
+    collection.insert_one({"owner": "me", "dedupe_key": "its", "submitted_by": submitter})
+    collection.insert_one({"owner": "me", "dedupe_key": None})
+    at_once([lambda: prepare_database(fresh_database) or True] * 3)
+    assert "dedupe" not in collection.index_information()
+    collection.insert_one({"owner": "me", "dedupe_key": "mine", "submitted_by": submitter})
+    for again in ({"submitted_by": None}, {}, {"submitted_by": submitter}):
+        with pytest.raises(DuplicateKeyError):
+            collection.insert_one({"owner": "me", "dedupe_key": "mine", **again})
+    store.close()

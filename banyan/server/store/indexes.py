@@ -108,6 +108,7 @@ INDEXES = {
     "tokens": [IndexModel([("account", ASCENDING)], name="account")],
 }
 
+_INDEX_NOT_FOUND = 27
 # Of earlier versions. The one of dedupe_keys did not tell apart who had submitted a task.
 _OUTDATED = {"tasks": ["dedupe"]}
 
@@ -122,9 +123,17 @@ def ensure(store: Store) -> None:
         with contextlib.suppress(CollectionInvalid):  # it is there
             store.database.create_collection(name, validator=VALIDATORS.get(name, {}))
         store[name].create_indexes(indexes)
-        for outdated in set(_OUTDATED.get(name, ())) & store[name].index_information().keys():
-            with contextlib.suppress(OperationFailure):  # another server was quicker
-                store[name].drop_index(outdated)
+        for outdated in _OUTDATED.get(name, ()):
+            _drop(store, name, outdated)
     tallies.ensure(store)
     for duty in (UPKEEP, RETENTION):
         duties.ensure(store, duty)
+
+
+def _drop(store: Store, collection: str, index: str) -> None:
+    """Remove an index, if it is still there: another server may have been quicker."""
+    try:
+        store[collection].drop_index(index)
+    except OperationFailure as error:
+        if error.code != _INDEX_NOT_FOUND:
+            raise
