@@ -23,7 +23,8 @@ LOG_FORMAT = "text"  # or "json": one object a line
 LOG_LEVEL = ""  # debug, info (with a line for each request), warning, error; empty: as usual
 
 # --- Leases ----------------------------------------------------------------------------
-LEASE_SECONDS = 60.0  # a worker that is silent for so long has lost its attempts
+# 1 to 86,400: a worker that is silent for so long has lost its attempts.
+LEASE_SECONDS = 60.0
 LEASE_MARGIN_SECONDS = 15.0  # and after this much more its tasks are given out again
 UPKEEP_SECONDS = 1.0  # how often lapsed leases and half-done releases are looked for
 STARVATION_SECONDS = 30.0  # a task passed over for so long holds back what comes after it
