@@ -7,7 +7,6 @@ import bson
 import pytest
 from bson import ObjectId
 
-from banyan.domain.resources import OWN_GPUS_MAX
 from banyan.server.exposition import Exposition
 from banyan.server.schemas.workers import SAID_BYTES_MAX
 from banyan.server.store import attempts, tasks, workers
@@ -31,8 +30,8 @@ def register(server: Server, **more: Any) -> Any:
 @pytest.mark.parametrize(
     "gpus",
     [
-        [{}] * (OWN_GPUS_MAX + 1),
-        OWN_GPUS_MAX + 1,
+        [{}] * 65,
+        65,
         [{"uuid": "u" * 97}],
         [{"name": "n" * 97}],
     ],
