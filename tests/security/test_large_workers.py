@@ -1,5 +1,6 @@
 """Workers that say much of themselves: each is bounded, and of many only what is needed is read."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -169,7 +170,11 @@ def test_a_beat_reads_no_more_than_it_may_name(bench: Bench, holding: str) -> No
     assert unlimited_finds(sent) == []
 
 
-@pytest.mark.parametrize("how", ["lost", "removed"])
+def by_operator(bench: Bench) -> dict[str, str]:
+    return {"Authorization": f"Bearer {bench.tokens['operator']}"}
+
+
+@pytest.mark.parametrize("how", ["lost", "half removed", "removed", "unknown"])
 def test_what_a_worker_held_is_given_back_in_pieces(
     bench: Bench, holding: str, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -178,9 +183,16 @@ def test_what_a_worker_held_is_given_back_in_pieces(
     if how == "lost":
         past = {"$set": {"lease_until": now() - timedelta(days=1)}}
         bench.store["workers"].update_one({"_id": ObjectId(holding)}, past)
-    else:
+    if how == "half removed":
         workers.set_mode(bench.store, ObjectId(holding), "off")
-    sent = bench.during(lambda: duties.leases(bench.context))
+    path = f"/workers/{holding}"
+    work: dict[str, Callable[[], Any]] = {
+        "removed": lambda: bench.client.delete(path, headers=by_operator(bench)),
+        "unknown": lambda: bench.ask(
+            "worker", "POST", f"{path}/beat", {"attempts": [], "takes_over": 1}
+        ),
+    }
+    sent = bench.during(work.get(how, lambda: duties.leases(bench.context)))
     sizes = [len(one["updates"]) for one in sent if one.get("update") == "tasks"]
     assert sizes == [2, 2, 1]
     assert bench.ask("provider", "GET", "/tasks/statistics")["by_state"] == {"available": 5}

@@ -51,8 +51,17 @@ def give_back(context: Context, held: Sequence[Document], reason: str, lost: boo
     Where one has changed meanwhile (it was cancelled, say) and is still held, it is ended as it
     is now: its worker has let go of it for good.
     lost: the worker failed them, which counts against `max_lost_count`.
+    Of many, some at a time: a transaction may take seconds only.
     Returns how many were given back; the others are held no more.
     """
+    pieces = range(0, len(held), tasks.HELD_AT_ONCE)
+    return sum(
+        _give_back_some(context, held[start : start + tasks.HELD_AT_ONCE], reason, lost)
+        for start in pieces
+    )
+
+
+def _give_back_some(context: Context, held: Sequence[Document], reason: str, lost: bool) -> int:
     decide = lifecycle.lost if lost else lifecycle.given_back
     count = 0
     left = list(held)
