@@ -40,6 +40,8 @@ SAMPLES_THINNED_MAX = 50  # to so many of each kind; the peaks stay
 WAIT_SECONDS_MAX = 60.0  # of `Prefer: wait=`
 BODY_BYTES_MAX = 16 * 1024 * 1024
 BODIES_BYTES_MAX = 256 * 1024**2  # of all long bodies that one server process holds at a time
+# Of all answers that are not read, in one server process; callers without a valid token: a quarter.
+UNREAD_BYTES_MAX = 256 * 1024**2
 BODY_DEPTH_MAX = 16
 BULK_ITEMS_MAX = 1000
 PAGE_ITEMS_MAX = 1000

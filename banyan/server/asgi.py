@@ -44,6 +44,7 @@ _PREFER_WAIT = re.compile(
 )
 _TASK = re.compile(r"/tasks/([0-9a-f]{24})")
 _COALESCE_SECONDS = 0.1  # a collection may change a thousand times a second
+_PIECE_BYTES = 64 * 1024  # of an answer: what is written before it is known whether it is read
 _TOPICS_FEW = 8  # more tasks than that, named one by one, are as good as a collection
 
 
@@ -73,10 +74,10 @@ class Application:
         """Serve one HTTP request."""
         if scope["type"] != "http":
             raise ValueError(f"no {scope['type']} here")
-        environ = environ_of(scope)
-        if self._behind_proxy:
-            heed_proxy(environ)
         try:
+            environ = environ_of(scope)
+            if self._behind_proxy:
+                heed_proxy(environ)
             if SHORT in scope["state"]:  # nearly every request
                 body = await read_short(receive, knobs().BODY_BYTES_MAX)
                 await self._serve(scope, receive, send, with_body(environ, body))
@@ -226,6 +227,12 @@ async def _send(send: Send, scope: Message, answer: Answer) -> None:
     """Send a whole answer."""
     head, body = _to_send(scope, answer)
     await send({"type": "http.response.start", "status": answer.status, "headers": head})
+    if len(body) > _PIECE_BYTES:
+        view = memoryview(body)
+        for start in range(0, len(body), _PIECE_BYTES):
+            piece = {"body": view[start : start + _PIECE_BYTES], "more_body": True}
+            await send({"type": "http.response.body", **piece})
+        body = b""
     await send({"type": "http.response.body", "body": body})
 
 

@@ -24,6 +24,7 @@ from banyan.server.store import accounts, tasks
 CACHE_SECONDS = 1.0
 CACHE_TOKENS_MAX = 10_000
 _ACCOUNT_TOKEN = re.compile(r"bny_[0-9a-f]{16}_[A-Za-z0-9_-]{43}")
+_ATTEMPT_TOKEN = re.compile(r"att_[0-9a-f]{24}_[0-9a-f]{64}")
 NOBODY: Mapping[str, Any] = {"_id": {"$in": []}}
 
 
@@ -42,14 +43,14 @@ class Authenticator:
 
         `too_many_requests` where that address has sent too many wrong ones; who sends none
         guesses nothing, and is not counted. What was wrong a moment ago, or has not the form of
-        a token, costs no look-up.
+        a token, costs no look-up. The seal of an attempt's token is nothing to guess: such a one is
+        looked up whoever else is behind its address.
         """
         token = _token_in(header or "")
         if token:
             caller = self._remembered(token)
             if not caller and not self._refusals.is_refused(token):
-                self._refusals.check(address, token)
-                caller = self._look_up(token)
+                caller = self._look_up(address, token)
             if caller:
                 return caller
             self._refusals.count(address, token)
@@ -69,8 +70,13 @@ class Authenticator:
         until, caller = self._seen.get(token, (0.0, None))
         return caller if until > time.monotonic() else None
 
-    def _look_up(self, token: str) -> Caller | None:
-        caller = self._account_of(token) or self._task_of(token)
+    def _look_up(self, address: str, token: str) -> Caller | None:
+        """Errors: `too_many_requests`."""
+        if _ACCOUNT_TOKEN.fullmatch(token):
+            self._refusals.check(address, token)
+            caller = self._account_of(token)
+        else:
+            caller = self._task_of(token)
         if not caller:
             return None
         self._refusals.accept(token)
@@ -81,8 +87,6 @@ class Authenticator:
         return caller
 
     def _account_of(self, token: str) -> Caller | None:
-        if not _ACCOUNT_TOKEN.fullmatch(token):
-            return None
         found = accounts.find_token(self._store, token)
         if not found:
             return None
@@ -92,6 +96,8 @@ class Authenticator:
 
     def _task_of(self, token: str) -> Caller | None:
         """A running task that speaks for itself, with the token of its attempt."""
+        if not _ATTEMPT_TOKEN.fullmatch(token):
+            return None
         attempt_id = attempt_of(self._context.attempt_secret, token)
         task = tasks.of_attempt(self._store, attempt_id) if attempt_id else None
         if not task:

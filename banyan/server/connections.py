@@ -13,11 +13,13 @@ from itertools import islice
 from typing import Protocol
 
 from banyan.config import knobs
+from banyan.server.unread import Unread, Writer
 
 HEADER_SECONDS_MAX = 15.0
 SWEEP_SECONDS = 1.0
 FILES_KEPT = 128  # for the database, the log, modules: of the limit of open files
 CONNECTIONS_LEAST = 16
+_STRANGERS_PART = 4  # one of so many of the bytes of unread answers
 _LOOKED_AT_MAX = 64  # of the oldest newcomers, for one that may go
 
 
@@ -57,6 +59,16 @@ class Connection:
         """It is whole."""
         self._connections.late_at.pop(self, None)
 
+    def pause(self, writer: Writer) -> None:
+        """An answer is not taken in."""
+        unread = self._connections.unread[self.is_trusted]
+        unread.enter(writer, self._connections.now())
+
+    def resume(self, writer: Writer) -> None:
+        """It is, or nobody is there any more."""
+        for unread in self._connections.unread.values():
+            unread.leave(writer)
+
     def leave(self) -> None:
         """It has ended. May be said twice."""
         self._connections.leave(self)
@@ -74,6 +86,8 @@ class Connections:
         self._of_network: dict[str, dict[Connection, None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self.late_at: dict[Connection, float] = {}  # the soonest first
+        unread: int = knobs().UNREAD_BYTES_MAX
+        self.unread = {True: Unread(unread), False: Unread(unread // _STRANGERS_PART)}  # trusted?
         self.count = 0
 
     def begin(self) -> None:
@@ -120,6 +134,8 @@ class Connections:
         assert self._loop is not None  # noqa: S101 - it was begun
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
         now = self._loop.time()
+        for unread in self.unread.values():
+            unread.sweep(now)
         late = []
         for connection, time in self.late_at.items():
             if time > now:

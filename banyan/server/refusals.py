@@ -1,9 +1,9 @@
 """How many wrong tokens an address may send: what guessing costs, and what it may cost us.
 
 Asked by `banyan.server.auth` for tokens that it does not know from a moment ago. A valid one is
-served, whoever else is behind the same address: at once where it was valid lately, else as long
-as not too many strangers are looked up for addresses beyond their limit. Each server process
-counts for itself, and remembers a bounded number of addresses and tokens.
+served, whoever else is behind the same address: at once where it was valid lately or is sealed,
+else as long as not too many strangers are looked up for addresses beyond their limit. Each server
+process counts for itself, and remembers a bounded number of addresses and tokens.
 """
 
 import ipaddress
