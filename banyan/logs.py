@@ -132,7 +132,8 @@ class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end; what follows it is indented, so that it begins no line."""
         told = "".join(
-            f" {harmless(name)}={harmless(_quoted(str(value)))}" for name, value in facts_of(record).items()
+            f" {harmless(name)}={harmless(_quoted(str(value)))}"
+            for name, value in facts_of(record).items()
         )
         line, *rest = map(harmless, super().format(record).split("\n"))
         return _hide("\n    ".join([line + told, *rest]))

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from bson import ObjectId
 
 from banyan.errors import BanyanError
 from banyan.server import refusals
-from banyan.server.auth import Authenticator
+from banyan.server.auth import Authenticator, attempt_token
 from banyan.server.refusals import Refusals
-from banyan.server.store import accounts
+from banyan.server.store import accounts, tasks
 from tests.contract.playing import word
 from tests.harness import Api, Server
 
@@ -165,6 +166,29 @@ def test_beyond_the_limit_few_are_looked_up_and_valid_ones_still_served(
     assert looked.answer(new) == "too_many_requests"
     looked.clock.seconds += 1
     assert looked.answer(new) == "ok"  # a moment later
+
+
+def test_a_sealed_token_is_looked_up_whoever_guesses_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = Looked(monkeypatch, 3)
+    task = {"owner": "a", "_id": ObjectId()}
+    monkeypatch.setattr(tasks, "of_attempt", lambda store, attempt_id: task)
+    for number in range(1000):
+        looked.answer(token_number(number))
+    assert looked.answer(token_number(5000)) == "too_many_requests"
+    assert looked.answer(attempt_token(b"secret", ObjectId())) == "ok"
+    assert looked.answer(attempt_token(b"another", ObjectId())) == "too_many_requests"
+
+
+def test_what_is_no_token_takes_no_place_of_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = Looked(monkeypatch, 3)
+    valid = token_number(7)
+    looked.valid = {valid}
+    for number in range(1000):
+        looked.answer(f"bny_{number}")
+        looked.answer(f"att_{number:024x}_{'0' * 64}")
+    assert looked.answer(valid) == "ok"
 
 
 def test_remembered_tokens_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
