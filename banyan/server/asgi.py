@@ -58,11 +58,16 @@ class Application:
         threads: int,
         behind_proxy: bool = False,
         knows: Callable[[str], bool] = lambda header: True,
+        account_of: Callable[[str], str | None] = lambda header: None,
     ) -> None:
-        """knows: whether this Authorization header was found valid a moment ago; does no I/O."""
+        """knows: whether this Authorization header was found valid a moment ago; does no I/O.
+
+        account_of: whose it was found to be a moment ago; does no I/O.
+        """
         self._wsgi = wsgi
         self._behind_proxy = behind_proxy
         self._knows = knows
+        self._account_of = account_of
         self._hub = hub
         self._room = Room(max(knobs().BODIES_BYTES_MAX, knobs().BODY_BYTES_MAX))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
@@ -120,7 +125,7 @@ class Application:
         task = _task_in(request)
         answer = None if task and self._has_it(request, task) else await self._ask(request)
         if answer and not connection.is_trusted and self._knows(_token(request.environ)):
-            connection.trust()
+            connection.trust(self._account_of(_token(request.environ)) or "")
         topics = _topics(answer) if answer else [task]
         if not topics or not request.wait_seconds:
             return answer

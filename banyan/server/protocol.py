@@ -24,10 +24,7 @@ CONNECTION, SHORT = "connection", "short"
 HEADERS_MAX = 200  # of one request
 _BETWEEN_BYTES = len(": \r\n")
 _JOINED_BYTES_MAX = 16 * 1024  # of a body: a longer one is not copied behind its head
-# What a connection may have unread before no more is written. With TLS, as much as uvloop's default
-# is out of sight, beneath it.
-_UNREAD_BYTES = 4 * 1024
-_BENEATH_TLS_BYTES = 64 * 1024
+_BENEATH_TLS_BYTES = 64 * 1024  # as much as uvloop's default is out of our sight there
 _NOTHING_LINGERS = struct.pack("ii", 1, 0)
 
 
@@ -42,6 +39,7 @@ class Joining:
         self._transport = transport
         self._cycle = cycle
         self._head: bytes | None = None
+        self.length = 0  # of the whole body, as it was announced
         if cycle.scope["method"] == "HEAD":  # whose answer is a head and no more
             self._head = b""
         self.close = transport.close
@@ -55,6 +53,7 @@ class Joining:
             self._transport.write(data)
         elif self._head is None:
             self._head = data
+            self.length = self._cycle.expected_content_length
         elif len(data) > _JOINED_BYTES_MAX:
             self._transport.writelines([self._head, data])
             self._head = b""
@@ -84,7 +83,8 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         if isinstance(transport.get_extra_info("sockname"), str):
             self.server = None  # the path of a unix socket is no host that requests are for
-        transport.set_write_buffer_limits(_UNREAD_BYTES)
+        # One byte that is unsent may keep a whole answer in memory: it is counted from there on.
+        transport.set_write_buffer_limits(1 if self.scheme == "https" else 0)  # "from", and "above"
         self._connection.holder = self
         self._connection.await_head()
 
@@ -107,11 +107,17 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
         self._connection.resume(self)
 
-    def unsent(self) -> int:
-        """The bytes of answers that are still here."""
-        to_come = self._in_work.expected_content_length if self._in_work else 0
+    def held(self) -> int:
+        """The bytes that are kept for answers: of the one in work, all."""
+        joining = self._in_work.transport if self._in_work else None
+        length = joining.length if isinstance(joining, Joining) else 0
         beneath = _BENEATH_TLS_BYTES if self.scheme == "https" else 0
-        return self.transport.get_write_buffer_size() + to_come + beneath
+        return self.transport.get_write_buffer_size() + length + beneath
+
+    def unsent(self) -> int:
+        """The bytes of answers that are still to go, as far as they can be seen."""
+        to_come = self._in_work.expected_content_length if self._in_work else 0
+        return self.transport.get_write_buffer_size() + to_come
 
     def data_received(self, data: bytes) -> None:
         """Count what comes before the headers are complete."""
@@ -211,9 +217,11 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()  # nothing was asked: an answer could be taken for another's
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._in_work = cycle
-        patient = partial(self._answer_later, cycle, app) if self.flow.write_paused else app
-        super()._start_asgi_task(cycle, patient)
+        if self.flow.write_paused:
+            app = partial(self._answer_later, cycle, app)
+        else:
+            self._in_work = cycle
+        super()._start_asgi_task(cycle, app)
 
     async def _answer_later(
         self, cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any
@@ -223,6 +231,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             cycle.disconnected = True
         else:
+            self._in_work = cycle
             await app(scope, receive, send)
 
     def _is_asked(self) -> bool:
