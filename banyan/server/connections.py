@@ -132,7 +132,7 @@ class Connections:
             self.late_at.pop(connection, None)
 
     def trust(self, connection: Connection) -> None:
-        """It is a newcomer no longer, and its owner is known. Where there are too many, one goes."""
+        """Its owner is known now. Where there are too many such ones, one goes."""
         self._forget_newcomer(connection)
         self._trusted.enter(connection.owner, connection)
         if self._trusted.count > self._most_trusted:

@@ -233,7 +233,7 @@ def test_one_account_with_all_connections_locks_nobody_out(
                 assert server.anonymous.get("healthz").status_code == 200
                 assert server.account("worker", name=f"new{len(then)}").get("tasks").ok
                 assert answered(operator, mine)  # by the one it had all the time
-                eventually(lambda: count_open(many) <= 35)
+                eventually(lambda many=many: count_open(many) <= 35)
 
 
 def test_the_limit_of_open_files_is_raised_and_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
