@@ -203,13 +203,13 @@ def test_of_many_busy_ones_a_few_are_looked_at_and_then_others() -> None:
 
 def test_what_was_displaced_before_its_token_was_found_valid_takes_no_place() -> None:
     some = Connections(16, 1)
-    displaced = some.enter("a", Silent())
-    assert displaced
-    assert some.enter("a", Silent())
-    displaced.trust("a")
-    assert some.count == 1
-    displaced.leave()
-    assert some.count == 1
+    displaced = [some.enter("a", Silent()) for _ in range(15)]
+    for number, one in enumerate(displaced[:-1]):
+        assert one
+        one.trust(f"a{number}")
+    others = [entered(some, "b") for _ in range(14)]
+    assert not any(one.ended for one in others)
+    assert some.count == 15
 
 
 def test_one_account_with_all_connections_locks_nobody_out(
