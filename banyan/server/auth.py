@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from bson import ObjectId
@@ -34,7 +35,8 @@ class Authenticator:
     def __init__(self, context: Context, failures_per_minute: int) -> None:
         self._context = context
         self._store = context.store
-        self._refusals = Refusals(failures_per_minute)
+        read = partial(accounts.all_tokens, self._store)
+        self._refusals = Refusals(failures_per_minute, read=read)
         self._seen: dict[str, tuple[float, Caller]] = {}
         self._lock = threading.Lock()
 
