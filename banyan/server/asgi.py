@@ -67,7 +67,7 @@ class Application:
         self._wsgi = wsgi
         self._behind_proxy = behind_proxy
         self._knows = knows
-        self._account_of = account_of
+        self._owner_of = account_of
         self._hub = hub
         self._room = Room(max(knobs().BODIES_BYTES_MAX, knobs().BODY_BYTES_MAX))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
@@ -125,7 +125,7 @@ class Application:
         task = _task_in(request)
         answer = None if task and self._has_it(request, task) else await self._ask(request)
         if answer and not connection.is_trusted and self._knows(_token(request.environ)):
-            connection.trust(self._account_of(_token(request.environ)) or "")
+            connection.trust(self._owner_of(_token(request.environ)) or "")
         topics = _topics(answer) if answer else [task]
         if not topics or not request.wait_seconds:
             return answer
