@@ -41,13 +41,17 @@ SAMPLES_THINNED_MAX = 50  # to so many of each kind; the peaks stay
 WAIT_SECONDS_MAX = 60.0  # of `Prefer: wait=`
 BODY_BYTES_MAX = 16 * 1024 * 1024
 BODIES_BYTES_MAX = 256 * 1024**2  # of all long bodies that one server process holds at a time
+# Of all answers that are not read, in one server process; callers without a valid token: a quarter.
+UNREAD_BYTES_MAX = 256 * 1024**2
 BODY_DEPTH_MAX = 16
 BULK_ITEMS_MAX = 1000
 PAGE_ITEMS_MAX = 1000
 PAGE_ITEMS_DEFAULT = 25
 PAGE_BYTES_MAX = 16 * 1024 * 1024  # of a list in an answer: beyond it the page is made smaller
 RESULT_BYTES_MAX = 1024 * 1024  # of what a task gives back, as stored; at most 2 MiB
-CONNECTIONS_MAX = 16_000  # of one server process; fewer where its limit of open files is lower
+# Of one server process; fewer where its limit of open files is lower. Of the account with the most
+# connections one is closed where all accounts together have more than seven eighths.
+CONNECTIONS_MAX = 16_000
 CONNECTIONS_PER_ADDRESS_MAX = 2_000  # by which no valid token came yet; 0: no bound
 QUERY_SECONDS_MAX = 5.0  # of the database's time for one GET; what takes longer is refused
 LOG_BYTES_MAX = 16 * 1024 * 1024  # of output kept for one attempt

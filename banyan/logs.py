@@ -11,6 +11,8 @@ import logging
 import re
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,6 +29,8 @@ _SECRETS = (
     (re.compile(r"\b(bny|att)_([0-9a-f]{1,24})_[A-Za-z0-9_-]+"), r"\1_\2_(hidden)"),
     (re.compile(r"(://[^\s:/@]+:)[^\s@]+@"), r"\1(hidden)@"),
 )
+_PLAIN = re.compile(r"[^\s\"'=\\]+")
+SAME_PER_SECOND = 10  # warnings and errors from one place in the code
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _about: ContextVar[Mapping[str, Any]] = ContextVar("about", default={})  # noqa: B039 - never changed
 
@@ -41,6 +45,7 @@ def begin(service: str, level: int, prefix: str) -> None:
     in_json = _one_of("LOG_FORMAT", FORMATS) == "json"
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Json(service) if in_json else Text(prefix + "%(message)s"))
+    handler.addFilter(Often())
     logging.basicConfig(level=chosen.upper() or level, handlers=[handler], force=True)
     threading.excepthook = lambda failed: logging.critical(
         "a thread failed", exc_info=failed.exc_value
@@ -64,6 +69,38 @@ def about(**facts: Any) -> Iterator[None]:
         _about.reset(token)
 
 
+class Often(logging.Filter):
+    """Keeps the same complaint from filling the disk, whoever provokes it; tells what it left out.
+
+    It counts by where in the code a line comes from. Lines below a warning are wanted one by one.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._second = 0
+        self._said: Counter[tuple[str, int]] = Counter()  # in this second
+        self._left_out: Counter[tuple[str, int]] = Counter()  # since one was said
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it is said. The handler's lock is not held yet: a count may be off by a few."""
+        if record.levelno < logging.WARNING:
+            return True
+        second = int(self._clock())
+        if second != self._second:
+            self._second = second
+            self._said.clear()
+        place = (record.pathname, record.lineno)
+        self._said[place] += 1
+        if self._said[place] > SAME_PER_SECOND:
+            self._left_out[place] += 1
+            return False
+        left_out = self._left_out.pop(place, 0)
+        if left_out:
+            record.left_out = left_out
+        return True
+
+
 class Json(logging.Formatter):
     """One JSON object a line: time, level, service, process, logger, event, and the facts."""
 
@@ -73,9 +110,9 @@ class Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
-        time = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
+        moment = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
         line = {
-            "time": time.isoformat(timespec="milliseconds") + "Z",
+            "time": moment.isoformat(timespec="milliseconds") + "Z",
             "level": record.levelname.lower(),
             "service": self._service,
             "process": record.process,
@@ -95,7 +132,8 @@ class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end; what follows it is indented, so that it begins no line."""
         told = "".join(
-            f" {harmless(name)}={harmless(str(value))}" for name, value in facts_of(record).items()
+            f" {harmless(name)}={harmless(_quoted(str(value)))}"
+            for name, value in facts_of(record).items()
         )
         line, *rest = map(harmless, super().format(record).split("\n"))
         return _hide("\n    ".join([line + told, *rest]))
@@ -104,6 +142,11 @@ class Text(logging.Formatter):
 def harmless(text: str) -> str:
     """The text on one line, its control characters and what turns the direction written out."""
     return text if text.isprintable() else _escaped(text, _as_python)
+
+
+def _quoted(text: str) -> str:
+    """As JSON where it could be taken for more than one fact."""
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 def _as_python(character: str) -> str:

@@ -13,10 +13,10 @@ from functools import partial
 
 from banyan.server.connections import HEADER_SECONDS_MAX, Connection, Connections
 from banyan.server.refusals import network_of
+from banyan.server.unread import UNREAD_SECONDS_MAX
 
 logger = logging.getLogger(__name__)
 
-UNREAD_SECONDS_MAX = 60.0  # so long an answer may wait for somebody who reads nothing
 _AT_ONCE = 16  # then others have their turn
 _PAUSE_SECONDS = 0.5
 

@@ -26,6 +26,7 @@ from banyan.server.auth import Authenticator, is_token
 from banyan.server.bridge import GO_ON, HEAD_ONLY
 from banyan.server.calls import Answer, Call, Context, Signals, Silent
 from banyan.server.data import BanyanMongo
+from banyan.server.document import Document
 from banyan.server.exposition import CONTENT_TYPE, Exposition
 from banyan.server.schemas.parameters import READ_ITEM, READ_LIST
 from banyan.server.scoped import missing
@@ -107,7 +108,7 @@ class Wiring:
         self.arguments: dict[str, Sequence[str]] = {}  # endpoint -> what it reads of the query
         self.exposition = Exposition(context.store)
         self.roles["metrics", "GET"] = ["operator"]
-        self.document = render.dumps(openapi.document(app.config))
+        self.document = Document(render.dumps(openapi.document(app.config)))
 
     def install(self) -> None:
         """Add everything to the application."""
@@ -227,10 +228,10 @@ class Wiring:
             request.headers.get("Authorization"), knobs().METRICS_TOKEN
         ):
             return None
-        edge.check_request(request)
         g.caller = self.authenticator.authenticate(
             request.headers.get("Authorization"), request.remote_addr or ""
         )
+        edge.check_request(request)
         if endpoint == "home" or request.method == "OPTIONS":
             return None
         method = "GET" if request.method == "HEAD" else request.method
@@ -298,7 +299,7 @@ class Wiring:
         return Response(self.exposition.text(waiting), content_type=CONTENT_TYPE)
 
     def _openapi(self) -> Response:
-        return Response(self.document, mimetype="application/json")
+        return self.document.response(request)
 
     def _readyz(self) -> Response:
         self.context.store.ping()

@@ -44,6 +44,7 @@ _PREFER_WAIT = re.compile(
 )
 _TASK = re.compile(r"/tasks/([0-9a-f]{24})")
 _COALESCE_SECONDS = 0.1  # a collection may change a thousand times a second
+_PIECE_BYTES = 64 * 1024  # of an answer: what is written before it is known whether it is read
 _TOPICS_FEW = 8  # more tasks than that, named one by one, are as good as a collection
 
 
@@ -57,11 +58,16 @@ class Application:
         threads: int,
         behind_proxy: bool = False,
         knows: Callable[[str], bool] = lambda header: True,
+        account_of: Callable[[str], str | None] = lambda header: None,
     ) -> None:
-        """knows: whether this Authorization header was found valid a moment ago; does no I/O."""
+        """knows: whether this Authorization header was found valid a moment ago; does no I/O.
+
+        account_of: whose it was found to be a moment ago; does no I/O.
+        """
         self._wsgi = wsgi
         self._behind_proxy = behind_proxy
         self._knows = knows
+        self._owner_of = account_of
         self._hub = hub
         self._room = Room(max(knobs().BODIES_BYTES_MAX, knobs().BODY_BYTES_MAX))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
@@ -73,10 +79,10 @@ class Application:
         """Serve one HTTP request."""
         if scope["type"] != "http":
             raise ValueError(f"no {scope['type']} here")
-        environ = environ_of(scope)
-        if self._behind_proxy:
-            heed_proxy(environ)
         try:
+            environ = environ_of(scope)
+            if self._behind_proxy:
+                heed_proxy(environ)
             if SHORT in scope["state"]:  # nearly every request
                 body = await read_short(receive, knobs().BODY_BYTES_MAX)
                 await self._serve(scope, receive, send, with_body(environ, body))
@@ -119,7 +125,7 @@ class Application:
         task = _task_in(request)
         answer = None if task and self._has_it(request, task) else await self._ask(request)
         if answer and not connection.is_trusted and self._knows(_token(request.environ)):
-            connection.trust()
+            connection.trust(self._owner_of(_token(request.environ)) or "")
         topics = _topics(answer) if answer else [task]
         if not topics or not request.wait_seconds:
             return answer
@@ -226,6 +232,12 @@ async def _send(send: Send, scope: Message, answer: Answer) -> None:
     """Send a whole answer."""
     head, body = _to_send(scope, answer)
     await send({"type": "http.response.start", "status": answer.status, "headers": head})
+    if len(body) > _PIECE_BYTES:
+        view = memoryview(body)
+        for start in range(0, len(body), _PIECE_BYTES):
+            piece = {"body": view[start : start + _PIECE_BYTES], "more_body": True}
+            await send({"type": "http.response.body", **piece})
+        body = b""
     await send({"type": "http.response.body", "body": body})
 
 

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from bson import ObjectId
@@ -24,6 +25,7 @@ from banyan.server.store import accounts, tasks
 CACHE_SECONDS = 1.0
 CACHE_TOKENS_MAX = 10_000
 _ACCOUNT_TOKEN = re.compile(r"bny_[0-9a-f]{16}_[A-Za-z0-9_-]{43}")
+_ATTEMPT_TOKEN = re.compile(r"att_[0-9a-f]{24}_[0-9a-f]{64}")
 NOBODY: Mapping[str, Any] = {"_id": {"$in": []}}
 
 
@@ -33,7 +35,8 @@ class Authenticator:
     def __init__(self, context: Context, failures_per_minute: int) -> None:
         self._context = context
         self._store = context.store
-        self._refusals = Refusals(failures_per_minute)
+        read = partial(accounts.all_tokens, self._store)
+        self._refusals = Refusals(failures_per_minute, read=read)
         self._seen: dict[str, tuple[float, Caller]] = {}
         self._lock = threading.Lock()
 
@@ -42,14 +45,14 @@ class Authenticator:
 
         `too_many_requests` where that address has sent too many wrong ones; who sends none
         guesses nothing, and is not counted. What was wrong a moment ago, or has not the form of
-        a token, costs no look-up.
+        a token, costs no look-up. The seal of an attempt's token is nothing to guess: such a one is
+        looked up whoever else is behind its address.
         """
         token = _token_in(header or "")
         if token:
             caller = self._remembered(token)
             if not caller and not self._refusals.is_refused(token):
-                self._refusals.check(address, token)
-                caller = self._look_up(token)
+                caller = self._look_up(address, token)
             if caller:
                 return caller
             self._refusals.count(address, token)
@@ -60,6 +63,18 @@ class Authenticator:
         token = _token_in(header)
         return bool(token and self._remembered(token))
 
+    def account_of(self, header: str) -> str | None:
+        """Whose this header was when it was last looked up; None: not known. From memory: at once.
+
+        Running tasks are by the side of their owner's account: their tokens are with the workers
+        too, which are not to act in its place.
+        """
+        token = _token_in(header)
+        _, caller = self._seen.get(token or "", (0.0, None))
+        if not caller:
+            return None
+        return f"tasks of {caller.account}" if caller.task else caller.account
+
     def forget(self) -> None:
         """A token was revoked: look all of them up again."""
         with self._lock:
@@ -69,8 +84,13 @@ class Authenticator:
         until, caller = self._seen.get(token, (0.0, None))
         return caller if until > time.monotonic() else None
 
-    def _look_up(self, token: str) -> Caller | None:
-        caller = self._account_of(token) or self._task_of(token)
+    def _look_up(self, address: str, token: str) -> Caller | None:
+        """Errors: `too_many_requests`."""
+        if _ACCOUNT_TOKEN.fullmatch(token):
+            self._refusals.check(address, token)
+            caller = self._account_of(token)
+        else:
+            caller = self._task_of(token)
         if not caller:
             return None
         self._refusals.accept(token)
@@ -81,8 +101,6 @@ class Authenticator:
         return caller
 
     def _account_of(self, token: str) -> Caller | None:
-        if not _ACCOUNT_TOKEN.fullmatch(token):
-            return None
         found = accounts.find_token(self._store, token)
         if not found:
             return None
@@ -92,6 +110,8 @@ class Authenticator:
 
     def _task_of(self, token: str) -> Caller | None:
         """A running task that speaks for itself, with the token of its attempt."""
+        if not _ATTEMPT_TOKEN.fullmatch(token):
+            return None
         attempt_id = attempt_of(self._context.attempt_secret, token)
         task = tasks.of_attempt(self._store, attempt_id) if attempt_id else None
         if not task:

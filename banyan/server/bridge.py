@@ -38,6 +38,24 @@ GO_ON = 100
 
 logger = logging.getLogger(__name__)
 
+# Headers that are taken apart, some before it is known who asks: that must not cost much.
+PARSED_BYTES_MAX = 1024
+_PARSED = {
+    "CONTENT_LENGTH",
+    "CONTENT_TYPE",
+    "HTTP_ACCEPT",
+    "HTTP_ACCEPT_ENCODING",
+    "HTTP_AUTHORIZATION",
+    "HTTP_HOST",
+    "HTTP_IF_MATCH",
+    "HTTP_IF_MODIFIED_SINCE",
+    "HTTP_IF_NONE_MATCH",
+    "HTTP_IF_RANGE",
+    "HTTP_IF_UNMODIFIED_SINCE",
+    "HTTP_ORIGIN",
+    "HTTP_PREFER",
+    "HTTP_RANGE",
+}
 _REQUEST_ID = "HTTP_X_REQUEST_ID"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -52,7 +70,10 @@ class Answer:
 
 
 def environ_of(scope: Mapping[str, Any]) -> Environ:
-    """The WSGI environment of an ASGI request, all but its input, which is made per call."""
+    """The WSGI environment of an ASGI request, all but its input, which is made per call.
+
+    Errors: `bad_request` where a header is too long to be taken apart.
+    """
     server = scope.get("server") or ("localhost", 80)
     environ: Environ = {
         "REQUEST_METHOD": scope["method"],
@@ -101,6 +122,10 @@ def _add_header(environ: Environ, name: bytes, value: str) -> None:
         if key in environ:
             separator = "; " if key == "HTTP_COOKIE" else ","
             value = f"{environ[key]}{separator}{value}"
+    if len(value) > PARSED_BYTES_MAX and key in _PARSED:
+        told = name.decode("latin-1").title()
+        message = f"the header {told} has {len(value)} bytes; at most {PARSED_BYTES_MAX} are read"
+        raise BanyanError("bad_request", message)
     environ[key] = value
 
 

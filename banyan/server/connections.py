@@ -3,7 +3,8 @@
 `acceptor.py` enters a connection before anything is read from it, `protocol.py` says what goes
 on in it. It is a newcomer until a valid token has come by it. Newcomers are bounded for each
 address and in all: where there are too many, the oldest that is not being answered makes room.
-So nobody locks others out with connections that say nothing.
+So nobody locks others out with connections that say nothing. Those with a token leave some room to
+newcomers, and where they are too many, whoever has most gives way: so no account locks others out.
 """
 
 import asyncio
@@ -13,12 +14,16 @@ from itertools import islice
 from typing import Protocol
 
 from banyan.config import knobs
+from banyan.server.shares import Shares
+from banyan.server.unread import Unread, Writer
 
 HEADER_SECONDS_MAX = 15.0
 SWEEP_SECONDS = 1.0
 FILES_KEPT = 128  # for the database, the log, modules: of the limit of open files
 CONNECTIONS_LEAST = 16
-_LOOKED_AT_MAX = 64  # of the oldest newcomers, for one that may go
+_STRANGERS_PART = 4  # one of so many of the bytes of unread answers
+_NEWCOMERS_PART = 8  # one of so many places is for newcomers only
+_LOOKED_AT_MAX = 64  # of the oldest, for one that may go
 
 
 class Holder(Protocol):
@@ -40,14 +45,17 @@ class Connection:
     def __init__(self, connections: "Connections", network: str, holder: Holder) -> None:
         self._connections = connections
         self.network = network
+        self.owner = network  # of what it costs: once it is trusted, an account
         self.holder = holder
         self.is_trusted = False
         self.has_left = False
 
-    def trust(self) -> None:
-        """A valid token came by it."""
-        self.is_trusted = True
-        self._connections.forget_newcomer(self)
+    def trust(self, account: str) -> None:
+        """A valid token of this account came by it."""
+        if not self.has_left:
+            self.is_trusted = True
+            self.owner = account
+            self._connections.trust(self)
 
     def await_head(self) -> None:
         """From now on the head of a request has to come soon; nothing, where it has to already."""
@@ -56,6 +64,16 @@ class Connection:
     def head_came(self) -> None:
         """It is whole."""
         self._connections.late_at.pop(self, None)
+
+    def pause(self, writer: Writer) -> None:
+        """An answer is not taken in."""
+        unread = self._connections.unread[self.is_trusted]
+        unread.enter(writer, self.owner, self._connections.now())
+
+    def resume(self, writer: Writer) -> None:
+        """It is, or nobody is there any more."""
+        for unread in self._connections.unread.values():
+            unread.leave(writer)
 
     def leave(self) -> None:
         """It has ended. May be said twice."""
@@ -69,11 +87,15 @@ class Connections:
         """most_of_network: newcomers from one address; 0: no bound."""
         self._most = most
         self._most_newcomers = max(1, most // 2)
+        self._most_trusted = max(1, most - max(1, most // _NEWCOMERS_PART))
         self._most_of_network = most_of_network
         self._newcomers: dict[Connection, None] = {}  # the oldest first
         self._of_network: dict[str, dict[Connection, None]] = {}
+        self._trusted: Shares[Connection] = Shares()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.late_at: dict[Connection, float] = {}  # the soonest first
+        unread: int = knobs().UNREAD_BYTES_MAX
+        self.unread = {True: Unread(unread), False: Unread(unread // _STRANGERS_PART)}  # trusted?
         self.count = 0
 
     def begin(self) -> None:
@@ -105,11 +127,31 @@ class Connections:
         if not connection.has_left:
             connection.has_left = True
             self.count -= 1
-            self.forget_newcomer(connection)
+            self._forget_newcomer(connection)
+            self._trusted.leave(connection)
             self.late_at.pop(connection, None)
 
-    def forget_newcomer(self, connection: Connection) -> None:
-        """It is one no longer."""
+    def trust(self, connection: Connection) -> None:
+        """Its owner is known now. Where there are too many such ones, one goes."""
+        self._forget_newcomer(connection)
+        self._trusted.enter(connection.owner, connection)
+        if self._trusted.count > self._most_trusted:
+            self._displace_trusted()
+
+    def _displace_trusted(self) -> None:
+        """End one of whoever has most: one that nobody is about to answer, if such a one is found.
+
+        Those that were looked at become the last, so that next time others are.
+        """
+        found = list(islice(self._trusted.of_most(), _LOOKED_AT_MAX))
+        idle = next((one for one in found if not one.holder.is_busy()), None)
+        for one in found:
+            if one is idle:
+                break
+            self._trusted.enter(one.owner, one)
+        _end(idle or found[0])
+
+    def _forget_newcomer(self, connection: Connection) -> None:
         self._newcomers.pop(connection, None)
         neighbours = self._of_network.get(connection.network, {})
         neighbours.pop(connection, None)
@@ -120,6 +162,8 @@ class Connections:
         assert self._loop is not None  # noqa: S101 - it was begun
         self._loop.call_later(SWEEP_SECONDS, self._sweep)
         now = self._loop.time()
+        for unread in self.unread.values():
+            unread.sweep(now)
         late = []
         for connection, time in self.late_at.items():
             if time > now:
@@ -134,10 +178,14 @@ def _displace(among: dict[Connection, None]) -> bool:
     """End the oldest of these that nobody is about to answer; whether there was one."""
     for connection in islice(among, _LOOKED_AT_MAX):
         if not connection.holder.is_busy():
-            connection.leave()
-            connection.holder.end()
+            _end(connection)
             return True
     return False
+
+
+def _end(connection: Connection) -> None:
+    connection.leave()
+    connection.holder.end()
 
 
 def most_connections() -> int:

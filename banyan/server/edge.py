@@ -22,6 +22,7 @@ from banyan.server.store import sizes
 logger = logging.getLogger(__name__)
 
 WAIT_HEADER = "Banyan-Wait"
+ARGUMENTS_MAX = 100  # of a query
 _WORD_OF_STATUS = {
     400: "bad_request",
     401: "unauthenticated",
@@ -74,6 +75,8 @@ def _refuse_other_sites(request: Request) -> None:
 
 def check_arguments(request: Request, known: Collection[str]) -> None:
     """Refuse query arguments that nothing reads, and one that stands twice. Errors: 400."""
+    if request.query_string.count(b"&") >= ARGUMENTS_MAX:
+        raise BanyanError("bad_request", f"a query has at most {ARGUMENTS_MAX} arguments")
     for name, values in request.args.lists():
         if name not in known:
             told = f"known: {', '.join(sorted(known))}" if known else "there are none here"

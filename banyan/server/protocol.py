@@ -4,7 +4,11 @@ Handed to uvicorn by `banyan.server.serve`.
 """
 
 import asyncio
+import contextlib
 import json
+import socket
+import struct
+from functools import partial
 from typing import Any, NoReturn
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -17,28 +21,42 @@ HEADER_BYTES_MAX = 64 * 1024
 PIPELINED_MAX = 16  # requests on one connection that wait until the one before is answered
 # In the state of an ASGI scope: by what it came, and that its body is there and is short.
 CONNECTION, SHORT = "connection", "short"
+HEADERS_MAX = 200  # of one request
 _BETWEEN_BYTES = len(": \r\n")
+_JOINED_BYTES_MAX = 16 * 1024  # of a body: a longer one is not copied behind its head
+_BENEATH_TLS_BYTES = 64 * 1024  # as much as uvloop's default is out of our sight there
+_NOTHING_LINGERS = struct.pack("ii", 1, 0)
 
 
 class Joining:
     """The transport of one answer, whose head waits for its body: a write less.
 
-    In a process where threads calculate, the loop may have to wait after each for its turn.
+    In a process where threads calculate, the loop may have to wait after each for its turn. What
+    is written when the connection is closing goes nowhere.
     """
 
     def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
         self._transport = transport
         self._cycle = cycle
         self._head: bytes | None = None
+        self.length = 0  # of the whole body, as it was announced
+        if cycle.scope["method"] == "HEAD":  # whose answer is a head and no more
+            self._head = b""
         self.close = transport.close
         self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
         """Hold the head of the answer, and send it with what comes after it."""
+        if self._transport.is_closing():
+            return
         if not self._cycle.response_started:  # 100 Continue
             self._transport.write(data)
         elif self._head is None:
             self._head = data
+            self.length = self._cycle.expected_content_length
+        elif len(data) > _JOINED_BYTES_MAX:
+            self._transport.writelines([self._head, data])
+            self._head = b""
         else:
             self._transport.write(self._head + data)
             self._head = b""
@@ -54,6 +72,7 @@ class Protocol(HttpToolsProtocol):
         self._complete_bytes = 0  # in headers that were
         self._in_headers = True
         self._complaint = ""
+        self._in_work: RequestResponseCycle | None = None  # of several: the one before the others
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection that never says anything is closed too."""
@@ -64,13 +83,41 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         if isinstance(transport.get_extra_info("sockname"), str):
             self.server = None  # the path of a unix socket is no host that requests are for
+        # One byte that is unsent may keep a whole answer in memory: it is counted from there on.
+        transport.set_write_buffer_limits(1 if self.scheme == "https" else 0)  # "from", and "above"
         self._connection.holder = self
         self._connection.await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It makes room for others."""
+        self._connection.resume(self)
         self._connection.leave()
+        if self._in_work and not self._in_work.response_complete:
+            self._in_work.disconnected = True
+            self._in_work.message_event.set()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """What was written is not taken in."""
+        super().pause_writing()
+        self._connection.pause(self)
+
+    def resume_writing(self) -> None:
+        """It is."""
+        super().resume_writing()
+        self._connection.resume(self)
+
+    def held(self) -> int:
+        """The bytes that are kept for answers: of the one in work, all."""
+        joining = self._in_work.transport if self._in_work else None
+        length = joining.length if isinstance(joining, Joining) else 0
+        beneath = _BENEATH_TLS_BYTES if self.scheme == "https" else 0
+        return self.transport.get_write_buffer_size() + length + beneath
+
+    def unsent(self) -> int:
+        """The bytes of answers that are still to go, as far as they can be seen."""
+        to_come = self._in_work.expected_content_length if self._in_work else 0
+        return self.transport.get_write_buffer_size() + to_come
 
     def data_received(self, data: bytes) -> None:
         """Count what comes before the headers are complete."""
@@ -89,6 +136,8 @@ class Protocol(HttpToolsProtocol):
         self._complete_bytes += len(name) + len(value) + _BETWEEN_BYTES
         if self._complete_bytes > HEADER_BYTES_MAX:
             self._refuse("headers are too long")
+        if len(self.headers) >= HEADERS_MAX:
+            self._refuse(f"a request may have {HEADERS_MAX} headers")
         super().on_header(name, value)
 
     def on_message_begin(self) -> None:
@@ -110,10 +159,11 @@ class Protocol(HttpToolsProtocol):
         self._in_headers = False
         self._connection.head_came()
         super().on_headers_complete()
-        if self.scope["method"] != "HEAD":  # whose answer is a head and no more
-            self.cycle.transport = Joining(  # type: ignore[assignment]  # as much as is used of it
-                self.transport, self.cycle
-            )
+        self.cycle.transport = Joining(  # type: ignore[assignment]  # as much as is used of it
+            self.transport, self.cycle
+        )
+        if self.parser.should_upgrade():  # to what we do not speak, and may follow at once
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """A short body that came with its head needs no looking after."""
@@ -144,10 +194,17 @@ class Protocol(HttpToolsProtocol):
     def is_busy(self) -> bool:
         """Whether a whole request waits for its answer. To take that in is the other end's part."""
         cycle = self.cycle
-        return cycle is not None and not (cycle.more_body or cycle.response_started)
+        if cycle is None or self.flow.write_paused:
+            return False
+        return not (cycle.more_body or cycle.response_started)
 
     def end(self) -> None:
-        """Close it now, whatever goes on."""
+        """Close it now, whatever goes on; the kernel keeps nothing for who reads nothing."""
+        if self.flow.write_paused:
+            with contextlib.suppress(OSError):
+                self.transport.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, _NOTHING_LINGERS
+                )
         self.transport.abort()
 
     def be_late(self) -> None:
@@ -158,6 +215,24 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response("no whole request within the time for one")
         else:
             self.transport.close()  # nothing was asked: an answer could be taken for another's
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self.flow.write_paused:
+            app = partial(self._answer_later, cycle, app)
+        else:
+            self._in_work = cycle
+        super()._start_asgi_task(cycle, app)
+
+    async def _answer_later(
+        self, cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any
+    ) -> None:
+        """Who does not take in one answer is not given another to keep."""
+        await self.flow.drain()
+        if self.transport.is_closing():
+            cycle.disconnected = True
+        else:
+            self._in_work = cycle
+            await app(scope, receive, send)
 
     def _is_asked(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

@@ -1,9 +1,10 @@
 """How many wrong tokens an address may send: what guessing costs, and what it may cost us.
 
 Asked by `banyan.server.auth` for tokens that it does not know from a moment ago. A valid one is
-served, whoever else is behind the same address: at once where it was valid lately, else as long
-as not too many strangers are looked up for addresses beyond their limit. Each server process
-counts for itself, and remembers a bounded number of addresses and tokens.
+served, whoever else is behind the same address. Beyond the limit of an address nothing is looked
+up for it but what was valid lately, is sealed, or is among the hashes of all tokens, which are read
+once in a while then. Each server process counts for itself, and remembers a bounded number of
+addresses and tokens.
 """
 
 import ipaddress
@@ -13,10 +14,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from banyan.errors import BanyanError
+from banyan.server.store import accounts
 
 ADDRESSES_MAX = 4096
 TOKENS_MAX = 10_000  # of each kind that are remembered
-STRANGERS_PER_SECOND = 10.0  # looked up for addresses that are beyond their limit
+STORED_SECONDS = 1.0  # from one reading of all hashes to the next, at least
+_STORED_PAUSE = 20  # as long as so many readings
 _REFUSED_SECONDS = 10.0  # a token that was wrong is not looked up again for so long
 _VALID_SECONDS = 3600.0
 _NETWORK_BITS = 64  # of IPv6: who has one address there has all of them
@@ -25,12 +28,17 @@ _NETWORK_BITS = 64  # of IPv6: who has one address there has all of them
 class Refusals:
     """A bucket of failures for each address; it fills again as time goes by."""
 
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """per_minute: 0: without limit."""
+    def __init__(
+        self,
+        per_minute: int,
+        clock: Callable[[], float] = time.monotonic,
+        read: Callable[[], frozenset[str]] = frozenset,
+    ) -> None:
+        """per_minute: 0: without limit. read: all tokens, as `accounts.all_tokens` says them."""
         self._per_minute = per_minute
         self._clock = clock
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()  # who failed last is the last
-        self._strangers = _Bucket(STRANGERS_PER_SECOND, clock())
+        self._stored = _Stored(read, clock)
         self._refused = _Tokens(_REFUSED_SECONDS)
         self._valid = _Tokens(_VALID_SECONDS)
         self._lock = threading.Lock()
@@ -45,12 +53,10 @@ class Refusals:
         with self._lock:
             now = self._clock()
             bucket = self._buckets.get(network_of(address))
-            if bucket is None or bucket.wait(self._per_minute / 60, now) <= 0:
+            seconds = bucket.wait(self._per_minute / 60, now) if bucket else 0.0
+            if seconds <= 0 or self._valid.has(token, now):
                 return
-            if self._valid.has(token, now):
-                return
-            seconds = self._strangers.take(STRANGERS_PER_SECOND, now)
-        if seconds > 0:
+        if not self._stored.has(token):
             raise _slow_down(address, seconds)
 
     def accept(self, token: str) -> None:
@@ -117,6 +123,32 @@ class _Bucket:
         self._left = min(self._left + (now - self._since) * per_second, self._most)
         self._since = now
         return 0.0 if self._left >= 1 else (1 - self._left) / per_second
+
+
+class _Stored:
+    """All tokens of the database, as they were a moment ago; read only where somebody guesses."""
+
+    def __init__(self, read: Callable[[], frozenset[str]], clock: Callable[[], float]) -> None:
+        self._read = read
+        self._clock = clock
+        self._tokens: frozenset[str] = frozenset()
+        self._read_after = 0.0
+        self._lock = threading.Lock()
+
+    def has(self, token: str) -> bool:
+        """Whether it is one of them; with its id, so that one's own secret opens no other."""
+        told = accounts.as_stored(token)
+        if told not in self._tokens and self._clock() >= self._read_after:
+            with self._lock:
+                if self._clock() >= self._read_after:
+                    self._read_anew()
+        return told in self._tokens
+
+    def _read_anew(self) -> None:
+        began = self._clock()
+        self._tokens = self._read()
+        now = self._clock()
+        self._read_after = now + max(STORED_SECONDS, _STORED_PAUSE * (now - began))
 
 
 class _Tokens:

@@ -9,6 +9,9 @@ import pytest
 
 from tests.worker.conftest import launcher as launcher
 
+for _key in Path(__file__).with_name("certificates").glob("*.key"):
+    _key.chmod(0o600)  # which git does not keep
+
 
 @pytest.fixture
 def services() -> Iterator[Path]:

@@ -136,23 +136,104 @@ def test_who_is_being_answered_is_not_displaced() -> None:
     assert some.count == 5
 
 
-def test_trusted_ones_take_all_the_room_and_leave_it() -> None:
-    some = Connections(4, 2)
-    trusted = [some.enter("a", Silent()) for _ in range(1)]
-    for _ in range(3):
-        assert trusted[-1]
-        trusted[-1].trust()
-        trusted.append(some.enter("a", Silent()))
-    newcomer, holder = trusted.pop(), Silent()
-    assert some.enter("b", holder)  # in the place of the newcomer
-    assert newcomer
-    assert newcomer.has_left
-    assert some.count == 4
-    assert trusted[0]
-    trusted[0].leave()
-    trusted[0].leave()
-    assert some.count == 3
-    assert not holder.ended
+def entered(some: Connections, account: str, holder: Silent | None = None) -> Silent:
+    """One more connection, by which a token of this account has come."""
+    holder = holder or Silent()
+    connection = some.enter("", holder)
+    assert connection
+    connection.trust(account)
+    return holder
+
+
+def test_trusted_ones_leave_some_room_and_newcomers_never_displace_them() -> None:
+    some = Connections(16, 0)
+    trusted = [entered(some, "a") for _ in range(14)]
+    newcomers = [Silent() for _ in range(100)]
+    assert all(some.enter("b", one) for one in newcomers)
+    assert not any(one.ended for one in trusted)
+    assert [one.ended for one in newcomers] == [True] * 98 + [False] * 2
+    assert some.count == 16
+
+
+def test_whoever_has_most_gives_way() -> None:
+    some = Connections(16, 0)
+    many = [entered(some, "many") for _ in range(14)]
+    few = [entered(some, "few") for _ in range(5)]
+    assert [one.ended for one in many] == [True] * 5 + [False] * 9
+    assert not any(one.ended for one in few)
+    more = [entered(some, "many") for _ in range(100)]  # at its own cost
+    assert not any(one.ended for one in few)
+    assert sum(not one.ended for one in many + more) == 9
+    others = [entered(some, f"other {number}") for number in range(4)]
+    assert not any(one.ended for one in few + others)
+    assert some.count == 14
+
+
+def test_of_those_the_idle_ones_go_first_and_at_last_the_busy_ones() -> None:
+    some = Connections(16, 0)
+    busy = [entered(some, "many", Silent(busy=True)) for _ in range(10)]
+    idle = [entered(some, "many") for _ in range(4)]
+    for _ in range(4):
+        entered(some, "few")
+    assert all(one.ended for one in idle)
+    assert not any(one.ended for one in busy)
+    entered(some, "few")
+    assert sum(one.ended for one in busy) == 1
+    assert some.count == 14
+
+
+def test_of_many_busy_ones_a_few_are_looked_at_and_then_others() -> None:
+    class Asked(Silent):
+        count = 0
+
+        def is_busy(self) -> bool:
+            Asked.count += 1
+            return self.busy
+
+    some = Connections(800, 0)
+    busy = [entered(some, "many", Asked(busy=True)) for _ in range(400)]
+    idle = [entered(some, "many", Asked()) for _ in range(300)]
+    for _ in range(20):
+        entered(some, "few", Asked())
+    assert Asked.count <= 20 * connections._LOOKED_AT_MAX
+    assert sum(one.ended for one in idle) + sum(one.ended for one in busy) == 20
+    assert sum(one.ended for one in busy) < 10
+    assert any(one.ended for one in idle)
+
+
+def test_what_was_displaced_before_its_token_was_found_valid_takes_no_place() -> None:
+    some = Connections(16, 1)
+    displaced = [some.enter("a", Silent()) for _ in range(15)]
+    for number, one in enumerate(displaced[:-1]):
+        assert one
+        one.trust(f"a{number}")
+    others = [entered(some, "b") for _ in range(14)]
+    assert not any(one.ended for one in others)
+    assert some.count == 15
+
+
+def test_one_account_with_all_connections_locks_nobody_out(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(CONNECTIONS_MAX=40, CONNECTIONS_PER_ADDRESS_MAX=0)
+    asked = GET + b"Authorization: Bearer " + server.tokens["provider"].encode() + b"\r\n\r\n"
+    held = asked[:-2] + b"Prefer: wait=60\r\nIf-None-Match: *\r\n\r\n"
+    token = server.operator.token or ""
+    mine = asked.replace(server.tokens["provider"].encode(), token.encode())
+    with socket.create_connection(("127.0.0.1", port_of(server)), 30) as operator:
+        assert answered(operator, mine)
+        for then in (b"", held):
+            with ExitStack() as stack:
+                many = []
+                for _ in range(100):
+                    address = ("127.0.0.1", port_of(server))
+                    many.append(stack.enter_context(socket.create_connection(address, 30)))
+                    assert answered(many[-1], asked)
+                    many[-1].sendall(then)
+                assert server.anonymous.get("healthz").status_code == 200
+                assert server.account("worker", name=f"new{len(then)}").get("tasks").ok
+                assert answered(operator, mine)  # by the one it had all the time
+                eventually(lambda many=many: count_open(many) <= 35)
 
 
 def test_the_limit_of_open_files_is_raised_and_kept_to(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,12 +268,13 @@ def test_with_few_files_the_database_and_health_are_reached_all_the_same(
         eventually(lambda: count_open(silent) < 200 - connections.FILES_KEPT)
     asked = GET + b"Authorization: Bearer " + server.tokens["provider"].encode() + b"\r\n\r\n"
     with ExitStack() as stack:
-        trusted: list[socket.socket] = []
-        while not trusted or answered(trusted[-1], asked):
+        trusted = []
+        for _ in range(200):
             address = ("127.0.0.1", port_of(server))
             trusted.append(stack.enter_context(socket.create_connection(address, 30)))
-        assert 1 < len(trusted) - 1 <= 200 - connections.FILES_KEPT
-        assert answered(trusted[0], asked)
+            assert answered(trusted[-1], asked)
+        assert server.anonymous.get("readyz").status_code == 200
+        eventually(lambda: count_open(trusted) < 200 - connections.FILES_KEPT)
     assert "Too many open files" not in started.stderr
 
 

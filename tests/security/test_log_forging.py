@@ -40,6 +40,12 @@ def test_no_character_of_a_stranger_steers(form: logging.Formatter, exc_info: An
         assert json.loads(line)["told"] == EVIL
 
 
+def test_a_value_is_not_taken_for_several_facts() -> None:
+    with logs.about(path='/a status=200 "x', plain="/tasks", empty=""):
+        text = logs.Text("%(message)s").format(record(msg="said", args=()))
+    assert text == r'said path="/a status=200 \"x" plain=/tasks empty=""'
+
+
 @pytest.mark.parametrize("form", logs.FORMATS)
 def test_nor_in_what_others_log_in_our_processes(
     form: str, monkeypatch: pytest.MonkeyPatch

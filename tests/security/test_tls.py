@@ -23,8 +23,6 @@ from tests.harness import Processes, Started
 CERTIFICATES = Path(__file__).with_name("certificates")
 ANYWHERE = "0.0.0.0"  # noqa: S104 - what this is about
 HERE = CERTIFICATES / "here.pem"
-for _key in CERTIFICATES.glob("*.key"):
-    _key.chmod(0o600)  # which git does not keep
 
 
 def tls(name: str = "here", key: str | None = None) -> exposure.Tls:

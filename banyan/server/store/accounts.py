@@ -82,6 +82,18 @@ def find_token(store: Store, token: str) -> Document | None:
     return found
 
 
+def all_tokens(store: Store) -> frozenset[str]:
+    """All tokens that are stored, as `as_stored` says them."""
+    found = store["tokens"].find({}, ["hash"])
+    return frozenset(f"{one['_id']}_{one['hash']}" for one in found)
+
+
+def as_stored(token: str) -> str:
+    """A token without its secret: its public id, and the hash."""
+    public_id, _, secret = token.partition("_")[2].partition("_")
+    return f"{public_id}_{_hash(secret)}"
+
+
 def tokens_of(store: Store, name: str) -> list[Document]:
     """What may be told of an account's tokens: nothing with which one could get in."""
     told = ["created", "expires", "last_use"]
