@@ -67,6 +67,16 @@ WORKERS = (
         "end some, or let an operator remove them",
     ),
 )
+SHAPES_OF_OWNER = (
+    Limit(
+        "open_shapes",
+        "OWNER_OPEN_SHAPES_MAX",
+        holdings.open_shapes,
+        "different requests (resources, queue, labels) among the tasks that have not ended",
+        "round what tasks ask for, or wait until some have ended",
+    ),
+)
+_ALL = (*TASKS, *WORKERS, *SHAPES_OF_OWNER)
 
 
 @dataclass
@@ -119,7 +129,7 @@ class Quotas:
         for (database, owner, name), count in list(self._counts.items()):
             if database != store.database_name or not count.is_older(FRESH_SECONDS, _FRESH_FOR):
                 continue
-            limit = next(one for one in (*TASKS, *WORKERS) if one.name == name)
+            limit = next(one for one in _ALL if one.name == name)
             if count.added:
                 self._recount(store, owner, limit, getattr(knobs(), limit.knob))
             else:

@@ -5,15 +5,15 @@ claim costs depends on how many *kinds* of task wait, not on how many tasks.
 """
 
 import heapq
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from bson import ObjectId
-from pymongo import UpdateOne
 
 from banyan.server.store.mongo import BATCH, Document, Store, now
 
 ORDER = [("priority", -1), ("seq", 1)]
+_BY_SHAPE = {"shape": 1, "priority": -1, "seq": 1}
 FIELDS = ["shape", "priority", "seq", "available_since", "requested_resources", "state", "owner",
           "attempt_count", "queue", "heavy"]  # fmt: skip
 # MongoDB merges sorted index ranges only up to a limit of scans; beyond it would sort.
@@ -21,23 +21,45 @@ SHAPES_AT_ONCE = 100
 _VICTIMS_MAX = 8  # a thief that may take nothing of the fullest looks at so many
 
 
-def waiting_shapes(store: Store) -> list[str]:
-    """The shapes that available tasks have now: one index seek each."""
-    return list(store["tasks"].distinct("shape", {"state": "available", "shape": {"$gt": ""}}))
+def waiting_shapes(store: Store, after: str, limit: int) -> dict[str, tuple[int, int]]:
+    """The next shapes behind this one that available tasks have, by their keys.
 
-
-def describe_shapes(store: Store, shapes: Mapping[str, Document]) -> None:
-    """Store what these shapes stand for, by key, where that is not known."""
-    updates = [
-        UpdateOne({"_id": key}, {"$setOnInsert": shape}, upsert=True)
-        for key, shape in shapes.items()
+    Of each, where its first task stands in the order of claiming: one index seek each.
+    """
+    stages: list[Document] = [
+        {"$match": {"state": "available", "shape": {"$gt": after}}},
+        {"$sort": _BY_SHAPE},
+        {
+            "$group": {
+                "_id": "$shape",
+                "priority": {"$first": "$priority"},
+                "seq": {"$first": "$seq"},
+            }
+        },
+        {"$limit": limit},
     ]
-    store["shapes"].bulk_write(updates, ordered=False)
+    found = store["tasks"].aggregate(stages, batchSize=BATCH)
+    return {one["_id"]: (-one["priority"], one["seq"]) for one in found}
 
 
-def shapes_with(store: Store, keys: Collection[str]) -> dict[str, Document]:
-    """The request, queue and labels that each of these shapes stands for, by key."""
-    return {one["_id"]: one for one in store["shapes"].find({"_id": {"$in": list(keys)}})}
+def waiting_among(store: Store, shapes: Sequence[str]) -> set[str]:
+    """Those of these shapes that available tasks have."""
+    return set(store["tasks"].distinct("shape", {"state": "available", "shape": {"$in": shapes}}))
+
+
+def shapes_with(store: Store, keys: Sequence[str]) -> dict[str, Document]:
+    """The request, queue and labels that each of these shapes stands for, by key.
+
+    As told by the first task of each that waits; one that has none is left out.
+    """
+    told = ("requested_resources", "queue", "labels")
+    stages: list[Document] = [
+        {"$match": {"state": "available", "shape": {"$in": list(keys)}}},
+        {"$sort": _BY_SHAPE},
+        {"$group": {"_id": "$shape", **{name: {"$first": f"${name}"} for name in told}}},
+    ]
+    found = store["tasks"].aggregate(stages, batchSize=BATCH)
+    return {one["_id"]: {name: one[name] for name in told} for one in found}
 
 
 def candidates(
@@ -45,9 +67,13 @@ def candidates(
 ) -> list[Document]:
     """The first available tasks of these shapes, in the order of claiming.
 
-    within_milliseconds: see `ends_within`.
+    shapes: in the order of their first tasks, so that the first `limit` tasks are of the first
+    `limit` shapes. within_milliseconds: see `ends_within`; the first of a shape may not be asked
+    for then.
     """
     found: list[Document] = []
+    if within_milliseconds is None:
+        shapes = shapes[: max(limit, SHAPES_AT_ONCE)]
     for start in range(0, len(shapes), SHAPES_AT_ONCE):
         query: dict[str, Any] = {
             "state": "available",

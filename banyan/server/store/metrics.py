@@ -8,6 +8,7 @@ from datetime import datetime
 
 from pymongo import UpdateOne
 
+from banyan.server.store import claims
 from banyan.server.store.mongo import BATCH, FORGETTABLE, Store, now
 
 _COLLECTION = "metrics"
@@ -33,10 +34,9 @@ def all_series(store: Store) -> dict[str, float]:
 
 def oldest_in_line(store: Store) -> datetime | None:
     """Since when the longest waiting of those tasks waits that are the next of their shape."""
-    shapes = store["tasks"].distinct("shape", {"state": "available", "shape": {"$gt": ""}})
     waiting = [
         found["available_since"]
-        for shape in shapes[:_SHAPES_MAX]
+        for shape in claims.waiting_shapes(store, "", _SHAPES_MAX)
         if (
             found := store["tasks"].find_one(
                 {"state": "available", "shape": shape, "wake_at": {"$not": {"$gt": now()}}},

@@ -8,6 +8,7 @@ from banyan.server import exposition
 from banyan.server.calls import Context
 from banyan.server.quotas import QUOTAS
 from banyan.server.settle import settle_ended
+from banyan.server.shapes import SHAPES
 from banyan.server.store import samples, tallies, tasks, workers
 from banyan.server.store.mongo import now
 from banyan.server.verbs.release import give_back
@@ -17,6 +18,7 @@ SETTLE_SECONDS = 10.0
 TALLY_SECONDS = 5.0
 SAMPLE_SECONDS = 20.0
 COUNTS_SECONDS = 5.0
+LOOK_ON_SECONDS = 2.0
 
 
 def leases(context: Context) -> None:
@@ -71,6 +73,16 @@ def hand_on_counts(context: Context) -> bool:
 def recount(context: Context) -> bool:
     """Count again what owners have who go on submitting; each process does it for itself."""
     QUOTAS.refresh(context.store)
+    return False
+
+
+def look_on(context: Context) -> bool:
+    """Let who waits for work look at another part, where no claim sees all shapes that wait.
+
+    Each process does it for those who wait in it.
+    """
+    if SHAPES.left_some_out(context.store):
+        context.signals.signal("available:rest")
     return False
 
 

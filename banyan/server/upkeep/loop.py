@@ -23,7 +23,15 @@ from banyan.server.outages import told
 from banyan.server.store import duties, orphans
 from banyan.server.store.indexes import RETENTION, UPKEEP
 from banyan.server.store.mongo import Store
-from banyan.server.upkeep.duties import COUNTS_SECONDS, DUTIES, Seldom, hand_on_counts, recount
+from banyan.server.upkeep.duties import (
+    COUNTS_SECONDS,
+    DUTIES,
+    LOOK_ON_SECONDS,
+    Seldom,
+    hand_on_counts,
+    look_on,
+    recount,
+)
 from banyan.server.upkeep.retention import Retention
 
 logger = logging.getLogger(__name__)
@@ -42,7 +50,11 @@ class Upkeep:
         self._stop = threading.Event()
         self._idle: orphans.Idle = {}
         self._ageing = Retention()
-        self._own = [Seldom(COUNTS_SECONDS, hand_on_counts), Seldom(COUNTS_SECONDS, recount)]
+        self._own = [
+            Seldom(COUNTS_SECONDS, hand_on_counts),
+            Seldom(COUNTS_SECONDS, recount),
+            Seldom(LOOK_ON_SECONDS, look_on),
+        ]
         self._threads = [
             threading.Thread(target=self._loop, args=[work], name="upkeep", daemon=True)
             for work in (self._duties, self._orphans, self._retention, self._counts)
