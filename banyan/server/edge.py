@@ -22,6 +22,7 @@ from banyan.server.store import sizes
 logger = logging.getLogger(__name__)
 
 WAIT_HEADER = "Banyan-Wait"
+WAIT_AS_HEADER = "Banyan-Wait-As"
 _WORD_OF_STATUS = {
     400: "bad_request",
     401: "unauthenticated",
@@ -152,7 +153,9 @@ def finish(
     return response
 
 
-def hold(request: Request, response: Response, wait_for: Sequence[str]) -> None:
-    """Nothing new yet: name the topics that the layer in front may wait for."""
+def hold(request: Request, response: Response, wait_for: Sequence[str], wait_as: str = "") -> None:
+    """Nothing new yet: name the topics that the layer in front may wait for, and as whom."""
     if wait_for and "wait" in request.headers.get("Prefer", ""):
         response.headers[WAIT_HEADER] = ",".join(wait_for)
+        if wait_as:
+            response.headers[WAIT_AS_HEADER] = wait_as
