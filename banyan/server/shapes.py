@@ -70,10 +70,10 @@ class Shapes:
         parts = self._parts.setdefault(store.database_name, Parts())
         start = parts.draw()
         found = claims.waiting_shapes(store, start, LOOKED_AT_MAX)
-        parts.was_read(start, list(found)[-1] if len(found) == LOOKED_AT_MAX else None)
-        self._seen[store.database_name] = (monotonic() + WAITING_SECONDS, found)
+        parts.was_read(start, found.end)
+        self._seen[store.database_name] = (monotonic() + WAITING_SECONDS, found.heads)
         self._left[store.database_name] = parts.are_many
-        return found
+        return found.heads
 
     def seen_waiting(self, store: Store) -> Heads:
         """The same as of a moment ago, and what came since; nothing if it is of little use."""

@@ -24,9 +24,7 @@ def on_loop(test: Callable[[Hub, ExitStack], Awaitable[None]]) -> None:
 
 
 def waiting(hub: Hub, stack: ExitStack, claimants: Sequence[Claimant]) -> list[Waiter]:
-    return [
-        stack.enter_context(hub.subscribe(["available"], hub.now(), one)) for one in claimants
-    ]
+    return [stack.enter_context(hub.subscribe(["available"], hub.now(), one)) for one in claimants]
 
 
 async def looks(waiters: Sequence[Waiter], wanted: Sequence[Waiter]) -> int:

@@ -124,9 +124,7 @@ class Bench:
                 parts = [{**bare, several: [one]} for one in bare[several]]
         with MongoClient[Item](self.store.uri) as client:
             database = client[self.store.database_name]
-            return [
-                database.command({"explain": part, "verbosity": verbosity}) for part in parts
-            ]
+            return [database.command({"explain": part, "verbosity": verbosity}) for part in parts]
 
 
 def _numbers(node: Any, name: str) -> Iterator[int]:

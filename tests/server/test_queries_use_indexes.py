@@ -138,15 +138,15 @@ def test_what_is_asked_often_is_found_by_an_index_and_never_sorted(bench: Bench,
 
 # What -> (who asks it, the command, a field that only its filter has, the index it must use).
 ASKED: dict[str, tuple[str, str, str, str]] = {
-    "waiting shapes": ("claim", "aggregate", "shape", "claim"),
-    "claim candidates": ("claim", "find", "shape", "claim"),
+    "waiting shapes": ("claim", "aggregate", "shape", "claim_in_time"),
+    "claim candidates": ("claim", "find", "shape", "claim_in_time"),
     "what this claim_id took": ("repeated claim", "find", "holder.claim_id", "claim_id"),
     "what a worker holds": ("beat", "find", "holder.worker", "held_by"),
     "who may be stolen from": ("steal", "aggregate", "holder.spare", "spare"),
     "what may be stolen": ("steal", "find", "holder.spare", "spare"),
     "who holds anything": ("upkeep", "distinct", "holder.worker", "held_by"),
     "what is unsettled": ("upkeep", "find", "unsettled", "unsettled"),
-    "whose delay is over": ("upkeep", "update", "wake_at", "wake"),
+    "whose delay is over": ("upkeep", "find", "wake_at", "wake_available"),
     "who waits for a parent": ("a parent ends", "find", "open_parents", "open_parents"),
     "cancelled because": ("a parent ends", "find", "cancelled_because", "cancelled_because"),
     "times of their own": ("retention", "distinct", "forget_after", "forget_after"),

@@ -5,15 +5,17 @@ claim costs depends on how many *kinds* of task wait, not on how many tasks.
 """
 
 import heapq
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 
-from banyan.server.store.mongo import BATCH, Document, Store, now
+from banyan.server.store.mongo import BATCH, Document, Store
 
 ORDER = [("priority", -1), ("seq", 1)]
-_BY_SHAPE = {"shape": 1, "priority": -1, "seq": 1}
+_BY_SHAPE = {"shape": 1, "wake_at": 1, "priority": -1, "seq": 1}
+# In the index, what may be claimed at once stands before what may be claimed later.
+AT_ONCE: Mapping[str, Any] = {"wake_at": {"$type": "null"}}
 FIELDS = ["shape", "priority", "seq", "available_since", "requested_resources", "state", "owner",
           "attempt_count", "queue", "heavy"]  # fmt: skip
 # MongoDB merges sorted index ranges only up to a limit of scans; beyond it would sort.
@@ -21,25 +23,29 @@ SHAPES_AT_ONCE = 100
 _VICTIMS_MAX = 8  # a thief that may take nothing of the fullest looks at so many
 
 
-def waiting_shapes(store: Store, after: str, limit: int) -> dict[str, tuple[int, int]]:
-    """The next shapes behind this one that available tasks have, by their keys.
+class Part(NamedTuple):
+    """Some of the shapes that available tasks have, in the order of their keys.
 
-    Of each, where its first task stands in the order of claiming: one index seek each.
+    heads: where the first task of each stands in the order of claiming; those of which all tasks
+    may only be claimed later are not among them. end: the last key looked at, None at the end.
     """
+
+    heads: dict[str, tuple[int, int]]
+    end: str | None
+
+
+def waiting_shapes(store: Store, after: str, limit: int) -> Part:
+    """The next shapes behind this key: one index seek each."""
+    first = {name: {"$first": f"${name}"} for name in ("wake_at", "priority", "seq")}
     stages: list[Document] = [
         {"$match": {"state": "available", "shape": {"$gt": after}}},
         {"$sort": _BY_SHAPE},
-        {
-            "$group": {
-                "_id": "$shape",
-                "priority": {"$first": "$priority"},
-                "seq": {"$first": "$seq"},
-            }
-        },
+        {"$group": {"_id": "$shape", **first}},
         {"$limit": limit},
     ]
-    found = store["tasks"].aggregate(stages, batchSize=BATCH)
-    return {one["_id"]: (-one["priority"], one["seq"]) for one in found}
+    found = list(store["tasks"].aggregate(stages, batchSize=BATCH))
+    heads = {one["_id"]: (-one["priority"], one["seq"]) for one in found if one["wake_at"] is None}
+    return Part(heads, found[-1]["_id"] if len(found) == limit else None)
 
 
 def waiting_among(store: Store, shapes: Sequence[str]) -> set[str]:
@@ -78,7 +84,7 @@ def candidates(
         query: dict[str, Any] = {
             "state": "available",
             "shape": {"$in": list(shapes[start : start + SHAPES_AT_ONCE])},
-            "wake_at": {"$not": {"$gt": now()}},
+            **AT_ONCE,
             **ends_within(within_milliseconds),
         }
         found += store["tasks"].find(query, FIELDS, batch_size=BATCH).sort(ORDER).limit(limit)
@@ -102,7 +108,7 @@ def count_ahead(store: Store, task: Document) -> int:
         {"priority": {"$gt": task["priority"]}},
         {"priority": task["priority"], "seq": {"$lt": task["seq"]}},
     ]
-    query = {"state": "available", "shape": task["shape"], "$or": earlier}
+    query = {"state": "available", "shape": task["shape"], **AT_ONCE, "$or": earlier}
     return store["tasks"].count_documents(query)
 
 

@@ -6,7 +6,7 @@ Called once before servers start, and safe to call again: what exists is left al
 import contextlib
 
 from pymongo import ASCENDING, DESCENDING, IndexModel
-from pymongo.errors import CollectionInvalid
+from pymongo.errors import CollectionInvalid, OperationFailure
 
 from banyan.server.store import duties, statistics, tallies
 from banyan.server.store.mongo import Store
@@ -17,16 +17,18 @@ HELD_STATES = ["running", "pending_cancellation"]
 
 INDEXES = {
     "tasks": [
-        # The claim: one range for each kind of request, in the order of claiming. The state
-        # is the same in all of it, but in the index it spares `distinct` the documents.
+        # The claim: one range for each kind of request, in the order of claiming; what may only
+        # be claimed later stands apart (`wake_at`). The state is the same in all of it, but in
+        # the index it spares the look at the shapes that wait the documents.
         IndexModel(
             [
                 ("state", ASCENDING),
                 ("shape", ASCENDING),
+                ("wake_at", ASCENDING),
                 ("priority", DESCENDING),
                 ("seq", ASCENDING),
             ],
-            name="claim",
+            name="claim_in_time",
             partialFilterExpression={"state": "available"},
         ),
         # What a worker holds; upkeep asks which workers hold anything.
@@ -59,8 +61,8 @@ INDEXES = {
         ),
         IndexModel(
             [("wake_at", ASCENDING)],
-            name="wake",
-            partialFilterExpression={"wake_at": {"$type": "date"}},
+            name="wake_available",
+            partialFilterExpression={"state": "available", "wake_at": {"$type": "date"}},
         ),
         # A repeated claim finds what it took, also when some of it has ended since.
         IndexModel([("holder.claim_id", ASCENDING)], name="claim_id", sparse=True),
@@ -108,6 +110,9 @@ INDEXES = {
     "tokens": [IndexModel([("account", ASCENDING)], name="account")],
 }
 
+# Of earlier versions: what others do better now.
+_OBSOLETE = {"tasks": ("claim", "wake")}
+
 # The bulk write of guarded changes relies on this: where its guard does not match, the
 # upsert must fail, also where the task itself is gone (see store/tasks.py).
 VALIDATORS = {"tasks": {"owner": {"$type": "string"}}}
@@ -119,6 +124,9 @@ def ensure(store: Store) -> None:
         with contextlib.suppress(CollectionInvalid):  # it is there
             store.database.create_collection(name, validator=VALIDATORS.get(name, {}))
         store[name].create_indexes(indexes)
+        for obsolete in set(_OBSOLETE.get(name, ())) & store[name].index_information().keys():
+            with contextlib.suppress(OperationFailure):  # another server was faster
+                store[name].drop_index(obsolete)
     tallies.ensure(store)
     for duty in (UPKEEP, RETENTION):
         duties.ensure(store, duty)

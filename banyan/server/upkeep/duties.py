@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from banyan.domain.lifecycle import READ_AT_END
 from banyan.server import exposition
+from banyan.server.alarm import ALARM
 from banyan.server.calls import Context
 from banyan.server.quotas import QUOTAS
 from banyan.server.settle import settle_ended
@@ -19,6 +20,7 @@ TALLY_SECONDS = 5.0
 SAMPLE_SECONDS = 20.0
 COUNTS_SECONDS = 5.0
 LOOK_ON_SECONDS = 2.0
+WOKEN_MAX = 1000  # tasks, at a time: leases may not wait for them
 
 
 def leases(context: Context) -> None:
@@ -48,9 +50,12 @@ def releases(context: Context) -> None:
 
 
 def delays(context: Context) -> None:
-    """Wake those who wait for work when a task's delay is over."""
-    if tasks.wake_due(context.store):
+    """Let tasks be claimed whose delay is over, a bounded number; wake those who wait for work."""
+    woken = tasks.wake_due(context.store, WOKEN_MAX)
+    if woken:
         context.signals.signal("available")
+    if woken == WOKEN_MAX:  # there are more
+        ALARM.set(now())
 
 
 def tally(context: Context) -> bool:

@@ -17,6 +17,7 @@ from functools import cached_property, partial
 from pymongo.errors import PyMongoError
 
 from banyan.config import knobs
+from banyan.server.alarm import ALARM
 from banyan.server.calls import Context, Signals
 from banyan.server.counters import COUNTERS
 from banyan.server.outages import told
@@ -28,6 +29,7 @@ from banyan.server.upkeep.duties import (
     DUTIES,
     LOOK_ON_SECONDS,
     Seldom,
+    delays,
     hand_on_counts,
     look_on,
     recount,
@@ -38,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 # Their holder keeps them for so many periods; so long is the gap when it is killed.
 PERIODS_HELD = 3
+_WAKE_PAUSE_SECONDS = 0.02  # while one delay after the other is over
 
 
 class Upkeep:
@@ -57,7 +60,7 @@ class Upkeep:
         ]
         self._threads = [
             threading.Thread(target=self._loop, args=[work], name="upkeep", daemon=True)
-            for work in (self._duties, self._orphans, self._retention, self._counts)
+            for work in (self._duties, self._orphans, self._retention, self._counts, self._delays)
         ]
 
     @cached_property
@@ -92,6 +95,13 @@ class Upkeep:
                     COUNTERS.count("banyan_upkeep_failures_total", duty=duty.__name__)
                 seconds_spent = time.perf_counter() - begun
                 COUNTERS.observe("banyan_upkeep_seconds", seconds_spent, duty=duty.__name__)
+
+    def _delays(self) -> None:
+        """Let what this process has delayed be claimed at its time."""
+        while not self._stop.is_set():
+            if ALARM.wait(knobs().UPKEEP_SECONDS):
+                self._round(partial(delays, self._context))
+                self._stop.wait(_WAKE_PAUSE_SECONDS)
 
     def _retention(self) -> None:
         seconds = PERIODS_HELD * knobs().UPKEEP_SECONDS
