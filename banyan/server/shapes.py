@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from banyan.domain.resources import shape_key
+from banyan.domain.scheduling import span_of
 from banyan.errors import BanyanError
 from banyan.server.quotas import QUOTAS, SHAPES_OF_OWNER
 from banyan.server.store import claims
@@ -42,8 +43,13 @@ _UNKNOWN = (-(2**63), 0)  # of what has just come: it is looked at first
 
 
 def of_task(task: Mapping[str, Any]) -> str:
-    """The key of a task's shape."""
-    return _key_of(orjson.dumps([task["requested_resources"], task["queue"], task["labels"]]))
+    """The key of a task's shape: of its request, queue and labels, and how long it may last.
+
+    The last stands behind a colon, so that what ends in time is told without a look at tasks.
+    """
+    key = _key_of(orjson.dumps([task["requested_resources"], task["queue"], task["labels"]]))
+    span = span_of(task)
+    return key if span is None else f"{key}:{span}"
 
 
 @lru_cache(maxsize=1000)

@@ -1,4 +1,4 @@
-"""Tasks that all ask for something else: what each costs a claim is bounded, and none is forgotten."""
+"""Tasks that all ask for something else: a claim looks at few of them, and none is forgotten."""
 
 import random
 from collections.abc import Callable, Iterator

@@ -184,11 +184,12 @@ def test_refusals_and_claims_are_counted(world: World):
 
 
 def test_how_long_the_next_in_line_has_waited(world: World):
-    task = {"owner": "alice", "state": "available", "queue": "q", "outcome": None, "seq": 1}
+    task = {"owner": "alice", "state": "available", "queue": "q", "outcome": None, "seq": 1,
+            "wake_at": None}  # fmt: skip
     now = datetime.now(UTC)
     waiting = [
-        {**task, "shape": "a", "wake_at": None, "priority": 0, "available_since": now - timedelta(hours=2)},
-        {**task, "shape": "b", "wake_at": None, "priority": 0, "available_since": now - timedelta(hours=3)},
+        {**task, "shape": "a", "priority": 0, "available_since": now - timedelta(hours=2)},
+        {**task, "shape": "b", "priority": 0, "available_since": now - timedelta(hours=3)},
         {**task, "shape": "c", "priority": 0, "available_since": now - timedelta(hours=9),
          "wake_at": now + timedelta(hours=1)},
     ]  # fmt: skip

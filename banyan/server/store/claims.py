@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 
+from banyan.domain.scheduling import DURATIONS, span
 from banyan.server.store.mongo import BATCH, Document, Store
 
 ORDER = [("priority", -1), ("seq", 1)]
@@ -20,6 +21,7 @@ FIELDS = ["shape", "priority", "seq", "available_since", "requested_resources", 
           "attempt_count", "queue", "heavy"]  # fmt: skip
 # MongoDB merges sorted index ranges only up to a limit of scans; beyond it would sort.
 SHAPES_AT_ONCE = 100
+_EDGE_MAX = 5000  # tasks, of which it is looked up whether they end in time
 _VICTIMS_MAX = 8  # a thief that may take nothing of the fullest looks at so many
 
 
@@ -74,32 +76,53 @@ def candidates(
     """The first available tasks of these shapes, in the order of claiming.
 
     shapes: in the order of their first tasks, so that the first `limit` tasks are of the first
-    `limit` shapes. within_milliseconds: see `ends_within`; the first of a shape may not be asked
-    for then.
+    `limit` shapes. within_milliseconds: see `ends_within`. Of those shapes of which some tasks
+    end in this time and some do not, only the first tasks are looked at, a bounded number.
     """
+    edge: Sequence[str] = []
+    if within_milliseconds is not None:
+        edge = [key for key in shapes if span_in(key) == span(within_milliseconds)]
+        apart = set(edge)
+        shapes = [key for key in shapes if key not in apart]
     found: list[Document] = []
-    if within_milliseconds is None:
-        shapes = shapes[: max(limit, SHAPES_AT_ONCE)]
-    for start in range(0, len(shapes), SHAPES_AT_ONCE):
-        query: dict[str, Any] = {
-            "state": "available",
-            "shape": {"$in": list(shapes[start : start + SHAPES_AT_ONCE])},
-            **AT_ONCE,
-            **ends_within(within_milliseconds),
-        }
+    for some in _pieces(shapes[: max(limit, SHAPES_AT_ONCE)]):
+        query = {**_waiting(some), **ends_within(within_milliseconds)}
         found += store["tasks"].find(query, FIELDS, batch_size=BATCH).sort(ORDER).limit(limit)
-    if len(shapes) > SHAPES_AT_ONCE:
-        found.sort(key=lambda task: (-task["priority"], task["seq"]))
+    for some in _pieces(edge):
+        stages: list[Document] = [
+            {"$match": _waiting(some)},
+            {"$sort": dict(ORDER)},
+            {"$limit": max(_EDGE_MAX * len(some) // len(edge), 1)},
+            {"$match": ends_within(within_milliseconds)},
+            {"$limit": limit},
+            {"$project": dict.fromkeys(FIELDS, 1)},
+        ]
+        found += store["tasks"].aggregate(stages, batchSize=BATCH)
+    found.sort(key=lambda task: (-task["priority"], task["seq"]))
     return found[:limit]
+
+
+def _pieces(shapes: Sequence[str]) -> list[Sequence[str]]:
+    starts = range(0, len(shapes), SHAPES_AT_ONCE)
+    return [shapes[start : start + SHAPES_AT_ONCE] for start in starts]
+
+
+def _waiting(shapes: Sequence[str]) -> dict[str, Any]:
+    return {"state": "available", "shape": {"$in": list(shapes)}, **AT_ONCE}
+
+
+def span_in(shape: str) -> int | None:
+    """The class of how long tasks of this shape last; None where they say nothing of it."""
+    told = shape.partition(":")[2]
+    return int(told) if told else None
 
 
 def ends_within(milliseconds: int | None) -> dict[str, Any]:
     """Tasks that end in this time by their own estimate or timeout, or say nothing of it."""
     if milliseconds is None:
         return {}
-    names = ("estimated_runtime_milliseconds", "timeout_milliseconds")
-    said: list[dict[str, Any]] = [{name: {"$lte": milliseconds}} for name in names]
-    return {"$or": [*said, dict.fromkeys(names)]}
+    said: list[dict[str, Any]] = [{name: {"$lte": milliseconds}} for name in DURATIONS]
+    return {"$or": [*said, dict.fromkeys(DURATIONS)]}
 
 
 def count_ahead(store: Store, task: Document) -> int:

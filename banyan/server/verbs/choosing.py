@@ -6,12 +6,12 @@ lost to another server process, and is chosen anew then.
 
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from banyan.config import knobs
 from banyan.domain.resources import Capacity, Grant, fits, grant_for
-from banyan.domain.scheduling import Candidate, choose
+from banyan.domain.scheduling import Candidate, choose, span
 from banyan.server.shapes import SHAPES, Heads
 from banyan.server.store import claims
 from banyan.server.store.mongo import Document, Store, now
@@ -106,9 +106,11 @@ def _look_of(wish: Wish, shapes: Mapping[str, Document], suitable: dict[Any, _Su
         suitable[kind] = list(_suitable(shapes, queues, labels, total))
     now_fit: list[str] = []
     later_fit: list[str] = []
+    within = wish.body.get("ends_within_milliseconds")
     for key, grant in suitable[kind]:
-        (now_fit if fits(grant, wish.room.free) else later_fit).append(key)
-    return _Look(tuple(now_fit), tuple(later_fit), wish.body.get("ends_within_milliseconds"))
+        if within is None or (claims.span_in(key) or 0) <= span(within):
+            (now_fit if fits(grant, wish.room.free) else later_fit).append(key)
+    return _Look(tuple(now_fit), tuple(later_fit), within)
 
 
 def _suitable(
@@ -151,7 +153,10 @@ def _wanted(wish: Wish, look: _Look) -> int:
 
 
 def _is_of_one_kind(look: _Look) -> bool:
-    return len(look.now_fit) + len(look.later_fit) == 1
+    """Whether all ask for the same, though they may last for different times."""
+    kinds = (key.partition(":")[0] for key in chain(look.now_fit, look.later_fit))
+    first = next(kinds, None)
+    return first is not None and all(kind == first for kind in kinds)
 
 
 def _pick(left: dict[str, Document], wish: Wish, look: _Look) -> Chosen:
@@ -172,8 +177,9 @@ def _looked_at(left: Mapping[str, Document], wish: Wish, look: _Look) -> Iterato
     tasks = list(left.items())
     if wish.lost_rounds:
         # What has no room yet stays: it may have waited for so long that it must be next.
-        fitting = [one for one in tasks if one[1]["shape"] in look.now_fit]
-        later = [one for one in tasks if one[1]["shape"] not in look.now_fit]
+        now_fit = set(look.now_fit)
+        fitting = [one for one in tasks if one[1]["shape"] in now_fit]
+        later = [one for one in tasks if one[1]["shape"] not in now_fit]
         tasks = random.sample(fitting, min(_wanted(wish, look), len(fitting))) + later
     elif _is_of_one_kind(look):
         tasks = list(islice(tasks, wish.room.most + wish.room.ahead))
