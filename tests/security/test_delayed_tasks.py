@@ -39,18 +39,19 @@ def claimed(bench: Bench, worker: str, **more: Any) -> list[str]:
 
 
 def looked_at(bench: Bench, work: Callable[[], Any]) -> int:
-    """How many tasks the database looks at for what is read."""
+    """How many entries of indexes and documents the database looks at for what is read."""
     sent = bench.during(work)
-    return sum(bench.examined(one) for one in sent if "find" in one or "aggregate" in one)
+    reads = [one for one in sent if "find" in one or "aggregate" in one]
+    return sum(bench.examined(one, what) for one in reads for what in ("Keys", "Docs"))
 
 
 def test_a_claim_walks_over_none_that_wait_for_their_time(bench: Bench):
     bench.submit(MANY, **ALIKE, priority=10**9, not_before=FAR)
     ids, worker = bench.submit(1, **ALIKE), bench.worker()
     got: list[str] = []
-    assert looked_at(bench, lambda: got.extend(claimed(bench, worker))) < 10
+    assert looked_at(bench, lambda: got.extend(claimed(bench, worker))) < 20
     assert got == ids
-    assert looked_at(bench, lambda: claimed(bench, worker)) < 10
+    assert looked_at(bench, lambda: claimed(bench, worker)) < 20
 
 
 def test_upkeep_walks_over_none_that_were_cancelled(bench: Bench):
@@ -94,7 +95,7 @@ def test_the_soonest_moments_are_kept(monkeypatch: pytest.MonkeyPatch):
         own.set(now() + timedelta(days=100 - number))
     own.set(now())
     assert own.wait(1)
-    assert len(own._times) < 10
+    assert len(own._times) < 20
     assert not own.wait(0.01)
 
 
@@ -143,7 +144,7 @@ def test_a_claim_walks_over_none_that_last_too_long(bench: Bench, within: int):
     ids, worker = bench.submit(1, **ALIKE), bench.worker()
     got: list[str] = []
     more = {"ends_within_milliseconds": within}
-    assert looked_at(bench, lambda: got.extend(claimed(bench, worker, **more))) < 10
+    assert looked_at(bench, lambda: got.extend(claimed(bench, worker, **more))) < 20
     assert got == ids
 
 
@@ -155,7 +156,7 @@ def test_of_those_that_last_nearly_as_long_a_bounded_number_is_looked_at(
     shorter = bench.submit(1, **ALIKE, timeout_milliseconds=HOUR // 2)
     worker, got = bench.worker(), list[str]()
     more = {"ends_within_milliseconds": HOUR}
-    assert looked_at(bench, lambda: got.extend(claimed(bench, worker, **more))) < 70
+    assert looked_at(bench, lambda: got.extend(claimed(bench, worker, **more))) < 150
     assert got == shorter
 
 

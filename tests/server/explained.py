@@ -109,10 +109,10 @@ class Bench:
         answers = self._explained(command, "queryPlanner")
         return [plan for answer in answers for plan in _winning(answer)]
 
-    def examined(self, command: Item) -> int:
-        """How many documents the database looks at for a command."""
+    def examined(self, command: Item, what: str = "Docs") -> int:
+        """How many documents, or entries of indexes ("Keys"), are looked at for a command."""
         answers = self._explained(command, "executionStats")
-        return sum(sum(_numbers(answer, "totalDocsExamined")) for answer in answers)
+        return sum(sum(_numbers(answer, f"total{what}Examined")) for answer in answers)
 
     def _explained(self, command: Item, verbosity: str) -> list[Item]:
         name = next(iter(command))
