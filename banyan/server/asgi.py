@@ -31,7 +31,8 @@ from banyan.server.crowd import Crowd, Request
 from banyan.server.intake import Body, Disconnected, Room, discard, read_short
 from banyan.server.protocol import CONNECTION, SHORT
 from banyan.server.store import told
-from banyan.server.waiting import TURN_TOPICS, Claimant, Hub, Waiter
+from banyan.server.turns import Claimant
+from banyan.server.waiting import TURN_TOPICS, Hub, Waiter
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
