@@ -9,7 +9,7 @@ import pytest
 from banyan.server import shapes
 from banyan.server.calls import Context, Silent
 from banyan.server.shapes import SHAPES, Parts, Shapes
-from banyan.server.upkeep.duties import look_on
+from banyan.server.upkeep.duties import look_on, recount
 from tests.contract.playing import word
 from tests.harness import Server, eventually
 from tests.server.explained import Bench, Item
@@ -214,3 +214,13 @@ def test_a_submission_of_new_sizes_asks_for_nothing_more(
     bench.submit(1)
     sent = bench.during(lambda: submit(bench, of_sizes(1)))
     assert [next(iter(one)) for one in sent if "tokens" not in one.values()] == ["insert"]
+
+
+def test_of_who_has_few_nobody_counts_them(bench: Bench):
+    """It would read all tasks of that owner."""
+    submit(bench, of_sizes(40))
+    sent = bench.during(lambda: recount(Context(bench.store, Silent())))
+    assert not [one for one in sent if "aggregate" in one]
+    submit(bench, of_sizes(200))
+    sent = bench.during(lambda: recount(Context(bench.store, Silent())))
+    assert not [one for one in sent if "aggregate" in one], "the submission has counted"
