@@ -112,6 +112,7 @@ INDEXES = {
 
 # Of earlier versions: what others do better now.
 _OBSOLETE = {"tasks": ("claim", "wake")}
+_OBSOLETE_COLLECTION = "shapes"
 
 # The bulk write of guarded changes relies on this: where its guard does not match, the
 # upsert must fail, also where the task itself is gone (see store/tasks.py).
@@ -127,6 +128,7 @@ def ensure(store: Store) -> None:
         for obsolete in set(_OBSOLETE.get(name, ())) & store[name].index_information().keys():
             with contextlib.suppress(OperationFailure):  # another server was faster
                 store[name].drop_index(obsolete)
+    store.database.drop_collection(_OBSOLETE_COLLECTION)
     tallies.ensure(store)
     for duty in (UPKEEP, RETENTION):
         duties.ensure(store, duty)
