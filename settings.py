@@ -23,7 +23,8 @@ LOG_FORMAT = "text"  # or "json": one object a line
 LOG_LEVEL = ""  # debug, info (with a line for each request), warning, error; empty: as usual
 
 # --- Leases ----------------------------------------------------------------------------
-LEASE_SECONDS = 60.0  # a worker that is silent for so long has lost its attempts
+# 1 to 86,400: a worker that is silent for so long has lost its attempts.
+LEASE_SECONDS = 60.0
 LEASE_MARGIN_SECONDS = 15.0  # and after this much more its tasks are given out again
 UPKEEP_SECONDS = 1.0  # how often lapsed leases and half-done releases are looked for
 STARVATION_SECONDS = 30.0  # a task passed over for so long holds back what comes after it
@@ -55,8 +56,8 @@ LOG_BYTES_MAX = 16 * 1024 * 1024  # of output kept for one attempt
 # Counted at times only, so what comes in through several server processes may pass them a little.
 OWNER_OPEN_TASKS_MAX = 1_000_000  # tasks that have not ended
 OWNER_TASKS_MAX = 5_000_000  # tasks that are stored, ended ones too
-OWNER_OPEN_SHAPES_MAX = 5_000  # different resources, queues and labels among those
-ACCOUNT_WORKERS_MAX = 10_000  # workers that one account has registered and that are not gone
+OWNER_OPEN_SHAPES_MAX = 5_000  # different requests (resources, queue, labels) of open tasks
+ACCOUNT_WORKERS_MAX = 2_000  # workers that one account has registered and that are not gone
 
 # --- What a running task may submit with its own token, which its worker has, too ------------
 # same: into its own queue, with its labels (and more), at no higher priority. any: wherever it

@@ -8,6 +8,7 @@ puts it in from `BANYAN_TOKEN`.
 import contextlib
 import io
 import json
+import os
 import shlex
 from collections.abc import Callable
 from typing import Any, Unpack
@@ -15,6 +16,7 @@ from typing import Any, Unpack
 from banyan.cli.output import json_text
 from banyan.client.api import Client
 from banyan.client.transport import Answer, Options, Transport
+from banyan.socket_paths import PATH_BYTES_MAX
 
 
 class Shown(Exception):
@@ -36,8 +38,9 @@ class CurlTransport(Transport):
         """Keeps the request as a line for the shell."""
         sending = self._prepare(method, path, options)
         words = ["curl"] if method == "GET" else ["curl", "-X", method]
-        if self.socket:
-            words += ["--unix-socket", shlex.quote(self.socket)]
+        place, name = self._socket_for_curl()
+        if name:
+            words += ["--unix-socket", shlex.quote(name)]
         elif self.tls_ca:
             words += ["--cacert", shlex.quote(self.tls_ca)]
         line = [*words, "-H", '"Authorization: Bearer $BANYAN_TOKEN"']
@@ -46,10 +49,17 @@ class CurlTransport(Transport):
                 line += ["-H", shlex.quote(f"{name}: {sending.headers[name]}")]
         if sending.body is not None:
             line += ["-d", shlex.quote(_text(sending.body))]
-        self.lines.append(" ".join([*line, shlex.quote(str(sending.url))]))
+        text = " ".join([*line, shlex.quote(str(sending.url))])
+        self.lines.append(f"(cd {shlex.quote(place)} && {text})" if place else text)
         if method == "GET":
             raise Shown
         return Answer(200, _as_if_done(options.get("json")))
+
+    def _socket_for_curl(self) -> tuple[str, str]:
+        """(the directory to go to, the socket's name there); curl knows no way for long paths."""
+        if not self.socket or len(os.fsencode(self.socket)) <= PATH_BYTES_MAX:
+            return "", self.socket or ""
+        return os.path.split(self.socket)
 
 
 class CurlClient(Client):

@@ -16,7 +16,7 @@ from banyan.errors import BanyanError
 
 _NAMES = (
     "reserve_cores", "reserve_memory", "nice", "affinity", "polite", "memory_enforcement",
-    "max_processes", "run_as", "secrets_file",
+    "max_processes", "max_tasks", "run_as", "secrets_file",
 )  # fmt: skip
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?) ?%")
 _PROCESSES_DEFAULT = 4096
@@ -47,6 +47,12 @@ _OPTIONS = (
         metavar="N",
         help="Processes that a task may have at one time; 0: any number. [default: 4096]",
     ),
+    click.option(
+        "--max-tasks",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Tasks at one time, whatever they ask for. [default: 16 a core, 64 at least]",
+    ),
 )
 
 
@@ -72,6 +78,7 @@ def owner_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "secrets_file": given["secrets_file"] and given["secrets_file"].absolute(),
         "memory_enforcement": given["memory_enforcement"] or "best",
         "max_processes": _PROCESSES_DEFAULT if most is None else most,
+        "max_tasks": given["max_tasks"],
     }
 
 

@@ -3,8 +3,7 @@
 The validator normalises what clients send to the stored form, the claim and the worker's agent do
 the arithmetic. Nothing here reserves anything: a Grant is a number, not a promise.
 
-Numbers of cores and custom resources are kept to six decimals, so that taking away and adding up
-0.1 ten times gives exactly 1.
+Numbers of cores and custom resources have six decimals: ten times 0.1 added up is exactly 1.
 """
 
 import hashlib
@@ -22,11 +21,11 @@ from banyan.domain.units import parse_bytes
 MEMORY_BYTES_DEFAULT = 128 * 2**20
 CORES_DEFAULT = 1
 CORES_MAX = 1_000_000
-GPUS_MAX = 1024
+GPUS_MAX, OWN_GPUS_MAX = 1024, 64  # that a task may ask for, and that a worker may have
 CUSTOM_NAMES_MAX = 64
 CUSTOM_MAX = 2**53  # up to here every integer is exact as a float
 CAPABILITY_PART_MAX = 999
-TEXT_LENGTH_MAX = 256
+TEXT_LENGTH_MAX = 96  # as in NVIDIA's own library
 
 T = TypeVar("T")
 
@@ -323,10 +322,10 @@ def _text(value: object) -> str:
     return value
 
 
-def _each(value: object, parse: Callable[[object], T]) -> list[T]:
+def _each(value: object, parse: Callable[[object], T], most: int) -> list[T]:
     """Parses a list of GPUs, naming what is wrong by position."""
-    if not isinstance(value, list | tuple) or len(value) > GPUS_MAX:
-        raise ValueError(f"must be a count of GPUs or a list of them, at most {GPUS_MAX}")
+    if not isinstance(value, list | tuple) or len(value) > most:
+        raise ValueError(f"must be a count of GPUs or a list of them, at most {most}")
     by_position = {str(i): gpu for i, gpu in enumerate(value)}
     fields = Fields(by_position, by_position)
     parsed = [fields.read(name, lambda gpu: [parse(gpu)], []) for name in by_position]
@@ -338,7 +337,7 @@ def _wanted_gpus(value: object) -> tuple[int, Gpu]:
     """How many, and the least that each must be."""
     if isinstance(value, int | float):
         return _gpu_count(value), Gpu()
-    gpus = _each(value, _wanted_gpu)
+    gpus = _each(value, _wanted_gpu, GPUS_MAX)
     memory = max((gpu.memory_bytes for gpu in gpus), default=0)
     return len(gpus), Gpu(memory, max((gpu.capability for gpu in gpus), default=(0, 0)))
 
@@ -355,8 +354,9 @@ def _wanted_gpu(value: object) -> Gpu:
 
 def _own_gpus(value: object) -> list[dict[str, object]]:
     if isinstance(value, int | float):
-        return [{"memory": 0, "compute_capability": "0.0"} for _ in range(_gpu_count(value))]
-    return _each(value, _own_gpu)
+        count = parse_integer(value, OWN_GPUS_MAX)
+        return [{"memory": 0, "compute_capability": "0.0"} for _ in range(count)]
+    return _each(value, _own_gpu, OWN_GPUS_MAX)
 
 
 def _own_gpu(value: object) -> dict[str, object]:

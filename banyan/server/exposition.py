@@ -152,7 +152,7 @@ def _of_database(store: Store) -> Iterator[Sample]:
         yield _sample("banyan_tasks", counted.get(str(state), 0), state=str(state))
     for mode, count in workers.count_by_mode(store, None).items():
         yield _sample("banyan_workers", count, mode=mode)
-    live = now_of(store, workers.live(store))
+    live = now_of(store, workers.live(store, {}, workers.FIGURES))
     for use in ("capacity", "reserved", "used"):
         for resource, amount in live[use].items():
             yield _sample("banyan_resources", amount, resource=resource, use=use)

@@ -60,7 +60,7 @@ class Agent:
         self._link = Link(state.path)
         total = capacity_from(resources)
         others = others_beside(lambda: self._link.pid, total.cores) if options.polite else None
-        self._ledger = Ledger(total, inventory.cpus(options), others)
+        self._ledger = Ledger(total, inventory.cpus(options), others, options.max_tasks)
         self._courier = Courier(self._connect(), self._box)
         self._holding = Holding(options, state, self._link, self._ledger, self._courier.reports)
         self._line = Line(self._holding, self._ledger, self._timers, self._release)

@@ -21,7 +21,6 @@ NOTE = "launcher.cgroup"  # in the state directory: where the launcher's cells a
 _PREFIX = "banyan-"
 _THREADS = "tasks"  # of version 1; the number 0 is who writes it
 _MODE = 0o755  # whatever the umask: in a group of its own making a task would be out of sight
-_READ_BYTES = 1 << 14
 _ROOMY_BYTES = 64 << 20  # a cell that the launcher may enter while it is bounded
 _FREE_MAX = 64
 _EMPTY_BYTES = 1 << 20  # a cell with no more in it holds nothing of its last attempt
@@ -38,6 +37,7 @@ class Cell:
         """twin: with version 1, where its processes are counted; empty: nowhere."""
         self.path = path
         self._paths = [path, twin] if twin else [path]
+        self._doors: list[int] = []  # open files through which a thread comes in
         self.entered = False  # what the launcher started was born in it
         self.bound_bytes = 0  # of its memory; 0: none
         self.wanted_processes = 0
@@ -73,8 +73,10 @@ class Cell:
 
     def enter(self) -> None:
         """Moves the calling thread in, which only version 1 lets it do alone. Errors: OSError."""
-        for path in self._paths:
-            _write(f"{path}/{_THREADS}", 0)
+        for path in self._paths[len(self._doors) :]:
+            self._doors.append(os.open(f"{path}/{_THREADS}", os.O_WRONLY | os.O_CLOEXEC))
+        for door in self._doors:
+            os.write(door, b"0")
         self.entered = True
 
     def _bound_version_2(self, memory_bytes: int) -> None:
@@ -91,14 +93,14 @@ class Cell:
 
     def pids(self) -> list[int]:
         """All that is in it; zombies are not."""
-        return [int(pid) for pid in _read(f"{self.path}/cgroup.procs").split()]
+        return [int(pid) for pid in cgroups.read(f"{self.path}/cgroup.procs").split()]
 
     def usage_bytes(self) -> int:
         """Memory and swap that are charged to it: cheap, and never too little."""
         said = (
-            _read(f"{self.path}/memory.memsw.usage_in_bytes")
-            or _read(f"{self.path}/memory.usage_in_bytes")  # a kernel without swap
-            or _read(f"{self.path}/memory.current")
+            cgroups.read_short(f"{self.path}/memory.memsw.usage_in_bytes")
+            or cgroups.read_short(f"{self.path}/memory.usage_in_bytes")  # a kernel without swap
+            or cgroups.read_short(f"{self.path}/memory.current")
         )
         return int(said or 0)
 
@@ -107,14 +109,15 @@ class Cell:
 
         Counts files in shared memory that no process has mapped.
         """
-        lines = map(bytes.split, _read(f"{self.path}/memory.stat").splitlines())
+        lines = map(bytes.split, cgroups.read(f"{self.path}/memory.stat").splitlines())
         said = {name: int(value) for name, value in lines if name in _CACHE}
         cache = sum(said.get(name, said.get(name[6:], 0)) for name in _CACHE[:2])
         return max(usage_bytes - cache, 0)
 
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed for want of memory."""
-        said = _read(f"{self.path}/memory.oom_control") or _read(f"{self.path}/memory.events")
+        version_1 = cgroups.read_short(f"{self.path}/memory.oom_control")
+        said = version_1 or cgroups.read_short(f"{self.path}/memory.events")
         after = said.partition(b"oom_kill ")[2].split()
         return int(after[0]) if after else 0
 
@@ -130,6 +133,8 @@ class Cell:
 
     def remove(self) -> bool:
         """Removes it, if it is empty."""
+        while self._doors:
+            os.close(self._doors.pop())
         return all(_removed(path) for path in self._paths)
 
 
@@ -363,22 +368,6 @@ def _removed(path: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _read(path: str) -> bytes:
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except OSError:
-        return b""
-    try:
-        read = b""
-        while more := os.read(file, _READ_BYTES):
-            read += more
-        return read
-    except OSError:  # it was removed meanwhile
-        return b""
-    finally:
-        os.close(file)
 
 
 def _write(path: str, value: int | str) -> None:

@@ -4,8 +4,11 @@ Read by the inventory (what may be used) and by the launcher (where tasks can be
 Standard library only. It only reads.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+_READ_BYTES = 1 << 14
 
 
 def own(controller: str, proc: Path = Path("/proc/self")) -> Iterator[Path]:
@@ -27,6 +30,33 @@ def text(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def read(path: str) -> bytes:
+    """The same, as it is, without what a `Path` costs."""
+    said = b""
+    for part in _parts(path):
+        said += part
+    return said
+
+
+def read_short(path: str) -> bytes:
+    """The same of a file with a few lines, which the kernel gives at once."""
+    return next(_parts(path), b"")
+
+
+def _parts(path: str) -> Iterator[bytes]:
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        while part := os.read(file, _READ_BYTES):
+            yield part
+    except OSError:  # it was removed meanwhile
+        return
+    finally:
+        os.close(file)
 
 
 def _mounts(proc: Path) -> Iterator[tuple[Path, str, list[str]]]:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 from banyan.domain.resources import Capacity, Gpu, Grant, fits
 from banyan.worker.politeness import Others
 
+_TASKS_AT_LEAST, _TASKS_EACH_CORE = 64, 16
+
 
 class _Held(NamedTuple):
     grant: Grant
@@ -23,12 +25,20 @@ class Ledger:
     """Reserved and free."""
 
     def __init__(
-        self, total: Capacity, cpus: Sequence[int] = (), others: Others | None = None
+        self,
+        total: Capacity,
+        cpus: Sequence[int] = (),
+        others: Others | None = None,
+        max_tasks: int | None = None,
     ) -> None:
         """`cpus`: the numbers of those that attempts are bound to; none: they are not.
 
         others: who is given way to.
+        max_tasks: so many attempts at one time, also of tasks that ask for nothing; None: 64,
+        or 16 a core.
         """
+        usual = max(_TASKS_AT_LEAST, int(_TASKS_EACH_CORE * total.cores))
+        self._max_tasks = usual if max_tasks is None else max_tasks
         self._others = others
         self.total = total
         self._cpus = cpus
@@ -37,7 +47,12 @@ class Ledger:
 
     @property
     def free(self) -> Capacity:
-        """What nobody holds, less what is to be left alone; never below nothing."""
+        """What nobody holds, less what is to be left alone; never below nothing.
+
+        Of a worker that has as many attempts as it may, nothing.
+        """
+        if self.is_full:
+            return replace(self.total, cores=0, memory_bytes=0, gpus=())
         if self._free is None:
             free = replace(self.total, gpus=tuple(self.total.gpus[i] for i in self._free_gpus()))
             for held in self._held.values():
@@ -48,7 +63,12 @@ class Ledger:
 
     def fits(self, grant: Grant) -> bool:
         """Whether there is room for it now."""
-        return fits(grant, self.free)
+        return not self.is_full and fits(grant, self.free)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many attempts as there may be."""
+        return len(self._held) >= self._max_tasks
 
     def take(
         self,

@@ -37,6 +37,8 @@ class Options:
     memory_enforcement: how tasks are held to the memory that they asked for: "cgroup",
                      "watch", "none", or "best", which is the first of these that works here.
     max_processes:   how many processes a task may have at one time; 0: as many as it likes.
+    max_tasks:       how many tasks it runs at one time, also of those that ask for nothing; None:
+                     16 a core, and 64 at least.
     reserve_cores, reserve_memory_bytes, reserve_memory_percent: what of all that is kept.
     polite:          leaves cores alone that other processes keep busy.
     nice:            the niceness of its tasks, 0 to 19.
@@ -65,6 +67,7 @@ class Options:
     idle_limit_seconds: float | None = None
     memory_enforcement: str = "best"
     max_processes: int = 4096
+    max_tasks: int | None = None
     reserve_cores: float = 0.0
     reserve_memory_bytes: int = 0
     reserve_memory_percent: float = 0.0

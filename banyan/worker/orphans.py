@@ -7,7 +7,6 @@ Standard library only. It must never name a process that may belong to an attemp
 wanted alive, nor believe what a task can write.
 """
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -45,7 +44,7 @@ class Orphans:
                  is alive) -> attempt.
         alive:   attempts not over yet, and those whose leader has only just ended.
         """
-        children = set(tree.children(os.getpid()))
+        children = set(tree.own_children())
         for pid in self._owners.keys() - children:
             del self._owners[pid]
         for attempt in self._seen.keys() - alive:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import time
+from collections.abc import Iterable
 
 # What needs nobody else to answer. All others are in doubt.
 _LOCAL = """
@@ -35,8 +36,8 @@ class Places:
         self._remembered: dict[str, bool] = {}
         self._remembered_since = 0.0
 
-    def answer(self, path: str) -> bool:
-        """Whether nothing on the way to an absolute path is in doubt."""
+    def answer(self, paths: Iterable[str]) -> bool:
+        """Whether nothing on the way to these absolute paths is in doubt."""
         if self._changes.poll(0):
             self._doubtful = self._read()
             self._remembered.clear()
@@ -45,6 +46,9 @@ class Places:
         if time.monotonic() - self._remembered_since > _REMEMBERED_SECONDS:
             self._remembered_since = time.monotonic()
             self._remembered.clear()
+        return all(map(self._answers, paths))
+
+    def _answers(self, path: str) -> bool:
         if path not in self._remembered:
             if len(self._remembered) >= _REMEMBERED_MAX:
                 self._remembered.clear()

@@ -6,11 +6,12 @@ a task costs the same however large the launcher is; but it waits for that. What
 ever, and a process of another user, are left to `forking`. It must never wait for a directory.
 """
 
+import contextlib
 import errno
 import os
 import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from banyan.worker.places import Places
@@ -67,6 +68,8 @@ class Spawner:
     def __init__(self) -> None:
         """Raises the launcher's own limit of open files: it holds three for each task."""
         self._null = os.open(os.devnull, os.O_RDWR)
+        # What `launching.py` gives a launcher for its input is the task's, too.
+        self._input_is_null = os.path.sameopenfile(0, self._null)
         self._places = Places()
         self._home = os.getcwd()
         self._directory = self._home
@@ -111,8 +114,7 @@ class Spawner:
     def _all_answer(self, cwd: str, name: str, path: str) -> bool:
         """Whether the directory, and all where the program is looked for, are no trouble."""
         looked_at = [name] if "/" in name else path.split(os.pathsep)
-        places = (os.path.join(cwd, each) for each in looked_at)
-        return self._places.answer(cwd) and all(map(self._places.answer, places))
+        return self._places.answer(os.path.join(cwd, each) for each in ("", *looked_at))
 
     def go_home(self) -> None:
         """Leaves the last task's directory, so that it can be removed or unmounted."""
@@ -123,19 +125,27 @@ class Spawner:
     def _spawn(
         self, program: str, argv: list[str], env: Mapping[str, str], files: tuple[int, int, int]
     ) -> int:
-        resource.setrlimit(resource.RLIMIT_NOFILE, self._task_files)
-        try:
+        ties = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)]
+        with self._limits_of_tasks():
             return os.posix_spawn(
                 program,
                 argv,
                 env,
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)
-                ],
+                file_actions=ties[self._input_is_null :],
                 setsid=True,
                 setsigmask=[],
                 setsigdef=SIGNALS_RESET,
             )
+
+    @contextlib.contextmanager
+    def _limits_of_tasks(self) -> Iterator[None]:
+        """What is started meanwhile inherits the limits that the launcher had at first."""
+        if self._task_files == self._own_files:
+            yield
+            return
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._task_files)
+        try:
+            yield
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._own_files)
 

@@ -5,7 +5,6 @@ the cgroup.
 """
 
 import contextlib
-import os
 from collections.abc import Container
 from typing import Any, NamedTuple
 
@@ -100,7 +99,7 @@ class Starter:
         """
         strays = [
             pid
-            for pid in tree.children(os.getpid())
+            for pid in tree.own_children()
             if pid not in self._leaders
             and pid not in self._orphans
             and tree.variable_of(pid, tree.ATTEMPT_VARIABLE) in (None, attempt)

@@ -22,6 +22,11 @@ def children(pid: int) -> list[int]:
     return _children_listed(pid) if _HAS_CHILDREN_FILE else _children_by_scan(pid)
 
 
+def own_children() -> list[int]:
+    """The same of the calling process, which has one thread, as the launcher does."""
+    return _listed("/proc/thread-self/children") if _HAS_CHILDREN_FILE else children(os.getpid())
+
+
 def descendants(roots: Iterable[int]) -> list[int]:
     """The given processes and everything below them, parents first.
 
@@ -93,12 +98,16 @@ def _children_listed(pid: int) -> list[int]:
         return []
     found: list[int] = []
     for thread in threads:
-        try:
-            with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as listed:
-                found += map(int, listed.readall().split())
-        except OSError:
-            continue
+        found += _listed(f"/proc/{pid}/task/{thread}/children")
     return found
+
+
+def _listed(path: str) -> list[int]:
+    try:
+        with open(path, "rb", buffering=0) as listed:
+            return [int(pid) for pid in listed.readall().split()]
+    except OSError:
+        return []
 
 
 def _children_by_scan(pid: int) -> list[int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 KINDS = ("server", "mongod", "worker", "task")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_MARKS = {"mongod": "mongod", "banyan.server": "server", "banyan.worker": "worker"}
+_MARKS = {"banyan.server": "server", "banyan.worker": "worker", "banyan worker": "worker"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,7 @@ def kind_of(process: Process, root: int) -> str:
         return "server"
     if words and words[0].endswith("/mongod"):
         return "mongod"
-    if "banyan worker" in process.command:
-        return "worker"
-    return next((kind for mark, kind in _MARKS.items() if mark in words_of_module(words)), "task")
-
-
-def words_of_module(words: list[str]) -> str:
-    """The module that a Python process was started with, or nothing."""
-    return words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+    return next((kind for mark, kind in _MARKS.items() if mark in process.command), "task")
 
 
 def cpu_seconds(root: int) -> dict[str, float]:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +65,27 @@ def test_the_socket_and_the_workers_token_are_nobody_elses(stack: Stack) -> None
     shown = stack.text("ls", "--curl")
     assert f"curl --unix-socket {stack.data / near.NAME} " in shown
     assert "'http://localhost/tasks?" in shown
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
+@pytest.mark.parametrize("long", ["", "x" * 100])
+def test_a_request_as_curl_works_where_it_is_pasted(
+    processes: Processes, tmp_path: Path, long: str
+) -> None:
+    """Also where the path is longer than the address of a socket: curl would not take it."""
+    directory = tmp_path / f"a b{long}"
+    directory.mkdir()
+    stack = Stack(processes, directory, "--no-worker")
+    token = json.loads(stack.credentials.read_text())["provider"]
+
+    def pasted(*command: str) -> Any:
+        line = stack.text(command[0], "--curl", *command[1:])
+        assert "--unix-socket" in line
+        more = {"env": {**os.environ, "BANYAN_TOKEN": token}, "cwd": "/"}
+        return json.loads(subprocess.check_output(["sh", "-c", line], timeout=60, **more))
+
+    pasted("submit", "--name", "pasted", "true")
+    assert [one["name"] for one in pasted("ls")["_items"]] == ["pasted"]
 
 
 def test_who_gives_others_access_is_told_as_whom_their_tasks_run(

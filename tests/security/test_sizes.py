@@ -110,13 +110,13 @@ def test_the_largest_record_of_an_attempt_leaves_room_below_the_limit():
 
 
 def test_the_largest_worker_and_account_are_small():
-    gpu = {"memory": 1, "compute_capability": "9.9", "uuid": WIDE * 256, "name": WIDE * 256}
+    gpu = {"memory": 1, "compute_capability": "9.9", "uuid": WIDE * 96, "name": WIDE * 96}
     given = {
         "host": "h" * HOST_LENGTH_MAX,
         "resources": {
             "cores": 1,
             "memory": 1,
-            "gpus": [gpu] * resources.GPUS_MAX,
+            "gpus": [gpu] * resources.OWN_GPUS_MAX,
             "custom": dict.fromkeys(names(resources.CUSTOM_NAMES_MAX), 0.5),
         },
         "queues": [f"{n:_<128}" for n in range(64)],

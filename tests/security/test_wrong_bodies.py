@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from banyan.domain.resources import OWN_GPUS_MAX
 from banyan.server import quick, sparing, validation
 from banyan.server.verbs import submit
 from tests.contract.asking import new_id, refused
@@ -131,7 +132,7 @@ def test_wrong_values_of_the_collection_form_cost_no_more(world: World, shown: S
 
 WORKERS: dict[str, tuple[str, Any]] = {
     "gpus": ("/workers", {"host": "h", "resources": {"cores": 1, "memory": 1,
-                                                     "gpus": [{"a": 1}] * 1024}}),
+                                                     "gpus": [{"a": 1}] * 64}}),
     "queues": ("/workers", {"host": "h", "resources": {"cores": 1, "memory": 1},
                             "queues": [5] * 64}),
     "labels": ("/workers", {"host": "h", "resources": {"cores": 1, "memory": 1},
@@ -158,7 +159,7 @@ def test_wrong_bodies_of_workers_cost_no_more(world: World, shown: Shown, kind: 
 
 
 def test_a_worker_with_many_gpus_needs_no_thorough_look(world: World, shown: Shown):
-    gpus = [{"memory": "8 GiB", "compute_capability": "7.5", "uuid": "u"}] * 1024
+    gpus = [{"memory": "8 GiB", "compute_capability": "7.5", "uuid": "u"}] * OWN_GPUS_MAX
     worker = {"host": "h", "resources": {"cores": 1, "memory": 1, "gpus": gpus}}
     assert send(world, "worker", "POST", "/workers", worker).status_code == 201
     assert shown == []

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from banyan.domain.resources import normalise_capacity, normalise_request
+from banyan.domain.resources import capacity_from, normalise_capacity, normalise_request
 from banyan.server.verbs import explain
 
 GIB = 1 << 30
@@ -23,6 +23,6 @@ GIB = 1 << 30
 )
 def test_what_a_gpu_lacks_is_said(gpus: Any, said: str):
     own = [{"memory": 40 * GIB, "compute_capability": "9.0"}]
-    worker = {"resources": normalise_capacity({"cores": 4, "memory": GIB, "gpus": own})}
+    total = capacity_from(normalise_capacity({"cores": 4, "memory": GIB, "gpus": own}))
     task = {"requested_resources": normalise_request({"gpus": gpus})}
-    assert explain._too_large(task, [worker])["message"] == f"no worker has enough: {said}"
+    assert explain._too_large(task, [total])["message"] == f"no worker has enough: {said}"

@@ -150,7 +150,7 @@ ASKED: dict[str, tuple[str, str, str, str]] = {
     "who waits for a parent": ("a parent ends", "find", "open_parents", "open_parents"),
     "cancelled because": ("a parent ends", "find", "cancelled_because", "cancelled_because"),
     "times of their own": ("retention", "distinct", "forget_after", "forget_after"),
-    "the same dedupe_key": ("submit once", "find", "dedupe_key", "dedupe"),
+    "the same dedupe_key": ("submit once", "find", "dedupe_key", "dedupe_by_submitter"),
     "output": ("output", "find", "attempt", "attempt_offset"),
     "history": ("output", "find", "task", "task_count"),
     "own, newest first": ("own tasks, newest first", "find", "owner", "owner_created"),

@@ -13,6 +13,7 @@ from banyan.domain.resources import (
     CUSTOM_MAX,
     CUSTOM_NAMES_MAX,
     GPUS_MAX,
+    OWN_GPUS_MAX,
     TEXT_LENGTH_MAX,
 )
 from banyan.domain.retention import FOREVER, LONGEST_MILLISECONDS
@@ -67,9 +68,10 @@ def _object(**properties: Form) -> Form:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
-def _gpus(gpu: Form) -> Form:
-    several = {"type": "array", "items": gpu, "maxItems": GPUS_MAX}
-    return {"description": "A count, or one object for each.", "anyOf": [_GPU_COUNT, several]}
+def _gpus(gpu: Form, most: int = GPUS_MAX) -> Form:
+    several = {"type": "array", "items": gpu, "maxItems": most}
+    count = {**_GPU_COUNT, "maximum": most}
+    return {"description": "A count, or one object for each.", "anyOf": [count, several]}
 
 
 _TEXT: Form = {"type": "string", "maxLength": TEXT_LENGTH_MAX}
@@ -128,7 +130,8 @@ FORMS: Mapping[str, Form] = {
             cores=_CORES,
             memory=_BYTES,
             gpus=_gpus(
-                _object(memory=_BYTES, compute_capability=_CAPABILITY, uuid=_TEXT, name=_TEXT)
+                _object(memory=_BYTES, compute_capability=_CAPABILITY, uuid=_TEXT, name=_TEXT),
+                OWN_GPUS_MAX,
             ),
             disk={**_BYTES, "anyOf": [*_BYTES["anyOf"], {"type": "null"}]},
             custom=_CUSTOM,

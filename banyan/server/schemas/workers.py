@@ -19,6 +19,8 @@ _LABELS = {
     "valuesrules": {"type": "string", "maxlength": 256},
     "maxlength": 64,
 }
+SAID_BYTES_MAX = 16_384  # of what a worker says of itself: resources, queues and labels
+
 _USED = {
     "type": "dict",
     "schema": {

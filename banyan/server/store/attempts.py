@@ -38,6 +38,7 @@ _OPEN: Mapping[str, Any] = {"time_terminated": None}
 _WITHOUT_OUTPUT = {"output": 0}
 _TIMES = ["time_claimed", "time_started", "time_terminated"]
 _MEASURED_MAX = 1000
+_TIMED_MAX = 10_000
 _AT_ONCE = 100  # samples of a hundred attempts are some ten megabytes
 _OF_LOG = ["attempt_count", "time_terminated", "time_log_removed", "output"]
 
@@ -238,8 +239,12 @@ def of_task(store: Store, task_id: ObjectId, bytes_max: int = sys.maxsize) -> pa
 
 
 def times_of_task(store: Store, task_id: ObjectId) -> list[Document]:
-    """When the attempts of a task were claimed, began and ended, the first first."""
-    return list(store["attempts"].find({"task": task_id}, _TIMES).sort("attempt_count", 1))
+    """When the attempts of a task were claimed, began and ended, the first first.
+
+    A worker may claim a task and give it back without end: of so many the first ones.
+    """
+    found = store["attempts"].find({"task": task_id}, _TIMES).sort("attempt_count", 1)
+    return list(found.limit(_TIMED_MAX))
 
 
 def one_of_task(store: Store, task_id: ObjectId, attempt_count: int | None) -> Document | None:

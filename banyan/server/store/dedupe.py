@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
+from bson import ObjectId
 
 from banyan.errors import BanyanError
 from banyan.server.store.mongo import Document, Store
@@ -17,8 +18,13 @@ def digest(given: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical).hexdigest()
 
 
-def find(store: Store, owner: str, given: Sequence[Mapping[str, Any]]) -> dict[str, Document]:
-    """The owner's stored tasks with these keys, by key.
+def find(
+    store: Store, owner: str, submitter: ObjectId | None, given: Sequence[Mapping[str, Any]]
+) -> dict[str, Document]:
+    """The stored tasks with these keys, by key: of the owner, or of its running task `submitter`.
+
+    The keys of each running task are its own: with its token, which its worker has too, nobody
+    takes the owner's keys, nor sees what has them.
 
     Errors: `dedupe_mismatch` where a stored task, or another item of the list, was asked
     for with the same key in other words.
@@ -31,7 +37,7 @@ def find(store: Store, owner: str, given: Sequence[Mapping[str, Any]]) -> dict[s
     if not asked:
         return {}
     keys = {"$in": list(asked), "$type": "string"}  # the type makes the index serve
-    query = {"owner": owner, "dedupe_key": keys}
+    query = {"owner": owner, "dedupe_key": keys, "submitted_by": submitter}
     without = {"result": 0} if len(given) > 1 else None  # as in all answers about many tasks
     found = {task["dedupe_key"]: task for task in store["tasks"].find(query, without)}
     for key, task in found.items():

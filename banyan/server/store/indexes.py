@@ -78,8 +78,8 @@ INDEXES = {
             partialFilterExpression={"forget_after": {"$gte": 0}},
         ),
         IndexModel(
-            [("owner", ASCENDING), ("dedupe_key", ASCENDING)],
-            name="dedupe",
+            [("owner", ASCENDING), ("dedupe_key", ASCENDING), ("submitted_by", ASCENDING)],
+            name="dedupe_by_submitter",
             unique=True,
             partialFilterExpression={"dedupe_key": {"$type": "string"}},
         ),
@@ -110,9 +110,11 @@ INDEXES = {
     "tokens": [IndexModel([("account", ASCENDING)], name="account")],
 }
 
-# Of earlier versions: what others do better now.
-_OBSOLETE = {"tasks": ("claim", "wake")}
-_OBSOLETE_COLLECTION = "shapes"
+_INDEX_NOT_FOUND = 27
+# Of earlier versions. The one of dedupe_keys did not tell apart who had submitted a task; those of
+# claims and delays had tasks in the way that nobody asks for.
+_OUTDATED = {"tasks": ["dedupe", "claim", "wake"]}
+_OUTDATED_COLLECTION = "shapes"
 
 # The bulk write of guarded changes relies on this: where its guard does not match, the
 # upsert must fail, also where the task itself is gone (see store/tasks.py).
@@ -125,10 +127,18 @@ def ensure(store: Store) -> None:
         with contextlib.suppress(CollectionInvalid):  # it is there
             store.database.create_collection(name, validator=VALIDATORS.get(name, {}))
         store[name].create_indexes(indexes)
-        for obsolete in set(_OBSOLETE.get(name, ())) & store[name].index_information().keys():
-            with contextlib.suppress(OperationFailure):  # another server was faster
-                store[name].drop_index(obsolete)
-    store.database.drop_collection(_OBSOLETE_COLLECTION)
+        for outdated in _OUTDATED.get(name, ()):
+            _drop(store, name, outdated)
+    store.database.drop_collection(_OUTDATED_COLLECTION)
     tallies.ensure(store)
     for duty in (UPKEEP, RETENTION):
         duties.ensure(store, duty)
+
+
+def _drop(store: Store, collection: str, index: str) -> None:
+    """Remove an index, if it is still there: another server may have been quicker."""
+    try:
+        store[collection].drop_index(index)
+    except OperationFailure as error:
+        if error.code != _INDEX_NOT_FOUND:
+            raise

@@ -5,6 +5,8 @@ primary. `Store` is what verbs and upkeep are given; the other files of this fol
 are functions over it, one file a collection.
 """
 
+import os
+import time
 from collections.abc import Callable
 from collections.abc import Collection as Collection_
 from datetime import UTC, datetime
@@ -131,6 +133,14 @@ def now() -> datetime:
     """The time, cut to the milliseconds that MongoDB keeps."""
     time = datetime.now(UTC)
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def unforeseen_id() -> ObjectId:
+    """The id of a new task, like the clients' (client/ids.py).
+
+    Nobody can tell it beforehand, and submit a task with it first.
+    """
+    return ObjectId(((time.time_ns() << 24) // 10**9).to_bytes(7) + os.urandom(5))
 
 
 def new_etag() -> str:

@@ -6,8 +6,9 @@ guard. It is the only way in which the state of a task is written; settling and 
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from bson import ObjectId
@@ -17,6 +18,7 @@ from pymongo.errors import BulkWriteError, OperationFailure
 
 from banyan.domain.lifecycle import Change
 from banyan.domain.states import ENDED, State
+from banyan.domain.tallies import RESOURCES
 from banyan.server.store import pages, sizes
 from banyan.server.store.mongo import (
     BATCH,
@@ -29,6 +31,8 @@ from banyan.server.store.mongo import (
 )
 from banyan.server.store.told import told_etag
 
+HELD_MAX = 100_000  # that a beat may name
+HELD_AT_ONCE = 500  # given back in one transaction
 _VALIDATION_FAILED = 121
 # In place of what was written: MongoDB has refused it, as the task would be too large.
 TOO_LARGE: Document = {}
@@ -172,9 +176,38 @@ def newest(store: Store, query: Mapping[str, Any], limit: int) -> list[ObjectId]
 def held_by(
     store: Store, workers: Collection[ObjectId], fields: Sequence[str] | None = None
 ) -> list[Document]:
-    """All tasks that these workers hold."""
-    query = {"holder.worker": {"$in": list(workers)}, "state": {"$in": list(_HELD)}}
-    return list(store["tasks"].find(query, fields, batch_size=BATCH))
+    """All tasks that these workers hold, as far as a beat may name them."""
+    return list(store["tasks"].find(_held_by(workers), fields, batch_size=BATCH, limit=HELD_MAX))
+
+
+def held_in_pieces(
+    store: Store, workers: Collection[ObjectId], fields: Sequence[str]
+) -> Iterator[list[Document]]:
+    """All tasks that these workers hold, some at a time: nothing says how many they claim."""
+    found = store["tasks"].find(_held_by(workers), fields, batch_size=HELD_AT_ONCE)
+    while piece := list(islice(found, HELD_AT_ONCE)):
+        yield piece
+
+
+def granted_by(
+    store: Store, workers: Collection[ObjectId]
+) -> Iterator[tuple[ObjectId, Mapping[str, Any]]]:
+    """(worker, what it has granted) of each task that one of these workers holds."""
+    fields = ["holder.worker", "holder.granted"]
+    for task in store["tasks"].find(_held_by(workers), fields, batch_size=BATCH):
+        yield task["holder"]["worker"], task["holder"]["granted"]
+
+
+def reserved_by(store: Store, workers: Collection[ObjectId]) -> dict[ObjectId, Document]:
+    """{"running", "cores", "memory_bytes", "gpu_count"} of each worker that holds any task."""
+    sums = {name: {"$sum": f"$holder.granted.{name}"} for name in RESOURCES}
+    group = {"_id": "$holder.worker", "running": {"$sum": 1}, **sums}
+    found = store["tasks"].aggregate([{"$match": _held_by(workers)}, {"$group": group}])
+    return {one.pop("_id"): one for one in found}
+
+
+def _held_by(workers: Collection[ObjectId]) -> Document:
+    return {"holder.worker": {"$in": list(workers)}, "state": {"$in": list(_HELD)}}
 
 
 def of_attempt(store: Store, attempt_id: ObjectId) -> Document | None:

@@ -5,7 +5,7 @@ has lapsed when it is over and the margin too; from then on nothing renews it an
 so that who finds it lapsed may give its tasks out again.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +17,15 @@ from banyan.server.store.mongo import FORGETTABLE, Document, Store, new_etag, no
 
 _WANTED_MAX = 256  # as many as wait on a worker
 GONE = ["lost", "off"]
+# What the figures about workers are made of. Of GPUs, their number.
+FIGURES: Document = {
+    "account": 1,
+    "used": 1,
+    "resources.cores": 1,
+    "resources.memory": 1,
+    "gpu_count": {"$size": "$resources.gpus"},
+}
+_AT_ONCE = 500  # of the largest some ten megabytes
 # A worker repeats a claim that was not answered before it makes many more.
 CLAIM_IDS_MAX = 32
 
@@ -138,9 +147,32 @@ def find(store: Store, worker_id: ObjectId) -> Document | None:
     return store["workers"].find_one({"_id": worker_id})
 
 
-def live(store: Store) -> list[Document]:
-    """All workers that have their lease."""
-    return list(store["workers"].find({"mode": {"$nin": GONE}, **_alive()}))
+def live(
+    store: Store, query: Mapping[str, Any], fields: Sequence[str] | Mapping[str, Any]
+) -> Iterator[Document]:
+    """The workers that have their lease; of each, these fields and no more: they may be many."""
+    yield from store["workers"].find(_having(query), fields, batch_size=_AT_ONCE)
+
+
+def any_live(store: Store, query: Mapping[str, Any]) -> bool:
+    """Whether there is such a worker that has its lease."""
+    return store["workers"].find_one(_having(query), ["_id"]) is not None
+
+
+def _having(query: Mapping[str, Any]) -> Document:
+    return {"$and": [{"mode": {"$nin": GONE}, **_alive()}, query]}
+
+
+def count_by_queue(store: Store, query: Mapping[str, Any], most: int) -> dict[str, int]:
+    """How many live workers serve each queue; of the queues, those that most serve."""
+    pipeline: list[Document] = [
+        {"$match": _having(query)},
+        {"$unwind": "$queues"},
+        {"$group": {"_id": "$queues", "count": {"$sum": 1}}},
+        {"$sort": {"count": -1, "_id": 1}},
+        {"$limit": most},
+    ]
+    return {row["_id"]: row["count"] for row in store["workers"].aggregate(pipeline)}
 
 
 def count_by_mode(store: Store, account: str | None) -> dict[str, int]:

@@ -36,11 +36,11 @@ def leases(context: Context) -> None:
     gone = set(holding) - workers.live_among(context.store, holding)
     removed = workers.removed_among(context.store, gone)
     if removed:  # by an operator, who is no fault of the task: what that has left undone
-        held = tasks.held_by(context.store, list(removed), READ_AT_END)
-        give_back(context, held, "its worker was removed")
+        for held in tasks.held_in_pieces(context.store, removed, READ_AT_END):
+            give_back(context, held, "its worker was removed")
     if gone - removed:
-        held = tasks.held_by(context.store, list(gone - removed), READ_AT_END)
-        give_back(context, held, "lost with its worker", lost=True)
+        for held in tasks.held_in_pieces(context.store, gone - removed, READ_AT_END):
+            give_back(context, held, "lost with its worker", lost=True)
 
 
 def releases(context: Context) -> None:
@@ -65,7 +65,8 @@ def tally(context: Context) -> bool:
 
 def sample(context: Context) -> bool:
     """Note what workers have and what of it is in use."""
-    samples.put(context.store, now(), now_of(context.store, workers.live(context.store)))
+    live = workers.live(context.store, {}, workers.FIGURES)
+    samples.put(context.store, now(), now_of(context.store, live))
     return False
 
 

@@ -18,6 +18,7 @@ from banyan.server import aftermath, represent, weights
 from banyan.server.auth import attempt_token
 from banyan.server.calls import Call
 from banyan.server.gathering import Gathering
+from banyan.server.scoped import missing
 from banyan.server.store import attempts, batches, tasks
 from banyan.server.store.mongo import Document, Store, now
 from banyan.server.verbs import choosing
@@ -43,7 +44,7 @@ def claim_one(call: Call, task_id: ObjectId, worker_id: ObjectId) -> Document:
         raise BanyanError("conflict", f"the worker is {worker['mode']}: it takes nothing new")
     task = tasks.find(call.store, [task_id]).get(task_id)
     if task is None or (call.caller.queues is not None and task["queue"] not in call.caller.queues):
-        raise BanyanError("not_found", f"there is no task {task_id}")
+        raise missing("tasks", task_id)
     _check_named(task, worker)
     total = capacity_from(worker["resources"])
     grant = grant_for(task["requested_resources"], total)
@@ -236,8 +237,8 @@ def free_of(call: Call, worker: Document, given: Any, total: Capacity) -> Capaci
     if given is not None:
         return free_from(given, total)
     free = total
-    for task in tasks.held_by(call.store, [worker["_id"]], ["holder"]):
-        free = free.minus(Grant.from_json(task["holder"]["granted"]))
+    for _, granted in tasks.granted_by(call.store, [worker["_id"]]):
+        free = free.minus(Grant.from_json(granted))
     return free
 
 

@@ -5,10 +5,12 @@ word, a sentence, and what it is about, so that programs and people read the sam
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
+
+from bson import ObjectId
 
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, grant_for
 from banyan.domain.states import ENDED, HELD, State
@@ -77,26 +79,42 @@ def _inactive(call: Call, task: Document) -> list[dict[str, Any]]:
 def _available(call: Call, task: Document) -> list[dict[str, Any]]:
     if task.get("wake_at") and task["wake_at"] > now():
         return [_cause("not_before", "its time has not come", time=task["wake_at"])]
-    live = [worker for worker in workers.live(call.store) if worker["mode"] == "active"]
-    serving = [worker for worker in live if task["queue"] in worker["queues"]]
-    if not serving:
+    of_its_queue = {"mode": "active", "queues": task["queue"]}
+    with_labels = {f"labels.{name}": value for name, value in task["labels"].items()}
+    asked = _abilities(task["requested_resources"])
+    labelled = {
+        worker["_id"]: _capacity(worker)
+        for worker in workers.live(call.store, {**of_its_queue, **with_labels}, asked)
+    }
+    if not labelled and not workers.any_live(call.store, of_its_queue):
         message = f"no worker serves the queue {task['queue']!r}"
         advice = f"start one: banyan worker --queue {task['queue']}"
         return [_cause("queue_not_served", message, queue=task["queue"], advice=advice)]
-    labelled = [worker for worker in serving if _has_labels(task, worker)]
     if not labelled:
         message = "no worker of its queue has all the labels that it asks for"
         labels = [f"{name}={value}" for name, value in task["labels"].items()]
         words = " ".join(f"--label {shlex.quote(label)}" for label in labels)  # to be copied
         advice = f"start one: banyan worker {words}"
         return [_cause("labels_missing", message, labels=task["labels"], advice=advice)]
-    able = [worker for worker in labelled if _could_ever(task, worker)]
+    able = {worker: total for worker, total in labelled.items() if _could_ever(task, total)}
     if not able:
-        return [_too_large(task, labelled)]
+        return [_too_large(task, labelled.values())]
     return [_waiting(call, task, able)]
 
 
-def _waiting(call: Call, task: Document, able: list[Document]) -> dict[str, Any]:
+def _abilities(request: Mapping[str, Any]) -> list[str]:
+    """The fields of a worker that tell whether such a task could run there, and no others."""
+    names = ["cores", "memory", "disk", *(f"custom.{name}" for name in request["custom"])]
+    if request["gpu_count"]:
+        names += ["gpus.memory", "gpus.compute_capability"]
+    return [f"resources.{name}" for name in names]
+
+
+def _capacity(worker: Document) -> Capacity:
+    return capacity_from({"gpus": [], "custom": {}, **worker["resources"]})
+
+
+def _waiting(call: Call, task: Document, able: Mapping[ObjectId, Capacity]) -> dict[str, Any]:
     """It could run somewhere: what is in the way there, and who is before it."""
     ahead = claims.count_ahead(call.store, task)
     free = _free(call, able)
@@ -111,28 +129,20 @@ def _waiting(call: Call, task: Document, able: list[Document]) -> dict[str, Any]
     return _cause("waiting", message, workers=len(able), ahead=ahead, **more)
 
 
-def _free(call: Call, candidates: list[Document]) -> list[tuple[Capacity, Capacity]]:
+def _free(call: Call, total: Mapping[ObjectId, Capacity]) -> list[tuple[Capacity, Capacity]]:
     """Of each worker: (what it has, what of it no task holds)."""
-    total = {one["_id"]: capacity_from(one["resources"]) for one in candidates}
     free = dict(total)
-    for held in tasks.held_by(call.store, list(total), ["holder"]):
-        worker = held["holder"]["worker"]
-        free[worker] = free[worker].minus(Grant.from_json(held["holder"]["granted"]))
+    for worker, granted in tasks.granted_by(call.store, list(total)):
+        free[worker] = free[worker].minus(Grant.from_json(granted))
     return [(total[worker], free[worker]) for worker in total]
 
 
-def _has_labels(task: Document, worker: Document) -> bool:
-    return all(worker["labels"].get(name) == value for name, value in task["labels"].items())
-
-
-def _could_ever(task: Document, worker: Document) -> bool:
-    total = capacity_from(worker["resources"])
+def _could_ever(task: Document, total: Capacity) -> bool:
     return fits(grant_for(task["requested_resources"], total), total)
 
 
-def _too_large(task: Document, candidates: list[Document]) -> dict[str, Any]:
+def _too_large(task: Document, every: Iterable[Capacity]) -> dict[str, Any]:
     """What the worker that comes nearest lacks."""
-    every = [capacity_from(worker["resources"]) for worker in candidates]
     lacking = _nearest(task, [(total, total) for total in every])
     advice = "ask for less (while it is inactive), or start a worker that has it"
     message = f"no worker has enough: {_said(lacking, task)}"

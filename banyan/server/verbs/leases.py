@@ -4,7 +4,7 @@ from bson import ObjectId
 
 from banyan.errors import BanyanError
 from banyan.server.auth import attempt_of
-from banyan.server.calls import Call
+from banyan.server.calls import Call, Caller
 from banyan.server.scoped import missing
 from banyan.server.store import workers
 from banyan.server.store.mongo import Document
@@ -34,17 +34,37 @@ def renewed(
     )
 
 
+def _is_foreign(caller: Caller, task: Document) -> bool:
+    """Whether it is no concern of the caller, who must learn nothing of it.
+
+    A running task speaks for itself alone, a worker's account for tasks of its queues.
+    """
+    if caller.task:
+        return bool(task["_id"] != caller.task)
+    if caller.queues is None or caller.has("operator"):
+        return False
+    return task["queue"] not in caller.queues and task["owner"] != caller.account
+
+
+def demand_token(token: str | None) -> None:
+    """Errors: `token_missing` (401)."""
+    if not token:
+        raise BanyanError("token_missing", "send the attempt's token, from the answer to its claim")
+
+
 def check_token(call: Call, task: Document, token: str | None) -> ObjectId:
     """The attempt that the token speaks for, which must be the one that holds the task.
 
     Errors: `token_missing` (401); `lease_lost` (409) for another or an older attempt;
+    `not_found` (404) where that would tell of a task that is foreign to the caller;
     `forbidden` (403) for an account that did not claim it.
     """
-    if not token:
-        raise BanyanError("token_missing", "send the attempt's token, from the answer to its claim")
+    demand_token(token)
     attempt_id = attempt_of(call.context.attempt_secret, token)
     holder = task.get("holder") or {}
     if attempt_id is None or holder.get("attempt") != attempt_id:
+        if _is_foreign(call.caller, task):
+            raise missing("tasks", task["_id"])
         state = {"state": task["state"]}
         raise BanyanError(
             "lease_lost", "the task is not this attempt's any more; end it", extra=state

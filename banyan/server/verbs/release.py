@@ -6,14 +6,14 @@ from bson import ObjectId
 
 from banyan.domain import lifecycle
 from banyan.domain.lifecycle import Change
-from banyan.errors import BanyanError
 from banyan.server import aftermath, represent, validation
 from banyan.server.auth import attempt_of
 from banyan.server.calls import OK, Answer, Call, Context
 from banyan.server.schemas import answers as schemas
+from banyan.server.scoped import missing
 from banyan.server.store import handover, tasks
 from banyan.server.store.mongo import Document, now
-from banyan.server.verbs.leases import check_token
+from banyan.server.verbs.leases import check_token, demand_token
 
 _REASON = "released by its worker"
 _ROUNDS = 5
@@ -32,10 +32,11 @@ def release(call: Call) -> Answer:
 
 
 def _one(call: Call, task_id: ObjectId) -> Document:
+    body = validation.demand(schemas.RELEASE, {} if call.body is None else call.body)
+    demand_token(body.get("token"))  # before anything is told of the task
     found = tasks.find(call.store, [task_id]).get(task_id)
     if found is None:
-        raise BanyanError("not_found", f"there is no task {task_id}")
-    body = validation.demand(schemas.RELEASE, {} if call.body is None else call.body)
+        raise missing("tasks", task_id)
     check_token(call, found, body.get("token"))
     given = give_back(call.context, [found], _REASON)
     current = tasks.find(call.store, [task_id])[task_id]
@@ -50,8 +51,17 @@ def give_back(context: Context, held: Sequence[Document], reason: str, lost: boo
     Where one has changed meanwhile (it was cancelled, say) and is still held, it is ended as it
     is now: its worker has let go of it for good.
     lost: the worker failed them, which counts against `max_lost_count`.
+    Of many, some at a time: a transaction may take seconds only.
     Returns how many were given back; the others are held no more.
     """
+    pieces = range(0, len(held), tasks.HELD_AT_ONCE)
+    return sum(
+        _give_back_some(context, held[start : start + tasks.HELD_AT_ONCE], reason, lost)
+        for start in pieces
+    )
+
+
+def _give_back_some(context: Context, held: Sequence[Document], reason: str, lost: bool) -> int:
     decide = lifecycle.lost if lost else lifecycle.given_back
     count = 0
     left = list(held)

@@ -24,7 +24,7 @@ from banyan.server.schemas.tasks import SCHEMA
 from banyan.server.scoped import missing
 from banyan.server.store import attempts, batches, logs, sizes, tasks
 from banyan.server.store.mongo import FORGETTABLE, MAJORITY, Document, now
-from banyan.server.verbs.leases import check_token
+from banyan.server.verbs.leases import check_token, demand_token
 
 _ROUNDS = 5
 # What a worker may send besides `update_execution_data`; read-only to everybody else.
@@ -73,10 +73,10 @@ def read_report(task_id: ObjectId, body: Mapping[str, Any], call: Call) -> Repor
         token = call.headers.get("Banyan-Attempt-Token")
         if call.caller.attempt:
             token = attempt_token(call.context.attempt_secret, call.caller.attempt)
-        if not token:
-            check_token(call, {}, None)
+        demand_token(token)
         given = {**given, "token": token}
     data = validation.demand(EXECUTION_DATA, given, update=True)
+    demand_token(data.get("token"))  # before anything is told of the task
     own = {name: body[name] for name in body.keys() - {"update_execution_data"}}
     fields = validation.demand(OWN_FIELDS, own, update=True)
     if "result" in fields:

@@ -25,6 +25,7 @@ from banyan.server.verbs.windows import read_window
 _GROUPS = ("state", "outcome", "queue", "owner", "name")
 _TAG = re.compile(rf"tags\.{NAME}")
 _GROUPS_MAX = 8
+_QUEUES_SHOWN = 1000
 # Where `where` asks for more than owner and queue: the attempts of so many tasks are looked at.
 TASKS_MAX = 10_000
 
@@ -146,37 +147,34 @@ def of_workers(call: Call) -> Answer:
     GET /workers/<id>/statistics: the same of one worker, as it is now.
     """
     if call.item_id:
-        return Answer(now_of(call.store, [scoped.item(call)]), wait_for=["tasks"])
+        return Answer(now_of(call.store, [scoped.item(call, workers.FIGURES)]), wait_for=["tasks"])
     window = read_window(call.args)
     seen = scope(call.caller, "workers").get("account")
     if window and seen is not None:
         raise BanyanError("forbidden", "what was over time is for providers and operators")
-    every = [one for one in workers.live(call.store) if seen in (None, one["account"])]
-    answer = {**now_of(call.store, every), **_kinds_of(call.store, every, seen)}
+    own = {} if seen is None else {"account": seen}
+    every = workers.live(call.store, own, workers.FIGURES)
+    answer = {
+        **now_of(call.store, every),
+        "by_mode": workers.count_by_mode(call.store, seen),  # those that are gone, too
+        "by_queue": workers.count_by_queue(call.store, own, _QUEUES_SHOWN),
+    }
     return Answer(
         {**answer, **(_samples(call.store, window) if window else {})}, wait_for=["tasks"]
     )
 
 
-def now_of(store: Store, every: list[Document]) -> Document:
+def now_of(store: Store, these: Iterable[Document]) -> Document:
     """What these workers have, and what of it is reserved and used now."""
-    held = tasks.held_by(store, [one["_id"] for one in every], ["holder"])
+    every = list(these)
+    reserved = tasks.reserved_by(store, [one["_id"] for one in every]).values()
     return {
         "count": len(every),
         "capacity": _total(_capacity(one) for one in every),
-        "reserved": _total(task["holder"]["granted"] for task in held),
+        "reserved": _total(reserved),
         "used": _total(one.get("used", {}) for one in every),
-        "running": len(held),
+        "running": sum(one["running"] for one in reserved),
     }
-
-
-def _kinds_of(store: Store, live: Iterable[Document], account: str | None) -> Document:
-    """How many there are by mode, those that are gone too; of the live ones also by queue."""
-    by_queue: dict[str, int] = {}
-    for worker in live:
-        for queue in worker["queues"]:
-            by_queue[queue] = by_queue.get(queue, 0) + 1
-    return {"by_mode": workers.count_by_mode(store, account), "by_queue": by_queue}
 
 
 def _samples(store: Store, window: Window) -> Document:
@@ -194,7 +192,7 @@ def _capacity(worker: Document) -> dict[str, float]:
     return {
         "cores": resources["cores"],
         "memory_bytes": resources["memory"],
-        "gpu_count": len(resources["gpus"]),
+        "gpu_count": worker["gpu_count"],
     }
 
 

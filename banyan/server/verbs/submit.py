@@ -25,7 +25,7 @@ from banyan.server.schemas.tasks import DEFAULTS, SCHEMA
 from banyan.server.settle import settle_ended
 from banyan.server.shapes import SHAPES, of_task
 from banyan.server.store import dedupe, edges, tasks
-from banyan.server.store.mongo import DUPLICATE_KEY, Document, now
+from banyan.server.store.mongo import DUPLICATE_KEY, Document, now, unforeseen_id
 from banyan.server.store.told import told_etag
 
 _LISTS = (*CHILD_LISTS, *PARENT_LISTS)
@@ -102,7 +102,7 @@ def _invalid(call: Call, issues: Mapping[int, dict[str, Any]]) -> BanyanError:
 def _store_new(call: Call, given: list[Document]) -> tuple[list[Document], bool]:
     """Store what is not there by its dedupe_key; returns all of it, in order."""
     for tries in range(_ATTEMPTS):
-        found = dedupe.find(call.store, call.caller.account, given)
+        found = dedupe.find(call.store, call.caller.account, call.caller.task, given)
         fresh = _first_of_each_key(given, found)
         try:
             graph = _Graph(call, fresh) if fresh else None
@@ -187,7 +187,7 @@ class _Graph:
 
     def _complete(self, given: Mapping[str, Any], index: int, call: Call) -> Document:
         task: Document = {
-            "_id": ObjectId(),
+            "_id": unforeseen_id(),
             **DEFAULTS,
             **{name: [] for name in _LISTS},
             "requested_resources": DEFAULT_REQUEST,

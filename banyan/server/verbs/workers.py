@@ -10,8 +10,8 @@ from banyan.server.auth import check_queues, scope
 from banyan.server.calls import Answer, Call
 from banyan.server.quotas import QUOTAS, WORKERS
 from banyan.server.schemas.answers import NOTHING
-from banyan.server.schemas.workers import SCHEMA
-from banyan.server.store import tasks, workers
+from banyan.server.schemas.workers import SAID_BYTES_MAX, SCHEMA
+from banyan.server.store import sizes, tasks, workers
 from banyan.server.store.mongo import Document, new_etag, now
 from banyan.server.verbs.release import give_back
 
@@ -19,6 +19,7 @@ from banyan.server.verbs.release import give_back
 def register(call: Call) -> Answer:
     """POST /workers: 201 with the worker and the lease that it must keep."""
     body = validation.demand(SCHEMA, call.body)
+    _check_size(body)
     if call.caller.queues is not None:
         body.setdefault("queues", sorted(call.caller.queues))
         check_queues(call.caller, body["queues"])
@@ -45,6 +46,17 @@ def register(call: Call) -> Answer:
     return Answer({**represent.worker(call, worker), **lease, "_status": "OK"}, 201)
 
 
+def _check_size(body: Document) -> None:
+    """Errors: `too_large`. All live workers are read again and again, by every server."""
+    found = sizes.bytes_of({name: body.get(name) for name in ("resources", "queues", "labels")})
+    if found > SAID_BYTES_MAX:
+        message = (
+            f"resources, queues and labels take {found:,} bytes together, and may take "
+            f"{SAID_BYTES_MAX:,}: send fewer queues and labels, or shorter ones, or a count of GPUs"
+        )
+        raise BanyanError("too_large", message)
+
+
 def drain(call: Call) -> Answer:
     """POST /workers/<id>/drain: it finishes what runs and takes nothing new."""
     return _change(call, "active", "draining")
@@ -68,8 +80,8 @@ def remove(call: Call) -> Answer:
     """DELETE /workers/<id>: 204. What it holds is given back; its next beat gets 404."""
     worker = _own(call)
     workers.set_mode(call.store, worker["_id"], "off")  # from here on it renews nothing
-    held = tasks.held_by(call.store, [worker["_id"]], READ_AT_END)
-    give_back(call.context, held, "its worker was removed")
+    for held in tasks.held_in_pieces(call.store, [worker["_id"]], READ_AT_END):
+        give_back(call.context, held, "its worker was removed")
     workers.delete(call.store, worker["_id"])
     call.context.signals.signal(f"worker:{worker['_id']}")
     return Answer(None, 204)

@@ -69,7 +69,7 @@ class Run:
         self._timers = Timers()
         self._link = Link(state.path)
         others = others_beside(lambda: self._link.pid, total.cores) if options.polite else None
-        self._ledger = Ledger(total, inventory.cpus(options), others)
+        self._ledger = Ledger(total, inventory.cpus(options), others, options.max_tasks)
         self._journal = Journal(directory)
         self._terminal = Terminal(len(plan.tasks))
         self._holding = Holding(options, state, self._link, self._ledger, self)
@@ -163,6 +163,8 @@ class Run:
 
     def _start(self) -> None:
         for task, grant in self._plan.choose(self._ledger.free, self._ledger.total):
+            if self._ledger.is_full:
+                return
             attempt = f"{task['key']}-{uuid.uuid4().hex}"
             self._plan.claimed(task, attempt, grant)
             file = result_file(self._directory, task["name"])
