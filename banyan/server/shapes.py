@@ -38,8 +38,8 @@ _FIELDS = ("requested_resources", "queue", "labels")
 _ENTRY_BYTES = 1_000  # in memory, without labels
 
 # Where the first task of each shape stands in the order of claiming; the least comes first.
-Heads = Mapping[str, tuple[int, int]]
-_UNKNOWN = (-(2**63), 0)  # of what has just come: it is looked at first
+Head = tuple[int, int]
+Heads = Mapping[str, Head]
 
 
 def of_task(task: Mapping[str, Any]) -> str:
@@ -66,7 +66,8 @@ class Shapes:
         self._known_bytes = 0
         self._seen: dict[str, tuple[float, Heads]] = {}  # by database: until when, which
         self._enough: dict[str, bool] = {}  # by database: whether the last claim got its fill
-        self._come: dict[str, dict[str, float]] = {}  # by database: in new tasks, and until when
+        # By database: in new tasks, until when, and where the first of these stands.
+        self._come: dict[str, dict[str, tuple[float, Head]]] = {}
         self._parts: dict[str, Parts] = {}
         self._left: dict[str, bool] = {}  # by database: whether the last look left some out
         self._admitted: set[tuple[str, str, str]] = set()  # database, owner, shape
@@ -88,8 +89,11 @@ class Shapes:
         if until < time or not self._enough.get(store.database_name):
             return {}
         come = self._come.get(store.database_name, {})
-        last = islice(reversed(come.copy().items()), LOOKED_AT_MAX)
-        return {**{key: _UNKNOWN for key, end in last if end > time}, **seen}
+        heads = dict(seen)
+        for key, (end, head) in islice(reversed(come.copy().items()), LOOKED_AT_MAX):
+            if end > time:
+                heads[key] = min(head, heads.get(key, head))
+        return heads
 
     def was_enough(self, store: Store, enough: bool) -> None:
         """What the last claim found: as much as it wanted, or less."""
@@ -104,10 +108,12 @@ class Shapes:
         come = self._come.setdefault(store.database_name, {})
         if len(come) > REMEMBERED_MAX:
             come.clear()
-        end = monotonic() + _STORED_WITHIN_SECONDS
+        time = monotonic()
         for task in tasks:
-            come.pop(task["shape"], None)  # the newest stand last
-            come[task["shape"]] = end
+            head = (-task["priority"], task["seq"])
+            end, before = come.pop(task["shape"], (0.0, head))  # the newest stand last
+            first = min(head, before) if end > time else head
+            come[task["shape"]] = (time + _STORED_WITHIN_SECONDS, first)
         new = {
             task["shape"]: {name: task[name] for name in _FIELDS}
             for task in tasks

@@ -186,6 +186,14 @@ def test_who_does_not_ask_gets_the_first_whatever_it_lasts(bench: Bench):
     assert [one["_id"] for one in got] == ids
 
 
+def test_what_stands_before_a_task_is_told_however_long_it_lasts(bench: Bench):
+    bench.worker()
+    for more in ({}, {"timeout_milliseconds": 1}, {"timeout_milliseconds": HOUR}):
+        (task,) = bench.submit(1, **ALIKE, **more)
+    (cause,) = bench.ask("provider", "GET", f"/tasks/{task}/explain")["causes"]
+    assert cause["ahead"] == 2
+
+
 def test_time_goes_on_for_the_alarm():
     own, began = Alarm(), time.monotonic()
     own.set(now() + timedelta(milliseconds=50))

@@ -126,12 +126,15 @@ def ends_within(milliseconds: int | None) -> dict[str, Any]:
 
 
 def count_ahead(store: Store, task: Document) -> int:
-    """How many available tasks of the same shape are claimed before this one."""
+    """How many available tasks that ask for the same are claimed before this one."""
     earlier: list[dict[str, Any]] = [
         {"priority": {"$gt": task["priority"]}},
         {"priority": task["priority"], "seq": {"$lt": task["seq"]}},
     ]
-    query = {"state": "available", "shape": task["shape"], **AT_ONCE, "$or": earlier}
+    # However long they may last: what says it stands behind a colon, which a semicolon follows.
+    key = task["shape"].partition(":")[0]
+    alike = {"shape": {"$gte": key, "$lt": f"{key};"}}
+    query = {"state": "available", **alike, **AT_ONCE, "$or": earlier}
     return store["tasks"].count_documents(query)
 
 
