@@ -15,6 +15,7 @@ from banyan.domain.units import parse_duration_milliseconds
 
 FOREVER = "forever"
 LONGEST_MILLISECONDS = 2**53
+_MARK_BITS = 8
 
 Time = int | str  # milliseconds, or FOREVER
 Task = Mapping[str, Any]
@@ -61,11 +62,16 @@ def kept(task: Task, rules: Rules) -> Time:
 def forget_after(task: Task, rules: Rules) -> int | None:
     """The task's own time or its queue's, where it has an end: what it is found by.
 
+    Rounded down by less than a hundredth, so that there are few different ones however many
+    times tasks have: each is looked for. Whether a task is over is told by its exact time.
     Tasks that go by everybody's time are found by their age, and need no mark for it.
     """
     own: Time | None = task.get("retain")
     time = rules.queues.get(task["queue"]) if own is None else own
-    return time if isinstance(time, int) else None
+    if not isinstance(time, int):
+        return None
+    shift = max(0, time.bit_length() - _MARK_BITS)
+    return time >> shift << shift
 
 
 def is_over(task: Task, rules: Rules, now: datetime) -> bool:

@@ -22,6 +22,22 @@ class Candidate:
     waiting_milliseconds: int
 
 
+# What a task says about how long it lasts.
+DURATIONS = ("estimated_runtime_milliseconds", "timeout_milliseconds")
+
+
+def span_of(task: Mapping[str, Any]) -> int | None:
+    """The class of how long a task lasts at most by what it says; None where it says nothing."""
+    said = [task[name] for name in DURATIONS if task.get(name) is not None]
+    return span(min(said)) if said else None
+
+
+def span(milliseconds: int) -> int:
+    """The class of a time, of which there are four to each doubling; longer times, higher ones."""
+    shift = max(0, milliseconds.bit_length() - 3)
+    return 4 * shift + (milliseconds >> shift)
+
+
 def order_key(candidate: Candidate) -> tuple[int, int, str]:
     """Priority, then age; the id only so that all servers agree."""
     return -candidate.priority, candidate.seq, candidate.task_id

@@ -205,7 +205,7 @@ class Wiring:
         response.headers.update(answer.headers)
         g.wait_for = list(answer.wait_for)
         if request.method not in ("GET", "HEAD"):
-            edge.hold(request, response, g.wait_for)
+            edge.hold(request, response, g.wait_for, answer.wait_as)
         return response
 
     def _after(self, response: Response) -> Response:

@@ -31,6 +31,7 @@ from banyan.server.crowd import Crowd, Request
 from banyan.server.intake import Body, Disconnected, Room, discard, read_short
 from banyan.server.protocol import CONNECTION, SHORT
 from banyan.server.store import told
+from banyan.server.turns import Claimant
 from banyan.server.waiting import TURN_TOPICS, Hub, Waiter
 
 Message = MutableMapping[str, Any]
@@ -39,6 +40,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _TOPICS_HEADER = b"banyan-wait"
+_CLAIMANT_HEADER = b"banyan-wait-as"
 _PREFER_WAIT = re.compile(
     r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,9})?)"?\s*(?=$|[,;])', re.IGNORECASE
 )
@@ -129,7 +131,7 @@ class Application:
         topics = _topics(answer) if answer else [task]
         if not topics or not request.wait_seconds:
             return answer
-        with self._hub.subscribe(topics, asked) as waiter:
+        with self._hub.subscribe(topics, asked, _claimant(answer)) as waiter:
             watching = asyncio.create_task(_until_gone(receive, waiter))
             try:
                 answer = await self._hold(request, answer, waiter)
@@ -216,6 +218,14 @@ def _topics(answer: Answer) -> list[str]:
     return []
 
 
+def _claimant(answer: Answer | None) -> Claimant | None:
+    """Who waits for work, as the answer says."""
+    for name, value in answer.headers if answer else ():
+        if name == _CLAIMANT_HEADER:
+            return Claimant(*value.decode("latin-1").split(" "))
+    return None
+
+
 def _are_narrow(topics: Sequence[str]) -> bool:
     """Whether a signal for them most likely means an answer, and so needs no pause."""
     few = len(topics) <= _TOPICS_FEW
@@ -256,7 +266,7 @@ def _to_send(scope: Message, answer: Answer) -> tuple[list[Header], bytes]:
     headers = [
         header
         for header in answer.headers
-        if header[0] not in (_TOPICS_HEADER, b"connection", b"date")
+        if header[0] not in (_TOPICS_HEADER, _CLAIMANT_HEADER, b"connection", b"date")
         and not (header[0] == b"content-length" and (bodiless or scope["method"] != "HEAD"))
     ]
     body = b"" if bodiless or scope["method"] == "HEAD" else answer.body

@@ -106,12 +106,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back. `wait_for`: nothing new yet; the topics that would bring it."""
+    """What goes back.
+
+    wait_for: nothing new yet; the topics that would bring it.
+    wait_as:  who waits for work, as `waiting.Claimant` has it, joined by blanks.
+    """
 
     body: Any
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     wait_for: Sequence[str] = ()
+    wait_as: str = ""
 
 
 OK: Mapping[str, Any] = {"_status": "OK"}

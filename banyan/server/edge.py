@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 WAIT_HEADER = "Banyan-Wait"
 ARGUMENTS_MAX = 100  # of a query
+WAIT_AS_HEADER = "Banyan-Wait-As"
 _WORD_OF_STATUS = {
     400: "bad_request",
     401: "unauthenticated",
@@ -155,7 +156,9 @@ def finish(
     return response
 
 
-def hold(request: Request, response: Response, wait_for: Sequence[str]) -> None:
-    """Nothing new yet: name the topics that the layer in front may wait for."""
+def hold(request: Request, response: Response, wait_for: Sequence[str], wait_as: str = "") -> None:
+    """Nothing new yet: name the topics that the layer in front may wait for, and as whom."""
     if wait_for and "wait" in request.headers.get("Prefer", ""):
         response.headers[WAIT_HEADER] = ",".join(wait_for)
+        if wait_as:
+            response.headers[WAIT_AS_HEADER] = wait_as

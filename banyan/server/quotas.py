@@ -32,7 +32,8 @@ class Limit(NamedTuple):
     """One of the things that are limited.
 
     knob: where its value is set. counted: the database's count of what an owner has, up to a
-    number. what: what that is, in words. remedy: what to do where there is too much.
+    number. what: what that is, in words. remedy: what to do where there is too much. dear: its
+    count reads documents, and is not made for those who have let in little.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Limit(NamedTuple):
     counted: Callable[[Store, str, int], int]
     what: str
     remedy: str
+    dear: bool = False
 
 
 TASKS = (
@@ -67,6 +69,17 @@ WORKERS = (
         "end some, or let an operator remove them",
     ),
 )
+SHAPES_OF_OWNER = (
+    Limit(
+        "open_shapes",
+        "OWNER_OPEN_SHAPES_MAX",
+        holdings.open_shapes,
+        "different requests (resources, queue, labels) among the tasks that have not ended",
+        "round what tasks ask for, or wait until some have ended",
+        dear=True,
+    ),
+)
+_ALL = (*TASKS, *WORKERS, *SHAPES_OF_OWNER)
 
 
 @dataclass
@@ -119,9 +132,12 @@ class Quotas:
         for (database, owner, name), count in list(self._counts.items()):
             if database != store.database_name or not count.is_older(FRESH_SECONDS, _FRESH_FOR):
                 continue
-            limit = next(one for one in (*TASKS, *WORKERS) if one.name == name)
+            limit = next(one for one in _ALL if one.name == name)
+            most = getattr(knobs(), limit.knob)
+            if limit.dear and count.used <= most // _SLACK:
+                continue
             if count.added:
-                self._recount(store, owner, limit, getattr(knobs(), limit.knob))
+                self._recount(store, owner, limit, most)
             else:
                 with self._lock:
                     self._counts.pop((database, owner, name), None)

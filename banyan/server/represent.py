@@ -7,6 +7,7 @@ from bson import ObjectId
 from flask import current_app
 
 from banyan.server import links
+from banyan.server.alarm import ALARM
 from banyan.server.calls import Call, Context
 from banyan.server.schemas.accounts import SCHEMA as ACCOUNT
 from banyan.server.schemas.tasks import SCHEMA
@@ -58,8 +59,12 @@ def announce(context: Context, changed: Iterable[Mapping[str, Any]]) -> None:
         starts = stored.get("state") == "running"
         version = stored.get("_etag", "")
         context.signals.signal(f"task:{stored['_id']}", urgent=not starts, version=version)
-        if stored.get("state") == "available" and (stored.get("wake_at") or now()) <= now():
-            available.append(stored["_id"])
+        if stored.get("state") == "available":
+            wake_at = stored.get("wake_at")
+            if wake_at and wake_at > now():
+                ALARM.set(wake_at)
+            else:
+                available.append(stored["_id"])
         elif stored.get("state") == "running":
             context.signals.settle(str(stored["_id"]))
     context.signals.signal("tasks")

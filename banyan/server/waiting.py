@@ -12,32 +12,28 @@ not all ask for one task. Who is woken has a *turn*. If it comes back with nothi
 task was not for it), or goes away, the turn goes on to the next who has not asked since
 the signal; until one takes it, or everybody has asked, or the turn's subject is settled
 (another server process gave the task away).
+
+Nobody can make others wait by waiting. Of one worker one claim is held: a newer one ends the one
+before. A turn goes to another account first, where there is one that has refused it less often,
+and to none that would look for the very same: where one found nothing, its like finds nothing.
 """
 
 import asyncio
 import math
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
-from typing import NamedTuple
 
 from banyan.server.memory import Memory
+from banyan.server.turns import Claimant, Line, Refused, Turn
 
 TURN_TOPICS = frozenset({"available"})
 LATER_SECONDS = 0.03  # a short task has ended by then, and its start and end are told as one
 SETTLE_SECONDS = 0.25  # by then the watcher has seen a claim that was answered
 _VERSIONS_MAX = 1000  # who waits for a new task does so at once
 _ECHO_MILLISECONDS = 2000  # so long after it was said here, the watcher may say it again
-
-
-class Turn(NamedTuple):
-    """The right of one waiter to look first. `subject` may be empty: not known."""
-
-    topic: str
-    subject: str
-    moment: int
 
 
 class Hub:
@@ -58,6 +54,8 @@ class Hub:
         self._called = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters: dict[str, dict[Waiter, None]] = {}
+        self._line: Line[Waiter] = Line()
+        self._of_worker: dict[tuple[str, str], Waiter] = {}  # by account and worker
         self.ended = False
         self.waiting = 0
         self.watched = False  # the watcher is there and signals every subject
@@ -102,7 +100,7 @@ class Hub:
                 if subject and not observed:
                     self._announced[subject] = _milliseconds()
                 if subject or not self.watched:
-                    self._arrived_turns.append(Turn(kind, subject, self._clock))
+                    self._arrived_turns.append(Turn(kind, subject, self._clock, Refused()))
             self._call_loop()
 
     def is_new(self, topic: str, version: str) -> bool:
@@ -125,9 +123,11 @@ class Hub:
             self._everybody = True
             self._call_loop()
 
-    def subscribe(self, topics: Sequence[str], asked: int) -> "Waiter":
+    def subscribe(
+        self, topics: Sequence[str], asked: int, claimant: Claimant | None = None
+    ) -> "Waiter":
         """A waiter for these topics, who last looked at the moment `asked`; use it in `with`."""
-        return Waiter(self, topics, asked)
+        return Waiter(self, topics, asked, claimant)
 
     async def wait(self, topics: Sequence[str], timeout_seconds: float) -> bool:
         """Whether one of the topics is signalled within the time."""
@@ -180,9 +180,9 @@ class Hub:
         for topic in topics:
             self._arrives(topic)
         for topic in TURN_TOPICS & self._waiters.keys():
-            self._give([turn for turn in turns if turn.topic == topic], self._waiters[topic])
+            self._give([turn for turn in turns if turn.topic == topic])
 
-    def _give(self, turns: Sequence[Turn], queue: "Iterable[Waiter]") -> None:
+    def _give(self, turns: Sequence[Turn]) -> None:
         """Wake the first in the queue who have not looked since, and are not about to.
 
         Where nobody is left to be woken, a turn ends: all will look later than its moment.
@@ -190,13 +190,15 @@ class Hub:
         open_turns = [turn for turn in turns if self._settled[turn.subject] < turn.moment]
         if open_turns:
             latest = open_turns[-1].moment
-            free = (waiter for waiter in queue if not waiter.woken and waiter.asked < latest)
+            free = (one for one in self._line if not one.woken and one.asked < latest)
             for turn, waiter in zip(open_turns, free, strict=False):
                 waiter.wake(turn)
 
     def _hand_on(self, turn: Turn | None) -> None:
-        if turn:
-            self._give([turn], self._waiters.get(turn.topic, ()))
+        if turn and self._settled[turn.subject] < turn.moment:
+            following = self._line.next(turn)
+            if following:
+                following.wake(turn)
 
     def _enter(self, waiter: "Waiter") -> bool:
         """Queue a waiter; whether something was signalled since it asked."""
@@ -204,10 +206,22 @@ class Hub:
             self._loop = asyncio.get_running_loop()
             for topic in waiter.topics:
                 self._waiters.setdefault(topic, {})[waiter] = None
+            if not TURN_TOPICS.isdisjoint(waiter.topics):
+                self._line.add(waiter)
+            self._replace(waiter)
             self.waiting += 1
             self.wanted.set()
             last = max(self._signalled[topic] for topic in waiter.topics)
             return waiter.asked < max(last, self._all_signalled, self._signalled.forgotten)
+
+    def _replace(self, waiter: "Waiter") -> None:
+        """A worker's newer claim ends the one that was held for it before."""
+        if waiter.claimant:
+            place = waiter.claimant[:2]
+            before = self._of_worker.get(place)
+            self._of_worker[place] = waiter
+            if before:
+                before.cancel()
 
     def _requeue(self, waiter: "Waiter") -> None:
         """Whoever asked last stands at the end."""
@@ -215,6 +229,9 @@ class Hub:
             queue = self._waiters[topic]
             del queue[waiter]
             queue[waiter] = None
+        if not TURN_TOPICS.isdisjoint(waiter.topics):
+            self._line.remove(waiter)
+            self._line.add(waiter)
 
     def _leave(self, waiter: "Waiter") -> None:
         with self._lock:
@@ -223,14 +240,21 @@ class Hub:
                 del queue[waiter]
                 if not queue:
                     del self._waiters[topic]
+            if not TURN_TOPICS.isdisjoint(waiter.topics):
+                self._line.remove(waiter)
+            if waiter.claimant and self._of_worker.get(waiter.claimant[:2]) is waiter:
+                del self._of_worker[waiter.claimant[:2]]
             self.waiting -= 1
 
 
 class Waiter:
     """One who waits; lives on the event loop. `woken` means: it will look again."""
 
-    def __init__(self, hub: Hub, topics: Sequence[str], asked: int) -> None:
+    def __init__(
+        self, hub: Hub, topics: Sequence[str], asked: int, claimant: Claimant | None = None
+    ) -> None:
         self._hub = hub
+        self.claimant = claimant
         self.topics = tuple(dict.fromkeys(topics))
         self.asked = asked
         self.woken = False
@@ -290,6 +314,8 @@ class Waiter:
     def found_nothing(self) -> None:
         """It looked in vain: a turn goes on to the next."""
         turn, self._turn_begun = self._turn_begun, None
+        if turn:
+            turn.refused.add(self.claimant)
         self._hub._hand_on(turn)
 
     def found(self) -> None:

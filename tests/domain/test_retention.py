@@ -21,6 +21,7 @@ from banyan.domain.retention import (
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 DAY = 86_400_000
+MARK_OF_A_DAY = DAY - DAY % 2**19
 RULES = Rules(30 * DAY, {"scratch": DAY, "archive": FOREVER})
 
 
@@ -59,7 +60,7 @@ def test_times_of_queues_that_are_none_are_refused(text: str):
     ("fields", "time", "mark"),
     [
         ({}, 30 * DAY, None),
-        ({"queue": "scratch"}, DAY, DAY),
+        ({"queue": "scratch"}, DAY, MARK_OF_A_DAY),
         ({"queue": "archive"}, FOREVER, None),
         ({"queue": "archive", "retain": 5}, 5, 5),
         ({"queue": "scratch", "retain": FOREVER}, FOREVER, None),
@@ -69,6 +70,13 @@ def test_times_of_queues_that_are_none_are_refused(text: str):
 def test_a_task_goes_by_its_own_time_then_its_queues(fields: dict, time: object, mark: object):
     assert kept(task(**fields), RULES) == time
     assert forget_after(task(**fields), RULES) == mark
+
+
+@given(st.integers(0, 2**53))
+def test_a_mark_is_a_little_less_than_the_time(time: int):
+    mark = forget_after(task(retain=time), RULES)
+    assert mark is not None
+    assert time - time / 100 <= mark <= time
 
 
 def test_it_is_over_once_the_time_has_passed_since_the_last_change():

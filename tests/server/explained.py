@@ -106,6 +106,15 @@ class Bench:
 
     def plans(self, command: Item) -> list[Item]:
         """How the database would do a command: one winning plan for each of its parts."""
+        answers = self._explained(command, "queryPlanner")
+        return [plan for answer in answers for plan in _winning(answer)]
+
+    def examined(self, command: Item, what: str = "Docs") -> int:
+        """How many documents, or entries of indexes ("Keys"), are looked at for a command."""
+        answers = self._explained(command, "executionStats")
+        return sum(sum(_numbers(answer, f"total{what}Examined")) for answer in answers)
+
+    def _explained(self, command: Item, verbosity: str) -> list[Item]:
         name = next(iter(command))
         bare = {key: value for key, value in command.items() if key not in _ENVELOPE}
         bare = {name: bare.pop(name), **bare}
@@ -113,14 +122,22 @@ class Bench:
         for several in ("updates", "deletes"):
             if several in bare:
                 parts = [{**bare, several: [one]} for one in bare[several]]
-        explained = []
         with MongoClient[Item](self.store.uri) as client:
-            for part in parts:
-                answer = client[self.store.database_name].command(
-                    {"explain": part, "verbosity": "queryPlanner"}
-                )
-                explained += list(_winning(answer))
-        return explained
+            database = client[self.store.database_name]
+            return [database.command({"explain": part, "verbosity": verbosity}) for part in parts]
+
+
+def _numbers(node: Any, name: str) -> Iterator[int]:
+    """The outermost of all values of this name."""
+    if isinstance(node, dict):
+        if name in node:
+            yield node[name]
+            return
+        for value in node.values():
+            yield from _numbers(value, name)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _numbers(value, name)
 
 
 def _winning(node: Any) -> Iterator[Item]:

@@ -184,7 +184,8 @@ def test_refusals_and_claims_are_counted(world: World):
 
 
 def test_how_long_the_next_in_line_has_waited(world: World):
-    task = {"owner": "alice", "state": "available", "queue": "q", "outcome": None, "seq": 1}
+    task = {"owner": "alice", "state": "available", "queue": "q", "outcome": None, "seq": 1,
+            "wake_at": None}  # fmt: skip
     now = datetime.now(UTC)
     waiting = [
         {**task, "shape": "a", "priority": 0, "available_since": now - timedelta(hours=2)},

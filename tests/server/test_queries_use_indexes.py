@@ -138,15 +138,15 @@ def test_what_is_asked_often_is_found_by_an_index_and_never_sorted(bench: Bench,
 
 # What -> (who asks it, the command, a field that only its filter has, the index it must use).
 ASKED: dict[str, tuple[str, str, str, str]] = {
-    "waiting shapes": ("claim", "distinct", "shape", "claim"),
-    "claim candidates": ("claim", "find", "shape", "claim"),
+    "waiting shapes": ("claim", "aggregate", "shape", "claim_in_time"),
+    "claim candidates": ("claim", "find", "shape", "claim_in_time"),
     "what this claim_id took": ("repeated claim", "find", "holder.claim_id", "claim_id"),
     "what a worker holds": ("beat", "find", "holder.worker", "held_by"),
     "who may be stolen from": ("steal", "aggregate", "holder.spare", "spare"),
     "what may be stolen": ("steal", "find", "holder.spare", "spare"),
     "who holds anything": ("upkeep", "distinct", "holder.worker", "held_by"),
     "what is unsettled": ("upkeep", "find", "unsettled", "unsettled"),
-    "whose delay is over": ("upkeep", "update", "wake_at", "wake"),
+    "whose delay is over": ("upkeep", "find", "wake_at", "wake_available"),
     "who waits for a parent": ("a parent ends", "find", "open_parents", "open_parents"),
     "cancelled because": ("a parent ends", "find", "cancelled_because", "cancelled_because"),
     "times of their own": ("retention", "distinct", "forget_after", "forget_after"),
@@ -170,7 +170,8 @@ def test_each_query_has_its_own_index(bench: Bench, what: str):
     for command in asked:
         (plan,) = bench.plans(command)
         assert _values(plan, "indexName") == {index}
-        if kind == "distinct":  # one seek for each value, and no document
+        if kind == "distinct" or what == "waiting shapes":
+            # One seek for each value, and no document.
             assert "DISTINCT_SCAN" in stages(plan)
             assert "FETCH" not in stages(plan)
 
@@ -254,7 +255,7 @@ def test_claims_of_one_moment_are_one_look_and_one_write(bench: Bench):
     claims = [partial(bench.claim, bench.worker(), 3, **wish) for _ in range(3)]
     won: list[list[Item]] = []
     sent = sent_for(bench, lambda _: won.extend(at_once(bench, *claims)), 0)
-    for command in ("update tasks", "insert attempts", "distinct tasks"):
+    for command in ("update tasks", "insert attempts", "aggregate tasks"):
         assert sent.count(command) == 1, sent
     assert sent.count("find tasks") == 1 + len(claims)  # each reads what it has won
     # Who came first has the oldest.

@@ -43,7 +43,7 @@ def made_ahead() -> Document:
 
 
 def own_times(store: Store) -> list[int]:
-    """The times of their own that tasks have: one index seek each."""
+    """The times of their own that tasks have, as they are marked: one index seek each."""
     return list(store["tasks"].distinct("forget_after", {"forget_after": {"$gte": 0}}))
 
 

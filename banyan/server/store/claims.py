@@ -6,38 +6,68 @@ claim costs depends on how many *kinds* of task wait, not on how many tasks.
 
 import heapq
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import ObjectId
-from pymongo import UpdateOne
 
-from banyan.server.store.mongo import BATCH, Document, Store, now
+from banyan.domain.scheduling import DURATIONS, span
+from banyan.server.store.mongo import BATCH, Document, Store
 
 ORDER = [("priority", -1), ("seq", 1)]
+_BY_SHAPE = {"shape": 1, "wake_at": 1, "priority": -1, "seq": 1}
+# In the index, what may be claimed at once stands before what may be claimed later.
+AT_ONCE: Mapping[str, Any] = {"wake_at": {"$type": "null"}}
 FIELDS = ["shape", "priority", "seq", "available_since", "requested_resources", "state", "owner",
           "attempt_count", "queue", "heavy"]  # fmt: skip
 # MongoDB merges sorted index ranges only up to a limit of scans; beyond it would sort.
 SHAPES_AT_ONCE = 100
+_EDGE_MAX = 5000  # tasks, of which it is looked up whether they end in time
 _VICTIMS_MAX = 8  # a thief that may take nothing of the fullest looks at so many
 
 
-def waiting_shapes(store: Store) -> list[str]:
-    """The shapes that available tasks have now: one index seek each."""
-    return list(store["tasks"].distinct("shape", {"state": "available", "shape": {"$gt": ""}}))
+class Part(NamedTuple):
+    """Some of the shapes that available tasks have, in the order of their keys.
+
+    heads: where the first task of each stands in the order of claiming; those of which all tasks
+    may only be claimed later are not among them. end: the last key looked at, None at the end.
+    """
+
+    heads: dict[str, tuple[int, int]]
+    end: str | None
 
 
-def describe_shapes(store: Store, shapes: Mapping[str, Document]) -> None:
-    """Store what these shapes stand for, by key, where that is not known."""
-    updates = [
-        UpdateOne({"_id": key}, {"$setOnInsert": shape}, upsert=True)
-        for key, shape in shapes.items()
+def waiting_shapes(store: Store, after: str, limit: int) -> Part:
+    """The next shapes behind this key: one index seek each."""
+    first = {name: {"$first": f"${name}"} for name in ("wake_at", "priority", "seq")}
+    stages: list[Document] = [
+        {"$match": {"state": "available", "shape": {"$gt": after}}},
+        {"$sort": _BY_SHAPE},
+        {"$group": {"_id": "$shape", **first}},
+        {"$limit": limit},
     ]
-    store["shapes"].bulk_write(updates, ordered=False)
+    found = list(store["tasks"].aggregate(stages, batchSize=BATCH))
+    heads = {one["_id"]: (-one["priority"], one["seq"]) for one in found if one["wake_at"] is None}
+    return Part(heads, found[-1]["_id"] if len(found) == limit else None)
 
 
-def shapes_with(store: Store, keys: Collection[str]) -> dict[str, Document]:
-    """The request, queue and labels that each of these shapes stands for, by key."""
-    return {one["_id"]: one for one in store["shapes"].find({"_id": {"$in": list(keys)}})}
+def waiting_among(store: Store, shapes: Sequence[str]) -> set[str]:
+    """Those of these shapes that available tasks have."""
+    return set(store["tasks"].distinct("shape", {"state": "available", "shape": {"$in": shapes}}))
+
+
+def shapes_with(store: Store, keys: Sequence[str]) -> dict[str, Document]:
+    """The request, queue and labels that each of these shapes stands for, by key.
+
+    As told by the first task of each that waits; one that has none is left out.
+    """
+    told = ("requested_resources", "queue", "labels")
+    stages: list[Document] = [
+        {"$match": {"state": "available", "shape": {"$in": list(keys)}}},
+        {"$sort": _BY_SHAPE},
+        {"$group": {"_id": "$shape", **{name: {"$first": f"${name}"} for name in told}}},
+    ]
+    found = store["tasks"].aggregate(stages, batchSize=BATCH)
+    return {one["_id"]: {name: one[name] for name in told} for one in found}
 
 
 def candidates(
@@ -45,38 +75,66 @@ def candidates(
 ) -> list[Document]:
     """The first available tasks of these shapes, in the order of claiming.
 
-    within_milliseconds: see `ends_within`.
+    shapes: in the order of their first tasks, so that the first `limit` tasks are of the first
+    `limit` shapes. within_milliseconds: see `ends_within`. Of those shapes of which some tasks
+    end in this time and some do not, only the first tasks are looked at, a bounded number.
     """
+    edge: Sequence[str] = []
+    if within_milliseconds is not None:
+        edge = [key for key in shapes if span_in(key) == span(within_milliseconds)]
+        apart = set(edge)
+        shapes = [key for key in shapes if key not in apart]
     found: list[Document] = []
-    for start in range(0, len(shapes), SHAPES_AT_ONCE):
-        query: dict[str, Any] = {
-            "state": "available",
-            "shape": {"$in": list(shapes[start : start + SHAPES_AT_ONCE])},
-            "wake_at": {"$not": {"$gt": now()}},
-            **ends_within(within_milliseconds),
-        }
+    for some in _pieces(shapes[: max(limit, SHAPES_AT_ONCE)]):
+        query = {**_waiting(some), **ends_within(within_milliseconds)}
         found += store["tasks"].find(query, FIELDS, batch_size=BATCH).sort(ORDER).limit(limit)
-    if len(shapes) > SHAPES_AT_ONCE:
-        found.sort(key=lambda task: (-task["priority"], task["seq"]))
+    for some in _pieces(edge):
+        stages: list[Document] = [
+            {"$match": _waiting(some)},
+            {"$sort": dict(ORDER)},
+            {"$limit": max(_EDGE_MAX * len(some) // len(edge), 1)},
+            {"$match": ends_within(within_milliseconds)},
+            {"$limit": limit},
+            {"$project": dict.fromkeys(FIELDS, 1)},
+        ]
+        found += store["tasks"].aggregate(stages, batchSize=BATCH)
+    found.sort(key=lambda task: (-task["priority"], task["seq"]))
     return found[:limit]
+
+
+def _pieces(shapes: Sequence[str]) -> list[Sequence[str]]:
+    starts = range(0, len(shapes), SHAPES_AT_ONCE)
+    return [shapes[start : start + SHAPES_AT_ONCE] for start in starts]
+
+
+def _waiting(shapes: Sequence[str]) -> dict[str, Any]:
+    return {"state": "available", "shape": {"$in": list(shapes)}, **AT_ONCE}
+
+
+def span_in(shape: str) -> int | None:
+    """The class of how long tasks of this shape last; None where they say nothing of it."""
+    told = shape.partition(":")[2]
+    return int(told) if told else None
 
 
 def ends_within(milliseconds: int | None) -> dict[str, Any]:
     """Tasks that end in this time by their own estimate or timeout, or say nothing of it."""
     if milliseconds is None:
         return {}
-    names = ("estimated_runtime_milliseconds", "timeout_milliseconds")
-    said: list[dict[str, Any]] = [{name: {"$lte": milliseconds}} for name in names]
-    return {"$or": [*said, dict.fromkeys(names)]}
+    said: list[dict[str, Any]] = [{name: {"$lte": milliseconds}} for name in DURATIONS]
+    return {"$or": [*said, dict.fromkeys(DURATIONS)]}
 
 
 def count_ahead(store: Store, task: Document) -> int:
-    """How many available tasks of the same shape are claimed before this one."""
+    """How many available tasks that ask for the same are claimed before this one."""
     earlier: list[dict[str, Any]] = [
         {"priority": {"$gt": task["priority"]}},
         {"priority": task["priority"], "seq": {"$lt": task["seq"]}},
     ]
-    query = {"state": "available", "shape": task["shape"], "$or": earlier}
+    # However long they may last: what says it stands behind a colon, which a semicolon follows.
+    key = task["shape"].partition(":")[0]
+    alike = {"shape": {"$gte": key, "$lt": f"{key};"}}
+    query = {"state": "available", **alike, **AT_ONCE, "$or": earlier}
     return store["tasks"].count_documents(query)
 
 

@@ -1,4 +1,4 @@
-"""How much one owner has, counted in an index without a look at any document.
+"""How much one owner has, counted in an index; of all but shapes without a look at any document.
 
 Called by `banyan.server.quotas`, which asks seldom. Each counts up to `most` and no further.
 """
@@ -22,6 +22,18 @@ def open_tasks(store: Store, owner: str, most: int) -> int:
 def stored_tasks(store: Store, owner: str, most: int) -> int:
     """All tasks of the owner."""
     return _count(store, "tasks", {"owner": owner}, "owner_created", most)
+
+
+def open_shapes(store: Store, owner: str, most: int) -> int:
+    """How many different shapes the owner's tasks have that have not ended. It reads them."""
+    stages: list[dict[str, Any]] = [
+        {"$match": {"owner": owner, "state": {"$in": _OPEN}}},
+        {"$group": {"_id": "$shape"}},
+        {"$limit": most},
+        {"$count": "count"},
+    ]
+    found = list(store["tasks"].aggregate(stages, hint="owner_state_id"))
+    return int(found[0]["count"]) if found else 0
 
 
 def workers(store: Store, account: str, most: int) -> int:

@@ -17,16 +17,18 @@ HELD_STATES = ["running", "pending_cancellation"]
 
 INDEXES = {
     "tasks": [
-        # The claim: one range for each kind of request, in the order of claiming. The state
-        # is the same in all of it, but in the index it spares `distinct` the documents.
+        # The claim: one range for each kind of request, in the order of claiming; what may only
+        # be claimed later stands apart (`wake_at`). The state is the same in all of it, but in
+        # the index it spares the look at the shapes that wait the documents.
         IndexModel(
             [
                 ("state", ASCENDING),
                 ("shape", ASCENDING),
+                ("wake_at", ASCENDING),
                 ("priority", DESCENDING),
                 ("seq", ASCENDING),
             ],
-            name="claim",
+            name="claim_in_time",
             partialFilterExpression={"state": "available"},
         ),
         # What a worker holds; upkeep asks which workers hold anything.
@@ -59,8 +61,8 @@ INDEXES = {
         ),
         IndexModel(
             [("wake_at", ASCENDING)],
-            name="wake",
-            partialFilterExpression={"wake_at": {"$type": "date"}},
+            name="wake_available",
+            partialFilterExpression={"state": "available", "wake_at": {"$type": "date"}},
         ),
         # A repeated claim finds what it took, also when some of it has ended since.
         IndexModel([("holder.claim_id", ASCENDING)], name="claim_id", sparse=True),
@@ -109,8 +111,10 @@ INDEXES = {
 }
 
 _INDEX_NOT_FOUND = 27
-# Of earlier versions. The one of dedupe_keys did not tell apart who had submitted a task.
-_OUTDATED = {"tasks": ["dedupe"]}
+# Of earlier versions. The one of dedupe_keys did not tell apart who had submitted a task; those of
+# claims and delays had tasks in the way that nobody asks for.
+_OUTDATED = {"tasks": ["dedupe", "claim", "wake"]}
+_OUTDATED_COLLECTION = "shapes"
 
 # The bulk write of guarded changes relies on this: where its guard does not match, the
 # upsert must fail, also where the task itself is gone (see store/tasks.py).
@@ -125,6 +129,7 @@ def ensure(store: Store) -> None:
         store[name].create_indexes(indexes)
         for outdated in _OUTDATED.get(name, ()):
             _drop(store, name, outdated)
+    store.database.drop_collection(_OUTDATED_COLLECTION)
     tallies.ensure(store)
     for duty in (UPKEEP, RETENTION):
         duties.ensure(store, duty)

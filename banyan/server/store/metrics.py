@@ -8,7 +8,8 @@ from datetime import datetime
 
 from pymongo import UpdateOne
 
-from banyan.server.store.mongo import BATCH, FORGETTABLE, Store, now
+from banyan.server.store import claims
+from banyan.server.store.mongo import BATCH, FORGETTABLE, Store
 
 _COLLECTION = "metrics"
 
@@ -33,13 +34,12 @@ def all_series(store: Store) -> dict[str, float]:
 
 def oldest_in_line(store: Store) -> datetime | None:
     """Since when the longest waiting of those tasks waits that are the next of their shape."""
-    shapes = store["tasks"].distinct("shape", {"state": "available", "shape": {"$gt": ""}})
     waiting = [
         found["available_since"]
-        for shape in shapes[:_SHAPES_MAX]
+        for shape in claims.waiting_shapes(store, "", _SHAPES_MAX).heads
         if (
             found := store["tasks"].find_one(
-                {"state": "available", "shape": shape, "wake_at": {"$not": {"$gt": now()}}},
+                {"state": "available", "shape": shape, **claims.AT_ONCE},
                 {"_id": 0, "available_since": 1},
                 sort=[("priority", -1), ("seq", 1)],
             )

@@ -253,12 +253,19 @@ def claimed_with(
     return sorted(found, key=lambda task: (-task["priority"], task["seq"]))  # as it was answered
 
 
-def wake_due(store: Store) -> int:
-    """Take the mark off tasks whose delay is over, which wakes whoever waits for work."""
+def wake_due(store: Store, limit: int) -> int:
+    """Take the mark off tasks whose delay is over, which wakes whoever waits for work.
+
+    Of at most so many, those that wait longest; how many it were.
+    """
     # The type is that of the index's own filter, without which MongoDB would not use it.
-    query = {"wake_at": {"$lte": now(), "$type": "date"}, "state": "available"}
-    update = {"$set": {"wake_at": None, "_etag": new_etag(), "_updated": now()}}
-    return store["tasks"].update_many(query, update).modified_count
+    query = {"state": "available", "wake_at": {"$lte": now(), "$type": "date"}}
+    found = store["tasks"].find(query, ["_id"], batch_size=BATCH).sort("wake_at", 1).limit(limit)
+    ids = [task["_id"] for task in found]
+    if ids:
+        update = {"$set": {"wake_at": None, "_etag": new_etag(), "_updated": now()}}
+        store["tasks"].update_many({"_id": {"$in": ids}, **query}, update)
+    return len(ids)
 
 
 _HELD = ("running", "pending_cancellation")

@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 from banyan.domain.lifecycle import READ_AT_END
 from banyan.server import exposition
+from banyan.server.alarm import ALARM
 from banyan.server.calls import Context
 from banyan.server.quotas import QUOTAS
 from banyan.server.settle import settle_ended
+from banyan.server.shapes import SHAPES
 from banyan.server.store import samples, tallies, tasks, workers
 from banyan.server.store.mongo import now
 from banyan.server.verbs.release import give_back
@@ -17,6 +19,8 @@ SETTLE_SECONDS = 10.0
 TALLY_SECONDS = 5.0
 SAMPLE_SECONDS = 20.0
 COUNTS_SECONDS = 5.0
+LOOK_ON_SECONDS = 2.0
+WOKEN_MAX = 1000  # tasks, at a time: leases may not wait for them
 
 
 def leases(context: Context) -> None:
@@ -46,9 +50,12 @@ def releases(context: Context) -> None:
 
 
 def delays(context: Context) -> None:
-    """Wake those who wait for work when a task's delay is over."""
-    if tasks.wake_due(context.store):
+    """Let tasks be claimed whose delay is over, a bounded number; wake those who wait for work."""
+    woken = tasks.wake_due(context.store, WOKEN_MAX)
+    if woken:
         context.signals.signal("available")
+    if woken == WOKEN_MAX:  # there are more
+        ALARM.set(now())
 
 
 def tally(context: Context) -> bool:
@@ -72,6 +79,16 @@ def hand_on_counts(context: Context) -> bool:
 def recount(context: Context) -> bool:
     """Count again what owners have who go on submitting; each process does it for itself."""
     QUOTAS.refresh(context.store)
+    return False
+
+
+def look_on(context: Context) -> bool:
+    """Let who waits for work look at another part, where no claim sees all shapes that wait.
+
+    Each process does it for those who wait in it.
+    """
+    if SHAPES.left_some_out(context.store):
+        context.signals.signal("available:rest")
     return False
 
 

@@ -17,19 +17,30 @@ from functools import cached_property, partial
 from pymongo.errors import PyMongoError
 
 from banyan.config import knobs
+from banyan.server.alarm import ALARM
 from banyan.server.calls import Context, Signals
 from banyan.server.counters import COUNTERS
 from banyan.server.outages import told
 from banyan.server.store import duties, orphans
 from banyan.server.store.indexes import RETENTION, UPKEEP
 from banyan.server.store.mongo import Store
-from banyan.server.upkeep.duties import COUNTS_SECONDS, DUTIES, Seldom, hand_on_counts, recount
+from banyan.server.upkeep.duties import (
+    COUNTS_SECONDS,
+    DUTIES,
+    LOOK_ON_SECONDS,
+    Seldom,
+    delays,
+    hand_on_counts,
+    look_on,
+    recount,
+)
 from banyan.server.upkeep.retention import Retention
 
 logger = logging.getLogger(__name__)
 
 # Their holder keeps them for so many periods; so long is the gap when it is killed.
 PERIODS_HELD = 3
+_WAKE_PAUSE_SECONDS = 0.02  # while one delay after the other is over
 
 
 class Upkeep:
@@ -42,10 +53,14 @@ class Upkeep:
         self._stop = threading.Event()
         self._idle: orphans.Idle = {}
         self._ageing = Retention()
-        self._own = [Seldom(COUNTS_SECONDS, hand_on_counts), Seldom(COUNTS_SECONDS, recount)]
+        self._own = [
+            Seldom(COUNTS_SECONDS, hand_on_counts),
+            Seldom(COUNTS_SECONDS, recount),
+            Seldom(LOOK_ON_SECONDS, look_on),
+        ]
         self._threads = [
             threading.Thread(target=self._loop, args=[work], name="upkeep", daemon=True)
-            for work in (self._duties, self._orphans, self._retention, self._counts)
+            for work in (self._duties, self._orphans, self._retention, self._counts, self._delays)
         ]
 
     @cached_property
@@ -80,6 +95,13 @@ class Upkeep:
                     COUNTERS.count("banyan_upkeep_failures_total", duty=duty.__name__)
                 seconds_spent = time.perf_counter() - begun
                 COUNTERS.observe("banyan_upkeep_seconds", seconds_spent, duty=duty.__name__)
+
+    def _delays(self) -> None:
+        """Let what this process has delayed be claimed at its time."""
+        while not self._stop.is_set():
+            if ALARM.wait(knobs().UPKEEP_SECONDS):
+                self._round(partial(delays, self._context))
+                self._stop.wait(_WAKE_PAUSE_SECONDS)
 
     def _retention(self) -> None:
         seconds = PERIODS_HELD * knobs().UPKEEP_SECONDS

@@ -5,14 +5,14 @@ lost to another server process, and is chosen anew then.
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from banyan.config import knobs
 from banyan.domain.resources import Capacity, Grant, fits, grant_for
-from banyan.domain.scheduling import Candidate, choose
-from banyan.server.shapes import SHAPES
+from banyan.domain.scheduling import Candidate, choose, span
+from banyan.server.shapes import SHAPES, Heads
 from banyan.server.store import claims
 from banyan.server.store.mongo import Document, Store, now
 
@@ -53,6 +53,7 @@ class _Look(NamedTuple):
 
 
 Chosen = list[tuple[Document, Grant]]
+_Suitable = list[tuple[str, Grant]]
 
 
 def choose_for(store: Store, wishes: Sequence[Wish]) -> list[Chosen]:
@@ -62,18 +63,22 @@ def choose_for(store: Store, wishes: Sequence[Wish]) -> list[Chosen]:
     pairs = list(zip(wishes, chosen, strict=True))
     if any(len(one) < wish.room.most + wish.room.ahead for wish, one in pairs):
         waiting = SHAPES.waiting(store)
-        if not set(waiting) <= set(seen):
+        # Of many, those whose first tasks stood in front were tried: that may have changed.
+        if not waiting.keys() <= seen.keys() or len(seen) > claims.SHAPES_AT_ONCE:
             chosen = _among(store, wishes, waiting)
     pairs = list(zip(wishes, chosen, strict=True))
     SHAPES.was_enough(store, all(len(one) >= wish.room.most for wish, one in pairs))
     return chosen
 
 
-def _among(store: Store, wishes: Sequence[Wish], shapes: Sequence[str]) -> list[Chosen]:
+def _among(store: Store, wishes: Sequence[Wish], heads: Heads) -> list[Chosen]:
     """The same, of the tasks of these shapes."""
+    known = SHAPES.look_up(store, heads)
+    shapes = {key: known[key] for key in sorted(known, key=lambda key: heads[key])}
+    suitable: dict[Any, _Suitable] = {}
     looks: dict[_Look, list[int]] = {}
     for place, wish in enumerate(wishes):
-        looks.setdefault(_look_of(store, wish, shapes), []).append(place)
+        looks.setdefault(_look_of(wish, shapes, suitable), []).append(place)
     chosen: list[Chosen] = [[] for _ in wishes]
     taken: set[str] = set()
     for look, places in looks.items():
@@ -88,21 +93,38 @@ def _among(store: Store, wishes: Sequence[Wish], shapes: Sequence[str]) -> list[
     return chosen
 
 
-def _look_of(store: Store, wish: Wish, shapes: Sequence[str]) -> _Look:
-    """Of these shapes those that the worker may run now, and those when it has room again."""
-    queues = set(wish.body.get("queues", wish.worker["queues"]))
+def _look_of(wish: Wish, shapes: Mapping[str, Document], suitable: dict[Any, _Suitable]) -> _Look:
+    """Of these shapes those that the worker may run now, and those when it has room again.
+
+    suitable: what was found for workers that are alike.
+    """
+    queues = frozenset(wish.body.get("queues", wish.worker["queues"]))
     labels = wish.body.get("labels", wish.worker["labels"])
+    total = wish.room.total
+    kind = (queues, frozenset(labels.items()), repr(total))
+    if kind not in suitable:
+        suitable[kind] = list(_suitable(shapes, queues, labels, total))
     now_fit: list[str] = []
     later_fit: list[str] = []
-    for key, shape in SHAPES.look_up(store, shapes).items():
-        if shape["queue"] not in queues or not has_labels(shape["labels"], labels):
-            continue
-        grant = grant_for(shape["requested_resources"], wish.room.total)
-        if fits(grant, wish.room.free):
-            now_fit.append(key)
-        elif fits(grant, wish.room.total):
-            later_fit.append(key)
-    return _Look(tuple(now_fit), tuple(later_fit), wish.body.get("ends_within_milliseconds"))
+    within = wish.body.get("ends_within_milliseconds")
+    for key, grant in suitable[kind]:
+        if within is None or (claims.span_in(key) or 0) <= span(within):
+            (now_fit if fits(grant, wish.room.free) else later_fit).append(key)
+    return _Look(tuple(now_fit), tuple(later_fit), within)
+
+
+def _suitable(
+    shapes: Mapping[str, Document],
+    queues: Collection[str],
+    labels: Mapping[str, str],
+    total: Capacity,
+) -> Iterator[tuple[str, Grant]]:
+    """Those that such a worker could run, were it empty, and what each would get there."""
+    for key, shape in shapes.items():
+        if shape["queue"] in queues and has_labels(shape["labels"], labels):
+            grant = grant_for(shape["requested_resources"], total)
+            if fits(grant, total):
+                yield key, grant
 
 
 def has_labels(wanted: Mapping[str, str], has: Mapping[str, str]) -> bool:
@@ -131,7 +153,10 @@ def _wanted(wish: Wish, look: _Look) -> int:
 
 
 def _is_of_one_kind(look: _Look) -> bool:
-    return len(look.now_fit) + len(look.later_fit) == 1
+    """Whether all ask for the same, though they may last for different times."""
+    kinds = (key.partition(":")[0] for key in chain(look.now_fit, look.later_fit))
+    first = next(kinds, None)
+    return first is not None and all(kind == first for kind in kinds)
 
 
 def _pick(left: dict[str, Document], wish: Wish, look: _Look) -> Chosen:
@@ -152,8 +177,9 @@ def _looked_at(left: Mapping[str, Document], wish: Wish, look: _Look) -> Iterato
     tasks = list(left.items())
     if wish.lost_rounds:
         # What has no room yet stays: it may have waited for so long that it must be next.
-        fitting = [one for one in tasks if one[1]["shape"] in look.now_fit]
-        later = [one for one in tasks if one[1]["shape"] not in look.now_fit]
+        now_fit = set(look.now_fit)
+        fitting = [one for one in tasks if one[1]["shape"] in now_fit]
+        later = [one for one in tasks if one[1]["shape"] not in now_fit]
         tasks = random.sample(fitting, min(_wanted(wish, look), len(fitting))) + later
     elif _is_of_one_kind(look):
         tasks = list(islice(tasks, wish.room.most + wish.room.ahead))

@@ -11,6 +11,7 @@ from banyan.domain import lifecycle
 from banyan.domain.continuations import CHILD_LISTS
 from banyan.domain.lifecycle import Change, Refusal, Same
 from banyan.domain.resources import changed_request
+from banyan.domain.scheduling import DURATIONS
 from banyan.domain.states import State
 from banyan.errors import BanyanError
 from banyan.server import keeping, validation, weights
@@ -29,7 +30,7 @@ _WHEN = {
 
 # A field that no row of the table names stands for itself.
 _ITSELF: Mapping[str, Any] = {"kind": "alias", "readonly": False}
-_SHAPE_FIELDS = {"requested_resources", "queue", "labels"}
+_SHAPE_FIELDS = {"requested_resources", "queue", "labels", *DURATIONS}
 
 
 @dataclass(frozen=True)

@@ -307,6 +307,9 @@ class _Graph:
         """See that they are not too many. Errors: `quota_exceeded`, but not of a repetition."""
         try:
             QUOTAS.admit(self.store_of, self.call.caller.account, len(self.tasks))
+            SHAPES.admit(
+                self.store_of, self.call.caller.account, {one["shape"] for one in self.tasks}
+            )
             submitters.count(self.call, len(self.tasks))
         except BanyanError:
             if tasks.find(self.store_of, list(self.by_id), fields=["_id"]):
@@ -315,7 +318,7 @@ class _Graph:
 
     def store(self) -> list[Document]:
         """Errors: GraphChangedError where a task that the new ones hang on has changed."""
-        SHAPES.describe(self.store_of, self.tasks)
+        SHAPES.note(self.store_of, self.tasks)
         if len(self.tasks) == 1 and not self.to_children and not self.to_parents:
             edges.insert(self.store_of, self.tasks, (), None)
         elif self.to_children and self.to_parents:

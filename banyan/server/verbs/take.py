@@ -4,6 +4,12 @@ The two ways are verbs of their own (`claim.py`, `steal.py`). Here they are one 
 a worker with nothing to do asks once and then waits.
 """
 
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
 from banyan.config import knobs
 from banyan.server import validation
 from banyan.server.auth import check_queues
@@ -29,4 +35,19 @@ def claim(call: Call) -> Answer:
             claimed = steal.take_away(call, worker, body)
     items = [shown(call, task) for task in claimed]
     answer = {"_items": items, "lease_seconds": knobs().LEASE_SECONDS}
-    return Answer(answer, wait_for=() if items else ("available", f"worker:{worker['_id']}"))
+    if items:
+        return Answer(answer)
+    topics = ("available", f"worker:{worker['_id']}")
+    return Answer(answer, wait_for=topics, wait_as=_claimant(worker, body))
+
+
+def _claimant(worker: Mapping[str, Any], body: Mapping[str, Any]) -> str:
+    """Account, worker, and a digest that is equal where the same would be found."""
+    wish = {name: value for name, value in body.items() if name not in ("worker", "claim_id")}
+    of_worker = [worker[name] for name in ("mode", "queues", "labels", "resources")]
+    # What is free of it, where it does not say, is its own.
+    own = "" if "fits" in body else str(worker["_id"])
+    text = orjson.dumps([wish, of_worker, own], default=str, option=orjson.OPT_SORT_KEYS)
+    account = hashlib.sha1(worker["account"].encode(), usedforsecurity=False).hexdigest()
+    wished = hashlib.sha1(text, usedforsecurity=False).hexdigest()
+    return f"{account} {worker['_id']} {wished}"

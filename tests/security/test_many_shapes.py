@@ -1,0 +1,230 @@
+"""Tasks that all ask for something else: a claim looks at few of them, and none is forgotten."""
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from banyan.server import shapes
+from banyan.server.calls import Context, Silent
+from banyan.server.shapes import SHAPES, Parts, Shapes
+from banyan.server.upkeep.duties import look_on, recount
+from tests.contract.playing import word
+from tests.harness import Server, eventually
+from tests.server.explained import Bench, Item
+
+EXCEEDED = (403, "quota_exceeded")
+A_LOOK = 20
+
+
+@pytest.fixture
+def bench(fresh_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr(shapes, "WAITING_SECONDS", 0)
+    made = Bench(fresh_database)
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "LOOKED_AT_MAX", A_LOOK)
+
+
+def forget() -> None:
+    """As a server process that has just started."""
+    vars(SHAPES).update(vars(Shapes()))
+
+
+def submit(bench: Bench, tasks: list[Item]) -> list[str]:
+    ids: list[str] = []
+    for start in range(0, len(tasks), 1000):
+        given = [{"command": "x", "state": "available", **one} for one in tasks[start:][:1000]]
+        ids += [one["_id"] for one in bench.ask("provider", "POST", "/tasks", given)["_items"]]
+    return ids
+
+
+def of_sizes(count: int, **more: Any) -> list[Item]:
+    """Tasks of which no two ask for the same."""
+    return [
+        {"requested_resources": {"cores": 1, "memory": 1_000_000 + number}, **more}
+        for number in range(count)
+    ]
+
+
+def claimed(bench: Bench, worker: str, most: int = 1) -> list[str]:
+    """What one claim gets, if anything."""
+    found = bench.ask("worker", "POST", "/tasks/claim", {"worker": worker, "max": most})
+    return [one["_id"] for one in found["_items"]]
+
+
+def names(sent: list[Item]) -> list[str]:
+    """What was sent, but for looks at who asks, which is remembered for a moment."""
+    return [next(iter(one)) for one in sent if "tokens" not in one.values()]
+
+
+def examined(bench: Bench, work: Callable[[], Any]) -> int:
+    """How many documents the database looks at for the reads of this work.
+
+    Of the index, MongoDB reads some megabytes ahead, however few are asked for.
+    """
+    sent = bench.during(work)
+    assert not [one for one in sent if "distinct" in one], "its answer has no bound"
+    pages = [one for one in sent if "aggregate" in one and "$gt" in str(one["pipeline"][0])]
+    assert all({"$limit": A_LOOK} in one["pipeline"] for one in pages)
+    assert len(pages) <= 1
+    return sum(bench.examined(one) for one in sent if "find" in one or "aggregate" in one)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_claim_looks_at_as_many_whatever_waits(bench: Bench, short_looks: None, known: bool):
+    worker = bench.worker()
+    seen = []
+    for _ in range(2):
+        submit(bench, [{**one, "labels": {"n": str(random.random())}} for one in of_sizes(300)])
+        if not known:
+            forget()
+        seen.append(examined(bench, lambda: claimed(bench, worker)))
+    assert max(seen) <= 3 * A_LOOK, seen
+
+
+def test_the_database_is_asked_as_often_for_many_as_for_few(bench: Bench):
+    worker = bench.worker()
+    submit(bench, of_sizes(2))
+    bench.claim(worker, 1)
+    few = names(bench.during(lambda: bench.claim(worker, 1)))
+    submit(bench, of_sizes(2000))
+    assert names(bench.during(lambda: bench.claim(worker, 1))) == few
+
+
+def test_the_order_holds_among_thousands(bench: Bench):
+    sizes = of_sizes(1500)
+    random.shuffle(sizes)
+    ids = submit(bench, [{**one, "priority": n} for n, one in enumerate(sizes)])
+    worker = bench.worker()
+    for fits in (None, {"cores": 5, "memory": "1 TiB"}):
+        more = {"fits": fits} if fits else {}
+        assert [one["_id"] for one in bench.claim(worker, 5, **more)] == [
+            ids.pop() for _ in range(5)
+        ]
+
+
+def test_a_rare_one_is_found_among_very_many_that_do_not_fit(bench: Bench, short_looks: None):
+    large = {"requested_resources": {"cores": 20_000}}
+    submit(bench, [{**large, "labels": {"n": str(number)}} for number in range(10 * A_LOOK)])
+    forget()
+    (rare,) = submit(bench, of_sizes(1))
+    forget()
+    worker = bench.worker()
+    looks = (claimed(bench, worker) for _ in range(1000))  # each sees one part of about eleven
+    assert next(filter(None, looks)) == [rare]
+
+
+def test_all_are_claimed_in_the_end(bench: Bench, short_looks: None):
+    ids = submit(bench, of_sizes(5 * A_LOOK))
+    forget()
+    worker, got = bench.worker(), list[str]()
+    for _ in range(1000):
+        got += claimed(bench, worker, 9)
+        if len(got) == len(ids):
+            break
+    assert sorted(got) == sorted(ids)
+
+
+def test_whoever_waits_looks_on_while_no_look_sees_all(bench: Bench, short_looks: None):
+    said: list[str] = []
+
+    class Heard(Silent):
+        def signal(self, topic: str, **more: Any) -> None:
+            said.append(topic)
+
+    context = Context(bench.store, Heard())
+    forget()
+    look_on(context)
+    assert said == []
+    submit(bench, of_sizes(3 * A_LOOK, queue="other"))
+    assert claimed(bench, bench.worker()) == []
+    look_on(context)
+    assert len(said) == 1
+
+
+def test_what_another_process_took_in_is_known_by_its_tasks(bench: Bench):
+    """No list of shapes is kept that a crash, or a restored backup, could leave without one."""
+    (one,) = submit(bench, of_sizes(1))
+    forget()
+    assert [item["_id"] for item in bench.claim(bench.worker(), 1)] == [one]
+
+
+def test_each_part_has_the_same_chance_wherever_shapes_crowd(monkeypatch: pytest.MonkeyPatch):
+    keys = sorted([f"{n:05}" for n in range(0, 1000, 100)] + [f"004{n:05}" for n in range(200)])
+    parts, seen = Parts(), set[str]()
+    for _ in range(2000):
+        start = parts.draw()
+        page = [key for key in keys if key > start][:A_LOOK]
+        parts.was_read(start, page[-1] if len(page) == A_LOOK else None)
+        seen |= set(page)
+    assert seen == set(keys)
+    assert len(parts._starts) <= 2 * len(keys) / A_LOOK
+    parts.was_read("", None)
+    assert not parts.are_many
+
+
+def test_large_labels_are_not_all_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shapes, "REMEMBERED_BYTES_MAX", 100_000)
+    forget()
+    labels = {f"l{n}": "x" * 250 for n in range(40)}
+    submit(bench, [{"labels": {**labels, "n": str(n)}} for n in range(100)])
+    submit(bench, [{"labels": {**labels, "n": str(n)}} for n in range(100, 120)])
+    assert len(SHAPES._known) <= 20
+
+
+# --- How many one owner may have -----------------------------------------------------------
+
+
+@pytest.fixture
+def server(serve: Callable[..., Server]) -> Server:
+    return serve(OWNER_OPEN_SHAPES_MAX=3)
+
+
+def test_an_owner_has_so_many_open_and_no_more(server: Server):
+    alice, bob = (server.account("provider", name=name) for name in ("alice", "bob"))
+    sizes = of_sizes(5)
+    stored = alice.post("tasks", sizes[:3]).json()["_items"]
+    refused = alice.post("tasks", sizes[2:4])
+    assert word(refused) == EXCEEDED
+    assert refused.json()["limit"] == "open_shapes"
+    assert "OWNER_OPEN_SHAPES_MAX" in refused.json()["_error"]["message"]
+    assert alice.post("tasks", sizes[:3] * 10).status_code == 201, "no new ones"
+    assert bob.post("tasks", sizes[:3]).status_code == 201
+    for one in alice.get("tasks", max_results=100).json()["_items"]:
+        if one["requested_resources"] == stored[0]["requested_resources"]:
+            assert alice.post(f"tasks/{one['_id']}/cancel").status_code == 200
+    eventually(lambda: alice.post("tasks", sizes[3]).status_code == 201)
+
+
+def test_nor_by_changing_what_tasks_ask_for(server: Server):
+    ids = [one["_id"] for one in server.provider.post("tasks", [{}] * 4).json()["_items"]]
+    changes = [
+        {"_id": task, "requested_resources": {"memory": 1_000_000 + number}}
+        for number, task in enumerate(ids)
+    ]
+    assert word(server.provider.patch("tasks", changes)) == EXCEEDED
+    assert server.provider.patch("tasks", changes[:2]).status_code == 200
+
+
+def test_a_submission_of_new_sizes_asks_for_nothing_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    bench.submit(1)
+    sent = bench.during(lambda: submit(bench, of_sizes(1)))
+    assert names(sent) == ["insert"]
+
+
+def test_of_who_has_few_nobody_counts_them(bench: Bench):
+    """It would read all tasks of that owner."""
+    submit(bench, of_sizes(40))
+    sent = bench.during(lambda: recount(Context(bench.store, Silent())))
+    assert not [one for one in sent if "aggregate" in one]
+    submit(bench, of_sizes(200))
+    sent = bench.during(lambda: recount(Context(bench.store, Silent())))
+    assert not [one for one in sent if "aggregate" in one], "the submission has counted"
