@@ -9,7 +9,6 @@ a claim must not be made for nobody.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from banyan.config import knobs
@@ -28,7 +27,8 @@ from banyan.server.bridge import (
 )
 from banyan.server.connections import Connection
 from banyan.server.crowd import Crowd, Request
-from banyan.server.intake import Body, Disconnected, Room, discard, read_short
+from banyan.server.intake import SHORT_BYTES_MAX, Body, Disconnected, Room, discard, read_short
+from banyan.server.lanes import Accounts, Lanes
 from banyan.server.protocol import CONNECTION, SHORT
 from banyan.server.store import told
 from banyan.server.waiting import TURN_TOPICS, Hub, Waiter
@@ -42,7 +42,10 @@ _TOPICS_HEADER = b"banyan-wait"
 _PREFER_WAIT = re.compile(
     r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,9})?)"?\s*(?=$|[,;])', re.IGNORECASE
 )
+_BEAT = re.compile(r"/workers/[^/]+/beat")
+_BEAT_THREADS_MIN = 2
 _TASK = re.compile(r"/tasks/([0-9a-f]{24})")
+HELD_BYTES_MAX = 64 * 1024  # of the body of a claim or a beat
 _COALESCE_SECONDS = 0.1  # a collection may change a thousand times a second
 _TOPICS_FEW = 8  # more tasks than that, named one by one, are as good as a collection
 
@@ -57,14 +60,21 @@ class Application:
         threads: int,
         behind_proxy: bool = False,
         knows: Callable[[str], bool] = lambda header: True,
+        account_of: Callable[[str], str | None] = lambda header: None,
     ) -> None:
-        """knows: whether this Authorization header was found valid a moment ago; does no I/O."""
+        """knows: whether this Authorization header was found valid a moment ago; does no I/O.
+
+        account_of: whose it was found to be a moment ago; does no I/O.
+        """
         self._wsgi = wsgi
         self._behind_proxy = behind_proxy
         self._knows = knows
         self._hub = hub
         self._room = Room(max(knobs().BODIES_BYTES_MAX, knobs().BODY_BYTES_MAX))
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
+        self._accounts = Accounts(account_of)
+        self._lanes = Lanes(threads, "request")
+        # What keeps leases alive never stands behind other requests: late beats lose attempts.
+        self._beats = Lanes(max(_BEAT_THREADS_MIN, threads // 2), "beat")
         # Who was woken shares half of the threads, so that a change that wakes hundreds
         # does not stand before everybody else's requests.
         self._woken = Crowd(self._ask, max(1, threads // 2))
@@ -101,7 +111,12 @@ class Application:
                 if answer.status != GO_ON:
                     await _send_and_close(send, scope, answer, receive)
                     return
-            await self._serve(scope, receive, send, with_body(environ, await body.whole()))
+            request = with_body(environ, await body.whole())
+            if len(request.body) > SHORT_BYTES_MAX:
+                await self._serve(scope, receive, send, request)
+                return
+        # A short one takes nothing of the room while it is held.
+        await self._serve(scope, receive, send, request)
 
     async def _serve(self, scope: Message, receive: Receive, send: Send, request: Request) -> None:
         try:
@@ -173,15 +188,29 @@ class Application:
         return answer
 
     async def _call(self, environ: Environ, body: bytes) -> Answer:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, call, self._wsgi, environ, body)
+        header = _token(environ)
+        account = self._accounts.of(header)
+        lanes = self._beats if _is_beat(environ) else self._lanes
+        answer = await lanes.run(account, call, self._wsgi, environ, body)
+        if header and not account:
+            self._accounts.learn(header)
+        return answer
 
 
 def with_body(environ: Environ, body: bytes) -> Request:
-    """A request whose body is whole; it says how long that is."""
+    """A request whose body is whole; it says how long that is.
+
+    One whose body is long waits for nothing: it would keep the body's room from others.
+    """
     if body or "CONTENT_LENGTH" in environ:
         environ["CONTENT_LENGTH"] = str(len(body))
-    return Request(environ, body, wait_seconds(environ.get("HTTP_PREFER", "")))
+    safe = environ["REQUEST_METHOD"] in _SAFE_METHODS
+    held = len(body) <= (SHORT_BYTES_MAX if safe else HELD_BYTES_MAX)
+    return Request(environ, body, wait_seconds(environ.get("HTTP_PREFER", "")) if held else 0.0)
+
+
+def _is_beat(environ: Environ) -> bool:
+    return environ["REQUEST_METHOD"] == "POST" and bool(_BEAT.fullmatch(environ["PATH_INFO"]))
 
 
 def _token(environ: Environ) -> str:

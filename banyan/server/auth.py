@@ -60,6 +60,12 @@ class Authenticator:
         token = _token_in(header)
         return bool(token and self._remembered(token))
 
+    def account_of(self, header: str) -> str | None:
+        """Whose this header was found to be a moment ago. From memory: at once."""
+        token = _token_in(header)
+        caller = self._remembered(token) if token else None
+        return caller.account if caller else None
+
     def forget(self) -> None:
         """A token was revoked: look all of them up again."""
         with self._lock:

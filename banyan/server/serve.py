@@ -108,8 +108,9 @@ def serve(
     # Threads that calculate give way to the event loop five times sooner than usual.
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays: no use in looking through it again
-    knows = application.extensions["banyan"].authenticator.knows
-    asgi = Application(application, hub, knobs().SERVER_THREADS, behind_proxy, knows)
+    seen = application.extensions["banyan"].authenticator
+    threads = knobs().SERVER_THREADS
+    asgi = Application(application, hub, threads, behind_proxy, seen.knows, seen.account_of)
     # Whoever comes by a proxy comes from one address.
     of_address = 0 if behind_proxy else knobs().CONNECTIONS_PER_ADDRESS_MAX
     connections = Connections(most_connections(), of_address)

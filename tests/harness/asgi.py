@@ -40,11 +40,12 @@ def served(
     connections: Connections | None = None,
     tls: Tls | None = None,
     knows: Callable[[str], bool] = lambda header: True,
+    account_of: Callable[[str], str | None] = lambda header: None,
 ) -> Iterator[Served]:
     """Serve for as long as the block lasts."""
     hub = Hub()
     listener = socket.create_server(("127.0.0.1", 0))
-    application = Application(wsgi, hub, threads, knows=knows)
+    application = Application(wsgi, hub, threads, knows=knows, account_of=account_of)
     server = Server(server_config(application, tls), hub, connections)
     thread = threading.Thread(
         target=lambda: asyncio.run(server.serve([listener])), name="test server"
