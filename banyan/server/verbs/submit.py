@@ -282,7 +282,10 @@ class _Graph:
     def _refuse_cycles(self, others: Iterable[tuple[Any, Any]]) -> None:
         """others: edges, parent first, of tasks that exist."""
         pairs = (
-            (task["_id"], child) for task in self.tasks for name in CHILD_LISTS for child in task[name]
+            (task["_id"], child)
+            for task in self.tasks
+            for name in CHILD_LISTS
+            for child in task[name]
         )
         bad = continuations.on_a_cycle(chain(pairs, others))
         if not bad:
