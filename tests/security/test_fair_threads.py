@@ -115,12 +115,14 @@ def test_short_bodies_that_are_held_take_no_room(serve: Callable[..., Server]) -
     made = provider.post("tasks", {"command": "true"}).json()
     port = int(server.url.rpartition(":")[2])
     more = "Prefer: wait=60\r\nContent-Length: 10000\r\nContent-Type: application/json\r\n"
+    more += "Expect: 100-continue\r\n"
     more += f'If-None-Match: "{made["_etag"]}"\r\n'
     path = f"/tasks/{made['_id']}"
     with ExitStack() as stack:
         for _ in range(10):
             held = stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
             held.sendall(asking(path, token, more=more).encode())
+            assert held.recv(65536).startswith(b"HTTP/1.1 100 ")  # so it is not there yet
             held.sendall(b" " * 10_000)
         for _ in range(5):
             body = [{"command": "true", "name": "n" * 200}] * 100
