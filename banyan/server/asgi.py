@@ -28,7 +28,7 @@ from banyan.server.bridge import (
 from banyan.server.connections import Connection
 from banyan.server.crowd import Crowd, Request
 from banyan.server.intake import SHORT_BYTES_MAX, Body, Disconnected, Room, discard, read_short
-from banyan.server.lanes import Accounts, Lanes
+from banyan.server.lanes import STRANGERS, AccountOf, Accounts, Lanes
 from banyan.server.protocol import CONNECTION, SHORT
 from banyan.server.store import told
 from banyan.server.waiting import TURN_TOPICS, Hub, Waiter
@@ -43,7 +43,6 @@ _PREFER_WAIT = re.compile(
     r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,9})?)"?\s*(?=$|[,;])', re.IGNORECASE
 )
 _BEAT = re.compile(r"/workers/[^/]+/beat")
-_BEAT_THREADS_MIN = 2
 _TASK = re.compile(r"/tasks/([0-9a-f]{24})")
 HELD_BYTES_MAX = 64 * 1024  # of the body of a claim or a beat
 _COALESCE_SECONDS = 0.1  # a collection may change a thousand times a second
@@ -51,7 +50,7 @@ _TOPICS_FEW = 8  # more tasks than that, named one by one, are as good as a coll
 
 
 class Application:
-    """One WSGI application behind ASGI; `threads` requests are in work at one time."""
+    """One WSGI application behind ASGI."""
 
     def __init__(
         self,
@@ -60,24 +59,26 @@ class Application:
         threads: int,
         behind_proxy: bool = False,
         knows: Callable[[str], bool] = lambda header: True,
-        account_of: Callable[[str], str | None] = lambda header: None,
+        account_of: AccountOf | None = None,
     ) -> None:
-        """knows: whether this Authorization header was found valid a moment ago; does no I/O.
+        """threads: that one account may have; all together have twice as many.
 
-        account_of: whose it was found to be a moment ago; does no I/O.
+        knows:      whether this Authorization header was found valid a moment ago; does no I/O.
+        account_of: whose it was found to be, if it was; does no I/O.
         """
         self._wsgi = wsgi
         self._behind_proxy = behind_proxy
         self._knows = knows
         self._hub = hub
-        self._room = Room(max(knobs().BODIES_BYTES_MAX, knobs().BODY_BYTES_MAX))
+        # Of which an account may take half, as of the threads: one body has room in it.
+        self._room = Room(max(knobs().BODIES_BYTES_MAX, 2 * knobs().BODY_BYTES_MAX))
         self._accounts = Accounts(account_of)
-        self._lanes = Lanes(threads, "request")
+        self._lanes = Lanes(2 * threads, "request")
         # What keeps leases alive never stands behind other requests: late beats lose attempts.
-        self._beats = Lanes(max(_BEAT_THREADS_MIN, threads // 2), "beat")
-        # Who was woken shares half of the threads, so that a change that wakes hundreds
-        # does not stand before everybody else's requests.
-        self._woken = Crowd(self._ask, max(1, threads // 2))
+        self._beats = Lanes(max(2, threads), "beat")
+        # Who was woken has half of an account's threads, so that a change that wakes hundreds
+        # does not stand before all its other requests.
+        self._woken = Crowd(self._ask, self._account_of, max(1, threads // 2))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
@@ -101,8 +102,9 @@ class Application:
         self, scope: Message, receive: Receive, send: Send, environ: Environ
     ) -> None:
         """A body that is long, or not there yet, is read only for those who may send one."""
-        known = self._knows(_token(environ))
-        with self._room.share() as share:
+        header = _token(environ)
+        known = self._knows(header)
+        with self._room.share(self._accounts.of(header)) as share:
             body = Body(scope, receive, knobs().BODY_BYTES_MAX, share)
             if body.is_short():
                 known = known or scope["state"][CONNECTION].is_trusted
@@ -111,6 +113,7 @@ class Application:
                 if answer.status != GO_ON:
                     await _send_and_close(send, scope, answer, receive)
                     return
+                share.belongs_to(self._accounts.of(header))
             request = with_body(environ, await body.whole())
             if len(request.body) > SHORT_BYTES_MAX:
                 await self._serve(scope, receive, send, request)
@@ -188,13 +191,25 @@ class Application:
         return answer
 
     async def _call(self, environ: Environ, body: bytes) -> Answer:
+        """Ask the application, in a thread of the caller's account.
+
+        Who is not known yet is asked for its head first: strangers share their threads, and
+        nothing that takes long is done in those.
+        """
         header = _token(environ)
-        account = self._accounts.of(header)
         lanes = self._beats if _is_beat(environ) else self._lanes
-        answer = await lanes.run(account, call, self._wsgi, environ, body)
-        if header and not account:
-            self._accounts.learn(header)
-        return answer
+        try:
+            if self._accounts.is_to_be_asked(header) and HEAD_ONLY not in environ:
+                head = {**environ, HEAD_ONLY: True}
+                answer = await lanes.run(STRANGERS, call, self._wsgi, head, b"")
+                if answer.status != GO_ON:
+                    return answer
+            return await lanes.run(self._accounts.of(header), call, self._wsgi, environ, body)
+        except BanyanError as error:
+            return error_answer(error)
+
+    def _account_of(self, request: Request) -> str:
+        return self._accounts.of(_token(request.environ))
 
 
 def with_body(environ: Environ, body: bytes) -> Request:

@@ -61,10 +61,16 @@ class Authenticator:
         return bool(token and self._remembered(token))
 
     def account_of(self, header: str) -> str | None:
-        """Whose this header was found to be a moment ago. From memory: at once."""
+        """Whose this header was when it was last looked up; None: not known. From memory: at once.
+
+        Running tasks are by the side of their owner's account: their tokens are with the workers
+        too, which are not to act in its place.
+        """
         token = _token_in(header)
-        caller = self._remembered(token) if token else None
-        return caller.account if caller else None
+        _, caller = self._seen.get(token or "", (0.0, None))
+        if not caller:
+            return None
+        return f"tasks of {caller.account}" if caller.task else caller.account
 
     def forget(self) -> None:
         """A token was revoked: look all of them up again."""

@@ -1,22 +1,25 @@
 """One who keeps the server busy: others are answered, and leases are kept alive."""
 
+import asyncio
+import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
-from banyan.errors import BanyanError
-from banyan.server import asgi
-from banyan.server.store import edges
+from banyan.server import asgi, lanes
+from banyan.server.bridge import HEAD_ONLY
+from banyan.server.lanes import Lanes
 from tests.harness import Server, eventually
 from tests.harness.asgi import Served, served
 from tests.harness.things import Things
 
 THREADS = 4
-ACCOUNTS = {f"Bearer {token}": token[0] for token in ("a1", "a2", "a3", "b1")}
+ACCOUNTS = {f"Bearer {token}": token[0] for token in ("a1", "a2", "a3", "b1", "c1", "d1")}
 
 
 @pytest.fixture
@@ -48,9 +51,12 @@ def status_of(connection: socket.socket) -> int:
     return int(connection.recv(65536).split()[1])
 
 
-def make_known(server: Served, stack: ExitStack) -> None:
-    for header in ACCOUNTS:
-        assert status_of(connected(server, stack, asking("/x", header.split()[1]))) == 200
+def all_stuck(
+    server: Served, stack: ExitStack, tokens: Iterable[str], times: int = 10
+) -> list[socket.socket]:
+    """Requests that go on when they are told to."""
+    named = [token for token in tokens for _ in range(times)]
+    return [connected(server, stack, asking("/stuck", token)) for token in named]
 
 
 @pytest.mark.parametrize("tokens", [["a1"], ["a1", "a2", "a3"], ["", "never", "seen"]])
@@ -58,35 +64,137 @@ def test_whoever_sends_most_leaves_threads_to_others(
     server: Served, things: Things, tokens: list[str]
 ) -> None:
     with ExitStack() as stack:
-        make_known(server, stack)
-        before = things.asked
-        stuck = [
-            connected(server, stack, asking("/stuck", token)) for token in tokens for _ in range(10)
-        ]
-        eventually(lambda: things.asked - before == THREADS // 2)
+        stuck = all_stuck(server, stack, tokens)
+        eventually(lambda: things.asked == THREADS)  # one alone has as many as ever
         for _ in range(3):
             assert status_of(connected(server, stack, asking("/x", "b1"))) == 200
-        assert things.asked - before == THREADS // 2 + 3
+        assert things.asked == THREADS + 3
         things.go_on.set()
         assert {status_of(connection) for connection in stuck} == {200}
 
 
-def test_beats_have_threads_of_their_own(server: Served, things: Things) -> None:
+def test_two_accounts_leave_threads_to_a_third(server: Served, things: Things) -> None:
     with ExitStack() as stack:
-        make_known(server, stack)
-        before = things.asked
-        for token in ("a1", "b1", "never"):
-            for _ in range(10):
-                connected(server, stack, asking("/stuck", token))
-        eventually(lambda: things.asked - before == THREADS)
-        beat = asking("/workers/w/beat", "a1", "POST", "Content-Length: 0\r\n")
+        all_stuck(server, stack, ["a1"])
+        eventually(lambda: things.asked == THREADS)
+        all_stuck(server, stack, ["c1"])
+        eventually(lambda: things.asked == THREADS + THREADS // 2)
+        for _ in range(3):
+            assert status_of(connected(server, stack, asking("/x", "b1"))) == 200
+        things.go_on.set()
+
+
+def test_who_spells_a_token_in_many_ways_has_no_more_threads(things: Things) -> None:
+    """Each new header was one of a stranger, whose threads came on top of the account's."""
+    known: dict[str, str] = {}
+
+    def application(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        header = environ["HTTP_AUTHORIZATION"]
+        known[header] = header.split()[1][0]
+        if HEAD_ONLY in environ:
+            start("100 GO ON", [])
+            return []
+        return things(environ, start)
+
+    with served(application, THREADS, account_of=known.get) as server, ExitStack() as stack:
+        all_stuck(server, stack, [f"a{number}" for number in range(20)], 1)
+        eventually(lambda: len(known) == 20)
+        assert status_of(connected(server, stack, asking("/x", "b1"))) == 200
+        assert things.asked == THREADS + 1
+        things.go_on.set()
+
+
+@pytest.mark.parametrize("token", ["a1", "never"])
+def test_beats_have_threads_of_their_own(server: Served, things: Things, token: str) -> None:
+    with ExitStack() as stack:
+        stuck = all_stuck(server, stack, ["a1", "b1", "c1", "d1", "never"], 20)
+        eventually(lambda: things.asked == 2 * THREADS)
+        beat = asking("/workers/w/beat", token, "POST", "Content-Length: 0\r\n")
         assert status_of(connected(server, stack, beat)) == 200
         things.go_on.set()
+        assert {status_of(connection) for connection in stuck} == {200}
+
+
+def test_who_was_woken_does_not_stand_behind_the_woken_of_another(
+    server: Served, things: Things
+) -> None:
+    """Those who wait in the lane of a busy account kept all slots of those who were woken."""
+    held = "Prefer: wait=60\r\nContent-Length: 1\r\n"
+    with ExitStack() as stack:
+        waiting = [
+            connected(server, stack, asking("/thing", token, "POST", held) + "x")
+            for token in ["a1"] * THREADS + ["b1"]
+        ]
+        eventually(lambda: server.hub.waiting == THREADS + 1)
+        before = things.asked
+        all_stuck(server, stack, ["a1"])
+        eventually(lambda: things.asked == before + THREADS)
+        things.version = 1
+        server.hub.signal("task:1")
+        assert status_of(waiting[-1]) == 200
+        assert server.hub.waiting == THREADS
+        things.go_on.set()
+        assert {status_of(connection) for connection in waiting[:-1]} == {200}
+
+
+def test_how_many_wait_for_a_thread_is_bounded(
+    server: Served, things: Things, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "WAITING_MAX", 5)
+    with ExitStack() as stack:
+        stuck = all_stuck(server, stack, ["a1"], THREADS)
+        eventually(lambda: things.asked == THREADS)
+        more = all_stuck(server, stack, ["a1"], 6)
+        refused = select.select(more, [], [], 30)[0]
+        assert len(refused) == 1
+        answer = refused[0].recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nretry-after: " in answer
+        things.go_on.set()
+        others = [one for one in (*stuck, *more) if one is not refused[0]]
+        assert {status_of(connection) for connection in others} == {200}
+        refused[0].sendall(asking("/x", "a1").encode())  # the connection is there still
+        assert status_of(refused[0]) == 200
+
+
+def test_turns_go_round_the_accounts() -> None:
+    begun: list[str] = []
+
+    async def all_at_once() -> None:
+        several = Lanes(2, "test")
+        named = [*"aaaa", *"bbb", "c"]
+        await asyncio.gather(*(several.run(one, begun.append, one) for one in named))
+        assert not several._lanes
+        assert not several._turns
+
+    asyncio.run(all_at_once())
+    assert sorted(begun) == [*"aaaabbbc"]
+    assert "c" in begun[:5]  # though it came last
+
+
+def test_who_is_cancelled_gives_its_turn_back() -> None:
+    go_on = threading.Event()
+
+    async def cancelled() -> None:
+        several = Lanes(2, "test")
+        first = asyncio.create_task(several.run("a", go_on.wait, 30))
+        second, third = (asyncio.create_task(several.run("a", int)) for _ in range(2))
+        await asyncio.sleep(0)
+        second.cancel()
+        go_on.set()
+        assert await first
+        third.cancel()  # in the moment in which it has its turn
+        await asyncio.gather(second, third, return_exceptions=True)
+        assert await several.run("a", int) == 0
+        assert (several._free, several._lanes, several._turns) == (2, {}, {})
+
+    asyncio.run(cancelled())
 
 
 def test_what_is_done_with_is_not_kept(server: Served) -> None:
     with ExitStack() as stack:
-        make_known(server, stack)
+        for token in ("a1", "b1", "never", ""):
+            assert status_of(connected(server, stack, asking("/x", token))) == 200
     application = server.server.config.app
     assert isinstance(application, asgi.Application)
     eventually(lambda: not application._lanes._lanes)
@@ -127,38 +235,3 @@ def test_short_bodies_that_are_held_take_no_room(serve: Callable[..., Server]) -
         for _ in range(5):
             body = [{"command": "true", "name": "n" * 200}] * 100
             assert provider.post("tasks", body).status_code == 201
-
-
-# --- Linking ------------------------------------------------------------------------------
-
-
-def test_an_account_links_one_at_a_time_and_others_meanwhile() -> None:
-    entered = []
-
-    def link(account: str) -> None:
-        with edges.one_at_a_time(account):
-            entered.append(account)
-
-    others = [name for name in map(str, range(100)) if turn(name) != turn("a")]
-    with edges.one_at_a_time("a"):
-        waiting = threading.Thread(target=link, args=("a",))
-        waiting.start()
-        link(others[0])
-        assert entered == [others[0]]
-    waiting.join(30)
-    assert entered == [others[0], "a"]
-
-
-def turn(account: str) -> object:
-    return edges._TURNS[hash(account) % len(edges._TURNS)]
-
-
-def test_who_waits_too_long_for_it_is_told_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edges, "TRANSACTION_SECONDS_MAX", 0.01)
-    with (
-        edges.one_at_a_time("a"),
-        pytest.raises(BanyanError) as refused,
-        edges.one_at_a_time("a"),
-    ):
-        pass
-    assert refused.value.word == "unavailable"

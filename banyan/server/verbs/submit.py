@@ -339,8 +339,7 @@ class _Graph:
         if len(self.tasks) == 1 and not self.to_children and not self.to_parents:
             edges.insert(self.store_of, self.tasks, (), None)
         elif self.to_children and self.to_parents:
-            with edges.one_at_a_time(self.call.caller.account):
-                self.store_of.transaction(self._write_checked)
+            self.store_of.transaction(self._write_checked)
         else:
             self.store_of.transaction(self._write)
         return self.tasks
