@@ -7,7 +7,7 @@ import pytest
 from bson import ObjectId
 
 from banyan.client.graph import EDGES, in_requests
-from banyan.server.verbs.submit import EDGES_IN_REQUEST_MAX
+from banyan.server.schemas.tasks import EDGES_IN_REQUEST_MAX
 from tests.contract.asking import new_id
 from tests.security.watched import WATCH, send
 from tests.server.worlds import World

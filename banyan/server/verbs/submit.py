@@ -28,9 +28,9 @@ from banyan.server.shapes import SHAPES, of_task
 from banyan.server.store import dedupe, edges, tasks
 from banyan.server.store.mongo import DUPLICATE_KEY, Document, now
 from banyan.server.store.told import told_etag
+from banyan.server.verbs.edits import refuse_too_many_edges
 
 _LISTS = (*CHILD_LISTS, *PARENT_LISTS)
-EDGES_IN_REQUEST_MAX = 100_000
 _ATTEMPTS = 8  # at writing while others change what the new tasks hang on
 _CREATE_SCHEMA = {
     **SCHEMA,
@@ -46,7 +46,7 @@ def submit(call: Call) -> Answer:
         raise BanyanError("too_large", f"at most {knobs().BULK_ITEMS_MAX} tasks in a request")
     if not bodies:
         raise BanyanError("invalid", "an empty list: send at least one task")
-    _refuse_too_many_edges(bodies)
+    refuse_too_many_edges(bodies, _LISTS)
     try:
         stored, created = _store_new(call, submitters.bounded(call, _parse(call, bodies)))
     except BanyanError as error:
@@ -67,15 +67,6 @@ def submit(call: Call) -> Answer:
     if isinstance(call.body, list):
         return Answer({"_status": "OK", "_items": items}, status)
     return Answer(items[0], status)
-
-
-def _refuse_too_many_edges(bodies: Sequence[Any]) -> None:
-    """Each edge is written at both ends: what is to be done grows with them, not with the tasks."""
-    lists = (one.get(name) for one in bodies if isinstance(one, dict) for name in _LISTS)
-    count = sum(len(named) for named in lists if isinstance(named, list))
-    if count > EDGES_IN_REQUEST_MAX:
-        message = f"{count} edges: send at most {EDGES_IN_REQUEST_MAX} in a request"
-        raise BanyanError("too_large", f"{message}, or put a group in between")
 
 
 def _confirm_that_they_exist(call: Call, bodies: Sequence[Any]) -> None:
