@@ -174,10 +174,8 @@ def without_parents(parents: list[ObjectId], lists: Mapping[str, list[ObjectId]]
     parents: those with which it has no edge any more; lists: whom to take off which list.
     """
     left = {"$setDifference": ["$open_parents", parents]}
-    kept = {
-        name: {"$filter": {"input": f"${name}", "cond": {"$not": {"$in": ["$$this", gone]}}}}
-        for name, gone in lists.items()
-    }
+    # No $filter: it compares each of the one with each of the other.
+    kept = {name: {"$setDifference": [f"${name}", gone]} for name, gone in lists.items()}
     return [
         {"$set": {**kept, "open_parents": left}},
         {"$set": {"pending_dependency_count": {"$size": "$open_parents"}, **_stamp()}},
