@@ -11,14 +11,18 @@ from typing import Any
 
 import pytest
 
+from banyan.config import knobs
+from banyan.errors import BanyanError
 from banyan.server import asgi, lanes
 from banyan.server.bridge import HEAD_ONLY
+from banyan.server.intake import Room
 from banyan.server.lanes import Lanes
 from tests.harness import Server, eventually
 from tests.harness.asgi import Served, served
 from tests.harness.things import Things
 
 THREADS = 4
+KEPT_MAX = 8  # of bodies of 40,000 bytes in a room of 400,000, whoever sends them
 ACCOUNTS = {f"Bearer {token}": token[0] for token in ("a1", "a2", "a3", "b1", "c1", "d1")}
 
 
@@ -235,3 +239,52 @@ def test_short_bodies_that_are_held_take_no_room(serve: Callable[..., Server]) -
         for _ in range(5):
             body = [{"command": "true", "name": "n" * 200}] * 100
             assert provider.post("tasks", body).status_code == 201
+
+
+@pytest.mark.parametrize("tokens", [["a1"], ["a1", "a2"], ["a1", "c1"]])
+def test_slow_bodies_of_one_account_leave_room_to_others(
+    things: Things, monkeypatch: pytest.MonkeyPatch, tokens: list[str]
+) -> None:
+    monkeypatch.setattr(knobs(), "BODY_BYTES_MAX", 50_000)
+    monkeypatch.setattr(knobs(), "BODIES_BYTES_MAX", 400_000)
+    more = "Content-Length: 40000\r\n"
+    with served(things, THREADS, account_of=ACCOUNTS.get) as server, ExitStack() as stack:
+        slow = [
+            connected(server, stack, asking("/x", token, "POST", more) + "x" * 39_999)
+            for token in tokens
+            for _ in range(12)
+        ]
+        refused: dict[socket.socket, int] = {}
+
+        def some_are_refused() -> bool:
+            answered = select.select([one for one in slow if one not in refused], [], [], 0)[0]
+            refused.update((one, status_of(one)) for one in answered)
+            return len(refused) >= len(slow) - KEPT_MAX
+
+        eventually(some_are_refused)
+        assert set(refused.values()) == {503}
+        whole = asking("/x", "b1", "POST", more) + "x" * 40_000
+        for _ in range(3):
+            assert status_of(connected(server, stack, whole)) == 200
+        kept = [one for one in slow if one not in refused]
+        for one in kept:
+            one.sendall(b"x")
+        assert 200 in {status_of(one) for one in kept}
+        assert status_of(connected(server, stack, whole.replace("b1", "a1"))) == 200
+
+
+def test_what_is_given_back_is_there_for_all() -> None:
+    room = Room(100)
+    with room.share("") as stranger:
+        stranger.take(30)
+        stranger.belongs_to("a")  # its token was found to be valid
+        with pytest.raises(BanyanError) as refused:
+            stranger.take(30)
+        assert refused.value.word == "unavailable"
+        with room.share("b") as other:
+            other.take(35)
+            with pytest.raises(BanyanError):
+                other.take(1)
+    with room.share("a") as again:
+        again.take(50)
+    assert (room._left, room._taken) == (100, {})
