@@ -10,16 +10,23 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from bson import ObjectId
 
 from banyan.config import knobs
 from banyan.errors import BanyanError
 from banyan.server import asgi, lanes
+from banyan.server.auth import Authenticator
 from banyan.server.bridge import HEAD_ONLY
+from banyan.server.calls import Caller, Context, Silent
 from banyan.server.intake import Room
 from banyan.server.lanes import Lanes
-from tests.harness import Server, eventually
+from banyan.server.store.mongo import Store
+from banyan.server.verbs import link
+from tests.contract.playing import Player
+from tests.harness import Api, Server, eventually
 from tests.harness.asgi import Served, served
 from tests.harness.things import Things
+from tests.server.worlds import World
 
 THREADS = 4
 KEPT_MAX = 8  # of bodies of 40,000 bytes in a room of 400,000, whoever sends them
@@ -202,6 +209,75 @@ def test_what_is_done_with_is_not_kept(server: Served) -> None:
     application = server.server.config.app
     assert isinstance(application, asgi.Application)
     eventually(lambda: not application._lanes._lanes)
+
+
+# --- With the whole application -----------------------------------------------------------
+
+
+@pytest.fixture
+def world(fresh_database: str) -> Iterator[World]:
+    made = World(fresh_database)
+    yield made
+    made.store.close()
+
+
+def test_lists_of_edges_on_many_connections_hold_up_neither_beats_nor_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Semaphore(0), threading.Event()
+    write_one = link.write_one
+
+    def slow(*arguments: Any) -> Any:
+        begun.release()
+        assert go_on.wait(60)
+        return write_one(*arguments)
+
+    monkeypatch.setattr(link, "write_one", slow)
+    application = world.client.application
+    seen = application.extensions["banyan"].authenticator
+    with served(application, THREADS, None, None, seen.knows, seen.account_of) as server:
+        alice, bob, worker = (Api(server.url, world.tokens[n]) for n in ("alice", "bob", "worker"))
+        ids = [alice.post("tasks", {"name": "t"}).json()["_id"] for _ in range(21)]
+        player = Player(worker, "q")
+        own = bob.post("tasks", {"command": "x", "state": "available", "queue": "q"}).json()["_id"]
+        seen.forget()
+        linking = [
+            threading.Thread(
+                target=alice.patch,
+                args=("tasks", [{"_id": one, "add_continuations": ids[:1]}]),
+                kwargs={"headers": {"Authorization": f"Bearer{' ' * place} {alice.token}"}},
+            )
+            for place, one in enumerate(ids[1:])
+        ]
+        try:
+            for thread in linking:
+                thread.start()
+            for _ in range(THREADS):
+                assert begun.acquire(timeout=60)
+            for _ in range(5):
+                assert worker.post(f"workers/{player.id}/beat", {}).status_code == 200
+            claimed = player.claim_one(own).json()
+            running = Api(server.url, claimed["token"])
+            assert running.post(f"tasks/{own}/progress", {"done": 1}).status_code == 200
+            assert bob.get(f"tasks/{own}").json()["progress"]["done"] == 1
+            assert player.end(claimed).status_code == 200
+            assert not begun.acquire(blocking=False)
+        finally:
+            go_on.set()
+            for thread in linking:
+                thread.join(60)
+    tasks = world.store["tasks"].count_documents({"after": {"$size": len(linking)}})
+    assert tasks == 1  # nothing was lost
+
+
+def test_running_tasks_have_threads_beside_their_owner() -> None:
+    """A worker has their tokens, too: it could take those of all whose tasks it runs."""
+    seen = Authenticator(Context(Store("mongodb://nowhere/x"), Silent()), 1)
+    task = Caller("alice", frozenset({"task"}), ObjectId(), ObjectId())
+    seen._seen = {"one": (0.0, Caller("alice", frozenset({"provider"}))), "two": (0.0, task)}
+    said = ["Bearer one", "bearer  one ", "Basic b25lOg==", "Bearer two", "Bearer three", ""]
+    found = [seen.account_of(header) for header in said]
+    assert found == ["alice", "alice", "alice", "tasks of alice", None, None]
 
 
 # --- Requests that are held ---------------------------------------------------------------
