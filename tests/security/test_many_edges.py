@@ -1,6 +1,7 @@
 """Graphs with as many edges as there can be: what they cost grows with the edges, and no faster."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,9 @@ from pymongo import timeout
 
 from banyan.client.graph import EDGES, in_requests
 from banyan.domain import continuations
+from banyan.errors import BanyanError
+from banyan.server import submitters
+from banyan.server.calls import Caller
 from banyan.server.schemas.tasks import EDGES_IN_REQUEST_MAX
 from banyan.server.store import edges, walks
 from banyan.server.verbs import forget
@@ -207,3 +211,23 @@ def test_what_has_not_ended_is_gone_through_once_however_many_are_forgotten():
     unfinished = CountedList([ObjectId()])
     assert list(forget._all_of_them(found, unfinished)) == list(found)
     assert unfinished.gone_through == 1
+
+
+def test_the_secrets_of_a_task_that_submits_are_gathered_once(monkeypatch: pytest.MonkeyPatch):
+    """It may have thousands of them, and submit a thousand tasks."""
+    own = {"queue": "q", "labels": {}, "priority": 0, "env": {"A": {"secret": "a"}}}
+    monkeypatch.setattr(submitters, "_own", lambda call: own)
+    gathered = []
+    secrets = submitters._secrets
+
+    def counted(env: dict[str, Any]) -> set[str]:
+        gathered.append(env)
+        return secrets(env)
+
+    monkeypatch.setattr(submitters, "_secrets", counted)
+    caller = Caller("alice", frozenset({"task"}), ObjectId(), ObjectId())
+    call: Any = SimpleNamespace(caller=caller, body=[])
+    assert len(submitters.bounded(call, [{"env": {"B": {"secret": "a"}}}] * 50)) == 50
+    assert gathered.count(own["env"]) == 1
+    with pytest.raises(BanyanError):
+        submitters.bounded(call, [{"env": {"B": {"secret": "b"}}}])
