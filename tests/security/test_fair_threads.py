@@ -6,7 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -221,39 +222,53 @@ def world(fresh_database: str) -> Iterator[World]:
     made.store.close()
 
 
+class SlowLinks:
+    """Changes of edges take until they are told to go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.go_on = threading.Semaphore(0), threading.Event()
+        self._write_one = link.write_one
+        monkeypatch.setattr(link, "write_one", self._slow)
+
+    def _slow(self, *arguments: Any) -> Any:
+        self.begun.release()
+        assert self.go_on.wait(60)
+        return self._write_one(*arguments)
+
+
+@contextmanager
+def linking(api: Api, links: SlowLinks, parents: Iterable[str], child: str) -> Iterator[None]:
+    """Lists of edges come at once, each with the token spelled in another way."""
+    threads = []
+    for place, parent in enumerate(parents):
+        header = {"Authorization": f"Bearer{' ' * place} {api.token}"}
+        body = [{"_id": parent, "add_continuations": [child]}]
+        sending: Any = partial(api.patch, "tasks", body, headers=header)
+        threads.append(threading.Thread(target=sending))
+        threads[-1].start()
+    try:
+        yield
+    finally:
+        links.go_on.set()
+        for thread in threads:
+            thread.join(60)
+
+
 def test_lists_of_edges_on_many_connections_hold_up_neither_beats_nor_others(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go_on = threading.Semaphore(0), threading.Event()
-    write_one = link.write_one
-
-    def slow(*arguments: Any) -> Any:
-        begun.release()
-        assert go_on.wait(60)
-        return write_one(*arguments)
-
-    monkeypatch.setattr(link, "write_one", slow)
+    links = SlowLinks(monkeypatch)
     application = world.client.application
     seen = application.extensions["banyan"].authenticator
     with served(application, THREADS, None, None, seen.knows, seen.account_of) as server:
         alice, bob, worker = (Api(server.url, world.tokens[n]) for n in ("alice", "bob", "worker"))
-        ids = [alice.post("tasks", {"name": "t"}).json()["_id"] for _ in range(21)]
+        child, *parents = [alice.post("tasks", {"name": "t"}).json()["_id"] for _ in range(21)]
         player = Player(worker, "q")
         own = bob.post("tasks", {"command": "x", "state": "available", "queue": "q"}).json()["_id"]
         seen.forget()
-        linking = [
-            threading.Thread(
-                target=alice.patch,
-                args=("tasks", [{"_id": one, "add_continuations": ids[:1]}]),
-                kwargs={"headers": {"Authorization": f"Bearer{' ' * place} {alice.token}"}},
-            )
-            for place, one in enumerate(ids[1:])
-        ]
-        try:
-            for thread in linking:
-                thread.start()
+        with linking(alice, links, parents, child):
             for _ in range(THREADS):
-                assert begun.acquire(timeout=60)
+                assert links.begun.acquire(timeout=60)
             for _ in range(5):
                 assert worker.post(f"workers/{player.id}/beat", {}).status_code == 200
             claimed = player.claim_one(own).json()
@@ -261,13 +276,9 @@ def test_lists_of_edges_on_many_connections_hold_up_neither_beats_nor_others(
             assert running.post(f"tasks/{own}/progress", {"done": 1}).status_code == 200
             assert bob.get(f"tasks/{own}").json()["progress"]["done"] == 1
             assert player.end(claimed).status_code == 200
-            assert not begun.acquire(blocking=False)
-        finally:
-            go_on.set()
-            for thread in linking:
-                thread.join(60)
-    tasks = world.store["tasks"].count_documents({"after": {"$size": len(linking)}})
-    assert tasks == 1  # nothing was lost
+            assert not links.begun.acquire(blocking=False)
+    query = {"after": {"$size": len(parents)}}
+    assert world.store["tasks"].count_documents(query) == 1  # nothing was lost
 
 
 def test_running_tasks_have_threads_beside_their_owner() -> None:
