@@ -9,7 +9,7 @@ PORT = 5100
 MONGO_URI = ""  # empty: a private MongoDB in the data directory
 DATABASE = "banyan"  # used where the URI names no database
 SERVER_PROCESSES = 1
-SERVER_THREADS = 8  # requests in work at one time in one server process
+SERVER_THREADS = 8  # of one account's requests in work in one server process; of all twice as many
 
 # --- Who may talk to it ----------------------------------------------------------------
 # Different wrong tokens that one address may send in a minute, to one server process; then 429. A
@@ -40,7 +40,7 @@ SAMPLES_THINNED_MAX = 50  # to so many of each kind; the peaks stay
 # --- Limits ----------------------------------------------------------------------------
 WAIT_SECONDS_MAX = 60.0  # of `Prefer: wait=`
 BODY_BYTES_MAX = 16 * 1024 * 1024
-BODIES_BYTES_MAX = 256 * 1024**2  # of all long bodies that one server process holds at a time
+BODIES_BYTES_MAX = 256 * 1024**2  # of all long bodies that one server process holds; half by one
 # Of all answers that are not read, in one server process; callers without a valid token: a quarter.
 UNREAD_BYTES_MAX = 256 * 1024**2
 BODY_DEPTH_MAX = 16

@@ -88,9 +88,9 @@ class Client:
     ) -> Document | list[Document]:
         """Creates one task, or a list with edges between its tasks; any length, in order.
 
-        A list of up to 1,000 is stored as a whole or not at all; a longer one is sent in
-        pieces, parents first. Fields: those of `POST /tasks`; `_id` and `state` are added
-        where they are missing.
+        A list of up to 1,000 with up to 100,000 edges is stored as a whole or not at all; a
+        longer one is sent in pieces, parents first. Fields: those of `POST /tasks`; `_id` and
+        `state` are added where they are missing.
         hold: create them inactive.
         Returns the documents, each with at least `_id` and `state`.
         """

@@ -13,6 +13,7 @@ from banyan.errors import BanyanError
 # As much as the server takes in one request; of the bytes, with room to spare.
 BULK_ITEMS = 1000
 BODY_BYTES = 8 * 1024 * 1024
+EDGES = 100_000
 
 # How an edge is named by the parent -> how the same edge is named by the child.
 CHILD_SIDE = {
@@ -73,16 +74,21 @@ def parents_first(tasks: Sequence[Mapping[str, Any]]) -> list[int]:
 def in_requests(tasks: Sequence[Mapping[str, Any]], order: Sequence[int]) -> Iterator[list[int]]:
     """The places in this order, as many at a time as one request may hold."""
     places: list[int] = []
-    room = BODY_BYTES
+    room, edges_left = BODY_BYTES, EDGES
     for place in order:
-        size = len(json.dumps(tasks[place]))
-        if places and (len(places) == BULK_ITEMS or size > room):
+        size, edges = len(json.dumps(tasks[place])), _count_edges(tasks[place])
+        if places and (len(places) == BULK_ITEMS or size > room or edges > edges_left):
             yield places
-            places, room = [], BODY_BYTES
+            places, room, edges_left = [], BODY_BYTES, EDGES
         places.append(place)
         room -= size
+        edges_left -= edges
     if places:
         yield places
+
+
+def _count_edges(task: Mapping[str, Any]) -> int:
+    return sum(len(task.get(name) or ()) for side in CHILD_SIDE.items() for name in side)
 
 
 def _places(tasks: Sequence[Mapping[str, Any]]) -> dict[str, int]:

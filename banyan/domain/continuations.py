@@ -6,8 +6,7 @@ the one to the other), and the two are always written together. The child's set
 operation, so that doing it again changes nothing.
 """
 
-from collections import deque
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,26 +84,34 @@ def parents_of(task: Task) -> list[Any]:
 def on_a_cycle(edges: Iterable[tuple[Any, Any]]) -> set[Any]:
     """The tasks that lie on a cycle, or between two, of these (parent, child) edges.
 
-    Leaves are taken off from both ends until none is left; what remains is no tree.
+    Leaves are taken off from both ends until none is left; what remains is no tree. An edge may
+    be named several times. What it costs grows with the edges alone, and each of their ends is
+    looked up once: there may be a hundred thousand.
     """
-    pairs = set(edges)
-    forward = _peel(pairs)
-    return _peel({(child, parent) for parent, child in pairs if {parent, child} <= forward})
+    numbers: dict[Any, int] = {}
+    pairs = [
+        (numbers.setdefault(parent, len(numbers)), numbers.setdefault(child, len(numbers)))
+        for parent, child in edges
+    ]
+    left = _peel(pairs, len(numbers))
+    if not left:
+        return set()
+    upwards = [(child, parent) for parent, child in pairs if parent in left and child in left]
+    kept = left & _peel(upwards, len(numbers))
+    return {task for task, number in numbers.items() if number in kept}
 
 
-def _peel(pairs: Collection[tuple[Any, Any]]) -> set[Any]:
-    children: dict[Any, list[Any]] = {}
-    waiting: dict[Any, int] = {}
+def _peel(pairs: Iterable[tuple[int, int]], count: int) -> set[int]:
+    """Which of the numbers below `count` are on a cycle, or below one."""
+    children: list[list[int]] = [[] for _ in range(count)]
+    waiting = [0] * count
     for parent, child in pairs:
-        children.setdefault(parent, []).append(child)
-        waiting[child] = waiting.get(child, 0) + 1
-        waiting.setdefault(parent, 0)
-    ready = deque(task for task, count in waiting.items() if not count)
+        children[parent].append(child)
+        waiting[child] += 1
+    ready = [number for number in range(count) if not waiting[number]]
     while ready:
-        task = ready.popleft()
-        del waiting[task]
-        for child in children.get(task, ()):
+        for child in children[ready.pop()]:
             waiting[child] -= 1
             if not waiting[child]:
                 ready.append(child)
-    return set(waiting)
+    return {number for number in range(count) if waiting[number]}

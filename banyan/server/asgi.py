@@ -9,7 +9,6 @@ a claim must not be made for nobody.
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from banyan.config import knobs
@@ -28,7 +27,8 @@ from banyan.server.bridge import (
 )
 from banyan.server.connections import Connection
 from banyan.server.crowd import Crowd, Request
-from banyan.server.intake import Body, Disconnected, Room, discard, read_short
+from banyan.server.intake import SHORT_BYTES_MAX, Body, Disconnected, Room, discard, read_short
+from banyan.server.lanes import STRANGERS, AccountOf, Accounts, Lanes
 from banyan.server.protocol import CONNECTION, SHORT
 from banyan.server.store import told
 from banyan.server.turns import Claimant
@@ -44,14 +44,16 @@ _CLAIMANT_HEADER = b"banyan-wait-as"
 _PREFER_WAIT = re.compile(
     r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,9})?)"?\s*(?=$|[,;])', re.IGNORECASE
 )
+_BEAT = re.compile(r"/workers/[^/]+/beat")
 _TASK = re.compile(r"/tasks/([0-9a-f]{24})")
+HELD_BYTES_MAX = 64 * 1024  # of the body of a claim or a beat
 _COALESCE_SECONDS = 0.1  # a collection may change a thousand times a second
 _PIECE_BYTES = 64 * 1024  # of an answer: what is written before it is known whether it is read
 _TOPICS_FEW = 8  # more tasks than that, named one by one, are as good as a collection
 
 
 class Application:
-    """One WSGI application behind ASGI; `threads` requests are in work at one time."""
+    """One WSGI application behind ASGI."""
 
     def __init__(
         self,
@@ -60,22 +62,26 @@ class Application:
         threads: int,
         behind_proxy: bool = False,
         knows: Callable[[str], bool] = lambda header: True,
-        account_of: Callable[[str], str | None] = lambda header: None,
+        account_of: AccountOf | None = None,
     ) -> None:
-        """knows: whether this Authorization header was found valid a moment ago; does no I/O.
+        """threads: that one account may have; all together have twice as many.
 
-        account_of: whose it was found to be a moment ago; does no I/O.
+        knows:      whether this Authorization header was found valid a moment ago; does no I/O.
+        account_of: whose it was found to be, if it was; does no I/O.
         """
         self._wsgi = wsgi
         self._behind_proxy = behind_proxy
         self._knows = knows
-        self._owner_of = account_of
         self._hub = hub
-        self._room = Room(max(knobs().BODIES_BYTES_MAX, knobs().BODY_BYTES_MAX))
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="request")
-        # Who was woken shares half of the threads, so that a change that wakes hundreds
-        # does not stand before everybody else's requests.
-        self._woken = Crowd(self._ask, max(1, threads // 2))
+        # Of which an account may take half, as of the threads: one body has room in it.
+        self._room = Room(max(knobs().BODIES_BYTES_MAX, 2 * knobs().BODY_BYTES_MAX))
+        self._accounts = Accounts(account_of)
+        self._lanes = Lanes(2 * threads, "request")
+        # What keeps leases alive never stands behind other requests: late beats lose attempts.
+        self._beats = Lanes(max(2, threads), "beat")
+        # Who was woken has half of an account's threads, so that a change that wakes hundreds
+        # does not stand before all its other requests.
+        self._woken = Crowd(self._ask, self._account_of, max(1, threads // 2))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
@@ -99,8 +105,9 @@ class Application:
         self, scope: Message, receive: Receive, send: Send, environ: Environ
     ) -> None:
         """A body that is long, or not there yet, is read only for those who may send one."""
-        known = self._knows(_token(environ))
-        with self._room.share() as share:
+        header = _token(environ)
+        known = self._knows(header)
+        with self._room.share(self._accounts.of(header)) as share:
             body = Body(scope, receive, knobs().BODY_BYTES_MAX, share)
             if body.is_short():
                 known = known or scope["state"][CONNECTION].is_trusted
@@ -109,7 +116,13 @@ class Application:
                 if answer.status != GO_ON:
                     await _send_and_close(send, scope, answer, receive)
                     return
-            await self._serve(scope, receive, send, with_body(environ, await body.whole()))
+                share.belongs_to(self._accounts.of(header))
+            request = with_body(environ, await body.whole())
+            if len(request.body) > SHORT_BYTES_MAX:
+                await self._serve(scope, receive, send, request)
+                return
+        # A short one takes nothing of the room while it is held.
+        await self._serve(scope, receive, send, request)
 
     async def _serve(self, scope: Message, receive: Receive, send: Send, request: Request) -> None:
         try:
@@ -127,7 +140,7 @@ class Application:
         task = _task_in(request)
         answer = None if task and self._has_it(request, task) else await self._ask(request)
         if answer and not connection.is_trusted and self._knows(_token(request.environ)):
-            connection.trust(self._owner_of(_token(request.environ)) or "")
+            connection.trust(self._account_of(request))
         topics = _topics(answer) if answer else [task]
         if not topics or not request.wait_seconds:
             return answer
@@ -181,15 +194,41 @@ class Application:
         return answer
 
     async def _call(self, environ: Environ, body: bytes) -> Answer:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, call, self._wsgi, environ, body)
+        """Ask the application, in a thread of the caller's account.
+
+        Who is not known yet is asked for its head first: strangers share their threads, and
+        nothing that takes long is done in those.
+        """
+        header = _token(environ)
+        lanes = self._beats if _is_beat(environ) else self._lanes
+        try:
+            if self._accounts.is_to_be_asked(header) and HEAD_ONLY not in environ:
+                head = {**environ, HEAD_ONLY: True}
+                answer = await lanes.run(STRANGERS, call, self._wsgi, head, b"")
+                if answer.status != GO_ON:
+                    return answer
+            return await lanes.run(self._accounts.of(header), call, self._wsgi, environ, body)
+        except BanyanError as error:
+            return error_answer(error)
+
+    def _account_of(self, request: Request) -> str:
+        return self._accounts.of(_token(request.environ))
 
 
 def with_body(environ: Environ, body: bytes) -> Request:
-    """A request whose body is whole; it says how long that is."""
+    """A request whose body is whole; it says how long that is.
+
+    One whose body is long waits for nothing: it would keep the body's room from others.
+    """
     if body or "CONTENT_LENGTH" in environ:
         environ["CONTENT_LENGTH"] = str(len(body))
-    return Request(environ, body, wait_seconds(environ.get("HTTP_PREFER", "")))
+    safe = environ["REQUEST_METHOD"] in _SAFE_METHODS
+    held = len(body) <= (SHORT_BYTES_MAX if safe else HELD_BYTES_MAX)
+    return Request(environ, body, wait_seconds(environ.get("HTTP_PREFER", "")) if held else 0.0)
+
+
+def _is_beat(environ: Environ) -> bool:
+    return environ["REQUEST_METHOD"] == "POST" and bool(_BEAT.fullmatch(environ["PATH_INFO"]))
 
 
 def _token(environ: Environ) -> str:

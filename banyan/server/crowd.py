@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 from banyan.server.bridge import Answer, Environ
 from banyan.server.waiting import Waiter
@@ -44,11 +45,19 @@ class _Question:
 
 
 class Crowd:
-    """All who were woken. `slots` questions are put at one time."""
+    """All who were woken. `slots` questions of one account are put at one time."""
 
-    def __init__(self, ask: Callable[[Request], Awaitable[Answer]], slots: int) -> None:
+    def __init__(
+        self,
+        ask: Callable[[Request], Awaitable[Answer]],
+        account_of: Callable[[Request], str],
+        slots: int,
+    ) -> None:
         self._ask = ask
-        self._slots = asyncio.Semaphore(slots)
+        self._account_of = account_of
+        self._slots_each = slots
+        # An account's slots are there for as long as somebody has or awaits one.
+        self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._gathering: dict[Same, _Question] = {}
 
     async def ask(self, request: Request, waiter: Waiter) -> Answer | None:
@@ -65,7 +74,9 @@ class Crowd:
         return await asyncio.shield(question.answer)  # one who goes leaves it to the others
 
     async def _put(self, question: _Question, same: Same | None = None) -> Answer | None:
-        async with self._slots:
+        account = self._account_of(question.request)
+        slots = self._slots.setdefault(account, asyncio.Semaphore(self._slots_each))
+        async with slots:
             if same is not None:
                 del self._gathering[same]  # who is woken from here on is too late for it
             if all(waiter.cancelled for waiter in question.waiters):

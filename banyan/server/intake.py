@@ -28,39 +28,57 @@ class Disconnected(Exception):
 
 
 class Room:
-    """How many bytes of long bodies may be in memory at one time; on the event loop only."""
+    """How many bytes of long bodies may be in memory at one time; on the event loop only.
+
+    The bodies of one account never take more than is left for others.
+    """
 
     def __init__(self, bytes_max: int) -> None:
         self._left = bytes_max
+        self._taken: dict[str, int] = {}  # by account
 
     @contextlib.contextmanager
-    def share(self) -> Iterator["Share"]:
+    def share(self, account: str) -> Iterator["Share"]:
         """For one body, until it was dealt with."""
-        share = Share(self)
+        share = Share(self, account)
         try:
             yield share
         finally:
-            self._left += share.taken
+            self.move(share.account, -share.taken)
 
-    def take(self, count: int) -> None:
-        """Errors: `unavailable` where there is not so much left."""
-        if count > self._left:
+    def take(self, account: str, count: int) -> None:
+        """Errors: `unavailable` where there is not so much left for this account."""
+        if self._taken.get(account, 0) + count > self._left - count:
             message = "too many long bodies are on their way: send it again soon"
             raise BanyanError("unavailable", message)
+        self.move(account, count)
+
+    def move(self, account: str, count: int) -> None:
+        """An account has so much more, or less, whatever is left."""
         self._left -= count
+        taken = self._taken.pop(account, 0) + count
+        if taken:
+            self._taken[account] = taken
 
 
 class Share:
     """What one body takes of the room."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, account: str) -> None:
         self._room = room
+        self.account = account
         self.taken = 0
 
     def take(self, count: int) -> None:
         """So many bytes more. Errors: `unavailable`."""
-        self._room.take(count)
+        self._room.take(self.account, count)
         self.taken += count
+
+    def belongs_to(self, account: str) -> None:
+        """Now it is known whose body it is."""
+        self._room.move(self.account, -self.taken)
+        self._room.move(account, self.taken)
+        self.account = account
 
 
 class Body:

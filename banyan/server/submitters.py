@@ -5,7 +5,7 @@ tasks. So what is submitted with it runs where the submitting task itself might 
 no secret that the task did not name. Accounts that submit pay nothing for any of this.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from banyan.config import knobs
@@ -53,7 +53,9 @@ def bounded(call: Call, given: list[Document]) -> list[Document]:
     # What equals the default is left out: a dedupe_key stands for what the client has asked.
     inherited = {name: own[name] for name, usual in _HANDED_DOWN.items() if own[name] != usual}
     completed = [{**inherited, **task} for task in given]
-    issues = {index: found for index, task in enumerate(completed) if (found := _beyond(own, task))}
+    secrets = _secrets(own["env"])  # there may be thousands, and a thousand tasks
+    found = ((index, _beyond(own, secrets, task)) for index, task in enumerate(completed))
+    issues = {index: wrong for index, wrong in found if wrong}
     if issues:
         by_index = {str(index): found for index, found in issues.items()}
         told = by_index if isinstance(call.body, list) else issues[0]
@@ -72,10 +74,10 @@ def _own(call: Call) -> Document:
     return found[call.caller.task]
 
 
-def _beyond(own: Mapping[str, Any], task: Mapping[str, Any]) -> dict[str, str]:
+def _beyond(own: Mapping[str, Any], secrets: Set[str], task: Mapping[str, Any]) -> dict[str, str]:
     """By field, what the task asks for and its submitter does not have."""
     issues = {}
-    foreign = sorted(_secrets(task.get("env", {})) - _secrets(own["env"]))
+    foreign = sorted(_secrets(task.get("env", {})) - secrets)
     if foreign:
         issues["env"] = f"the running task was not given the secret {', '.join(foreign)}"
     if knobs().TASK_SUBMISSIONS == ANY:

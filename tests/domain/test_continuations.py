@@ -265,3 +265,21 @@ def test_a_cycle_is_found_however_long(length: int) -> None:
     ring = [(number, (number + 1) % length) for number in range(length)]
     assert on_a_cycle([*ring, (0, -1), (-2, 0)]) == set(range(length))
     assert on_a_cycle(ring[:-1]) == set()
+
+
+class Counted:
+    """A task's name that counts how often it is looked up."""
+
+    looked_up = 0
+
+    def __hash__(self) -> int:
+        Counted.looked_up += 1
+        return id(self)
+
+
+def test_each_end_of_an_edge_is_looked_up_once() -> None:
+    tasks = [Counted() for _ in range(200)]
+    edges = list(itertools.combinations(tasks, 2))
+    Counted.looked_up = 0
+    assert on_a_cycle(edges) == set()
+    assert Counted.looked_up <= 2 * len(edges)

@@ -40,7 +40,7 @@ def served(
     connections: Connections | None = None,
     tls: Tls | None = None,
     knows: Callable[[str], bool] = lambda header: True,
-    account_of: Callable[[str], str | None] = lambda header: None,
+    account_of: Callable[[str], str | None] | None = None,
 ) -> Iterator[Served]:
     """Serve for as long as the block lasts."""
     hub = Hub()

@@ -72,7 +72,7 @@ WRONG: dict[str, Callable[[], Any]] = {
     "resources": lambda: {"requested_resources": {f"x{number}": 1 for number in range(1000)}},
     "gpus": lambda: {"requested_resources": {"gpus": [{"a": 1, "b": 2}] * 200}},
     "custom": lambda: {"requested_resources": {"custom": {f"c{n}": -1 for n in range(64)}}},
-    "edges": lambda: {"after": ["x"] * 1024, "after_any": [new_id()] * 1024},
+    "edges": lambda: {"after": ["x"] * 250, "after_any": [new_id()] * 250},
     "command": lambda: {"command": [1] * 3000},
     "read-only": lambda: {"progress": {f"x{number}": 1 for number in range(1000)}},
     "a number": lambda: 7,  # type: ignore[dict-item]

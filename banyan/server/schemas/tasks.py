@@ -11,6 +11,7 @@ from banyan.domain.states import Outcome, State
 NAME = r"[A-Za-z0-9_-]{1,64}"
 SECRET_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"  # noqa: S105 - of a name, not a secret
 EDGES_MAX = 1024
+EDGES_IN_REQUEST_MAX = 100_000
 COMMAND_CHARACTERS_MAX = 32_768
 COMMAND_WORDS_MAX = 32_768  # an empty one has no characters and takes room all the same
 

@@ -24,7 +24,8 @@ from banyan.server.store.sizes import RELATIVES_MAX
 
 Edge = tuple[str, ObjectId, ObjectId]  # the parent's list, the parent, the child
 
-PARENT_FIELDS = ["state", "ended_as", "owner", *CHILD_LISTS]
+PARENT_FIELDS = ["state", "ended_as", "owner"]
+_LENGTHS = [{"$size": {"$ifNull": [f"${name}", []]}} for name in CHILD_LISTS]
 
 
 class GraphChangedError(Exception):
@@ -94,20 +95,23 @@ def link_parents(
     if store["tasks"].bulk_write(updates, session=session).matched_count != len(parents):
         raise GraphChangedError
     query = {"_id": {"$in": parents}}
-    read = store["tasks"].find(query, PARENT_FIELDS, batch_size=BATCH, session=session)
+    # Their lists may be long, and are not needed.
+    fields = {**dict.fromkeys(PARENT_FIELDS, 1), "child_count": {"$add": _LENGTHS}}
+    read = store["tasks"].find(query, fields, batch_size=BATCH, session=session)
     found = {task["_id"]: task for task in read}
     for task in found.values():
-        _refuse_more(task, CHILD_LISTS, "wait for it")
+        _refuse_beyond(task["_id"], task.pop("child_count"), "wait for it")
     return found
 
 
 def _refuse_more(task: Document, lists: Sequence[str], what: str) -> None:
     """Errors: `too_large` where a task has more relatives than its document has room for."""
-    count = sum(len(task.get(name) or ()) for name in lists)
+    _refuse_beyond(task["_id"], sum(len(task.get(name) or ()) for name in lists), what)
+
+
+def _refuse_beyond(task_id: ObjectId, count: int, what: str) -> None:
     if count > RELATIVES_MAX:
-        message = (
-            f"of task {task['_id']} {count} tasks would {what}, and at most {RELATIVES_MAX} may"
-        )
+        message = f"of task {task_id} {count} tasks would {what}, and at most {RELATIVES_MAX} may"
         raise BanyanError("too_large", f"{message}: put a group in between")
 
 
@@ -170,10 +174,8 @@ def without_parents(parents: list[ObjectId], lists: Mapping[str, list[ObjectId]]
     parents: those with which it has no edge any more; lists: whom to take off which list.
     """
     left = {"$setDifference": ["$open_parents", parents]}
-    kept = {
-        name: {"$filter": {"input": f"${name}", "cond": {"$not": {"$in": ["$$this", gone]}}}}
-        for name, gone in lists.items()
-    }
+    # No $filter: it compares each of the one with each of the other.
+    kept = {name: {"$setDifference": [f"${name}", gone]} for name, gone in lists.items()}
     return [
         {"$set": {**kept, "open_parents": left}},
         {"$set": {"pending_dependency_count": {"$size": "$open_parents"}, **_stamp()}},

@@ -42,12 +42,14 @@ def update(
     fields: Document = {name: {"$literal": value} for name, value in values.items()}
     for name, (added, removed, repeats) in lists.items():
         held: Any = {"$ifNull": [f"${name}", []]}
-        new: Any = {"$literal": added}
-        if not repeats:
-            new = {"$filter": {"input": new, "cond": {"$not": {"$in": ["$$this", held]}}}}
-        all_of_it = {"$concatArrays": [held, new]}
-        kept = {"$not": {"$in": ["$$this", {"$literal": removed}]}}
-        fields[name] = {"$filter": {"input": all_of_it, "cond": kept}}
+        new, gone = {"$literal": added}, {"$literal": removed}
+        if repeats:
+            kept = {"$not": {"$in": ["$$this", gone]}}
+            all_of_it: Document = {"$concatArrays": [held, new]}
+            fields[name] = {"$filter": {"input": all_of_it, "cond": kept}} if removed else all_of_it
+        else:  # a $filter would compare each value that there is with each that comes or goes
+            more = {"$setDifference": [new, held]}
+            fields[name] = {"$setDifference": [{"$concatArrays": [held, more]}, gone]}
     stamp = {"_etag": new_etag(), "_updated": now()}
     return UpdateOne({"_id": item_id}, [{"$set": {**fields, **stamp}}])
 

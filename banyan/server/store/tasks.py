@@ -19,7 +19,7 @@ from pymongo.errors import BulkWriteError, OperationFailure
 from banyan.domain.lifecycle import Change
 from banyan.domain.states import ENDED, State
 from banyan.domain.tallies import RESOURCES
-from banyan.server.store import pages, sizes
+from banyan.server.store import pages, sizes, walks
 from banyan.server.store.mongo import (
     BATCH,
     DUPLICATE_KEY,
@@ -52,13 +52,16 @@ def find(
     task_ids: Collection[ObjectId],
     scope: Mapping[str, Any] | None = None,
     fields: Sequence[str] | Mapping[str, Any] | None = None,
+    bounded: bool = False,
 ) -> dict[ObjectId, Document]:
     """The tasks with these ids that are within the caller's scope, by id, in one query.
 
-    fields: their names, or a projection.
+    fields:  their names, or a projection.
+    bounded: see `walks.bounded`. Errors: `too_large`.
     """
     query = {"_id": {"$in": list(task_ids)}, **(scope or {})}
-    return {task["_id"]: task for task in store["tasks"].find(query, fields, batch_size=BATCH)}
+    found: Iterable[Document] = store["tasks"].find(query, fields, batch_size=BATCH)
+    return {task["_id"]: task for task in (walks.bounded(found) if bounded else found)}
 
 
 def apply(store: Store, changes: Sequence[Change]) -> list[Document | None]:

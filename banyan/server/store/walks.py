@@ -3,7 +3,7 @@
 Each level is one command. Whoever walks is told where it would take too many, and says so.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bson import ObjectId
@@ -11,11 +11,13 @@ from pymongo.client_session import ClientSession
 
 from banyan.domain.continuations import CHILD_LISTS, PARENT_LISTS
 from banyan.domain.states import State
+from banyan.errors import BanyanError
 from banyan.server.store.mongo import Document, Store
 
 TASKS_MAX = 10_000
 LEVELS_MAX = 1_000
 NAMES_MAX = 200_000  # ids in the lists of all of them
+READ_TOGETHER_MAX = 1_000_000  # ids in the lists of tasks that are changed together; one has fewer
 BOUNDS_TOLD = f"{TASKS_MAX} tasks, {LEVELS_MAX} levels or {NAMES_MAX} edges"
 _LISTS = (*CHILD_LISTS, *PARENT_LISTS, "open_parents")
 _TASKS_AT_ONCE = 500  # one may name thousands of others
@@ -28,6 +30,17 @@ Pair = tuple[ObjectId, ObjectId]
 
 class TooFarError(Exception):
     """A walk has met more than it may look at; what was read until then is read in vain."""
+
+
+def bounded(found: Iterable[Document]) -> Iterator[Document]:
+    """Tasks as they are read. Errors: `too_large` where their lists are very long together."""
+    left = READ_TOGETHER_MAX
+    for task in found:
+        left -= sum(len(task.get(name) or ()) for name in _LISTS)
+        if left < 0:
+            message = f"with these tasks hang more than {READ_TOGETHER_MAX} others together"
+            raise BanyanError("too_large", f"{message}: name fewer of them in a request")
+        yield task
 
 
 class Walker:

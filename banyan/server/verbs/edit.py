@@ -27,13 +27,15 @@ from banyan.server.shapes import SHAPES
 from banyan.server.store import sizes, tasks
 from banyan.server.store.mongo import Document
 from banyan.server.verbs import claim, link, report
-from banyan.server.verbs.edits import Edit, decide, read_edit
+from banyan.server.verbs.edits import Edit, decide, read_edit, refuse_too_many_edges
 
 Result = Document | BanyanError
-# Each item of a list with edges is a transaction, and may look at as much as one may.
-_LINKING_SECONDS_MAX = 20.0
+# Each item of a list with edges is a transaction, and may look at as much as one may: those of a
+# request together keep a thread for so long, and a little longer.
+_LINKING_SECONDS_MAX = 3.0
 # What a running task may do to what waits for it, besides submitting further tasks.
 _TASK_MAY_ADD = {f"add_{name}" for name in CHILD_LISTS}
+_LINKS = [f"{what}_{name}" for what in ("add", "remove") for name in CHILD_LISTS]
 
 
 def edit_one(call: Call) -> Answer:
@@ -55,6 +57,7 @@ def edit_many(call: Call) -> Answer:
         raise BanyanError("invalid", 'a list of {"_id": ..., ...updates}, please')
     if len(bodies) > knobs().BULK_ITEMS_MAX:
         raise BanyanError("too_large", f"at most {knobs().BULK_ITEMS_MAX} items in a request")
+    refuse_too_many_edges(bodies, _LINKS)
     results: list[Result | None] = [_malformed(body) for body in bodies]
     good = [index for index, problem in enumerate(results) if problem is None]
     pairs = [(ObjectId(bodies[i]["_id"]), _without_id(bodies[i])) for i in good]
@@ -207,9 +210,9 @@ def _read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
 def _readable(
     call: Call, task_ids: Any, fields: Sequence[str] | Mapping[str, Any] | None = None
 ) -> dict[ObjectId, Document]:
-    if fields is None and len(task_ids) > 1:
-        fields = tasks.WITHOUT_RESULT
-    return tasks.find(call.store, list(task_ids), scope(call.caller, "tasks"), fields)
+    several = fields is None and len(task_ids) > 1
+    parts = tasks.WITHOUT_RESULT if several else fields
+    return tasks.find(call.store, task_ids, scope(call.caller, "tasks"), parts, bounded=several)
 
 
 def _apply(call: Call, edits: Sequence[Edit]) -> list[Result]:

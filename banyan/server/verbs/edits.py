@@ -1,6 +1,6 @@
 """The body of a provider's PATCH, read and validated: fields, edges, the new state."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from banyan.domain.states import State
 from banyan.errors import BanyanError
 from banyan.server import keeping, validation, weights
 from banyan.server.calls import Call
-from banyan.server.schemas.tasks import SCHEMA
+from banyan.server.schemas.tasks import EDGES_IN_REQUEST_MAX, SCHEMA
 from banyan.server.shapes import of_task
 from banyan.server.store.mongo import Document, now
 
@@ -69,6 +69,18 @@ class Edit:
         if issues:
             raise BanyanError("invalid", "see _issues", issues, {"state": task["state"]})
         return changed
+
+
+def refuse_too_many_edges(bodies: Sequence[Any], lists: Sequence[str]) -> None:
+    """What edges cost grows with their number: each is read, and written at both ends.
+
+    lists: the fields that name other tasks. Errors: `too_large`.
+    """
+    found = (one.get(name) for one in bodies if isinstance(one, dict) for name in lists)
+    count = sum(len(named) for named in found if isinstance(named, list))
+    if count > EDGES_IN_REQUEST_MAX:
+        message = f"{count} edges: send at most {EDGES_IN_REQUEST_MAX} in a request"
+        raise BanyanError("too_large", f"{message}, or put a group in between")
 
 
 def read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:

@@ -52,13 +52,14 @@ def _all_of_them(
     found: Mapping[ObjectId, Document], unfinished: Collection[ObjectId]
 ) -> Collection[ObjectId]:
     """Errors: a refusal for the first that may not go; GraphChangedError where one is unsettled."""
+    still = set(unfinished)
     for task in found.values():
         if State(task["state"]) not in ENDED:
             message = f"the task {task['_id']} is {task['state']}; only an ended task is forgotten"
             raise BanyanError("illegal_transition", message, extra={"state": task["state"]})
         if task.get("unsettled"):
             raise edges.GraphChangedError
-        waiting = neighbours(task) & set(unfinished)
+        waiting = neighbours(task) & still
         if waiting:
             message = (
                 f"the task {task['_id']} hangs together with {min(waiting)}, which has not ended; "

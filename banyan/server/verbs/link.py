@@ -7,6 +7,7 @@ pass.
 
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from bson import ObjectId
@@ -22,7 +23,7 @@ from banyan.server import aftermath, represent
 from banyan.server.auth import scope
 from banyan.server.calls import Call
 from banyan.server.schemas.tasks import EDGES_MAX
-from banyan.server.store import edges, tasks
+from banyan.server.store import edges, tasks, walks
 from banyan.server.store.mongo import BATCH, Document, new_etag, now
 from banyan.server.submitters import refuse_where_off
 from banyan.server.verbs.edits import Edit, decide
@@ -73,7 +74,8 @@ class _Linking:
         self.edits = edits
         self.session = session
         whole = any(edit.fields or edit.state for edit in edits)
-        self.parents = self._read([edit.task_id for edit in edits], None if whole else _PARENT)
+        fields = tasks.WITHOUT_RESULT if whole else _PARENT
+        self.parents = self._read([edit.task_id for edit in edits], fields)
         self.children: dict[ObjectId, Document] = {}
 
     def write(self) -> list[Change]:
@@ -94,11 +96,11 @@ class _Linking:
         return changes
 
     def _read(
-        self, ids: Collection[ObjectId], fields: Sequence[str] | None
+        self, ids: Collection[ObjectId], fields: Sequence[str] | Mapping[str, Any]
     ) -> dict[ObjectId, Document]:
         query = {"$and": [{"_id": {"$in": list(ids)}}, scope(self.call.caller, "tasks")]}
         found = self.call.store["tasks"].find(query, fields, batch_size=BATCH, session=self.session)
-        return {task["_id"]: task for task in found}
+        return {task["_id"]: task for task in walks.bounded(found)}
 
     def _ends(self, edit: Edit) -> "_Ends":
         if edit.task_id not in self.parents:
@@ -148,11 +150,13 @@ class _Linking:
         except BanyanError as error:
             raise _of_task(error, added[0][1]) from None
         pairs = [(parent, child) for _, parent, child in added]
-        if not continuations.on_a_cycle(there.union(pairs)):
+        bad = continuations.on_a_cycle(chain(there, pairs))
+        if not bad:
             return
+        near = [pair for pair in there if bad.issuperset(pair)]
         counts = range(1, len(pairs) + 1)
         least = bisect_left(
-            counts, True, key=lambda n: bool(continuations.on_a_cycle(there.union(pairs[:n])))
+            counts, True, key=lambda n: bool(continuations.on_a_cycle(chain(near, pairs[:n])))
         )
         name, parent, child = added[least]
         issues = {f"add_{name}": [f"the edge to {child} makes a cycle"]}

@@ -80,7 +80,7 @@ class _Retrying:
     def _find(self, ids: Iterable[ObjectId], fields: Sequence[str]) -> dict[ObjectId, Document]:
         query = {"_id": {"$in": list(ids)}}
         found = self.store["tasks"].find(query, fields, batch_size=BATCH, session=self.session)
-        return {task["_id"]: task for task in found}
+        return {task["_id"]: task for task in walks.bounded(found)}
 
     def _cancelled_below(self, above: Mapping[ObjectId, Document]) -> dict[ObjectId, Document]:
         """All that was cancelled because of these, level by level."""
@@ -140,17 +140,30 @@ class _Retrying:
     ) -> set[ObjectId]:
         """The retried, and those restored that no other ended parent keeps from running."""
         coming = set(everyone)
-        below: dict[ObjectId, list[ObjectId]] = {}
+        below: dict[ObjectId, list[tuple[str, ObjectId]]] = {}
         for task in everyone.values():
-            for parent in continuations.parents_of(task):
-                below.setdefault(parent, []).append(task["_id"])
-        waiting = list(self.restored.keys() - self.retried.keys())
-        while waiting:
-            one = waiting.pop()
-            if one in coming and self._broken(everyone[one], coming, parents):
-                coming.discard(one)
-                waiting += [child for child in below.get(one, ()) if child not in self.retried]
+            for name in PARENT_LISTS:
+                for parent in task[name]:
+                    below.setdefault(parent, []).append((name, task["_id"]))
+        may_stay = self.restored.keys() - self.retried.keys()
+        broken = [one for one in may_stay if self._broken(everyone[one], coming, parents)]
+        while broken:
+            one = broken.pop()
+            if one not in coming:
+                continue
+            coming.discard(one)
+            # Each edge is looked at once: a task may have thousands of parents that stay as well.
+            for name, child in below.get(one, ()):
+                if child in may_stay and self._breaks(name, one, parents):
+                    broken.append(child)
         return coming
+
+    def _breaks(self, name: str, one: ObjectId, parents: Mapping[ObjectId, Document]) -> bool:
+        """Whether a parent that stays as it is keeps from running what waits for it in this way."""
+        parent = parents.get(one)
+        if parent is None or State(parent["state"]) not in ENDED:
+            return False
+        return not continuations.satisfied({name: (one,)}, one, Ending(parent["ended_as"]))
 
     def _broken(
         self, task: Document, coming: set[ObjectId], parents: Mapping[ObjectId, Document]

@@ -5,6 +5,7 @@ exist; what is read of those is checked again by the transaction that writes.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from time import time_ns
 from typing import Any
 
@@ -27,6 +28,7 @@ from banyan.server.shapes import SHAPES, of_task
 from banyan.server.store import dedupe, edges, tasks
 from banyan.server.store.mongo import DUPLICATE_KEY, Document, now, unforeseen_id
 from banyan.server.store.told import told_etag
+from banyan.server.verbs.edits import refuse_too_many_edges
 
 _LISTS = (*CHILD_LISTS, *PARENT_LISTS)
 _ATTEMPTS = 8  # at writing while others change what the new tasks hang on
@@ -44,6 +46,7 @@ def submit(call: Call) -> Answer:
         raise BanyanError("too_large", f"at most {knobs().BULK_ITEMS_MAX} tasks in a request")
     if not bodies:
         raise BanyanError("invalid", "an empty list: send at least one task")
+    refuse_too_many_edges(bodies, _LISTS)
     try:
         stored, created = _store_new(call, submitters.bounded(call, _parse(call, bodies)))
     except BanyanError as error:
@@ -260,17 +263,24 @@ class _Graph:
     def _name(self, task_id: ObjectId, name: str, other: ObjectId) -> None:
         """Put a task into another's list, once; a list of a thousand is not searched for that."""
         listed = self.by_id[task_id][name]
-        known = self.named.setdefault((task_id, name), set(listed))
+        known = self.named.get((task_id, name))
+        if known is None:
+            known = self.named[task_id, name] = set(listed)
         if other not in known:
             known.add(other)
             listed.append(other)
 
     def _refuse_cycles(self, others: Iterable[tuple[Any, Any]]) -> None:
         """others: edges, parent first, of tasks that exist."""
-        pairs = {
-            (task["_id"], child) for task in self.tasks for child in continuations.children_of(task)
-        }
-        bad = continuations.on_a_cycle(pairs | set(others))
+        pairs = (
+            (task["_id"], child)
+            for task in self.tasks
+            for name in CHILD_LISTS
+            for child in task[name]
+        )
+        bad = continuations.on_a_cycle(chain(pairs, others))
+        if not bad:
+            return
         problem = {"continuations": "these edges make a cycle"}
         self._refuse([problem if task["_id"] in bad else {} for task in self.tasks])
 
@@ -285,10 +295,11 @@ class _Graph:
             task.clear()  # of what it was when its parents were otherwise
             task.update(draft)
             parents = continuations.parents_of(task) if self.linked else []
+            named = {name: set(task[name]) for name in PARENT_LISTS} if endings else {}
             wrong = [
                 parent
                 for parent in parents
-                if parent in endings and not continuations.satisfied(task, parent, endings[parent])
+                if parent in endings and not continuations.satisfied(named, parent, endings[parent])
             ]
             task["open_parents"] = [parent for parent in parents if parent not in endings]
             task["pending_dependency_count"] = len(task["open_parents"])
