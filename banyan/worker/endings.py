@@ -25,7 +25,7 @@ _STOPPED = {
 def end_of(ended: Mapping[str, Any]) -> dict[str, Any]:
     """The state and the execution data that a report carries; None where nothing is known."""
     why = ended["why"]
-    if why in (None, "processes"):  # there is no status of its own for that
+    if why in (None, "processes", "output"):  # there is no status of its own for these
         status, reason = exit_status_of(ended["code"], ended["signal"]), None
     else:
         status, reason = _STOPPED[why]

@@ -12,7 +12,7 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from banyan.worker.spawning import (
@@ -73,9 +73,9 @@ def fork(order: Order) -> tuple[int, int]:
     return pid, reading
 
 
-def failure_in(pipe: int) -> NotStarted | None:
+def failure_in(read: Callable[[int, int], bytes], pipe: int) -> NotStarted | None:
     """What a readable pipe of `fork` tells: why there is no program; None: there is."""
-    told = os.read(pipe, _TOLD_BYTES_MAX)
+    told = read(pipe, _TOLD_BYTES_MAX)
     return NotStarted(*json.loads(told)) if told else None
 
 

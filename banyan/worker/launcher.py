@@ -3,7 +3,8 @@
 Started by `launching.py`, with its listening socket and the state directory as arguments. It
 outlives its agent: tasks go on when the agent is killed, and the next agent takes them
 over. It ends them by itself when their time is up, and when nobody renews the leases. One
-thread, standard library only, no network: so it stays small, and starting a task cheap.
+thread (but see `pipes.py`), standard library only, no network: so it stays small, and starting a
+task cheap.
 It must never forget a process that it has started.
 
 What it is told: start, stop, withdraw, trust, shipped, forget, goodbye. What it tells: hello (to

@@ -2,8 +2,8 @@
 
 A look at a network file system whose server is away, at one that a program serves (FUSE), or at
 one that is mounted when first looked at (autofs) may never come back. Asked by the launcher, which
-has one thread, before it enters a task's directory. Standard library only. It must itself look at
-nothing that may hang: it goes by the kernel's table of mounts.
+does all in one thread, before it enters a task's directory. Standard library only. It must itself
+look at nothing that may hang: it goes by the kernel's table of mounts.
 """
 
 import contextlib

@@ -33,13 +33,16 @@ class Running:
         keep: Any,
         started: Started,
         spool: Spool,
+        read: Callable[[int, int], bytes],
         close: Callable[[int], None],
     ) -> None:
         """`keep` is what the agent wants to be told again, should it be a new one.
 
-        close: closes one of its pipes, of which nothing may be heard from then on.
+        read:  as `os.read`, of one of its pipes.
+        close: closes one of them, of which nothing may be heard from then on.
         """
         process, self.limits, self.cell = started
+        self._read = read
         self._close = close
         self.attempt = attempt
         self.keep = keep
@@ -85,7 +88,7 @@ class Running:
         Nothing comes where the task has read its own output itself before us.
         """
         try:
-            data = os.read(pipe, _READ_BYTES)
+            data = self._read(pipe, _READ_BYTES)
         except BlockingIOError:
             return False
         if data:

@@ -1,6 +1,6 @@
 """One process from a command: its program found, its pipes tied, its session its own.
 
-Called by the launcher, which has one thread (the working directory is the process's).
+Called by the launcher, which starts tasks in one thread (the working directory is the process's).
 Standard library only. `posix_spawn` shares memory until the program is there, so that starting
 a task costs the same however large the launcher is; but it waits for that. What may wait for
 ever, and a process of another user, are left to `forking`. It must never wait for a directory.

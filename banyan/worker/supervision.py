@@ -18,6 +18,7 @@ from banyan.worker import memory, watching
 from banyan.worker.cells import Cells
 from banyan.worker.forking import failure_in
 from banyan.worker.orphans import Orphans
+from banyan.worker.pipes import Pipes
 from banyan.worker.running import OwnPeak, Running, ended_child, kill_trees
 from banyan.worker.spawning import NOT_EXECUTABLE, NotStarted
 from banyan.worker.spool import Spool
@@ -31,6 +32,7 @@ _FLUSH_BYTES = 1 << 20  # or so much of it
 _LOOK_AGAIN_SECONDS = 0.05
 _GIVE_UP_SECONDS = 10.0  # what SIGKILL has not ended by then is reported as left
 _REAPS_MAX = 4096  # in one go: chains of forks must not keep the loop from all else
+_HELD_UP = "its output could not be read: it was writing from memory that did not answer"
 _AGAIN = "again"
 _REAP = "reap"
 _WATCH = "watch"
@@ -50,7 +52,6 @@ class Supervision:
         """`tell` hands a message to the agent, if there is one."""
         self._outputs = str(outputs)
         self._cells = cells
-        self._epoll = epoll
         self._timers = timers
         self._tell = tell
         self._orphans = Orphans(self._confined_in)
@@ -58,6 +59,7 @@ class Supervision:
         self._looks = memory.Looks()
         self._successors = Successors()
         self._leaders: dict[int, str] = {}
+        self._reads = Pipes(epoll, lambda: bool(self.pipes))
         self._starter = Starter(cells, self._leaders, self._orphans)
         self.pipes: dict[int, Running] = {}
         self.running: dict[str, Running] = {}
@@ -103,7 +105,7 @@ class Supervision:
             self._not_started(message, error)
             return
         spool = Spool(self._output_of(attempt), message["log_bytes_max"])
-        running = Running(attempt, message["keep"], started, spool, self._close)
+        running = Running(attempt, message["keep"], started, spool, self._reads.read, self._close)
         running.grace_seconds = message["grace_seconds"]
         self._follow(running)
         if message["timeout_seconds"] is not None:
@@ -120,7 +122,7 @@ class Supervision:
     def _heard_of_begin(self, running: Running, pipe: int) -> None:
         """The program of a forked process is there, or why it is not."""
         with contextlib.suppress(BlockingIOError):  # it died without a word; see `Spawned`
-            running.not_begun = running.not_begun or failure_in(pipe)
+            running.not_begun = running.not_begun or failure_in(self._reads.read, pipe)
         running.begins = None
         self._close(pipe)
         self._timers.drop((running.attempt, "begin"))
@@ -146,20 +148,13 @@ class Supervision:
         self._leaders[running.pid] = running.attempt
         for pipe in running.all_pipes:
             self.pipes[pipe] = running
-            self._epoll.register(pipe, select.EPOLLIN)
+            self._reads.follow(pipe)
         watching.begin(running)
         self._timers.set_earlier(_WATCH, now() + watching.LOOK_SECONDS)
 
     def _close(self, pipe: int) -> None:
-        """Closes a pipe, and tells the kernel first that nothing is to be heard of it.
-
-        A process that is just being started has copies of all that is open here until its program
-        is there. Such a copy would keep the old pipe watched, under a number that may be another
-        pipe's by then: who reads that waits for ever.
-        """
-        self._epoll.unregister(pipe)
         del self.pipes[pipe]
-        os.close(pipe)
+        self._reads.close(pipe)
 
     def go_home(self) -> None:
         """To be called after a number of starts: leaves the last one's directory."""
@@ -210,7 +205,10 @@ class Supervision:
         if pipe == running.begins:
             self._heard_of_begin(running, pipe)
             return
-        if not running.read(pipe):
+        more = running.read(pipe)
+        if pipe in self._reads.freed:
+            self._end_for(running, "output", _HELD_UP)
+        if not more:
             return
         if running.spool.pending > _FLUSH_BYTES:
             self._tell_output(running)

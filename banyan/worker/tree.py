@@ -23,7 +23,7 @@ def children(pid: int) -> list[int]:
 
 
 def own_children() -> list[int]:
-    """The same of the calling process, which has one thread, as the launcher does."""
+    """The same of the calling process, whose other threads have none; as in the launcher."""
     return _listed("/proc/thread-self/children") if _HAS_CHILDREN_FILE else children(os.getpid())
 
 
@@ -60,9 +60,18 @@ def birth_of(pid: int) -> Birth:
 
 def user_group_of(pid: int) -> int:
     """The group as which it acts (not its process group); 0 where it is gone."""
+    return _acts_as(pid, b"\nGid:")
+
+
+def user_of(pid: int) -> int:
+    """The user as whom it acts; 0 where it is gone."""
+    return _acts_as(pid, b"\nUid:")
+
+
+def _acts_as(pid: int, name: bytes) -> int:
     try:
         with open(f"/proc/{pid}/status", "rb", buffering=0) as status:
-            return int(status.readall().partition(b"\nGid:")[2].split()[1])
+            return int(status.readall().partition(name)[2].split()[1])
     except (OSError, IndexError):
         return 0
 

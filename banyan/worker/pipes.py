@@ -1,0 +1,135 @@
+"""How the launcher reads pipes, and a thread that sees to it that it always comes back from that.
+
+Who writes to a pipe, or reads from it, holds its lock until its own memory has answered. That may
+be a mapped file of a network file system whose server is away, or of one that the task serves
+itself. Whoever else reads the pipe waits meanwhile: no signal ends that, and it is of no use that
+the pipe does not block. So a second thread watches the first one, which has all else to do, and
+kills those who have the pipe open. Standard library only.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from banyan.worker import tree
+from banyan.worker.timers import now
+
+_LOOK_SECONDS = 0.25
+_LONG_SECONDS = 0.1  # nothing that is not held takes so long
+_TIMES_MAX = 20  # that a pipe is found held for so long, for a moment each
+_FREED_SECONDS = 1.0  # who is killed has let go by then
+_FILE_SERVER = "/dev/fuse"
+
+
+class _Step(NamedTuple):
+    """A call that the first thread is in; `inode` is the pipe's where the number is closed."""
+
+    pipe: int
+    inode: int
+    since: float
+
+
+class Pipes:
+    """Reads and closes pipes for the first thread."""
+
+    def __init__(self, epoll: select.epoll, in_use: Callable[[], bool]) -> None:
+        """in_use: whether there are any."""
+        self.freed: set[int] = set()  # those whose holders were killed, until they are closed
+        self._epoll = epoll
+        self._in_use = in_use
+        self._wanted = threading.Event()
+        self._step: _Step | None = None
+        self._seen: _Step | None = None
+        self._times: Counter[int] = Counter()
+        threading.Thread(target=self._watch, name="pipes", daemon=True).start()
+
+    def follow(self, pipe: int) -> None:
+        """One more, of which the loop is to hear."""
+        self._epoll.register(pipe, select.EPOLLIN)
+        self._wanted.set()
+
+    def read(self, pipe: int, most: int) -> bytes:
+        """As `os.read`."""
+        self._step = _Step(pipe, 0, now())
+        try:
+            return os.read(pipe, most)
+        finally:
+            self._step = None
+
+    def close(self, pipe: int) -> None:
+        """As `os.close`, and tells the kernel first that nothing is to be heard of it.
+
+        A process that is just being started has copies of all that is open here until its program
+        is there. Such a copy would keep the old pipe watched, under a number that may be another
+        pipe's by then.
+        """
+        self._epoll.unregister(pipe)
+        self._step = _Step(pipe, os.fstat(pipe).st_ino, now())
+        try:
+            os.close(pipe)
+        finally:
+            self._step = None
+        self.freed.discard(pipe)
+        self._times.pop(pipe, None)
+
+    def _watch(self) -> None:
+        while self._wanted.wait():
+            self._wanted.clear()
+            while self._in_use():
+                time.sleep(_LOOK_SECONDS)
+                self._look()
+
+    def _look(self) -> None:
+        step, before = self._step, self._seen
+        self._seen = step
+        if step is None or now() - step.since < _LONG_SECONDS:
+            return
+        self._times[step.pipe] += 1
+        if step is before or self._times[step.pipe] > _TIMES_MAX:
+            self._free(step)
+
+    def _free(self, step: _Step) -> None:
+        """Kill who holds it up; where that is not enough, who may be what they wait for."""
+        self.freed.add(step.pipe)
+        try:
+            inode = step.inode or os.fstat(step.pipe).st_ino
+        except OSError:  # it is past it
+            return
+        users = _kill_all_with(f"pipe:[{inode}]")
+        deadline = now() + _FREED_SECONDS
+        while self._step is step and now() < deadline:
+            time.sleep(_LOOK_SECONDS / 10)
+        if self._step is step:  # the kernel lets nobody go who has asked a living server of files
+            _kill_all_with(_FILE_SERVER, users - {os.geteuid()})
+
+
+def _kill_all_with(file: str, users: set[int] | None = None) -> set[int]:
+    """SIGKILL to all others who have this file open; as whom they ran. users: None: whoever."""
+    found = set()
+    for pid in tree.everybody():
+        with contextlib.suppress(OSError):
+            user = tree.user_of(pid)
+            if pid == os.getpid() or (users is not None and user not in users):
+                continue
+            process = os.pidfd_open(pid)
+            try:
+                if _has_open(pid, file):
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                    found.add(user)
+            finally:
+                os.close(process)
+    return found
+
+
+def _has_open(pid: int, file: str) -> bool:
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if os.readlink(f"/proc/{pid}/fd/{number}") == file:
+                return True
+    return False
