@@ -3,6 +3,8 @@
 import base64
 import contextlib
 import json
+import re
+import threading
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +18,12 @@ from banyan.errors import BanyanError
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
 _INT64 = 2**63
 _NESTED = (dict, list)  # as the parser makes them, so that looking at the class will do
+# In one body: each takes some 50 to 230 bytes of memory, and may be written with two.
+VALUES_MAX = 1_000_000
+CONTAINERS_MAX = 500_000  # lists and objects
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+_LONG_BYTES = 1024 * 1024
+_one_at_a_time = threading.Lock()
 
 
 class JSON:
@@ -44,7 +52,39 @@ def _plain(value: Any) -> Any:
 
 
 def loads(body: bytes) -> Any:
-    """Parse a request's body. Errors: `bad_request`, `invalid` where MongoDB could not hold it."""
+    """Parse a request's body.
+
+    Long ones are parsed one at a time, so that they do not take memory and time all at once.
+    Errors: `bad_request`, `invalid` where MongoDB could not hold it; `too_large`.
+    """
+    if len(body) > _LONG_BYTES:
+        with _one_at_a_time:
+            _refuse_too_many(body)
+            return _parse(body)
+    return _parse(body)
+
+
+def _refuse_too_many(body: bytes) -> None:
+    """Errors: `too_large` for so many values that they would take far more memory than the body."""
+    if _are_too_many(*_count(body)):
+        values, containers = _count(_STRING.sub(b"", body))
+        if _are_too_many(values, containers):
+            told = f"{values} values, {containers} of them lists or objects"
+            most = f"at most {VALUES_MAX} and {CONTAINERS_MAX}"
+            raise BanyanError("too_large", f"the body has {told}: send {most} at a time")
+
+
+def _count(body: bytes) -> tuple[int, int]:
+    """How many values there are, and lists and objects among them; as many at least."""
+    containers = body.count(b"[") + body.count(b"{")
+    return body.count(b",") + containers, containers
+
+
+def _are_too_many(values: int, containers: int) -> bool:
+    return values > VALUES_MAX or containers > CONTAINERS_MAX
+
+
+def _parse(body: bytes) -> Any:
     try:
         value = orjson.loads(body)
     except (orjson.JSONDecodeError, RecursionError) as error:
