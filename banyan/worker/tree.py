@@ -7,7 +7,6 @@ What it reads may be out of date when it returns: callers look again until nothi
 import os
 import threading
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 ATTEMPT_VARIABLE = "BANYAN_ATTEMPT"
@@ -77,22 +76,47 @@ def _acts_as(pid: int, name: bytes) -> int:
 
 
 def ended(pid: int) -> bool:
-    """True where it is gone, or a zombie that only waits for its parent."""
+    """True where it is gone, or a zombie that only waits for its parent.
+
+    One whose first thread alone has ended looks like a zombie, and lives.
+    """
     fields = _stat(pid)
-    return not fields or fields[0] in (b"Z", b"X")
+    return not fields or _is_over(fields)
+
+
+def other_threads(pid: int) -> list[int]:
+    """Where the first thread of a process has ended: the others, the newest first.
+
+    The kernel shows neither memory nor environment nor open files below /proc/<pid> then, but
+    below /proc/<thread>. Empty for all other processes, of which nothing but the state is read.
+    """
+    fields = _stat(pid)
+    if not fields or fields[0] != b"Z" or _is_over(fields):
+        return []
+    try:
+        return sorted((int(thread) for thread in os.listdir(f"/proc/{pid}/task")), reverse=True)
+    except OSError:
+        return []
 
 
 def variable_of(pid: int, name: str) -> str | None:
     """A variable of the environment with which the process was started, if it is there."""
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return None
+    environment = _environment(pid)
+    if not environment:
+        environment = next(filter(None, map(_environment, other_threads(pid))), b"")
     prefix = f"{name}=".encode()
     for entry in environment.split(b"\0"):
         if entry.startswith(prefix):
             return entry[len(prefix) :].decode(errors="replace")
     return None
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as environment:
+            return environment.readall()
+    except OSError:
+        return b""
 
 
 def everybody() -> list[int]:
@@ -123,6 +147,11 @@ def _children_by_scan(pid: int) -> list[int]:
     """The same for a kernel that keeps no list."""
     wanted = str(pid).encode()
     return [other for other in everybody() if (fields := _stat(other)) and fields[1] == wanted]
+
+
+def _is_over(stat: list[bytes]) -> bool:
+    """Whether a process has ended with all its threads; the ended first one is counted."""
+    return stat[0] in (b"Z", b"X") and int(stat[17]) <= 1
 
 
 def _stat(pid: int) -> list[bytes]:
