@@ -298,6 +298,12 @@ class Holding:
         held.stuck = bool(message.get("left"))
         if attempt in self._behind:
             self._behind.take_out(attempt)
+        if message.get("spent"):
+            _log.warning(
+                "processes %s of task %s hold nothing any more, but others keep them from going",
+                message["spent"],
+                held.task,
+            )
         if held.stuck:
             _log.error("processes %s of task %s would not end", message["left"], held.task)
             self.call_back(self._behind.of(attempt))

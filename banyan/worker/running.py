@@ -16,6 +16,7 @@ from banyan.worker import tree
 from banyan.worker.spawning import NotStarted
 from banyan.worker.spool import STDERR, STDOUT, Spool
 from banyan.worker.starting import Started
+from banyan.worker.timers import now
 
 _READ_BYTES = 1 << 16
 _OWN_PEAK_SECONDS = 1.0
@@ -56,6 +57,7 @@ class Running:
         self.status: int | None = None  # of the leader, as `wait` says it
         self.grace_seconds = 0.0  # between SIGTERM and SIGKILL, where its own time is up
         self.give_up_at: float | None = None  # from then on reported with what is left
+        self.spent: list[int] = []  # processes that stay, and have nothing any more
         self.told_ended = False
         self.shipped = (0, 0)  # position in the spool and offset in the output, delivered
         self.time_started = time.time()
@@ -129,6 +131,16 @@ class Running:
         if not self.leader_ended:
             send_to_group(self.pid, signal.SIGKILL)
 
+    def keeping(self, left: list[int]) -> list[int]:
+        """Of the processes that are left those that keep something, they or what is below them.
+
+        Only when SIGKILL has had its time: to have nothing any more is the way of all that end.
+        """
+        if self.give_up_at is None or now() < self.give_up_at:
+            return left
+        self.spent = [pid for pid in left if all(map(tree.spent, tree.descendants([pid])))]
+        return [pid for pid in left if pid not in self.spent]
+
     def reap(self) -> None:
         """Reaps the ended leader."""
         if self.why is None:
@@ -166,6 +178,8 @@ class Running:
             told["reason"] = "; ".join(reasons)
         if left:
             told["left"] = left
+        if self.spent:
+            told["spent"] = self.spent
         return told
 
     def _never_began(self, why: NotStarted, left: list[int]) -> dict[str, Any]:

@@ -299,7 +299,7 @@ class Supervision:
             return
         self._look()
         for running in closing:
-            left = self._orphans_of(running)
+            left = running.keeping(self._orphans_of(running))
             if not left:
                 self._finish(running)
             elif running.kill_at is None or running.kill_at <= now():

@@ -13,6 +13,7 @@ ATTEMPT_VARIABLE = "BANYAN_ATTEMPT"
 WORKER_VARIABLE = "BANYAN_WORKER_ID"
 
 _FOUND_MAX = 1 << 15
+_PF_EXITING = 0x4  # of the kernel's flags of a thread
 _HAS_CHILDREN_FILE = os.path.exists(f"/proc/self/task/{threading.get_native_id()}/children")
 
 
@@ -82,6 +83,28 @@ def ended(pid: int) -> bool:
     """
     fields = _stat(pid)
     return not fields or _is_over(fields)
+
+
+def spent(pid: int) -> bool:
+    """True where it is gone, or has given back all that it had, and waits for others to go.
+
+    A zombie waits for whoever traces it. The first process of a PID namespace waits for all that
+    are in there, whosever they are and wherever they came from. Who still frees memory or closes a
+    device does not look like that: it works, or cannot be interrupted.
+    """
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return True
+    return all(_has_nothing(_stat(int(thread))) for thread in threads)
+
+
+def _has_nothing(stat: list[bytes]) -> bool:
+    """Whether a thread has let go of its memory, and of all else."""
+    if not stat or stat[0] in (b"Z", b"X"):
+        return True
+    exiting = bool(int(stat[6]) & _PF_EXITING)
+    return exiting and stat[0] == b"S" and int(stat[20]) == 0
 
 
 def other_threads(pid: int) -> list[int]:
