@@ -84,6 +84,15 @@ class Running:
         """Those of which the loop is to hear."""
         return [*self.pipes, *([] if self.begins is None else [self.begins])]
 
+    def held(self) -> dict[str, Any]:
+        """What a new agent is told of it."""
+        return {
+            "attempt": self.attempt,
+            "keep": self.keep,
+            "size": self.spool.flush(),
+            "shipped": self.shipped,
+        }
+
     def read(self, pipe: int) -> bool:
         """Takes what a readable pipe holds; False where nothing came, or at its end (then closed).
 
@@ -162,13 +171,14 @@ class Running:
         """
         if self.not_begun and self.why is None:
             return self._never_began(self.not_begun, left)
-        code = os.waitstatus_to_exitcode(self.status or 0)  # a signal is a negative code
+        # Nobody can know it of a leader that is not reaped; a signal is a negative code.
+        code = os.waitstatus_to_exitcode(signal.SIGKILL if self.status is None else self.status)
         told: dict[str, Any] = {
             "code": code if code >= 0 else None,
             "signal": -code if code < 0 else None,
             "why": self.why,
             "time_started": self.time_started,
-            "time_ended": self.time_ended,
+            "time_ended": self.time_ended or time.time(),
             "cpu_seconds": round(self.cpu_seconds, 6),
         }
         largest = self.peak_kibibytes * 1024 if self.peak_kibibytes > own_peak_kibibytes else 0

@@ -38,6 +38,12 @@ if os.fork() == 0:
 print("there", flush=True)
 time.sleep(1000)
 """
+TRACE = """
+import ctypes, sys, time
+assert ctypes.CDLL(None).ptrace(0x4206, int(sys.argv[1]), None, None) == 0  # PTRACE_SEIZE
+print("traced", flush=True)
+time.sleep(1000)
+"""
 
 
 @pytest.fixture
@@ -98,6 +104,31 @@ def test_the_room_of_their_task_is_given_to_another(
     assert crew.ended(task, seconds=40)["outcome"] == "success"
     assert crew.ended(crew.submit("true"))["outcome"] == "success"
     assert f"processes [{first}] of task {task}" in crew.workers[0].stderr
+
+
+@needs_root
+def test_a_task_that_another_traces_ends(launcher: Launched) -> None:
+    """Its parent hears nothing of its end as long as the other does not want to."""
+    traced = launcher.start(["sleep", "1000"])
+    leader = launcher.until("started", traced)["pid"]
+    tracer = subprocess.Popen([sys.executable, "-c", TRACE, str(leader)], stdout=subprocess.PIPE)
+    assert tracer.stdout
+    try:
+        assert tracer.stdout.readline() == b"traced\n"
+        following = launcher.shell("echo next", after=traced)
+        launcher.stop(traced, grace_seconds=0)
+        ended = launcher.ended(traced, seconds=40)
+        assert (ended["why"], ended["signal"]) == ("cancelled", 9)
+        assert ended["spent"] == [leader]
+        assert launcher.ended(following)["code"] == 0
+        assert tree.birth_of(leader).ticks, "it is still there"
+        daemon = "setsid --fork env -i /bin/true; sleep 0.1"
+        assert "left" not in launcher.ended(launcher.shell(daemon), seconds=5)
+    finally:
+        tracer.kill()
+        tracer.wait()
+        tracer.stdout.close()
+    eventually(lambda: not tree.birth_of(leader).ticks)
 
 
 def test_who_lives_is_not_spent() -> None:
