@@ -1,4 +1,7 @@
-"""What workers have reserved: the sum of what their attempts were granted, never stored."""
+"""What workers have reserved: the sum of what their attempts were granted, never stored.
+
+With what processes of ended attempts keep, as their last beat says.
+"""
 
 from collections.abc import Sequence
 
@@ -15,4 +18,5 @@ def fill(store: Store, resource: str, items: Sequence[Document], fields: Sequenc
     found = tasks.reserved_by(store, [item["_id"] for item in items])
     for item in items:
         reserved = found.get(item["_id"], nothing)
-        item["reserved"] = {name: reserved[name] for name in RESOURCES}
+        stuck = item.get("used", {}).get("stuck", {})
+        item["reserved"] = {name: reserved[name] + stuck.get(name, 0) for name in RESOURCES}

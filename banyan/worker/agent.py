@@ -172,7 +172,7 @@ class Agent:
             self._connect,
             self._box,
             lambda: self._holding.attempts + self._line.attempts,
-            self._usage.now,
+            lambda: {**self._usage.now(), **self._holding.stuck()},
             self._limits.left_seconds,
         )
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from banyan.worker import cgroups
+from banyan.worker import cgroups, tree
 
 NOTE = "launcher.cgroup"  # in the state directory: where the launcher's cells are
 _PREFIX = "banyan-"
@@ -205,8 +205,11 @@ class Cells:
         if not self._root:
             return ""
         inside = f"/{self._root.name}/"
-        after = cgroups.text(Path(f"/proc/{pid}/cgroup")).partition(inside)[2]
-        return f"{self._root}/{after.partition(chr(10))[0]}" if after else ""
+        for each in (pid, *tree.other_threads(pid)):  # of an ended thread version 1 tells none
+            after = cgroups.text(Path(f"/proc/{each}/cgroup")).partition(inside)[2]
+            if after:
+                return f"{self._root}/{after.partition(chr(10))[0]}"
+        return ""
 
     def close(self, cell: Cell) -> None:
         """Keeps an emptied cell for the next attempt with its bound, or removes it.

@@ -103,6 +103,19 @@ class Holding:
         """Those that have not ended."""
         return [attempt for attempt, held in self._held.items() if not held.ended]
 
+    def stuck(self) -> dict[str, Any]:
+        """What processes that would not end keep, of attempts that the server holds no longer.
+
+        {"stuck": {"cores", "memory_bytes", "gpu_count"}}, or empty; asked by other threads.
+        """
+        held = self._held.copy()
+        left = [attempt for attempt, each in held.items() if each.stuck and each.reported]
+        grants = [grant for each in left if (grant := self._ledger.grant_of(each))]
+        if not grants:
+            return {}
+        names = ("cores", "memory_bytes", "gpu_count")
+        return {"stuck": {name: sum(getattr(each, name) for each in grants) for name in names}}
+
     # --- what the agent wants --------------------------------------------------------
 
     def start(self, task: Task, before: float) -> None:
@@ -298,6 +311,12 @@ class Holding:
         held.stuck = bool(message.get("left"))
         if attempt in self._behind:
             self._behind.take_out(attempt)
+        if message.get("spent"):
+            _log.warning(
+                "processes %s of task %s hold nothing any more, but others keep them from going",
+                message["spent"],
+                held.task,
+            )
         if held.stuck:
             _log.error("processes %s of task %s would not end", message["left"], held.task)
             self.call_back(self._behind.of(attempt))

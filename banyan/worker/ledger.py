@@ -96,6 +96,11 @@ class Ledger:
         """The indexes of the GPUs that an attempt holds."""
         return self._held[attempt].gpus if attempt in self._held else ()
 
+    def grant_of(self, attempt: str) -> Grant | None:
+        """What an attempt holds, if it holds anything; asked by other threads."""
+        held = self._held.get(attempt)
+        return held and held.grant
+
     def pass_on(self, ended: str, following: str) -> None:
         """All that one has held is another's from now on."""
         self._held[following] = self._held.pop(ended)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
+from banyan.worker import tree
+
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TURN_SECONDS = 0.05  # for looking at processes, in one turn of the loop
@@ -20,19 +22,19 @@ _GIANT_BYTES = 16 << 30  # of which one look may take a second
 
 def resident_bytes(pids: Iterable[int]) -> int:
     """Resident memory, what is shared counted for each process: cheap, and never too little."""
-    return sum(int(fields[1]) for pid in pids if (fields := _fields(pid, "statm"))) * _PAGE_BYTES
+    return sum(resident for _, resident, _ in map(_pages, pids)) * _PAGE_BYTES
 
 
 def virtual_bytes(pids: Iterable[int]) -> int:
     """Address space."""
-    return sum(int(fields[0]) for pid in pids if (fields := _fields(pid, "statm"))) * _PAGE_BYTES
+    return sum(virtual for virtual, _, _ in map(_pages, pids)) * _PAGE_BYTES
 
 
 def largest_bytes(pids: Iterable[int]) -> tuple[int, int]:
     """The most that one of them has resident, and the most that none but its family can share."""
-    sizes = [tuple(map(int, fields[1:3])) for pid in pids if (fields := _fields(pid, "statm"))]
-    resident = max((size for size, _ in sizes), default=0)
-    private = max((size - shared for size, shared in sizes), default=0)
+    sizes = [*map(_pages, pids)]
+    resident = max((size for _, size, _ in sizes), default=0)
+    private = max((size - shared for _, size, shared in sizes), default=0)
     return resident * _PAGE_BYTES, private * _PAGE_BYTES
 
 
@@ -113,7 +115,7 @@ class _Look:
 
         Of the giants the largest counts alone: the others may share all with it.
         """
-        small = sum(size for pid, size in self._found.items() if _fields(pid, "statm"))
+        small = sum(size for pid, size in self._found.items() if _pages(pid).virtual)
         return small + largest_bytes(self._giants)[0]
 
 
@@ -127,14 +129,46 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def _proportional_bytes(pid: int) -> int:
+    found = _told_proportional_bytes(pid)
+    if not found:
+        found = next(filter(None, map(_told_proportional_bytes, tree.other_threads(pid))), 0)
+    if found:
+        return found
+    pages = _pages(pid)  # no such file in old kernels: less what may be shared
+    return max(pages.resident - pages.shared, 0) * _PAGE_BYTES
+
+
+def _told_proportional_bytes(pid: int) -> int:
     found = 0
     for line in _read(pid, "smaps_rollup").splitlines():
         if line.startswith((b"Pss:", b"SwapPss:")):
             found += int(line.split()[1]) * 1024
-    if found:
-        return found
-    fields = _fields(pid, "statm")  # no such file in old kernels: less what may be shared
-    return max(int(fields[1]) - int(fields[2]), 0) * _PAGE_BYTES if fields else 0
+    return found
+
+
+class _Pages(NamedTuple):
+    """Zeros of a process that is gone, has ended or has no memory."""
+
+    virtual: int
+    resident: int
+    shared: int
+
+
+_NONE = _Pages(0, 0, 0)
+
+
+def _pages(pid: int) -> _Pages:
+    """Of a process whose first thread has ended another thread tells; all share their memory."""
+    pages = _told_pages(pid)
+    if pages is None or pages.virtual:
+        return pages or _NONE
+    others = map(_told_pages, tree.other_threads(pid))
+    return next((each for each in others if each and each.virtual), _NONE)
+
+
+def _told_pages(pid: int) -> _Pages | None:
+    fields = _fields(pid, "statm")
+    return _Pages(*map(int, fields[:3])) if fields else None
 
 
 def _fields(pid: int, name: str) -> list[bytes]:

@@ -128,8 +128,14 @@ def _kill_all_with(file: str, users: set[int] | None = None) -> set[int]:
 
 
 def _has_open(pid: int, file: str) -> bool:
-    for number in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):  # closed meanwhile
-            if os.readlink(f"/proc/{pid}/fd/{number}") == file:
-                return True
+    """Whether one of its threads has: each can have files of its own, and the first can be over."""
+    return any(_thread_has_open(thread, file) for thread in os.listdir(f"/proc/{pid}/task"))
+
+
+def _thread_has_open(thread: str, file: str) -> bool:
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        for number in os.listdir(f"/proc/{thread}/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if os.readlink(f"/proc/{thread}/fd/{number}") == file:
+                    return True
     return False

@@ -16,6 +16,7 @@ from banyan.worker import tree
 from banyan.worker.spawning import NotStarted
 from banyan.worker.spool import STDERR, STDOUT, Spool
 from banyan.worker.starting import Started
+from banyan.worker.timers import now
 
 _READ_BYTES = 1 << 16
 _OWN_PEAK_SECONDS = 1.0
@@ -56,6 +57,7 @@ class Running:
         self.status: int | None = None  # of the leader, as `wait` says it
         self.grace_seconds = 0.0  # between SIGTERM and SIGKILL, where its own time is up
         self.give_up_at: float | None = None  # from then on reported with what is left
+        self.spent: list[int] = []  # processes that stay, and have nothing any more
         self.told_ended = False
         self.shipped = (0, 0)  # position in the spool and offset in the output, delivered
         self.time_started = time.time()
@@ -81,6 +83,15 @@ class Running:
     def all_pipes(self) -> list[int]:
         """Those of which the loop is to hear."""
         return [*self.pipes, *([] if self.begins is None else [self.begins])]
+
+    def held(self) -> dict[str, Any]:
+        """What a new agent is told of it."""
+        return {
+            "attempt": self.attempt,
+            "keep": self.keep,
+            "size": self.spool.flush(),
+            "shipped": self.shipped,
+        }
 
     def read(self, pipe: int) -> bool:
         """Takes what a readable pipe holds; False where nothing came, or at its end (then closed).
@@ -129,6 +140,16 @@ class Running:
         if not self.leader_ended:
             send_to_group(self.pid, signal.SIGKILL)
 
+    def keeping(self, left: list[int]) -> list[int]:
+        """Of the processes that are left those that keep something, they or what is below them.
+
+        Only when SIGKILL has had its time: to have nothing any more is the way of all that end.
+        """
+        if self.give_up_at is None or now() < self.give_up_at:
+            return left
+        self.spent = [pid for pid in left if all(map(tree.spent, tree.descendants([pid])))]
+        return [pid for pid in left if pid not in self.spent]
+
     def reap(self) -> None:
         """Reaps the ended leader."""
         if self.why is None:
@@ -150,13 +171,14 @@ class Running:
         """
         if self.not_begun and self.why is None:
             return self._never_began(self.not_begun, left)
-        code = os.waitstatus_to_exitcode(self.status or 0)  # a signal is a negative code
+        # Nobody can know it of a leader that is not reaped; a signal is a negative code.
+        code = os.waitstatus_to_exitcode(signal.SIGKILL if self.status is None else self.status)
         told: dict[str, Any] = {
             "code": code if code >= 0 else None,
             "signal": -code if code < 0 else None,
             "why": self.why,
             "time_started": self.time_started,
-            "time_ended": self.time_ended,
+            "time_ended": self.time_ended or time.time(),
             "cpu_seconds": round(self.cpu_seconds, 6),
         }
         largest = self.peak_kibibytes * 1024 if self.peak_kibibytes > own_peak_kibibytes else 0
@@ -166,6 +188,8 @@ class Running:
             told["reason"] = "; ".join(reasons)
         if left:
             told["left"] = left
+        if self.spent:
+            told["spent"] = self.spent
         return told
 
     def _never_began(self, why: NotStarted, left: list[int]) -> dict[str, Any]:

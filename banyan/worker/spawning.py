@@ -95,6 +95,7 @@ class Spawner:
         if not forks:
             self._enter(cwd)
             program = find(name, path)
+            forks = not _opens(program)
         pipes: list[int] = []
         try:
             for _ in range(2):
@@ -178,6 +179,20 @@ def enter(cwd: str) -> None:
         os.chdir(cwd)
     except (OSError, ValueError) as error:
         raise NotStarted(NOT_EXECUTABLE, f"cwd {cwd!r}: {_told(error)}") from error
+
+
+def _opens(program: str) -> bool:
+    """Whether the kernel would open it at once: not where somebody has a lease on it.
+
+    An exec waits until whoever has it gives it up, for as long as /proc/sys/fs/lease-break-time.
+    """
+    try:
+        os.close(os.open(program, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY))
+    except (BlockingIOError, PermissionError):  # what may not be read may have one
+        return False
+    except (OSError, ValueError):  # the start will tell
+        pass
+    return True
 
 
 def find(name: str, path: str) -> str:

@@ -68,15 +68,7 @@ class Supervision:
     def held(self) -> Message:
         """All attempts, for a new agent."""
         return {
-            "running": [
-                {
-                    "attempt": each.attempt,
-                    "keep": each.keep,
-                    "size": each.spool.flush(),
-                    "shipped": each.shipped,
-                }
-                for each in self.running.values()
-            ],
+            "running": [each.held() for each in self.running.values()],
             "ended": list(self.ended.values()),
             "waiting": self._successors.all(),
         }
@@ -233,9 +225,17 @@ class Supervision:
             elif running.leader_ended:
                 self._settle()
             else:
-                self._look()
-                running.kill(self._orphans_of(running))
-                self._timers.set(key, now() + _LOOK_AGAIN_SECONDS)
+                self._kill(running)
+
+    def _kill(self, running: Running) -> None:
+        """Whose leader somebody traces may wait for ever to hear of its end: see `keeping`."""
+        self._look()
+        orphans = self._orphans_of(running)
+        running.kill(orphans)
+        running.give_up_at = running.give_up_at or now() + _GIVE_UP_SECONDS
+        self._timers.set((running.attempt, "kill"), now() + _LOOK_AGAIN_SECONDS)
+        if not running.keeping([running.pid, *orphans]):
+            self._finish(running)
 
     def reap(self) -> None:
         """Children have ended: reaps a number of them, the others at the next turn."""
@@ -263,6 +263,8 @@ class Supervision:
             if running.why is None and watching.out_of_memory(running):
                 running.why, running.reason = "oom", watching.kernel_said(running)
             return
+        if not running:
+            self._leaders.pop(ended, None)
         _, _, usage = os.wait4(ended, 0)
         if owner := self.running.get(self._orphans.reaped(ended) or ""):
             owner.count(usage)
@@ -299,7 +301,7 @@ class Supervision:
             return
         self._look()
         for running in closing:
-            left = self._orphans_of(running)
+            left = running.keeping(self._orphans_of(running))
             if not left:
                 self._finish(running)
             elif running.kill_at is None or running.kill_at <= now():
@@ -323,7 +325,7 @@ class Supervision:
         del self.running[running.attempt]
         if running.cell:
             self._cells.close(running.cell)
-        if self._leaders.get(running.pid) == running.attempt:
+        if running.leader_ended and self._leaders.get(running.pid) == running.attempt:
             del self._leaders[running.pid]
         self._go_on_after(running.attempt)
 

@@ -7,13 +7,13 @@ What it reads may be out of date when it returns: callers look again until nothi
 import os
 import threading
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 ATTEMPT_VARIABLE = "BANYAN_ATTEMPT"
 WORKER_VARIABLE = "BANYAN_WORKER_ID"
 
 _FOUND_MAX = 1 << 15
+_PF_EXITING = 0x4  # of the kernel's flags of a thread
 _HAS_CHILDREN_FILE = os.path.exists(f"/proc/self/task/{threading.get_native_id()}/children")
 
 
@@ -77,22 +77,69 @@ def _acts_as(pid: int, name: bytes) -> int:
 
 
 def ended(pid: int) -> bool:
-    """True where it is gone, or a zombie that only waits for its parent."""
+    """True where it is gone, or a zombie that only waits for its parent.
+
+    One whose first thread alone has ended looks like a zombie, and lives.
+    """
     fields = _stat(pid)
-    return not fields or fields[0] in (b"Z", b"X")
+    return not fields or _is_over(fields)
+
+
+def spent(pid: int) -> bool:
+    """True where it is gone, or has given back all that it had, and waits for others to go.
+
+    A zombie waits for whoever traces it. The first process of a PID namespace waits for all that
+    are in there, whosever they are and wherever they came from. Who still frees memory or closes a
+    device does not look like that: it works, or cannot be interrupted.
+    """
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return True
+    return all(_has_nothing(_stat(int(thread))) for thread in threads)
+
+
+def _has_nothing(stat: list[bytes]) -> bool:
+    """Whether a thread has let go of its memory, and of all else."""
+    if not stat or stat[0] in (b"Z", b"X"):
+        return True
+    exiting = bool(int(stat[6]) & _PF_EXITING)
+    return exiting and stat[0] == b"S" and int(stat[20]) == 0
+
+
+def other_threads(pid: int) -> list[int]:
+    """Where the first thread of a process has ended: the others, the newest first.
+
+    The kernel shows neither memory nor environment nor open files below /proc/<pid> then, but
+    below /proc/<thread>. Empty for all other processes, of which nothing but the state is read.
+    """
+    fields = _stat(pid)
+    if not fields or fields[0] != b"Z" or _is_over(fields):
+        return []
+    try:
+        return sorted((int(thread) for thread in os.listdir(f"/proc/{pid}/task")), reverse=True)
+    except OSError:
+        return []
 
 
 def variable_of(pid: int, name: str) -> str | None:
     """A variable of the environment with which the process was started, if it is there."""
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return None
+    environment = _environment(pid)
+    if not environment:
+        environment = next(filter(None, map(_environment, other_threads(pid))), b"")
     prefix = f"{name}=".encode()
     for entry in environment.split(b"\0"):
         if entry.startswith(prefix):
             return entry[len(prefix) :].decode(errors="replace")
     return None
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as environment:
+            return environment.readall()
+    except OSError:
+        return b""
 
 
 def everybody() -> list[int]:
@@ -123,6 +170,11 @@ def _children_by_scan(pid: int) -> list[int]:
     """The same for a kernel that keeps no list."""
     wanted = str(pid).encode()
     return [other for other in everybody() if (fields := _stat(other)) and fields[1] == wanted]
+
+
+def _is_over(stat: list[bytes]) -> bool:
+    """Whether a process has ended with all its threads; the ended first one is counted."""
+    return stat[0] in (b"Z", b"X") and int(stat[17]) <= 1
 
 
 def _stat(pid: int) -> list[bytes]:

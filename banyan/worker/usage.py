@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from banyan.worker import tree
+from banyan.worker import memory, tree
 
 
 class Usage:
@@ -30,7 +30,7 @@ class Usage:
         for pid in tree.descendants(tree.children(root)) if root else []:
             try:
                 process = psutil.Process(pid)
-                memory_bytes += process.memory_info().rss
+                memory_bytes += memory.resident_bytes([pid])
                 times = process.cpu_times()
             except psutil.Error:
                 continue  # it has ended meanwhile

@@ -130,6 +130,22 @@ def test_a_list_of_workers_shows_capacity_reserved_used_last_beat_and_mode(play:
     assert shown(play, player)["reserved"] == {"cores": 0, "memory_bytes": 0, "gpu_count": 0}
 
 
+def test_what_processes_that_would_not_end_keep_is_not_called_free(play: Play):
+    player = play.player(resources={"cores": 32, "memory": "4 GiB"})
+    stuck = {"cores": 30, "memory_bytes": 2**20, "gpu_count": 0}
+    player.beat(used={"cores": 0, "memory_bytes": 0, "stuck": stuck})
+    assert shown(play, player)["reserved"] == stuck
+    [task] = play.submit(1, requested_resources={"cores": 10, "memory": 0})
+    told = lambda: play.server.provider.get(f"tasks/{task}/explain").json()["causes"][0]  # noqa: E731
+    assert told()["lacking"] == {"cores": {"wanted": 10, "most": 2}}
+    assert "of 30 cores there are processes in the way that would not end" in told()["message"]
+    seen = play.server.provider.get(f"workers/{player.id}/statistics").json()
+    assert seen["reserved"] == stuck
+    player.beat(used={"cores": 0, "memory_bytes": 0})
+    assert "there is room for it now" in told()["message"]
+    assert shown(play, player)["reserved"]["cores"] == 0
+
+
 def test_the_view_running_shows_what_a_worker_holds(play: Play):
     play.submit(3)
     player = play.player()
@@ -148,6 +164,8 @@ def test_the_view_running_shows_what_a_worker_holds(play: Play):
     [
         {"used": {"cores": -1}},
         {"used": {"unknown": 1}},
+        {"used": {"stuck": {"cores": -1}}},
+        {"used": {"stuck": {"unknown": 1}}},
         {"used": 5},
         {"attempts": "all"},
         {"attempts": ["x"]},

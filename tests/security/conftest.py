@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.worker.conftest import crew as crew
 from tests.worker.conftest import launcher as launcher
 
 for _key in Path(__file__).with_name("certificates").glob("*.key"):

@@ -68,6 +68,8 @@ def test_its_room_is_not_given_to_another_task_while_it_is_there(
     following = crew.submit("date +%s.%N")
     with pytest.raises(AssertionError):
         eventually(lambda: crew.attempts(following), 1)  # nobody has room for it
+    reserved = lambda: crew.server.operator.get("workers/statistics").json()["reserved"]  # noqa: E731
+    eventually(lambda: reserved()["cores"] == 1, 30)  # the next beat tells of it
     thawed_at = time.time()
     thaw()
     assert crew.ended(following)["outcome"] == "success"

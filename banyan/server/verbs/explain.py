@@ -82,10 +82,11 @@ def _available(call: Call, task: Document) -> list[dict[str, Any]]:
     of_its_queue = {"mode": "active", "queues": task["queue"]}
     with_labels = {f"labels.{name}": value for name, value in task["labels"].items()}
     asked = _abilities(task["requested_resources"])
-    labelled = {
-        worker["_id"]: _capacity(worker)
-        for worker in workers.live(call.store, {**of_its_queue, **with_labels}, asked)
-    }
+    labelled, stuck = {}, {}
+    for worker in workers.live(call.store, {**of_its_queue, **with_labels}, asked):
+        labelled[worker["_id"]] = _capacity(worker)
+        if kept := worker.get("used", {}).get("stuck"):
+            stuck[worker["_id"]] = Grant.from_json(kept)
     if not labelled and not workers.any_live(call.store, of_its_queue):
         message = f"no worker serves the queue {task['queue']!r}"
         advice = f"start one: banyan worker --queue {task['queue']}"
@@ -99,7 +100,7 @@ def _available(call: Call, task: Document) -> list[dict[str, Any]]:
     able = {worker: total for worker, total in labelled.items() if _could_ever(task, total)}
     if not able:
         return [_too_large(task, labelled.values())]
-    return [_waiting(call, task, able)]
+    return [_waiting(call, task, able, {one: stuck[one] for one in stuck.keys() & able.keys()})]
 
 
 def _abilities(request: Mapping[str, Any]) -> list[str]:
@@ -107,31 +108,41 @@ def _abilities(request: Mapping[str, Any]) -> list[str]:
     names = ["cores", "memory", "disk", *(f"custom.{name}" for name in request["custom"])]
     if request["gpu_count"]:
         names += ["gpus.memory", "gpus.compute_capability"]
-    return [f"resources.{name}" for name in names]
+    return ["used.stuck", *(f"resources.{name}" for name in names)]
 
 
 def _capacity(worker: Document) -> Capacity:
     return capacity_from({"gpus": [], "custom": {}, **worker["resources"]})
 
 
-def _waiting(call: Call, task: Document, able: Mapping[ObjectId, Capacity]) -> dict[str, Any]:
+def _waiting(
+    call: Call,
+    task: Document,
+    able: Mapping[ObjectId, Capacity],
+    stuck: Mapping[ObjectId, Grant],
+) -> dict[str, Any]:
     """It could run somewhere: what is in the way there, and who is before it."""
     ahead = claims.count_ahead(call.store, task)
-    free = _free(call, able)
+    free = _free(call, able, stuck)
     lacking = _nearest(task, free)
     who, are = ("1 worker", "is") if len(able) == 1 else (f"{len(able)} workers", "are")
     said = _said(lacking, task)
     busy = f"and {are} busy: {said} free" if lacking else "and there is room for it now"
     line = "no task is" if not ahead else "1 task is" if ahead == 1 else f"{ahead} tasks are"
     message = f"{who} could run it {busy}; {line} before it"
+    if lacking and stuck:
+        cores = sum(one.cores for one in stuck.values())
+        message += f"; of {cores:g} cores there are processes in the way that would not end"
     advice = "wait, raise its priority, or start one more worker"
     more: dict[str, Any] = {"lacking": lacking, "advice": advice} if lacking else {}
     return _cause("waiting", message, workers=len(able), ahead=ahead, **more)
 
 
-def _free(call: Call, total: Mapping[ObjectId, Capacity]) -> list[tuple[Capacity, Capacity]]:
-    """Of each worker: (what it has, what of it no task holds)."""
-    free = dict(total)
+def _free(
+    call: Call, total: Mapping[ObjectId, Capacity], stuck: Mapping[ObjectId, Grant]
+) -> list[tuple[Capacity, Capacity]]:
+    """Of each worker: (what it has, what of it neither a task holds nor what is left of one)."""
+    free = {one: has.minus(stuck.get(one, Grant())) for one, has in total.items()}
     for worker, granted in tasks.granted_by(call.store, list(total)):
         free[worker] = free[worker].minus(Grant.from_json(granted))
     return [(total[worker], free[worker]) for worker in total]

@@ -168,10 +168,11 @@ def now_of(store: Store, these: Iterable[Document]) -> Document:
     """What these workers have, and what of it is reserved and used now."""
     every = list(these)
     reserved = tasks.reserved_by(store, [one["_id"] for one in every]).values()
+    stuck = [one["used"]["stuck"] for one in every if one.get("used", {}).get("stuck")]
     return {
         "count": len(every),
         "capacity": _total(_capacity(one) for one in every),
-        "reserved": _total(reserved),
+        "reserved": _total([*reserved, *stuck]),
         "used": _total(one.get("used", {}) for one in every),
         "running": sum(one["running"] for one in reserved),
     }
