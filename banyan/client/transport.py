@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypedDict, Unpack
 from urllib.parse import urlsplit
 
@@ -102,6 +103,8 @@ class Transport:
         session = requests.Session()
         # Proxies and .netrc are for the outside; to look them up costs more than the request.
         session.trust_env = not is_loopback(host)
+        # No Banyan server sets any; kept, those of somebody else would fill up each request.
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         plain = local.Adapter(self.socket) if self.socket else HTTPAdapter()
         session.mount("http://", bounded(plain))
         session.mount("https://", bounded(trust.Adapter(self.tls_ca)))
@@ -163,9 +166,8 @@ class Transport:
         # By hand: the session would look for what it might add for longer than all else takes.
         request = requests.PreparedRequest()
         request.prepare(
-            method, url, headers, data=data, params=params, cookies=self._session.cookies,
-            auth=_Bearer(self._token),
-        )  # fmt: skip
+            method, url, headers, data=data, params=params, auth=_Bearer(self._token)
+        )
         return request
 
     def _send(

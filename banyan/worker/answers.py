@@ -86,6 +86,7 @@ def beat(answer: Any) -> dict[str, Any]:
     _texts(_list(_member(answer, "lost")))
     wanted = _member(answer, "wanted")
     _expect(_member(wanted, "number"), int)
+    _amount(wanted["number"])  # it is told again with the next beat
     _texts(_list(_member(wanted, "attempts")))
     told: dict[str, Any] = answer
     return told
