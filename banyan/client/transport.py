@@ -21,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from banyan import __version__
 from banyan.addresses import is_loopback, socket_in
 from banyan.client import local, trust
-from banyan.client.bounds import bounded
+from banyan.client.bounds import bounded, check_json
 from banyan.client.failures import Trouble, error_of, trouble_of_answer, trouble_of_exception
 from banyan.errors import BanyanError
 
@@ -165,9 +165,7 @@ class Transport:
         url = f"{self.base}/{path.lstrip('/')}"
         # By hand: the session would look for what it might add for longer than all else takes.
         request = requests.PreparedRequest()
-        request.prepare(
-            method, url, headers, data=data, params=params, auth=_Bearer(self._token)
-        )
+        request.prepare(method, url, headers, data=data, params=params, auth=_Bearer(self._token))
         return request
 
     def _send(
@@ -212,8 +210,9 @@ def _answer(response: requests.Response, raw: bool, repeats: int, url: str) -> A
         return Answer(response.status_code, response.content, response.headers, repeats)
     if not response.content:
         return Answer(response.status_code, None, response.headers, repeats)
+    check_json(response.content)
     try:
-        body = jsonlib.loads(response.content)
+        body = jsonlib.loads(response.content.decode(errors="surrogatepass"))
     except (ValueError, RecursionError, MemoryError):
         if good:
             message = f"{url} does not answer like a Banyan server"

@@ -35,8 +35,13 @@ def test_what_a_client_shows_is_text(server: Scripted, counted: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(
-    "counted", [{"by_state": {EVIL: 1}}, {"by_outcome": {"success": EVIL}}, {"by_state": {"running": [EVIL]}}]
-)  # fmt: skip
+    "counted",
+    [
+        {"by_state": {EVIL: 1}},
+        {"by_outcome": {"success": EVIL}},
+        {"by_state": {"running": [EVIL]}},
+    ],
+)
 def test_progress_shows_numbers(server: Scripted, counted: dict[str, Any]) -> None:
     server.replies = [ok(counted)]
     with Client(server.url, "t") as client:
