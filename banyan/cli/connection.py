@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from banyan import profiles
+from banyan import ownership, profiles
+from banyan.cli.output import say
 from banyan.errors import BanyanError
 
 # A person waits for the answer: a server that restarts is met again, one that is not there
@@ -98,11 +99,17 @@ def _print_requests(client: Any, command: Callable[..., Any], options: dict[str,
 
 
 def read_token_file(name: str, role: str) -> str:
-    """The token in a file ("-": on standard input), for `role` if it is a credentials file."""
+    """The token in a file ("-": on standard input), for `role` if it is a credentials file.
+
+    Says so where others can read it: a container's secrets are, so it is not refused.
+    """
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text()
+        told = "" if name == "-" else ownership.told_of_readers(Path(name))
     except (OSError, UnicodeDecodeError) as problem:
         raise BanyanError("usage", f"--token-file {name}: {problem}") from None
+    if told:
+        say(told)
     token = profiles.read_token(text, role, name)
     if not token:
         raise BanyanError("usage", f"--token-file {name} is empty")
