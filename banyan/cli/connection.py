@@ -52,11 +52,11 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
             if token_file:
                 token = read_token_file(token_file, role)
             with _client(url, token, profile=profile, role=role, tls_ca=tls_ca) as client:
-                if not curl:
-                    with _answers_read(client.transport.url):
+                with _answers_read(client.transport.url):
+                    if not curl:
                         return command(client, **options)
-                _print_requests(client, command, options)
-                return None
+                    _print_requests(client, command, options)
+                    return None
 
         _last(connected)
         return connected
@@ -98,17 +98,18 @@ def _print_requests(client: Any, command: Callable[..., Any], options: dict[str,
         click.echo(line)
 
 
-def read_token_file(name: str, role: str) -> str:
+def read_token_file(name: str, role: str, quiet: bool = False) -> str:
     """The token in a file ("-": on standard input), for `role` if it is a credentials file.
 
-    Says so where others can read it: a container's secrets are, so it is not refused.
+    Says so (but for quiet) where others can read it: a container's secrets are such files, so it
+    is not refused.
     """
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text()
         told = "" if name == "-" else ownership.told_of_readers(Path(name))
     except (OSError, UnicodeDecodeError) as problem:
         raise BanyanError("usage", f"--token-file {name}: {problem}") from None
-    if told:
+    if told and not quiet:
         say(told)
     token = profiles.read_token(text, role, name)
     if not token:

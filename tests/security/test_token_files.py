@@ -12,9 +12,11 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from banyan.cli import main as cli
+from banyan.cli.completing import complete_workers
 from banyan.ownership import told_of_readers
 from banyan.worker.tokens import read_token
 from tests.client.scripted import ok, scripted_server
@@ -112,6 +114,18 @@ def test_a_token_that_others_can_read_is_warned_of(
     advice = f"{file} can be read by {told} (mode {mode:04o}): chmod 600 {file}"
     assert [one.getMessage() for one in caplog.records] == ([advice] if told else [])
     assert (advice in capsys.readouterr().err) is bool(told)
+
+
+def test_a_completion_says_nothing_of_it(capsys: pytest.CaptureFixture[str], place: Path) -> None:
+    (place / "worker.token").write_text(TOKEN)
+    (place / "worker.token").chmod(0o644)
+    command = click.Command("x", params=[click.Option(["--x"])])
+    with scripted_server() as server, click.Context(command) as context:
+        server.replies = [ok({"_items": [{"_id": "5" * 24, "host": "rack7", "mode": "active"}]})]
+        context.params = {"url": server.url, "token_file": str(place / "worker.token")}
+        complete_workers(context, command.params[0], "rack")
+        assert server.asked[0].headers["Authorization"] == f"Bearer {TOKEN}"
+    assert capsys.readouterr().err == ""
 
 
 def test_who_else_can_read_a_file(place: Path) -> None:
