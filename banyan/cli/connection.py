@@ -51,12 +51,14 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
         ) -> Any:
             if token_file:
                 token = read_token_file(token_file, role)
-            with _client(url, token, profile=profile, role=role, tls_ca=tls_ca) as client:
-                with _answers_read(client.transport.url):
-                    if not curl:
-                        return command(client, **options)
-                    _print_requests(client, command, options)
-                    return None
+            with (
+                _client(url, token, profile=profile, role=role, tls_ca=tls_ca) as client,
+                _answers_read(client.transport.url),
+            ):
+                if not curl:
+                    return command(client, **options)
+                _print_requests(client, command, options)
+                return None
 
         _last(connected)
         return connected
