@@ -49,8 +49,7 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
             curl: bool,
             **options: Any,
         ) -> Any:
-            if token_file:
-                token = read_token_file(token_file, role)
+            token = read_token_file(token_file, role) if token_file else token
             with (
                 _client(url, token, profile=profile, role=role, tls_ca=tls_ca) as client,
                 _answers_read(client.transport.url),
