@@ -10,6 +10,7 @@ import errno
 import grp
 import os
 import pwd
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,28 @@ def replace_text(path: Path, text: str) -> None:
 def demand_own(path: Path, found: os.stat_result) -> None:
     """A file or directory is ours or root's, and others can't write to it. Errors: `usage`."""
     _demand(path, found, path)
+
+
+def told_of_readers(path: Path) -> str:
+    """A sentence for the owner of a secret that others can read; else empty. Errors: OSError."""
+    target = path.resolve()
+    found = target.stat()
+    who = _readers(found, [above.stat().st_mode for above in target.parents])
+    if not who or not stat.S_ISREG(found.st_mode):
+        return ""
+    mode = stat.S_IMODE(found.st_mode)
+    return f"{path} can be read by {who} (mode {mode:04o}): chmod 600 {shlex.quote(str(path))}"
+
+
+def _readers(found: os.stat_result, ways: list[int]) -> str:
+    """Who may read it but root and its owner. ways: the modes of the directories above it."""
+    if found.st_mode & stat.S_IROTH and all(mode & stat.S_IXOTH for mode in ways):
+        return "everybody"
+    for_group = stat.S_IXGRP | stat.S_IXOTH
+    is_open = found.st_mode & stat.S_IRGRP and all(mode & for_group for mode in ways)
+    if is_open and not _is_of_user_alone(found.st_gid, found.st_uid):
+        return f"the group {_group(found.st_gid)}"
+    return ""
 
 
 def _check_way(path: Path) -> None:

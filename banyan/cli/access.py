@@ -81,7 +81,8 @@ def create_command(
 
     \b
     Example:
-      banyan account create rack7 --role worker > worker.token
+      banyan account create alice --role provider
+      (umask 077; banyan account create rack7 --role worker > worker.token)
     """
     created = client.create_account(name, roles, queues)
     if as_json:

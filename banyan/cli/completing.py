@@ -130,5 +130,5 @@ def _client(kind: Callable[..., Any], context: click.Context) -> Any:
     given = context.params
     token, file = given.get("token"), given.get("token_file")
     if file not in (None, "-"):
-        token = read_token_file(file, "provider")
+        token = read_token_file(file, "provider", quiet=True)
     return kind(given.get("url"), token, profile=given.get("profile"), retry_seconds=0)

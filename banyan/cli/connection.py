@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from banyan import profiles
+from banyan import ownership, profiles
+from banyan.cli.output import say
 from banyan.errors import BanyanError
 
 # A person waits for the answer: a server that restarts is met again, one that is not there
@@ -48,12 +49,13 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
             curl: bool,
             **options: Any,
         ) -> Any:
-            if token_file:
-                token = read_token_file(token_file, role)
-            with _client(url, token, profile=profile, role=role, tls_ca=tls_ca) as client:
+            token = read_token_file(token_file, role) if token_file else token
+            with (
+                _client(url, token, profile=profile, role=role, tls_ca=tls_ca) as client,
+                _answers_read(client.transport.url),
+            ):
                 if not curl:
-                    with _answers_read(client.transport.url):
-                        return command(client, **options)
+                    return command(client, **options)
                 _print_requests(client, command, options)
                 return None
 
@@ -97,12 +99,19 @@ def _print_requests(client: Any, command: Callable[..., Any], options: dict[str,
         click.echo(line)
 
 
-def read_token_file(name: str, role: str) -> str:
-    """The token in a file ("-": on standard input), for `role` if it is a credentials file."""
+def read_token_file(name: str, role: str, quiet: bool = False) -> str:
+    """The token in a file ("-": on standard input), for `role` if it is a credentials file.
+
+    Says so (but for quiet) where others can read it: a container's secrets are such files, so it
+    is not refused.
+    """
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text()
+        told = "" if name == "-" else ownership.told_of_readers(Path(name))
     except (OSError, UnicodeDecodeError) as problem:
         raise BanyanError("usage", f"--token-file {name}: {problem}") from None
+    if told and not quiet:
+        say(told)
     token = profiles.read_token(text, role, name)
     if not token:
         raise BanyanError("usage", f"--token-file {name} is empty")

@@ -2,7 +2,7 @@
 
 `with_client` gives the command a CurlClient; what the command looks up on the way (which task
 `last` is) goes through `plain`, and is really asked. The token is never printed: the shell
-puts it in from `BANYAN_TOKEN`.
+puts it in from `BANYAN_TOKEN`, by a pipe, as everybody can read what a program is called with.
 """
 
 import contextlib
@@ -17,6 +17,8 @@ from banyan.cli.output import json_text
 from banyan.client.api import Client
 from banyan.client.transport import Answer, Options, Transport
 from banyan.socket_paths import PATH_BYTES_MAX
+
+_AUTHORIZATION = 'echo "Authorization: Bearer $BANYAN_TOKEN"'  # no program: a shell's own
 
 
 class Shown(Exception):
@@ -43,7 +45,7 @@ class CurlTransport(Transport):
             words += ["--unix-socket", shlex.quote(name)]
         elif self.tls_ca:
             words += ["--cacert", shlex.quote(self.tls_ca)]
-        line = [*words, "-H", '"Authorization: Bearer $BANYAN_TOKEN"']
+        line = [_AUTHORIZATION, "|", *words, "-H", "@-"]
         for name in ("Content-Type", "Prefer"):
             if name in sending.headers:
                 line += ["-H", shlex.quote(f"{name}: {sending.headers[name]}")]

@@ -7,6 +7,7 @@ repeated request is recognised.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from html import escape
 from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
 
@@ -75,7 +76,8 @@ class Client:
         """For a notebook: the server, and its tasks by state."""
         counted = self.statistics(by=["state"])["by_state"]
         told = ", ".join(f"{count} {state}" for state, count in sorted(counted.items()))
-        return f"<div>Banyan at <code>{self.transport.url}</code>: {told or 'no tasks'}</div>"
+        url = escape(self.transport.url)
+        return f"<div>Banyan at <code>{url}</code>: {escape(told) or 'no tasks'}</div>"
 
     # --- tasks -------------------------------------------------------------------------
 

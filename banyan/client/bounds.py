@@ -7,6 +7,7 @@ what it reads: a megabyte would become gigabytes.
 
 import http.client
 import io
+import re
 import socket
 import time
 from functools import lru_cache
@@ -22,6 +23,13 @@ from banyan.errors import BanyanError
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 # The answer as a whole may take as long as its first piece, and a second for so many bytes.
 BYTES_PER_SECOND_MIN = 64 * 1024
+# Of JSON whose escapes count as the byte that they stand for. Of what is stored in 16 MiB, short
+# names of nothing become the most text: `"a":null,` is stored in three bytes.
+JSON_BYTES_MAX = 56 * 1024 * 1024
+# Lists and objects, twice, and commas: an empty list takes three bytes of text, and seventy of
+# memory. Stored, it has eight bytes; a null in a list has three.
+JSON_PARTS_MAX = 7_000_000
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # of any bytes: in linear time
 
 
 def bounded(adapter: HTTPAdapter) -> HTTPAdapter:
@@ -39,6 +47,21 @@ def bounded(adapter: HTTPAdapter) -> HTTPAdapter:
 
     adapter.proxy_manager_for = proxy_manager_for  # type: ignore[method-assign]
     return adapter
+
+
+def check_json(body: bytes) -> None:
+    """To be called before it is parsed. Errors: `unavailable` where that would take much memory."""
+    if len(body) <= JSON_PARTS_MAX // 2:
+        return
+    few = _parts(body) <= JSON_PARTS_MAX or _parts(_TEXT.sub(b"", body)) <= JSON_PARTS_MAX
+    if few and len(body) - 5 * body.count(rb"\u") <= JSON_BYTES_MAX:
+        return
+    message = "the server's answer would take too much memory: no Banyan server says so much"
+    raise BanyanError("unavailable", message)
+
+
+def _parts(body: bytes) -> int:
+    return 2 * (body.count(b"[") + body.count(b"{")) + body.count(b",")
 
 
 def _bound(manager: PoolManager) -> None:

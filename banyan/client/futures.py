@@ -108,5 +108,5 @@ class TaskFuture(Future[Any]):
         return "failed" if self.exception() else "succeeded"
 
     def _repr_html_(self) -> str:
-        name = escape(self.name)
-        return f"<div>task {name} <code>{self.task_id}</code>: {self.standing()}</div>"
+        name, id = escape(self.name), escape(self.task_id)
+        return f"<div>task {name} <code>{id}</code>: {self.standing()}</div>"

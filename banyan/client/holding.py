@@ -14,6 +14,8 @@ from banyan.client.transport import Answer, Transport
 HOLD_SECONDS = 30.0
 RETRY_SECONDS = 60.0  # a server that restarts is waited for
 _QUICK_SECONDS = 0.2
+# Ours are shorter; a long one would be refused with each further request.
+_ETAG_LENGTH_MAX = 200
 
 
 class Held:
@@ -51,6 +53,8 @@ class Held:
             retry_seconds=max(RETRY_SECONDS, self._transport.retry_seconds),
         )
         etag = answer.headers.get("ETag")
+        if etag and len(etag) > _ETAG_LENGTH_MAX:
+            etag = None
         nothing_new = answer.status == 304 or etag is None or etag == self._etag
         if nothing_new and time.monotonic() - begun < _QUICK_SECONDS:
             time.sleep(min(hold, 2 * _QUICK_SECONDS))

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypedDict, Unpack
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from requests.adapters import HTTPAdapter
 from banyan import __version__
 from banyan.addresses import is_loopback, socket_in
 from banyan.client import local, trust
-from banyan.client.bounds import bounded
+from banyan.client.bounds import bounded, check_json
 from banyan.client.failures import Trouble, error_of, trouble_of_answer, trouble_of_exception
 from banyan.errors import BanyanError
 
@@ -102,6 +103,8 @@ class Transport:
         session = requests.Session()
         # Proxies and .netrc are for the outside; to look them up costs more than the request.
         session.trust_env = not is_loopback(host)
+        # No Banyan server sets any; kept, those of somebody else would fill up each request.
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         plain = local.Adapter(self.socket) if self.socket else HTTPAdapter()
         session.mount("http://", bounded(plain))
         session.mount("https://", bounded(trust.Adapter(self.tls_ca)))
@@ -162,10 +165,7 @@ class Transport:
         url = f"{self.base}/{path.lstrip('/')}"
         # By hand: the session would look for what it might add for longer than all else takes.
         request = requests.PreparedRequest()
-        request.prepare(
-            method, url, headers, data=data, params=params, cookies=self._session.cookies,
-            auth=_Bearer(self._token),
-        )  # fmt: skip
+        request.prepare(method, url, headers, data=data, params=params, auth=_Bearer(self._token))
         return request
 
     def _send(
@@ -210,8 +210,9 @@ def _answer(response: requests.Response, raw: bool, repeats: int, url: str) -> A
         return Answer(response.status_code, response.content, response.headers, repeats)
     if not response.content:
         return Answer(response.status_code, None, response.headers, repeats)
+    check_json(response.content)
     try:
-        body = jsonlib.loads(response.content)
+        body = jsonlib.loads(response.content.decode(errors="surrogatepass"))
     except (ValueError, RecursionError, MemoryError):
         if good:
             message = f"{url} does not answer like a Banyan server"

@@ -153,7 +153,8 @@ class Agent:
             "queues": list(self._options.queues),
             "labels": dict(self._options.labels),
         }
-        self._courier.send(Errand("registration", "POST", "/workers", body, answers.registered))
+        check, ends = answers.registered, answers.REFUSALS_OF_A_WORKER
+        self._courier.send(Errand("registration", "POST", "/workers", body, check, ends))
 
     def _keep(self, identity: Identity) -> None:
         try:
@@ -289,7 +290,8 @@ class Agent:
             _log.warning("the lease of worker %s has lapsed: its tasks are ended", event.worker)
             if self._leaving.active:  # a removal, while it is under way, looks the same
                 path = f"/workers/{event.worker}"
-                self._courier.send(Errand("inquiry", "GET", path, check=answers.worker))
+                check, ends = answers.worker, answers.ENDS_OF_A_WORKER
+                self._courier.send(Errand("inquiry", "GET", path, None, check, ends))
 
     def _inquired(self, event: mailbox.Done) -> None:
         if event.error or event.answer["mode"] == "off":

@@ -11,6 +11,10 @@ from typing import Any
 from banyan.domain.resources import Grant
 from banyan.errors import BanyanError
 
+# How a server may refuse a worker for good: with anything else it is asked again.
+REFUSALS_OF_A_WORKER = frozenset({"unauthenticated", "forbidden", "invalid", "too_large"})
+ENDS_OF_A_WORKER = frozenset({"unauthenticated", "forbidden", "not_found"})
+
 _ID = re.compile(r"[0-9a-f]{24}")
 _TEXT_OR_NONE = (str, type(None))
 _NUMBER_OR_NONE = (int, float, type(None))
@@ -86,6 +90,7 @@ def beat(answer: Any) -> dict[str, Any]:
     _texts(_list(_member(answer, "lost")))
     wanted = _member(answer, "wanted")
     _expect(_member(wanted, "number"), int)
+    _amount(wanted["number"])  # it is told again with the next beat
     _texts(_list(_member(wanted, "attempts")))
     told: dict[str, Any] = answer
     return told

@@ -18,7 +18,7 @@ from banyan.client.failures import error_of
 from banyan.client.local import dial
 from banyan.client.transport import Answer, Transport
 from banyan.client.trust import Adapter
-from banyan.errors import LOCAL_WORDS, WORDS, BanyanError
+from banyan.errors import EXIT_UNAVAILABLE, LOCAL_WORDS, WORDS, BanyanError
 
 _ANSWER_SECONDS = 30.0  # beyond the time that was asked to be held
 
@@ -53,6 +53,7 @@ class Connection(Transport):
 
         Errors: BanyanError with the server's word. What is not said in the way of a Banyan server
         (by a proxy before it, or by who has its port meanwhile) is `unavailable`: it is no refusal.
+        Nor is what may be otherwise later, as `too_many_requests`.
         """
         wait = f", wait={wait_seconds:.3f}" if wait_seconds > 0 else ""
         try:
@@ -112,7 +113,7 @@ def _refusal(answer: Answer) -> BanyanError | None:
     told = answer.body.get("_error") if isinstance(answer.body, dict) else None
     word = told.get("word") if isinstance(told, dict) else None
     error = error_of(answer.status, answer.body, answer.headers)
-    if isinstance(word, str) and word in WORDS:
+    if isinstance(word, str) and word in WORDS and error.exit_code != EXIT_UNAVAILABLE:
         return error
     return BanyanError("unavailable", error.message)
 

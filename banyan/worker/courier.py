@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from banyan.errors import BanyanError
+from banyan.errors import EXIT_USAGE, BanyanError
 from banyan.worker import answers
 from banyan.worker.connection import Connection
 from banyan.worker.mailbox import Done, Mailbox
@@ -26,6 +26,9 @@ _LONGEST_PAUSE_SECONDS = 5.0
 # After so many troubles in a row of such a kind it is asked whose fault they are. A server that
 # is away is at fault itself, unless it goes away each time.
 _TRIES = {"internal": 3, "unavailable": 8}
+# That our request is no good is believed when it was said so often in a row: somebody else may
+# have the server's place for a moment, and a worker that ends by it is not started again.
+_REFUSALS = 6
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +38,7 @@ class Errand:
     """A request of which the loop hears the answer as Done. It must bear being repeated.
 
     check: raises `internal` where the answer makes no sense.
+    ends:  the words of refusals that may be the answer; None: all.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Errand:
     path: str
     body: Any = None
     check: Callable[[Any], object] = field(default=answers.anything, compare=False)
+    ends: frozenset[str] | None = None
 
 
 @dataclass(slots=True)
@@ -52,11 +57,18 @@ class _Waiting:
     after: float = 0.0
     tries: int = 0
     word: str = "unavailable"  # of the last trouble with it
+    refusals: int = 0  # of the request itself, in a row
 
     @property
     def is_overtaken(self) -> bool:
         """Whether it has failed so often that the others need not wait for it."""
-        return self.tries >= _TRIES[self.word]
+        return self.tries >= _TRIES.get(self.word, 1)
+
+    def is_refused(self, error: BanyanError) -> bool:
+        """Whether this is the answer, or is to be heard again before it is believed."""
+        self.refusals += error.exit_code == EXIT_USAGE
+        may_end = self.errand.ends is None or error.word in self.errand.ends
+        return may_end and (error.exit_code != EXIT_USAGE or self.refusals >= _REFUSALS)
 
 
 class Courier(threading.Thread):
@@ -154,7 +166,7 @@ class Courier(threading.Thread):
             answer = self._ask(errand.method, errand.path, errand.body)
             errand.check(answer)
         except BanyanError as error:
-            if not self._is_trouble(error) or self._is_given_up(waiting, error):
+            if self._is_final(waiting, error):
                 self._done(waiting, None, error)
                 return
             with self._changed:
@@ -163,6 +175,17 @@ class Courier(threading.Thread):
                 waiting.after = now() + _pause(waiting.tries)
         else:
             self._done(waiting, answer, None)
+
+    def _is_final(self, waiting: _Waiting, error: BanyanError) -> bool:
+        if self._is_trouble(error):
+            waiting.refusals = 0
+            return self._is_given_up(waiting, error)
+        if self._stopped or waiting.is_refused(error):
+            return True
+        if error.word != waiting.word:
+            name = waiting.errand.name
+            _log.warning("the %s was refused, and is asked for again: %s", name, error.message)
+        return False
 
     def _is_given_up(self, waiting: _Waiting, error: BanyanError) -> bool:
         hopeless = error.word == "internal" and waiting.is_overtaken

@@ -5,20 +5,27 @@ the launcher, a task or a log.
 """
 
 import json
+import logging
 from pathlib import Path
 
+from banyan import ownership
 from banyan.errors import BanyanError
+
+_log = logging.getLogger(__name__)
 
 
 def read_token(path: Path) -> str:
     """The worker's token from a file that holds it alone, or from a credentials file.
 
-    Errors: BanyanError `usage`.
+    Warns where others can read it. Errors: BanyanError `usage`.
     """
     try:
         text = path.read_text().strip()
+        told = ownership.told_of_readers(path)
     except (OSError, ValueError) as error:
         raise BanyanError("usage", f"the token file {path} cannot be read: {error}") from None
+    if told:
+        _log.warning("%s", told)
     if text.startswith("{"):
         try:
             text = json.loads(text)["worker"]

@@ -13,6 +13,7 @@ import pytest
 from tests.e2e.stack import Stack, read_all
 from tests.harness import eventually
 
+TOKEN = 'echo "Authorization: Bearer $BANYAN_TOKEN"'
 SHOW_INDEX = ("--", "sh", "-c", "echo $BANYAN_ARRAY_INDEX")
 
 
@@ -251,12 +252,12 @@ def test_curl_prints_what_would_be_sent_and_it_works(stack: Stack) -> None:
     by_hand(stack.text("cancel", "--curl", "last"))
     assert stack.json("show", "--json", made["_id"])["state"] == "cancelled"
     for verb in ("show", "log", "wait", "explain", "script", "progress", "retry", "release"):
-        assert stack.text(verb, "--curl", made["_id"]).startswith("curl "), verb
-    assert stack.text("run", "--curl", "--", "true").startswith("curl -X POST ")
+        assert stack.text(verb, "--curl", made["_id"]).startswith(f"{TOKEN} | curl -"), verb
+    assert stack.text("run", "--curl", "--", "true").startswith(f"{TOKEN} | curl -X POST ")
     revoke = stack.text("account", "revoke", "--curl", "worker")
     assert re.search(r"/accounts/[0-9a-f]{24}/revoke$", revoke)
     for verb in ("top", "stats"):
-        assert stack.text(verb, "--curl").startswith("curl "), verb
+        assert stack.text(verb, "--curl").startswith(f"{TOKEN} | curl -"), verb
 
 
 # --- overviews ---------------------------------------------------------------------------

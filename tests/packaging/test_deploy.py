@@ -20,6 +20,7 @@ from banyan.cli.main import banyan
 from banyan.config import knobs
 from tests.harness import Processes, Server, eventually
 from tests.harness.processes import ROOT
+from tests.packaging.test_wheel import BUILT_FROM
 from tests.worker.crew import Crew
 
 yaml = pytest.importorskip("yaml")  # comes with schemathesis
@@ -159,6 +160,33 @@ def test_every_mongod_that_we_show_is_closed():
         assert "--setParameter enableLocalhostAuthBypass false" in command
     assert "--keyFile" in members
     assert "--tlsMode requireTLS" in members
+
+
+def test_no_token_goes_into_an_image():
+    """By the steps of the compose file a worker's token lies beside what the image is made of."""
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    copied = [line.split()[1:-1] for line in dockerfile.splitlines() if re.match("COPY|ADD", line)]
+    sources = {one for words in copied for one in words if not one.startswith("--")}
+    assert sources == {*BUILT_FROM, "banyan"}
+    first, *rest = [
+        line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] != "#"
+    ]
+    assert first == "*"  # so that not even who builds it gets more
+    assert {line[1:] for line in rest if line.startswith("!")} == sources
+    (kept,) = COMPOSE["secrets"].values()
+    ignored = ["git", "check-ignore", "-q", str(DEPLOY / kept["file"])]
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        assert subprocess.run(ignored, cwd=ROOT).returncode == 0
+
+
+def test_what_may_hold_a_secret_is_copied_so_that_others_cannot_read_it():
+    told = "".join(path.read_text() for path in UNITS)
+    steps = re.findall(r"^#   (.*) (/etc/banyan/\S+)", told, re.MULTILINE)
+    assert {target for _, target in steps} == {
+        f"/etc/banyan/{name}" for name in ("server.env", "worker.env", "worker.token")
+    }
+    for command, _ in steps:
+        assert re.match(r"install (-D )?-m 600 ", command), command
 
 
 # --- what a restart comes to -------------------------------------------------------------

@@ -47,7 +47,7 @@ def commands(text: str) -> Iterator[list[str]]:
     lines += re.findall(r"^    (.*)$", text, re.MULTILINE)
     lines += re.findall(r"`(banyan [^`]+)`", " ".join(fenced.sub("", text).splitlines()))
     for line in lines:
-        if re.match(r"(\w+=\$\()?banyan ", line):
+        if re.match(r"(\w+=\$\(|\(umask 077; )?banyan ", line):
             yield until_an_operator(line[line.index("banyan ") + len("banyan ") :])
 
 

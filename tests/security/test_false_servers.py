@@ -31,6 +31,10 @@ LINES = [
     ["account", "list", "-q"], ["account", "create", "x", "--role", "worker"],
     ["account", "revoke", "x"], ["progress", "--once", ID], ["wait", ID], ["cancel", ID],
     ["retry", ID], ["release", ID], ["forget", ID], ["run", "true"], ["log", "--tag", "a=b"],
+    # What is looked up before a request is shown.
+    ["cancel", "--curl", "last"], ["show", "--curl", "@x"], ["worker", "drain", "--curl", "x"],
+    ["retry", "--curl", "last"], ["release", "--curl", "last"], ["forget", "--curl", "last"],
+    ["log", "--curl", "last"], ["account", "revoke", "--curl", "x"],
 ]  # fmt: skip
 
 

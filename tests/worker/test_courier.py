@@ -287,3 +287,75 @@ def test_a_beat_that_makes_no_sense_is_not_believed(wrong: dict[str, Any]):
     with pytest.raises(BanyanError) as raised:
         answers.beat({**BEAT, **wrong})
     assert raised.value.word == "internal"
+
+
+# --- refusals that somebody in the server's place has said ---------------------------------
+
+OF_A_WORKER = answers.REFUSALS_OF_A_WORKER
+ONCE = [
+    "bad_request", "not_found", "method_not_allowed", "not_acceptable", "conflict", "too_large",
+    "unsupported_media_type", "invalid", "illegal_transition", "lease_lost",
+]  # fmt: skip
+
+
+def answering(words: list[str]) -> Say:
+    """Refuses with each of them in turn, then answers; the last one for ever, where it is `…`."""
+
+    def say(method: str, path: str, body: Any) -> Any:
+        if not words:
+            return {"_id": "5" * 24, "lease_seconds": 60}
+        word = words[0] if words[1:] == ["…"] else words.pop(0)
+        raise BanyanError(word, "said by whoever is in the server's place")
+
+    return say
+
+
+@pytest.mark.parametrize("word", ONCE)
+def test_what_was_said_once_does_not_end_a_registration(stand: Callable[[Say], Stand], word: str):
+    here = stand(answering([word, word]))
+    check, ends = answers.registered, OF_A_WORKER
+    here.courier.send(Errand("registration", "POST", "/workers", {}, check, ends))
+    here.courier.start()
+    eventually(lambda: here.done() == {"registration": None})
+    assert len(here.connection.asked) == 3
+
+
+@pytest.mark.parametrize("word", ["unauthenticated", "forbidden"])
+def test_a_token_that_is_no_good_ends_a_registration_at_once(
+    stand: Callable[[Say], Stand], word: str
+):
+    here = stand(answering([word]))
+    here.courier.send(Errand("registration", "POST", "/workers", {}, ends=OF_A_WORKER))
+    here.courier.start()
+    eventually(lambda: here.done() == {"registration": word})
+
+
+@pytest.mark.parametrize("word", ["invalid", "too_large"])
+def test_what_is_said_again_and_again_of_a_registration_is_believed(
+    stand: Callable[[Say], Stand], word: str
+):
+    here = stand(answering([word, "…"]))
+    here.courier.send(Errand("registration", "POST", "/workers", {}, ends=OF_A_WORKER))
+    here.courier.start()
+    eventually(lambda: here.done() == {"registration": word})
+    assert len(here.connection.asked) == courier._REFUSALS
+
+
+@pytest.mark.parametrize("word", ["bad_request", "not_found"])
+def test_a_registration_is_asked_for_as_long_as_nobody_says_no(
+    stand: Callable[[Say], Stand], caplog: pytest.LogCaptureFixture, word: str
+):
+    here = stand(answering([word, "…"]))
+    here.courier.send(Errand("registration", "POST", "/workers", {}, ends=OF_A_WORKER))
+    here.courier.start()
+    eventually(lambda: len(here.connection.asked) > 2 * courier._REFUSALS)
+    assert not here.done()
+    told = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert len(told) == 1
+
+
+def test_what_else_is_refused_ends_as_soon_as_it_is_certain(stand: Callable[[Say], Stand]):
+    here = stand(answering(["lease_lost"]))
+    here.courier.send(Errand("recognition", "POST", "/beat"))
+    here.courier.start()
+    eventually(lambda: here.done() == {"recognition": "lease_lost"})

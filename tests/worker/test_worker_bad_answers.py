@@ -132,3 +132,44 @@ def test_a_proxy_that_answers_for_the_server_is_no_removal(crew: Crew, liar: Lia
     liar.answer = lambda request: None
     assert crew.ended(task, seconds=30)["outcome"] == "success"
     assert crew.statuses(task) == ["success"]
+
+
+def refusing(word: str, status: int) -> bytes:
+    error = {"code": status, "word": word, "message": "headers may have 65536 bytes in all"}
+    return json.dumps({"_status": "ERR", "_error": error}).encode()
+
+
+def test_a_registration_that_somebody_else_has_refused_goes_on_with_the_server(
+    crew: Crew, liar: Liar
+):
+    said = [("bad_request", 400), ("not_found", 404), ("too_many_requests", 429), ("invalid", 422)]
+
+    def refuse(request: bytes) -> tuple[int, bytes] | None:
+        if not said or not request.startswith(b"POST /workers "):
+            return None
+        word, status = said.pop()
+        return status, refusing(word, status)
+
+    liar.answer = refuse
+    worker = crew.worker("one")
+    crew.registered()
+    assert not said
+    task = crew.submit("true")
+    assert crew.ended(task)["outcome"] == "success"
+    assert worker.process.poll() is None
+
+
+def test_a_report_that_came_when_there_were_too_many_requests_is_told_again(crew: Crew, liar: Liar):
+    """By wrong tokens of others from the same address, say."""
+
+    def refuse(request: bytes) -> tuple[int, bytes] | None:
+        few = liar.lies < 3 and request.startswith(b"PATCH /tasks ")
+        return (429, refusing("too_many_requests", 429)) if few else None
+
+    liar.answer = refuse
+    crew.worker("one")
+    crew.registered()
+    task = crew.submit("true")
+    assert crew.ended(task)["outcome"] == "success"
+    assert liar.lies == 3
+    assert crew.statuses(task) == ["success"]

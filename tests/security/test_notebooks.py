@@ -1,0 +1,59 @@
+"""What a false server says stays text in a notebook: there it would be a script of the page."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from banyan.client.api import Client
+from banyan.client.futures import TaskFuture
+from banyan.client.progress import Progress
+from tests.client.scripted import Scripted, ok, scripted_server
+
+EVIL = "<img src=x onerror='alert(1)'>\"&<script>"
+OURS = {"div", "code", "span"}
+
+
+@pytest.fixture
+def server() -> Iterator[Scripted]:
+    with scripted_server() as scripted:
+        yield scripted
+
+
+def elements(html: str) -> set[str]:
+    return set(re.findall(r"<\s*/?\s*([^\s>]*)", html))
+
+
+@pytest.mark.parametrize("counted", [{EVIL: 1}, {"running": EVIL}, {"running": {EVIL: [EVIL]}}])
+def test_what_a_client_shows_is_text(server: Scripted, counted: dict[str, Any]) -> None:
+    server.replies = [ok({"by_state": counted})]
+    with Client(f"{server.url}/{EVIL}", "t") as client:
+        html = client._repr_html_()
+    assert elements(html) <= OURS, html
+    assert "&lt;img" in html
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        {"by_state": {EVIL: 1}},
+        {"by_outcome": {"success": EVIL}},
+        {"by_state": {"running": [EVIL]}},
+    ],
+)
+def test_progress_shows_numbers(server: Scripted, counted: dict[str, Any]) -> None:
+    server.replies = [ok(counted)]
+    with Client(server.url, "t") as client:
+        progress = Progress(client, {})
+        try:
+            html = progress._repr_html_()
+        except TypeError:  # what is no number cannot be counted
+            return
+    assert elements(html) <= OURS, html
+
+
+def test_a_future_shows_text() -> None:
+    html = TaskFuture(EVIL, EVIL, lambda _: False)._repr_html_()
+    assert elements(html) <= OURS, html
+    assert "&lt;img" in html
