@@ -20,18 +20,19 @@ _ROOT = 0
 _LINKS_MAX = 40  # as the kernel has it
 
 
-def make(directory: Path) -> None:
+def make(directory: Path, mode: int = 0o700) -> None:
     """Makes it and what is missing above it; all of that is ours or root's then.
 
     Each is checked when it is there, before anything is made in it: somebody else may have made
-    it a moment before us. Errors: as of `check_above`; OSError.
+    it a moment before us. mode: of the directory itself, where it is missing; what is missing
+    above it is for others to read. Errors: as of `check_above`; OSError.
     """
     target = directory.absolute()
     missing = [one for one in (target, *target.parents) if not one.exists()]
     for one in (*reversed(target.parents), target):
         if one in missing:
             with contextlib.suppress(FileExistsError):
-                one.mkdir(mode=0o700 if one == target else 0o755)  # for others to read at most
+                one.mkdir(mode=mode if one == target else 0o755)  # for others to read at most
         _check_way(one)
 
 
