@@ -10,6 +10,7 @@ import errno
 import grp
 import os
 import pwd
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from banyan.errors import BanyanError
 
 _ROOT = 0
 _LINKS_MAX = 40  # as the kernel has it
+_INHERITED = re.compile(r"/dev/stdin|(/dev|/proc/self)/fd/[0-9]+")
+_NULL = os.makedev(1, 3)
 
 
 def make(directory: Path, mode: int = 0o700) -> None:
@@ -66,9 +69,61 @@ def check_file(path: Path) -> None:
     Root believes one that has a user of its own, too, as far as `is_way_of` allows.
     Errors: `usage`; OSError where it is missing.
     """
-    owner = path.stat().st_uid
-    if owner == os.geteuid() or not is_way_of(path, owner):
+    _check_named(path, path.stat().st_uid)
+
+
+def check_own(path: Path) -> None:
+    """What is read there may be believed, also by root, and be it a pipe or a device.
+
+    It, and what leads to it, is ours or root's; what we were given open (/dev/fd/N) is so itself.
+    The null device says nothing. Errors: `usage`; OSError where it is missing.
+    """
+    found = path.stat()
+    if stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL:
+        return
+    if _is_inherited(path):
+        _demand(path, found, path)
+    else:
         _check_way(path)
+
+
+def check_links(path: Path) -> None:
+    """A link of somebody else's on the way to it may lead to files of that one's, not to ours.
+
+    For what is sent where it is said to. Errors: `usage`; OSError where it is missing.
+    """
+    if _is_inherited(path):
+        return
+    owner = path.stat().st_uid
+    for step in _steps(path.absolute()):
+        found = step.lstat()
+        if stat.S_ISLNK(found.st_mode) and found.st_uid != owner:
+            _demand_owner(step, found, path)
+
+
+def read_believed(path: Path) -> str:
+    """The text of a file that `check_file` believes: what is read is what was checked.
+
+    Errors: `usage`; OSError; ValueError for what is no text.
+    """
+    check_file(path)
+    with os.fdopen(_open_regular(path), encoding="utf-8") as file:
+        _check_named(path, os.fstat(file.fileno()).st_uid)  # it may be another by now
+        return file.read()
+
+
+def read_own(path: Path, forbidden: int = 0) -> str:
+    """The text of a file that is ours or root's, and so is what leads to it.
+
+    forbidden: bits that its mode must not have. Errors: as of `read_believed`.
+    """
+    _check_way(path)
+    with os.fdopen(_open_regular(path), encoding="utf-8") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        if mode & forbidden:
+            message = f"{path} can be read by others (mode {mode:04o}): chmod 600 {path}"
+            raise BanyanError("usage", message)
+        return file.read()
 
 
 def is_way_of(path: Path, user: int) -> bool:
@@ -113,6 +168,24 @@ def replace_text(path: Path, text: str) -> None:
 def demand_own(path: Path, found: os.stat_result) -> None:
     """A file or directory is ours or root's, and others can't write to it. Errors: `usage`."""
     _demand(path, found, path)
+
+
+def _check_named(path: Path, owner: int) -> None:
+    if owner == os.geteuid() or not is_way_of(path, owner):
+        _check_way(path)
+
+
+def _open_regular(path: Path) -> int:
+    """An open file, and no pipe or device, for which one could wait for ever."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise BanyanError("usage", f"{path} is no regular file")
+    return file
+
+
+def _is_inherited(path: Path) -> bool:
+    return _INHERITED.fullmatch(str(path)) is not None
 
 
 def _check_way(path: Path) -> None:

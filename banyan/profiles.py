@@ -188,19 +188,25 @@ def load() -> Profiles:
     file's token goes to which server.
     """
     try:
+        if not _is_there(path()):
+            return Profiles({})
+        ownership.check_own(path())
         with path().open("rb") as file:
-            found = os.fstat(file.fileno())
-            if stat.S_ISREG(found.st_mode):
-                ownership.check_above(path())
-                ownership.demand_own(path(), found)
             content = tomllib.load(file)
         tables = content.get("profile", {})
         profiles = {name: _profile(name, table) for name, table in tables.items()}
         return Profiles(profiles, str(content.get("default_profile", "")))
-    except FileNotFoundError:
-        return Profiles({})
     except (OSError, ValueError, AttributeError) as problem:
         raise BanyanError("usage", f"{path()} cannot be read: {problem}") from None
+
+
+def _is_there(file: Path) -> bool:
+    """Whether anything is: one that is not there, wherever it would be, says nothing."""
+    try:
+        file.stat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def save(profiles: Profiles) -> None:
@@ -278,10 +284,10 @@ def _token(profile: Profile, role: str) -> str:
     if profile.token:
         return profile.token
     try:
-        ownership.check_file(Path(profile.credentials))
-        text = Path(profile.credentials).read_text()
-    except OSError as problem:
-        message = f"no token for {profile.url}: {profile.credentials}: {problem.strerror}"
+        text = ownership.read_believed(Path(profile.credentials))
+    except (OSError, ValueError) as problem:
+        said = getattr(problem, "strerror", None) or "it is no text"
+        message = f"no token for {profile.url}: {profile.credentials}: {said}"
         raise BanyanError("unauthenticated", f"{message}; {_NEXT_STEP}") from None
     return read_token(text, role, profile.credentials)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from banyan import profiles
+from banyan import ownership, profiles
 from banyan.errors import BanyanError
 
 # A person waits for the answer: a server that restarts is met again, one that is not there
@@ -100,6 +100,8 @@ def _print_requests(client: Any, command: Callable[..., Any], options: dict[str,
 def read_token_file(name: str, role: str) -> str:
     """The token in a file ("-": on standard input), for `role` if it is a credentials file."""
     try:
+        if name != "-":
+            ownership.check_links(Path(name))
         text = sys.stdin.read() if name == "-" else Path(name).read_text()
     except (OSError, UnicodeDecodeError) as problem:
         raise BanyanError("usage", f"--token-file {name}: {problem}") from None

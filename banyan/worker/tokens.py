@@ -7,6 +7,7 @@ the launcher, a task or a log.
 import json
 from pathlib import Path
 
+from banyan import ownership
 from banyan.errors import BanyanError
 
 
@@ -16,6 +17,7 @@ def read_token(path: Path) -> str:
     Errors: BanyanError `usage`.
     """
     try:
+        ownership.check_links(path)
         text = path.read_text().strip()
     except (OSError, ValueError) as error:
         raise BanyanError("usage", f"the token file {path} cannot be read: {error}") from None
