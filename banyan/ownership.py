@@ -141,6 +141,26 @@ def is_way_of(path: Path, user: int) -> bool:
     return True
 
 
+def place_of(path: Path) -> Path:
+    """Where a file of ours is to be written: there, or where a link of ours leads.
+
+    What is missing above is made. Whatever stands there is checked before it is followed: no
+    file is made where somebody else's link leads. Errors: as of `make`.
+    """
+    target = path.absolute()
+    for _ in range(_LINKS_MAX):
+        make(target.parent)
+        try:
+            found = target.lstat()
+        except FileNotFoundError:
+            return target
+        _demand_owner(target, found, path)
+        if not stat.S_ISLNK(found.st_mode):
+            return target
+        target = target.parent / target.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
 def open_file(path: Path, flags: int) -> int:
     """An open file, made with mode 0600 by O_CREAT. Errors: `usage` for a link; OSError."""
     if path.is_symlink():

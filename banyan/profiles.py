@@ -211,10 +211,9 @@ def _is_there(file: Path) -> bool:
 
 def save(profiles: Profiles) -> None:
     """Replaces the file, mode 0600, as a whole or not at all; an equal one is left alone."""
-    target = path().resolve()  # a link into somebody's dotfiles stays one
+    target = ownership.place_of(path())  # a link of one's own into dotfiles stays one
     if target.exists() and load() == profiles and stat.S_IMODE(target.stat().st_mode) == 0o600:
         return
-    ownership.make(target.parent)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
