@@ -190,6 +190,7 @@ class Run:
         sweep([self._holding.worker], state_directory=self._state.path)
         self._holding.launcher_died()
         self._holding.hear(self._link.open())
+        self._trust()  # the timer may have been taken out, by what has led here
 
     # --- what becomes of the attempts: see `banyan.worker.hearer` ----------------------
 
