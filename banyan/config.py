@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from banyan import ownership
 from banyan.errors import BanyanError
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -29,9 +30,25 @@ def settings_path() -> Path:
 
 @cache
 def settings() -> Mapping[str, Any]:
-    """Every name in capitals on the settings page, before the environment has its say."""
-    page = runpy.run_path(str(settings_path()))
+    """Every name in capitals on the settings page, before the environment has its say.
+
+    Errors: `usage` where another page is named that others could have written.
+    """
+    page = runpy.run_path(str(_believed(settings_path())))
     return {name: value for name, value in page.items() if name.isupper()}
+
+
+def _believed(page: Path) -> Path:
+    """One that is named is code of ours or root's, as the program itself is. Errors: `usage`."""
+    if os.environ.get("BANYAN_SETTINGS"):
+        try:
+            ownership.check_file(page)
+        except OSError as problem:
+            message = f"BANYAN_SETTINGS={page}: {problem.strerror}"
+            raise BanyanError("usage", message) from None
+        if not page.is_file():
+            raise BanyanError("usage", f"BANYAN_SETTINGS={page} is no file")
+    return page
 
 
 @cache

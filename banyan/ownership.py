@@ -10,6 +10,7 @@ import errno
 import grp
 import os
 import pwd
+import re
 import shlex
 import stat
 from collections.abc import Iterator
@@ -19,20 +20,23 @@ from banyan.errors import BanyanError
 
 _ROOT = 0
 _LINKS_MAX = 40  # as the kernel has it
+_INHERITED = re.compile(r"/dev/stdin|(/dev|/proc/self)/fd/[0-9]+")
+_NULL = os.makedev(1, 3)
 
 
-def make(directory: Path) -> None:
+def make(directory: Path, mode: int = 0o700) -> None:
     """Makes it and what is missing above it; all of that is ours or root's then.
 
     Each is checked when it is there, before anything is made in it: somebody else may have made
-    it a moment before us. Errors: as of `check_above`; OSError.
+    it a moment before us. mode: of the directory itself, where it is missing; what is missing
+    above it is for others to read. Errors: as of `check_above`; OSError.
     """
     target = directory.absolute()
     missing = [one for one in (target, *target.parents) if not one.exists()]
     for one in (*reversed(target.parents), target):
         if one in missing:
             with contextlib.suppress(FileExistsError):
-                one.mkdir(mode=0o700 if one == target else 0o755)  # for others to read at most
+                one.mkdir(mode=mode if one == target else 0o755)  # for others to read at most
         _check_way(one)
 
 
@@ -66,9 +70,61 @@ def check_file(path: Path) -> None:
     Root believes one that has a user of its own, too, as far as `is_way_of` allows.
     Errors: `usage`; OSError where it is missing.
     """
-    owner = path.stat().st_uid
-    if owner == os.geteuid() or not is_way_of(path, owner):
+    _check_named(path, path.stat().st_uid)
+
+
+def check_own(path: Path) -> None:
+    """What is read there may be believed, also by root, and be it a pipe or a device.
+
+    It, and what leads to it, is ours or root's; what we were given open (/dev/fd/N) is so itself.
+    The null device says nothing. Errors: `usage`; OSError where it is missing.
+    """
+    found = path.stat()
+    if stat.S_ISCHR(found.st_mode) and found.st_rdev == _NULL:
+        return
+    if _is_inherited(path):
+        _demand(path, found, path)
+    else:
         _check_way(path)
+
+
+def check_links(path: Path) -> None:
+    """A link of somebody else's on the way to it may lead to files of that one's, not to ours.
+
+    For what is sent where it is said to. Errors: `usage`; OSError where it is missing.
+    """
+    if _is_inherited(path):
+        return
+    owner = path.stat().st_uid
+    for step in _steps(path.absolute()):
+        found = step.lstat()
+        if stat.S_ISLNK(found.st_mode) and found.st_uid != owner:
+            _demand_owner(step, found, path)
+
+
+def read_believed(path: Path) -> str:
+    """The text of a file that `check_file` believes: what is read is what was checked.
+
+    Errors: `usage`; OSError; ValueError for what is no text.
+    """
+    check_file(path)
+    with os.fdopen(_open_regular(path), encoding="utf-8") as file:
+        _check_named(path, os.fstat(file.fileno()).st_uid)  # it may be another by now
+        return file.read()
+
+
+def read_own(path: Path, forbidden: int = 0) -> str:
+    """The text of a file that is ours or root's, and so is what leads to it.
+
+    forbidden: bits that its mode must not have. Errors: as of `read_believed`.
+    """
+    _check_way(path)
+    with os.fdopen(_open_regular(path), encoding="utf-8") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        if mode & forbidden:
+            message = f"{path} can be read by others (mode {mode:04o}): chmod 600 {path}"
+            raise BanyanError("usage", message)
+        return file.read()
 
 
 def is_way_of(path: Path, user: int) -> bool:
@@ -84,6 +140,26 @@ def is_way_of(path: Path, user: int) -> bool:
         if found.st_uid not in (_ROOT, user) or _writers(found, user):
             return False
     return True
+
+
+def place_of(path: Path) -> Path:
+    """Where a file of ours is to be written: there, or where a link of ours leads.
+
+    What is missing above is made. Whatever stands there is checked before it is followed: no
+    file is made where somebody else's link leads. Errors: as of `make`.
+    """
+    target = path.absolute()
+    for _ in range(_LINKS_MAX):
+        make(target.parent)
+        try:
+            found = target.lstat()
+        except FileNotFoundError:
+            return target
+        _demand_owner(target, found, path)
+        if not stat.S_ISLNK(found.st_mode):
+            return target
+        target = target.parent / target.readlink()
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def open_file(path: Path, flags: int) -> int:
@@ -135,6 +211,24 @@ def _readers(found: os.stat_result, ways: list[int]) -> str:
     if is_open and not _is_of_user_alone(found.st_gid, found.st_uid):
         return f"the group {_group(found.st_gid)}"
     return ""
+
+
+def _check_named(path: Path, owner: int) -> None:
+    if owner == os.geteuid() or not is_way_of(path, owner):
+        _check_way(path)
+
+
+def _open_regular(path: Path) -> int:
+    """An open file, and no pipe or device, for which one could wait for ever."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise BanyanError("usage", f"{path} is no regular file")
+    return file
+
+
+def _is_inherited(path: Path) -> bool:
+    return _INHERITED.fullmatch(str(path)) is not None
 
 
 def _check_way(path: Path) -> None:

@@ -188,27 +188,32 @@ def load() -> Profiles:
     file's token goes to which server.
     """
     try:
+        if not _is_there(path()):
+            return Profiles({})
+        ownership.check_own(path())
         with path().open("rb") as file:
-            found = os.fstat(file.fileno())
-            if stat.S_ISREG(found.st_mode):
-                ownership.check_above(path())
-                ownership.demand_own(path(), found)
             content = tomllib.load(file)
         tables = content.get("profile", {})
         profiles = {name: _profile(name, table) for name, table in tables.items()}
         return Profiles(profiles, str(content.get("default_profile", "")))
-    except FileNotFoundError:
-        return Profiles({})
     except (OSError, ValueError, AttributeError) as problem:
         raise BanyanError("usage", f"{path()} cannot be read: {problem}") from None
 
 
+def _is_there(file: Path) -> bool:
+    """Whether anything is: one that is not there, wherever it would be, says nothing."""
+    try:
+        file.stat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def save(profiles: Profiles) -> None:
     """Replaces the file, mode 0600, as a whole or not at all; an equal one is left alone."""
-    target = path().resolve()  # a link into somebody's dotfiles stays one
+    target = ownership.place_of(path())  # a link of one's own into dotfiles stays one
     if target.exists() and load() == profiles and stat.S_IMODE(target.stat().st_mode) == 0o600:
         return
-    ownership.make(target.parent)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".config-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -278,10 +283,10 @@ def _token(profile: Profile, role: str) -> str:
     if profile.token:
         return profile.token
     try:
-        ownership.check_file(Path(profile.credentials))
-        text = Path(profile.credentials).read_text()
-    except OSError as problem:
-        message = f"no token for {profile.url}: {profile.credentials}: {problem.strerror}"
+        text = ownership.read_believed(Path(profile.credentials))
+    except (OSError, ValueError) as problem:
+        said = getattr(problem, "strerror", None) or "it is no text"
+        message = f"no token for {profile.url}: {profile.credentials}: {said}"
         raise BanyanError("unauthenticated", f"{message}; {_NEXT_STEP}") from None
     return read_token(text, role, profile.credentials)
 

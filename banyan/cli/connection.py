@@ -106,6 +106,8 @@ def read_token_file(name: str, role: str, quiet: bool = False) -> str:
     is not refused.
     """
     try:
+        if name != "-":
+            ownership.check_links(Path(name))
         text = sys.stdin.read() if name == "-" else Path(name).read_text()
         told = "" if name == "-" else ownership.told_of_readers(Path(name))
     except (OSError, UnicodeDecodeError) as problem:

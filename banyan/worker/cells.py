@@ -180,8 +180,13 @@ class Cells:
         self._root = make_root(str(os.getpid()))
         if self._root:
             self._twins = _make_twins(self._root)
-            self._note.write_text("\n".join(map(str, filter(None, (self._root, self._twins)))))
+            self._keep_note([str(path) for path in (self._root, self._twins) if path])
             self._homes = _homes(bool(self._twins))
+
+    def _keep_note(self, roots: list[str]) -> None:
+        self._note.unlink(missing_ok=True)
+        with self._note.open("x") as note:  # a new file: no link that is there is followed
+            note.write("\n".join(roots))
 
     @contextlib.contextmanager
     def inside(self, cell: Cell | None) -> Iterator[None]:
@@ -261,11 +266,20 @@ def make_root(name: str) -> Path | None:
 def clear(state_directory: Path) -> bool:
     """Kills all that a dead launcher's cells hold, and removes them; whether nothing is left."""
     note = state_directory / NOTE
-    for root in map(Path, cgroups.text(note).splitlines()):
+    for root in map(Path, _noted(note)):
         if root.name.startswith(_PREFIX) and root.is_dir() and not _clear(root):
             return False
     note.unlink(missing_ok=True)
     return True
+
+
+def _noted(note: Path) -> list[str]:
+    """The roots that it names; none where it is a link, as whoever made that could name any."""
+    with contextlib.suppress(OSError):
+        file = os.open(note, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(file) as noted:
+            return noted.read().splitlines()
+    return []
 
 
 def clear_forsaken() -> None:

@@ -11,8 +11,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import banyan
+from banyan import ownership
 from banyan.worker import cells, secrets_file, wire
 from banyan.worker.launcher import OUTPUT, SOCKET
 
@@ -48,7 +50,7 @@ def start(state_directory: Path) -> tuple[wire.Line, subprocess.Popen[bytes]]:
     (state_directory / OUTPUT).mkdir(exist_ok=True)
     with wire.listen(state_directory / SOCKET) as listener:
         line = wire.connect(state_directory / SOCKET)
-        with (state_directory / _STDERR).open("wb") as stderr:
+        with _new(state_directory / _STDERR) as stderr:
             process = subprocess.Popen(
                 [*_python(), str(listener.fileno()), str(state_directory)],
                 env=_environment(),
@@ -59,16 +61,19 @@ def start(state_directory: Path) -> tuple[wire.Line, subprocess.Popen[bytes]]:
                 pass_fds=[listener.fileno()],
                 start_new_session=True,  # a signal to the agent's group is not for it
             )
-    (state_directory / _PID).write_text(str(process.pid))
+    with _new(state_directory / _PID) as noted:
+        noted.write(str(process.pid).encode())
     return line, process
 
 
 def stderr(state_directory: Path) -> str:
     """What the last launcher has complained about."""
     try:
-        return (state_directory / _STDERR).read_text(errors="replace")
+        file = ownership.open_file(state_directory / _STDERR, os.O_RDONLY)
     except FileNotFoundError:
         return ""
+    with os.fdopen(file, errors="replace") as said:
+        return said.read()
 
 
 def kill(state_directory: Path) -> None:
@@ -93,9 +98,15 @@ def clear(state_directory: Path) -> None:
         (state_directory / _STDERR).unlink(missing_ok=True)
 
 
+def _new(path: Path) -> BinaryIO:
+    """A new file in place of what is there: a link goes, and is not followed."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
+
+
 def _pid_of(state_directory: Path) -> int | None:
     try:
-        pid = int((state_directory / _PID).read_text())
+        pid = int(ownership.read_text(state_directory / _PID))
         command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError):
         return None

@@ -6,14 +6,16 @@ the task's environment and nowhere else: it must never be logged, reported or ke
 
 import json
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from banyan import ownership
 from banyan.errors import BanyanError
 
 PREFIX = "BANYAN_SECRET_"
+
+_OF_OTHERS = 0o077
 
 
 class SecretMissing(Exception):
@@ -28,11 +30,11 @@ class Secrets:
         self._environ = environ
 
     def check(self) -> None:
-        """Errors: `usage` where the file is not one, or others can read it."""
+        """Errors: `usage` where the file is not one, or others can read or exchange it."""
         try:
             self._read()
         except SecretMissing as problem:
-            raise BanyanError("usage", str(problem)) from None
+            raise BanyanError("usage", str(problem.__cause__ or problem)) from None
 
     def resolved(self, env: Mapping[str, Any]) -> dict[str, str]:
         """An environment with its secrets put in. Errors: SecretMissing."""
@@ -59,9 +61,10 @@ class Secrets:
         if self._file is None:
             return {}
         try:
-            with self._file.open("rb") as file:
-                self._demand_own(os.fstat(file.fileno()))
-                kept = json.load(file)
+            kept = json.loads(ownership.read_own(self._file, _OF_OTHERS))
+        except BanyanError as refusal:  # who owns the task is not told where it is
+            message = "the file of secrets can be read by others, or changed, or is no file"
+            raise SecretMissing(message) from refusal
         except OSError as problem:
             raise SecretMissing(f"the file of secrets: {problem.strerror}") from None
         except ValueError:  # its message would quote the file
@@ -69,9 +72,3 @@ class Secrets:
         if not isinstance(kept, dict) or not all(isinstance(one, str) for one in kept.values()):
             raise SecretMissing("the file of secrets is an object of names and texts")
         return kept
-
-    def _demand_own(self, status: os.stat_result) -> None:
-        if status.st_uid not in (0, os.geteuid()) or stat.S_IMODE(status.st_mode) & 0o077:
-            raise SecretMissing(
-                "the file of secrets can be read by others: chmod 600, and owned by the worker"
-            )

@@ -96,7 +96,7 @@ class Spool:
 
     def _write(self, data: bytes) -> None:
         if self._file is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
             self._file = os.open(self._path, flags, 0o600)
         view = memoryview(data)
         while view:  # half a frame, where the disk is full, is none to the reader

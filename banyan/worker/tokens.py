@@ -20,6 +20,7 @@ def read_token(path: Path) -> str:
     Warns where others can read it. Errors: BanyanError `usage`.
     """
     try:
+        ownership.check_links(path)
         text = path.read_text().strip()
         told = ownership.told_of_readers(path)
     except (OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 """A place that is gone, or not there yet: whoever makes it first is not believed."""
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -224,3 +225,73 @@ def test_keys_of_tls_in_somebody_elses_directory_are_not_used(tmp_path: Path):
     os.chown(tmp_path / "tls", NOBODY, NOBODY)
     with pytest.raises(BanyanError, match="tls belongs to nobody"):
         own_certificate.ensure(tmp_path, "127.0.0.1")
+
+
+# --- Where profiles are written -----------------------------------------------------------
+
+
+@pytest.fixture
+def home(sticky: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The place of profiles in somebody's home, and beside it `elsewhere`, which is ours."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(sticky / "home"))
+    sticky.with_name("elsewhere").mkdir(mode=0o700)
+    (sticky / "home" / "banyan").mkdir(parents=True)
+    return sticky / "home"
+
+
+LOGIN = Profile("http://127.0.0.1:1", token="t")
+
+
+@AS_ROOT
+@pytest.mark.parametrize("link", ["home/banyan/config.toml", "home/banyan", "home"])
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_link_of_somebody_else_is_not_written_through(home: Path, link: str, below: str):
+    """It dangles: there is nothing yet at its end whose owner could be asked."""
+    planted, elsewhere = home.parent / link, home.parent.with_name("elsewhere")
+    if planted.is_dir():
+        shutil.rmtree(planted)
+    planted.symlink_to(elsewhere / below / "made")
+    os.lchown(planted, NOBODY, NOBODY)
+    with pytest.raises(BanyanError, match=f"{planted.name} belongs to nobody"):
+        profiles.remember_login("x", LOGIN)
+    give_away(home)
+    with pytest.raises(BanyanError, match="belongs to nobody"):
+        profiles.remember_login("x", LOGIN)
+    assert list(elsewhere.iterdir()) == []
+
+
+@AS_ROOT
+def test_nor_one_that_somebody_puts_there_meanwhile(sticky: Path, monkeypatch: pytest.MonkeyPatch):
+    elsewhere = sticky.with_name("elsewhere")
+    elsewhere.mkdir(mode=0o700)
+    monkeypatch.setenv("BANYAN_CONFIG", str(sticky / "config.toml"))
+    real = ownership.make
+
+    def make(directory: Path, mode: int = 0o700) -> None:
+        real(directory, mode)
+        if not os.path.lexists(sticky / "config.toml"):
+            (sticky / "config.toml").symlink_to(elsewhere / "made")
+            os.lchown(sticky / "config.toml", NOBODY, NOBODY)
+
+    monkeypatch.setattr(ownership, "make", make)
+    with pytest.raises(BanyanError, match="belongs to nobody"):
+        profiles.remember_login("x", LOGIN)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_links_of_ours_stay_and_are_written_through(home: Path):
+    elsewhere = home.parent.with_name("elsewhere")
+    (home / "banyan" / "config.toml").symlink_to("../dotfiles")
+    (home / "dotfiles").symlink_to(elsewhere / "deeper" / "made")
+    profiles.remember_login("x", LOGIN)
+    assert (elsewhere / "deeper" / "made").stat().st_mode & 0o777 == 0o600
+    assert profiles.load().profiles["x"] == LOGIN
+    assert (home / "banyan" / "config.toml").is_symlink()
+
+
+def test_links_that_lead_in_a_circle_are_told(home: Path):
+    (home / "banyan" / "config.toml").symlink_to("config.toml")
+    with pytest.raises(BanyanError, match="cannot be read"):
+        profiles.remember_login("x", LOGIN)
+    with pytest.raises(OSError, match="symbolic links"):
+        ownership.place_of(home / "banyan" / "config.toml")

@@ -289,7 +289,8 @@ def test_a_run_without_a_server_writes_where_only_root_may(
         os.chown(stranger, nobody()["uid"], -1)
         worker = processes.banyan(*command)
         assert worker.wait(20) == EXIT_USAGE
-        assert "not root's alone" in worker.stderr
+        assert "belongs to nobody" in worker.stderr
+        assert "--output DIR names another" in worker.stderr
         os.chown(stranger, 0, -1)
     assert list(output.iterdir()) == [output / ".banyan"]
 

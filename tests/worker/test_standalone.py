@@ -11,9 +11,18 @@ import pytest
 
 from tests.harness import Processes, Started, eventually
 from tests.harness.processes import MARK, ROOT
+from tests.worker.crew import freeze
 from tests.worker.launched import alive, carrying
 
 Task = dict[str, Any]
+
+IMPATIENT = """
+from banyan.cli.main import main
+from banyan.worker.standalone import run
+
+run._TRUST_SECONDS, run._SILENCE_SECONDS_MAX = 0.2, 1.0
+main(["worker", *__import__("sys").argv[1:]])
+"""
 
 
 class Alone:
@@ -198,6 +207,33 @@ def test_a_task_of_a_launcher_that_dies_runs_again(alone: Alone, tmp_path: Path)
     assert started.wait(30) == 0
     assert file.read_text().split() == ["x", "x"]
     assert not any(alive(pid) for pid in old)
+
+
+def test_a_task_of_a_launcher_that_does_not_answer_runs_again(alone: Alone, tmp_path: Path):
+    """And the run looks after the launcher that is started for that one."""
+    file, go = tmp_path / "runs", tmp_path / "go"
+    os.mkfifo(go)
+    alone.write(
+        {"name": "a", "command": f"echo x >> {file}; echo begun; exec cat {go}"},
+        {"name": "b", "command": "true", "after": "a"},
+    )
+    alone.file.with_name("impatient.py").write_text(IMPATIENT)
+    program = [sys.executable, str(alone.file.with_name("impatient.py"))]
+    options = ["--cores", "2", "--memory", "2 GiB", "--standalone", str(alone.file)]
+    started = alone.processes.start([*program, *options])
+    kept = alone.directory / ".banyan" / "launcher.pid"
+    launchers: list[int] = []
+    for runs in (1, 2, 3):
+        expected = "x\n" * runs
+        eventually(lambda said=expected: file.exists() and file.read_text() == said, 30)
+        launchers.append(int(kept.read_text()))
+        if runs < 3:
+            freeze(launchers[-1])
+    go.write_text("go\n")
+    assert started.wait(30) == 0, started.stderr
+    assert started.stderr.count("the launcher does not answer") == 2
+    assert "Traceback" not in started.stderr
+    assert not any(alive(pid) for pid in launchers)
 
 
 def test_two_runs_of_one_directory_do_not_go_together(alone: Alone):

@@ -7,16 +7,14 @@ plan's. It must never leave a process of a task behind.
 
 import hashlib
 import logging
-import os
 import select
 import signal
-import stat
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from banyan import logs
+from banyan import logs, ownership
 from banyan.config import knobs
 from banyan.domain.resources import (
     Capacity,
@@ -192,6 +190,7 @@ class Run:
         sweep([self._holding.worker], state_directory=self._state.path)
         self._holding.launcher_died()
         self._holding.hear(self._link.open())
+        self._trust()  # the timer may have been taken out, by what has led here
 
     # --- what becomes of the attempts: see `banyan.worker.hearer` ----------------------
 
@@ -240,17 +239,23 @@ class Run:
             self._attempts[attempt][1].finish(None)
 
 
-def _demand_own(directory: Path) -> None:
-    """Root writes there by name: whoever else may rename things could lead it elsewhere.
+def _open_state(directory: Path) -> StateDirectory:
+    """Of the directory of a run, which is made where it is missing.
 
-    Errors: BanyanError `usage`.
+    We write there by name: whoever else may put or rename things there, or above, could lead us
+    to any file of ours. Errors: BanyanError `usage`, `data_directory_in_use`.
     """
-    status = directory.stat()
-    others = stat.S_IWOTH if status.st_gid == 0 else stat.S_IWOTH | stat.S_IWGRP
-    open_to_others = status.st_mode & others and not status.st_mode & stat.S_ISVTX
-    if os.geteuid() == 0 and (status.st_uid != 0 or open_to_others):
-        message = f"{directory} is not root's alone: name another with --output"
-        raise BanyanError("usage", message)
+    try:
+        ownership.make(directory, 0o755)  # others may read the output, where the umask lets them
+        ownership.demand_own(directory, directory.stat())
+        return StateDirectory(directory / STATE)
+    except OSError as error:
+        raise BanyanError("usage", f"{directory} cannot be used: {error}") from None
+    except BanyanError as refusal:
+        if refusal.word != "usage":
+            raise
+        message = f"{refusal.message}; --output DIR names another directory"
+        raise BanyanError("usage", message) from None
 
 
 def main(options: Options, file: Path, directory: Path | None) -> int:
@@ -270,13 +275,7 @@ def main(options: Options, file: Path, directory: Path | None) -> int:
         names = ", ".join(large[:10])
         raise BanyanError("usage", f"these ask for more than there is here: {names}")
     directory = (directory or file.with_name(f"{file.name}.d")).absolute()
-    try:
-        for place in (directory, directory / STATE):
-            place.mkdir(parents=True, exist_ok=True)
-            _demand_own(place)
-        state = StateDirectory(directory / STATE)
-    except OSError as error:
-        raise BanyanError("usage", f"{directory} cannot be used: {error}") from None
+    state = _open_state(directory)
     try:
         plan = Plan(tasks, int(knobs().STARVATION_SECONDS * 1000))
         return Run(options, plan, total, directory, state).run()
