@@ -3,8 +3,9 @@
 `acceptor.py` enters a connection before anything is read from it, `protocol.py` says what goes
 on in it. It is a newcomer until a valid token has come by it. Newcomers are bounded for each
 address and in all: where there are too many, the oldest that is not being answered makes room,
-or at last the oldest. So nobody locks others out with connections that say nothing. Those with a token leave some room to
-newcomers, and where they are too many, whoever has most gives way: so no account locks others out.
+or at last the oldest. So nobody locks others out with connections that say nothing. Those with a
+token leave some room to newcomers, and where they are too many, whoever has most gives way: so no
+account locks others out.
 """
 
 import asyncio
