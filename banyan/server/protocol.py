@@ -133,9 +133,10 @@ class Protocol(HttpToolsProtocol):
             end = self._end_of_piece(data, start)
             self._parse(data[start:end])
             start = end
-        self._tail = (self._tail + data[1 - len(_END) :])[1 - len(_END) :]
-        if self._in_headers and self._header_bytes:
-            self._connection.await_head()
+        if self._header_bytes or not self._in_headers:  # it is not whole
+            self._tail = (self._tail + data[1 - len(_END) :])[1 - len(_END) :]
+            if self._in_headers:
+                self._connection.await_head()
 
     def _has_request(self) -> bool:
         """Whether a whole request is in work, or its answer is not taken in."""
@@ -163,15 +164,17 @@ class Protocol(HttpToolsProtocol):
         """Not beyond the end of this request. To give the parser less at a time changes nothing."""
         if self._body_left:
             return min(len(data), start + self._body_left)
-        if start == 0 and (seam := (self._tail + data[: len(_END) - 1]).find(_END)) >= 0:
-            return seam + len(_END) - len(self._tail)
+        if self._tail and start == 0:
+            seam = (self._tail + data[: len(_END) - 1]).find(_END)
+            if seam >= 0:
+                return seam + len(_END) - len(self._tail)
         found = data.find(_END, start)
         end = len(data) if found < 0 else found + len(_END)
         return end if self._in_headers else min(end, start + _CHUNKED_BYTES_MAX)
 
     def _parse(self, piece: bytes) -> None:
         """Count all that is no body: the parser keeps it, or each byte of it costs some work."""
-        size = max(len(piece), _PACKET_BYTES_MIN)
+        size = len(piece) if len(piece) > _PACKET_BYTES_MIN else _PACKET_BYTES_MIN
         if self._in_headers:
             self._header_bytes += size
             if self._header_bytes > HEADER_BYTES_MAX:
@@ -192,12 +195,15 @@ class Protocol(HttpToolsProtocol):
         self.scope["state"][CONNECTION] = self._connection
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """An exception here becomes a 400."""
+        """An exception here becomes a 400. The rest is uvicorn's, without a further call."""
         if not self._in_headers:
             self._refuse("send all headers before the body, none after it")
         if len(self.headers) >= HEADERS_MAX:
             self._refuse(f"a request may have {HEADERS_MAX} headers")
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The body, if any, has its own bounds: `banyan.server.intake`."""
@@ -226,12 +232,16 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A short body that came with its head needs no looking after."""
-        if len(self.cycle.body) <= SHORT_BYTES_MAX:
+        """A short body that came with its head needs no looking after. The rest is as uvicorn's."""
+        cycle = self.cycle
+        if len(cycle.body) <= SHORT_BYTES_MAX:
             self.scope["state"][SHORT] = True
         self._in_headers = True
         self._header_bytes = self._body_left = self._frame_bytes = 0
-        super().on_message_complete()
+        self._tail = b""
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         """What was sent ahead has its turn."""
