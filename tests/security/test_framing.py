@@ -56,6 +56,16 @@ def test_what_is_no_body_has_a_bound(beginning: bytes, size: int) -> None:
     asyncio.run(play())
 
 
+def test_nor_does_one_large_packet_hide_it_behind_a_piece_of_the_body() -> None:
+    async def play() -> None:
+        wire = Wire(echo)
+        wire.protocol.data_received(HEAD + ENDLESS["trailer"] + b"a" * 100_000)
+        assert wire.closed
+        await wire.rest()
+
+    asyncio.run(play())
+
+
 def test_a_body_in_many_small_chunks_and_packets_is_one() -> None:
     async def play() -> None:
         wire = Wire(echo)

@@ -107,17 +107,6 @@ def test_who_sends_too_much_ahead_is_cut_off(front: Served, things: Things) -> N
     assert things.asked == 1
 
 
-def test_one_that_waits_for_its_turn_is_not_idle(front: Served, begun: list[Protocol]) -> None:
-    front.server.config.timeout_keep_alive = 0
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
-        connection.settimeout(30)
-        connection.connect(("127.0.0.1", front.port))
-        connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n" * 5 + AHEAD)
-        eventually(lambda: begun and begun[0].flow.write_paused)
-        assert answers(connection, 6).count(b"~") == 5 * len(LARGE)
-
-
 # --- Any requests, in any packets -----------------------------------------------------------
 
 
@@ -197,5 +186,34 @@ def test_a_connection_may_be_lost_with_requests_ahead() -> None:
         wire.protocol.connection_lost(None)
         await wire.rest()
         assert wire.written == b""
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_one_that_waits_for_its_turn_is_not_idle(ahead: bool) -> None:
+    """Whether its next request comes before the end of the answer, or while that is not read."""
+
+    class Slow(Wire):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            super().write(data)
+            self.protocol.pause_writing()
+
+    async def play() -> None:
+        wire = Slow(echo)
+        wire.protocol.timeout_keep_alive = 0
+        one, other = (b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % name for name in (b"a", b"b"))
+        wire.protocol.data_received(one + other if ahead else one)
+        while not wire.written:
+            await asyncio.sleep(0)
+        if not ahead:
+            wire.protocol.data_received(other)
+        for _ in range(9):
+            await asyncio.sleep(0)
+        assert wire.written.count(b"HTTP/1.1 200 ") == 1
+        assert not wire.closed
+        wire.protocol.resume_writing()
+        await wire.rest()
+        assert wire.written.count(b"HTTP/1.1 200 ") == 2
 
     asyncio.run(play())
