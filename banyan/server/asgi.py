@@ -201,13 +201,16 @@ class Application:
         """
         header = _token(environ)
         lanes = self._beats if _is_beat(environ) else self._lanes
+        group = self._accounts.group_of(header, environ["REMOTE_ADDR"])
         try:
             if self._accounts.is_to_be_asked(header) and HEAD_ONLY not in environ:
                 head = {**environ, HEAD_ONLY: True}
-                answer = await lanes.run(STRANGERS, call, self._wsgi, head, b"")
+                answer = await lanes.run(STRANGERS, call, self._wsgi, head, b"", group=group)
                 if answer.status != GO_ON:
                     return answer
-            return await lanes.run(self._accounts.of(header), call, self._wsgi, environ, body)
+            account = self._accounts.of(header)
+            group = group if account == STRANGERS else ""
+            return await lanes.run(account, call, self._wsgi, environ, body, group=group)
         except BanyanError as error:
             return error_answer(error)
 

@@ -48,13 +48,19 @@ _PARSED = {
     "HTTP_AUTHORIZATION",
     "HTTP_HOST",
     "HTTP_IF_MATCH",
-    "HTTP_IF_MODIFIED_SINCE",
     "HTTP_IF_NONE_MATCH",
-    "HTTP_IF_RANGE",
-    "HTTP_IF_UNMODIFIED_SINCE",
     "HTTP_ORIGIN",
     "HTTP_PREFER",
-    "HTTP_RANGE",
+}
+# The body's framing was undone before. Versions are told by their ETag alone, and answers are
+# whole: who takes times and ranges apart may fail at it, before it is known who asks.
+_DROPPED = {
+    b"expect",
+    b"if-modified-since",
+    b"if-range",
+    b"if-unmodified-since",
+    b"range",
+    b"transfer-encoding",
 }
 _REQUEST_ID = "HTTP_X_REQUEST_ID"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -113,8 +119,8 @@ def heed_proxy(environ: Environ) -> None:
 
 def _add_header(environ: Environ, name: bytes, value: str) -> None:
     # `X_Y` and `X-Y` would be one name in the environment: whoever has checked the one
-    # would take the other for it. The body's framing was undone before.
-    if b"_" in name or name in (b"transfer-encoding", b"expect"):
+    # would take the other for it.
+    if b"_" in name or name in _DROPPED:
         return
     key = name.decode("latin-1").upper().replace("-", "_")
     if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):

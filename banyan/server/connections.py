@@ -2,9 +2,10 @@
 
 `acceptor.py` enters a connection before anything is read from it, `protocol.py` says what goes
 on in it. It is a newcomer until a valid token has come by it. Newcomers are bounded for each
-address and in all: where there are too many, the oldest that is not being answered makes room.
-So nobody locks others out with connections that say nothing. Those with a token leave some room to
-newcomers, and where they are too many, whoever has most gives way: so no account locks others out.
+address and in all: where there are too many, the oldest that is not being answered makes room,
+or at last the oldest. So nobody locks others out with connections that say nothing. Those with a
+token leave some room to newcomers, and where they are too many, whoever has most gives way: so no
+account locks others out.
 """
 
 import asyncio
@@ -175,12 +176,20 @@ class Connections:
 
 
 def _displace(among: dict[Connection, None]) -> bool:
-    """End the oldest of these that nobody is about to answer; whether there was one."""
-    for connection in islice(among, _LOOKED_AT_MAX):
-        if not connection.holder.is_busy():
-            _end(connection)
-            return True
-    return False
+    """End the oldest of these that nobody is about to answer; whether there was one at all.
+
+    Where none of those that were looked at is so, the oldest goes: nobody keeps others out with
+    connections that are always busy. Those become the last, so that next time others are looked at.
+    """
+    found = list(islice(among, _LOOKED_AT_MAX))
+    idle = next((one for one in found if not one.holder.is_busy()), None)
+    for one in found:
+        if one is idle:
+            break
+        among[one] = among.pop(one)
+    if found:
+        _end(idle or found[0])
+    return bool(found)
 
 
 def _end(connection: Connection) -> None:

@@ -3,19 +3,26 @@
 Used by `banyan.server.asgi`, on the event loop only. An account never has more threads than are
 left free: one alone has half of them, however many requests it sends and with however many tokens.
 What waits begins in turn, one request of each account after the other. So nobody waits for all
-that another has sent.
+that another has sent. Strangers are one account, within which those of each address have their
+turns: with something like a token, and without.
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from banyan.errors import BanyanError
+from banyan.server.refusals import network_of
 
-WAITING_MAX = 4_000  # requests of one account; each may have 64 KiB of headers
+# Requests of one account, or of strangers from one address; each may have 64 KiB of headers.
+WAITING_MAX = 4_000
 STRANGERS = ""  # all who are not known yet; no account's name
 _REMEMBERED_MAX = 100_000  # headers, a number and a name each
+
+# Of accounts and of attempts, said in any way.
+_LIKE_TOKEN = re.compile(r"(?i)basic\s|\s(bny_[0-9a-f]{16}|att_[0-9a-f]{24})_")
 
 AccountOf = Callable[[str], str | None]
 Result = TypeVar("Result")
@@ -33,6 +40,12 @@ class Accounts:
         """The account's name; STRANGERS where it is not known yet."""
         found = self._found.get(hash(header))
         return found or self._learn(header) or STRANGERS
+
+    def group_of(self, header: str, address: str) -> str:
+        """With whom a request has its turn, among those of its account."""
+        if self._account_of is None or self.of(header):
+            return ""
+        return f"{bool(_LIKE_TOKEN.search(header))} {network_of(address)}"
 
     def is_to_be_asked(self, header: str) -> bool:
         """Whether the application can tell whose it is, and has not yet."""
@@ -52,7 +65,24 @@ class _Lane:
 
     def __init__(self) -> None:
         self.working = 0
-        self.waiting: dict[asyncio.Future[None], None] = {}
+        self.waiting: dict[str, dict[asyncio.Future[None], None]] = {}  # whose turn is next first
+
+    def take(self) -> asyncio.Future[None]:
+        """The turn that comes next; after it, those of the other groups."""
+        group = next(iter(self.waiting))
+        turns = self.waiting.pop(group)
+        turn = next(iter(turns))
+        del turns[turn]
+        if turns:
+            self.waiting[group] = turns
+        return turn
+
+    def leave(self, group: str, turn: asyncio.Future[None]) -> None:
+        """It waits no more; nothing, where it does not."""
+        turns = self.waiting.get(group, {})
+        turns.pop(turn, None)
+        if not turns:
+            self.waiting.pop(group, None)
 
 
 class Lanes:
@@ -64,16 +94,19 @@ class Lanes:
         self._lanes: dict[str, _Lane] = {}
         self._turns: dict[str, None] = {}  # accounts whose requests wait; whose turn is next first
 
-    async def run(self, account: str, work: Callable[..., Result], *arguments: object) -> Result:
+    async def run(
+        self, account: str, work: Callable[..., Result], *arguments: object, group: str = ""
+    ) -> Result:
         """Do the work in a thread, as soon as there is one for this account.
 
-        Errors: `unavailable` where too much of this account waits for that already.
+        group: of its requests; each group has its turns within the account.
+        Errors: `unavailable` where too much of this group waits for that already.
         """
         lane = self._lanes.get(account)
         if lane is None:
             lane = self._lanes[account] = _Lane()
         if lane.waiting or lane.working >= self._free:
-            await self._wait(account, lane)
+            await self._wait(account, lane, group)
         else:
             self._begin(lane)
         try:
@@ -82,18 +115,18 @@ class Lanes:
         finally:
             self._end(account, lane)
 
-    async def _wait(self, account: str, lane: _Lane) -> None:
-        if len(lane.waiting) >= WAITING_MAX:
+    async def _wait(self, account: str, lane: _Lane, group: str) -> None:
+        if len(lane.waiting.get(group, ())) >= WAITING_MAX:
             message = f"{WAITING_MAX} requests of this account wait already: send it again soon"
             raise BanyanError("unavailable", message)
         turn = asyncio.get_running_loop().create_future()
-        lane.waiting[turn] = None
+        lane.waiting.setdefault(group, {})[turn] = None
         self._turns.setdefault(account)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                lane.waiting.pop(turn, None)
+                lane.leave(group, turn)
                 self._forget_idle(account, lane)
             else:  # it was this one's turn
                 self._end(account, lane)
@@ -113,8 +146,8 @@ class Lanes:
         """Let begin what may, one request of each account after the other."""
         while (account := self._next()) is not None:
             lane = self._lanes[account]
-            turn = next(iter(lane.waiting))
-            del lane.waiting[turn], self._turns[account]
+            turn = lane.take()
+            del self._turns[account]
             if lane.waiting:
                 self._turns[account] = None
             if not turn.cancelled():

@@ -1,6 +1,8 @@
 """HTTP as uvicorn parses it, with what it lacks: bounds on headers, errors as JSON, one write.
 
-Handed to uvicorn by `banyan.server.serve`.
+Handed to uvicorn by `banyan.server.serve`. The parser is given one request at a time. What comes
+behind a request is kept as it came, within a bound, until the answer before it is taken in: a
+head that is parsed costs many times its bytes.
 """
 
 import asyncio
@@ -8,7 +10,6 @@ import contextlib
 import json
 import socket
 import struct
-from functools import partial
 from typing import Any, NoReturn
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -18,11 +19,14 @@ from banyan.server.connections import Connection
 from banyan.server.intake import SHORT_BYTES_MAX
 
 HEADER_BYTES_MAX = 64 * 1024
-PIPELINED_MAX = 16  # requests on one connection that wait until the one before is answered
+BEHIND_BYTES_MAX = 16 * 1024  # of requests on one connection that wait for the answer before
+FRAME_BYTES_MAX = 1024  # of a body in chunks: between two pieces of it, and after the last
+_PACKET_BYTES_MIN = 64  # as so many bytes counts the smallest packet: each costs some work
 # In the state of an ASGI scope: by what it came, and that its body is there and is short.
 CONNECTION, SHORT = "connection", "short"
 HEADERS_MAX = 200  # of one request
-_BETWEEN_BYTES = len(": \r\n")
+_END = b"\r\n\r\n"  # of a head, and of a body in chunks
+_CHUNKED_BYTES_MAX = 4096  # the parser is given at one time: it may keep as much of a frame
 _JOINED_BYTES_MAX = 16 * 1024  # of a body: a longer one is not copied behind its head
 _BENEATH_TLS_BYTES = 64 * 1024  # as much as uvloop's default is out of our sight there
 _NOTHING_LINGERS = struct.pack("ii", 1, 0)
@@ -68,11 +72,13 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, *args: Any, connection: Connection, **more: Any) -> None:
         super().__init__(*args, **more)
         self._connection = connection
-        self._header_bytes = 0  # arrived while headers were not complete
-        self._complete_bytes = 0  # in headers that were
-        self._in_headers = True
+        self._in_headers = True  # or before them
+        self._header_bytes = 0  # of this head, as far as it has come
+        self._body_left = 0  # bytes, of one whose length was announced
+        self._frame_bytes = 0  # since there was something of the body
+        self._tail = b""  # the last bytes that came: an end may come in two packets
+        self._behind = b""
         self._complaint = ""
-        self._in_work: RequestResponseCycle | None = None  # of several: the one before the others
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection that never says anything is closed too."""
@@ -92,9 +98,6 @@ class Protocol(HttpToolsProtocol):
         """It makes room for others."""
         self._connection.resume(self)
         self._connection.leave()
-        if self._in_work and not self._in_work.response_complete:
-            self._in_work.disconnected = True
-            self._in_work.message_event.set()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -106,54 +109,110 @@ class Protocol(HttpToolsProtocol):
         """It is."""
         super().resume_writing()
         self._connection.resume(self)
+        self._go_on()
 
     def held(self) -> int:
-        """The bytes that are kept for answers: of the one in work, all."""
-        joining = self._in_work.transport if self._in_work else None
+        """The bytes that are kept: of the answer in work, all; and of what may come behind."""
+        joining = self.cycle.transport if self.cycle else None
         length = joining.length if isinstance(joining, Joining) else 0
         beneath = _BENEATH_TLS_BYTES if self.scheme == "https" else 0
-        return self.transport.get_write_buffer_size() + length + beneath
+        return self.transport.get_write_buffer_size() + length + beneath + BEHIND_BYTES_MAX
 
     def unsent(self) -> int:
         """The bytes of answers that are still to go, as far as they can be seen."""
-        to_come = self._in_work.expected_content_length if self._in_work else 0
+        to_come = self.cycle.expected_content_length if self.cycle else 0
         return self.transport.get_write_buffer_size() + to_come
 
     def data_received(self, data: bytes) -> None:
-        """Count what comes before the headers are complete."""
-        counts = self._in_headers
-        if counts:
-            self._header_bytes += len(data)
-        super().data_received(data)
+        """Give the parser what belongs to one request, and keep what is behind it."""
+        start = 0
+        while start < len(data) and not self.transport.is_closing():
+            if self._has_request():
+                self._keep(data[start:])
+                return
+            end = self._end_of_piece(data, start)
+            self._parse(data[start:end])
+            start = end
+        if self._header_bytes or not self._in_headers:  # it is not whole
+            self._tail = (self._tail + data[1 - len(_END) :])[1 - len(_END) :]
+            if self._in_headers:
+                self._connection.await_head()
+
+    def _has_request(self) -> bool:
+        """Whether a whole request is in work, or its answer is not taken in."""
+        cycle = self.cycle
+        if cycle is None or cycle.more_body:
+            return False
+        return not cycle.response_complete or self.flow.write_paused
+
+    def _keep(self, data: bytes) -> None:
+        """Until the answer before it was sent. Who sends too much ahead is not answered at all."""
+        self._unset_keepalive_if_required()
+        if len(self._behind) + len(data) > BEHIND_BYTES_MAX:
+            self._behind = b""
+            self.transport.close()
+        else:
+            self._behind += data
+
+    def _go_on(self) -> None:
+        """With what was kept, where its turn has come."""
+        if self._behind and not self._has_request():
+            data, self._behind = self._behind, b""
+            self.data_received(data)
+
+    def _end_of_piece(self, data: bytes, start: int) -> int:
+        """Not beyond the end of this request. To give the parser less at a time changes nothing."""
+        if self._body_left:
+            return min(len(data), start + self._body_left)
+        if self._tail and start == 0:
+            seam = (self._tail + data[: len(_END) - 1]).find(_END)
+            if seam >= 0:
+                return seam + len(_END) - len(self._tail)
+        found = data.find(_END, start)
+        end = len(data) if found < 0 else found + len(_END)
+        return end if self._in_headers else min(end, start + _CHUNKED_BYTES_MAX)
+
+    def _parse(self, piece: bytes) -> None:
+        """Count all that is no body: the parser keeps it, or each byte of it costs some work."""
+        size = len(piece) if len(piece) > _PACKET_BYTES_MIN else _PACKET_BYTES_MIN
         if self._in_headers:
-            self._header_bytes += not counts  # of a later request: how much of it is not known
-            self._connection.await_head()
+            self._header_bytes += size
             if self._header_bytes > HEADER_BYTES_MAX:
                 self.send_400_response(f"headers may have {HEADER_BYTES_MAX} bytes in all")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Count what is complete already; an exception here becomes a 400."""
-        self._complete_bytes += len(name) + len(value) + _BETWEEN_BYTES
-        if self._complete_bytes > HEADER_BYTES_MAX:
-            self._refuse("headers are too long")
-        if len(self.headers) >= HEADERS_MAX:
-            self._refuse(f"a request may have {HEADERS_MAX} headers")
-        super().on_header(name, value)
+                return
+        else:
+            self._frame_bytes += size
+        super().data_received(piece)
+        if self._frame_bytes > FRAME_BYTES_MAX:
+            told = f"between chunks, and after the last, there may be {FRAME_BYTES_MAX} bytes"
+            self.send_400_response(told)
 
     def on_message_begin(self) -> None:
         """The first byte of a request. What asks it may know what it came by."""
-        if len(self.pipeline) >= PIPELINED_MAX:
-            self._refuse(f"at most {PIPELINED_MAX} requests may wait on one connection")
+        if self._has_request():  # where its end was overlooked, answers must not be mixed up
+            self._refuse("one request at a time")
         super().on_message_begin()
         self.scope["state"][CONNECTION] = self._connection
-        self._complete_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """An exception here becomes a 400. The rest is uvicorn's, without a further call."""
         if not self._in_headers:
-            self._header_bytes = 0
-            self._in_headers = True
+            self._refuse("send all headers before the body, none after it")
+        if len(self.headers) >= HEADERS_MAX:
+            self._refuse(f"a request may have {HEADERS_MAX} headers")
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The body, if any, has its own bounds: `banyan.server.intake`."""
-        hosts = sum(name == b"host" for name, _value in self.headers)
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length":
+                self._body_left = int(value)
         if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
             self._refuse("a request has one header `Host`")
         self._in_headers = False
@@ -165,21 +224,41 @@ class Protocol(HttpToolsProtocol):
         if self.parser.should_upgrade():  # to what we do not speak, and may follow at once
             self.cycle.keep_alive = False
 
+    def on_body(self, body: bytes) -> None:
+        """A piece of it: what comes now may have a frame again."""
+        self._frame_bytes = 0
+        if self._body_left:
+            self._body_left -= len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
-        """A short body that came with its head needs no looking after."""
-        if len(self.cycle.body) <= SHORT_BYTES_MAX:
+        """A short body that came with its head needs no looking after. The rest is as uvicorn's."""
+        cycle = self.cycle
+        if len(cycle.body) <= SHORT_BYTES_MAX:
             self.scope["state"][SHORT] = True
-        super().on_message_complete()
+        self._in_headers = True
+        self._header_bytes = self._body_left = self._frame_bytes = 0
+        self._tail = b""
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
+
+    def on_response_complete(self) -> None:
+        """What was sent ahead has its turn."""
+        super().on_response_complete()
+        if self._behind and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._go_on()
 
     def send_400_response(self, msg: str) -> None:
         """What can't be parsed as HTTP gets the one error shape too.
 
-        Where an earlier request waits for its answer this one would be taken for it: then the
-        connection is closed, and no more.
+        Where a request waits for its answer, or has a part of it, this one would be taken for it:
+        then the connection is closed, and no more.
         """
         if self.transport.is_closing():
             return
-        if self.pipeline or (self._in_headers and self._is_asked()):
+        if self._has_request() or (self._is_asked() and self.cycle.response_started):
             self.transport.close()
             return
         body = json.dumps(BanyanError("bad_request", self._complaint or msg).body()).encode()
@@ -215,24 +294,6 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response("no whole request within the time for one")
         else:
             self.transport.close()  # nothing was asked: an answer could be taken for another's
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if self.flow.write_paused:
-            app = partial(self._answer_later, cycle, app)
-        else:
-            self._in_work = cycle
-        super()._start_asgi_task(cycle, app)
-
-    async def _answer_later(
-        self, cycle: RequestResponseCycle, app: Any, scope: Any, receive: Any, send: Any
-    ) -> None:
-        """Who does not take in one answer is not given another to keep."""
-        await self.flow.drain()
-        if self.transport.is_closing():
-            cycle.disconnected = True
-        else:
-            self._in_work = cycle
-            await app(scope, receive, send)
 
     def _is_asked(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

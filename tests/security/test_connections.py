@@ -123,17 +123,31 @@ def test_what_ends_makes_room_however_it_ends() -> None:
         eventually(lambda: some.count == 0)
 
 
-def test_who_is_being_answered_is_not_displaced() -> None:
+def test_who_is_being_answered_is_displaced_last() -> None:
     some = Connections(1000, 3)
     busy, silent = [Silent(busy=True), Silent(busy=True)], Silent()
     assert all(some.enter("a", one) for one in [*busy, silent])
-    assert some.enter("a", Silent(busy=True))
+    last = Silent(busy=True)
+    assert some.enter("a", last)
     assert silent.ended
     assert not any(one.ended for one in busy)
-    assert some.enter("a", Silent()) is None  # there is nobody left to go
+    assert some.enter("a", Silent())  # there is nobody else left to go
+    assert [one.ended for one in [*busy, last]] == [True, False, False]
     assert some.enter("b", Silent())
     assert some.enter("", Silent())
     assert some.count == 5
+
+
+@pytest.mark.parametrize("most_of_network", [0, 200])
+def test_those_that_are_always_busy_lock_nobody_out(most_of_network: int) -> None:
+    """Though there are as many as are looked at, and they are the oldest."""
+    some = Connections(400, most_of_network)
+    busy = [Silent(busy=True) for _ in range(connections._LOOKED_AT_MAX)]
+    idle = [Silent() for _ in range(200 - len(busy))]
+    assert all(some.enter("a", one) for one in [*busy, *idle])
+    assert all(some.enter("a", Silent()) for _ in range(len(idle)))
+    assert sum(one.ended for one in busy) == 1
+    assert sum(one.ended for one in idle) == len(idle) - 1
 
 
 def entered(some: Connections, account: str, holder: Silent | None = None) -> Silent:

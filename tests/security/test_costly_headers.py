@@ -18,7 +18,6 @@ LISTS = {
     "If-None-Match": '"a",',
     "If-Match": '"a",',
     "Prefer": "a,",
-    "Range": "bytes=0-1,",
     "Authorization": "Basic ",
     "Content-Type": "a/a;b=c;",
     "Host": "a.",

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from banyan import logs
+from banyan.server.protocol import BEHIND_BYTES_MAX
 from tests.harness import Server, eventually
 from tests.harness.asgi import served
 from tests.harness.things import Things
 
-PIPELINED = 18  # two more than may wait on one connection
+PIPELINED = BEHIND_BYTES_MAX // 20  # more than may wait on one connection
 
 
 @pytest.fixture
