@@ -62,6 +62,8 @@ class Spool:
         frame = self._frame_for(stream, len(data))
         cost = _cost(frame)
         room = min(self._room, self._room_for_frames + cost - len(frame))
+        if not frame and self._room_for_frames < FRAME_BYTES_LEAST:
+            room = 0
         if len(data) > room:
             self._keep(stream, frame, data[:room])
             self._keep(STDERR, bytearray(), self._notice.encode())
@@ -69,7 +71,7 @@ class Spool:
             return
         self._keep(stream, frame, data)
         self._room -= len(data)
-        self._room_for_frames = max(self._room_for_frames + cost - _cost(frame), 0)
+        self._room_for_frames -= _cost(frame) - cost
 
     @property
     def pending(self) -> int:
