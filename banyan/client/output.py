@@ -23,9 +23,17 @@ class Output:
 
     def of_attempt(self, attempt: int | None) -> bytes:
         """What an attempt (left out: the last) has written so far."""
-        params = self._params(attempt, 0)
-        answer = self._transport.request("GET", f"{self._task}/log", params=params, raw=True)
-        return bytes(answer.body)
+        parts: list[bytes] = []
+        offset, more = 0, True
+        while more:
+            params = self._params(attempt, offset)
+            answer = self._transport.request("GET", f"{self._task}/log", params=params, raw=True)
+            parts.append(bytes(answer.body))
+            more = answer.headers.get("Banyan-Log-More") == "true"
+            if more:  # of the same attempt, also where another begins meanwhile
+                attempt = int(answer.headers["Banyan-Log-Attempt"])
+                offset = int(answer.headers["Banyan-Log-Next-Offset"])
+        return b"".join(parts)
 
     def follow(self, attempt: int | None) -> Iterator[bytes]:
         """What an attempt writes, until it is complete; left out: the newest and all to come."""

@@ -11,7 +11,13 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 
-from banyan.server.connections import HEADER_SECONDS_MAX, Connection, Connections
+from banyan.server.connections import (
+    HEADER_SECONDS_MAX,
+    Connection,
+    Connections,
+    Standing,
+    has_arrived,
+)
 from banyan.server.refusals import network_of
 from banyan.server.unread import UNREAD_SECONDS_MAX
 
@@ -85,7 +91,7 @@ class Acceptor:
         if client.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
             milliseconds = int(1000 * UNREAD_SECONDS_MAX)
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-        greeting = Greeting()
+        greeting = Greeting(client)
         connection = self._connections.enter(network, greeting)
         if not connection:
             client.close()
@@ -121,9 +127,16 @@ class Greeting:
 
     task: "asyncio.Task[None] | None" = None
 
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+
     def is_busy(self) -> bool:
         """Nobody waits for an answer."""
         return False
+
+    def standing(self) -> Standing:
+        """It may have said something before anybody listened."""
+        return Standing.ARRIVED if has_arrived(self._client.fileno()) else Standing.SILENT
 
     def end(self) -> None:
         """Give up the handshake."""

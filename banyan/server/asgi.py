@@ -138,9 +138,9 @@ class Application:
         """The answer, after the wait if one was asked for; None: the caller has gone."""
         asked = self._hub.now()
         task = _task_in(request)
+        self._trust(connection, request)  # also before: who waits for an answer may have to go
         answer = None if task and self._has_it(request, task) else await self._ask(request)
-        if answer and not connection.is_trusted and self._knows(_token(request.environ)):
-            connection.trust(self._account_of(request))
+        self._trust(connection, request)
         topics = _topics(answer) if answer else [task]
         if not topics or not request.wait_seconds:
             return answer
@@ -153,6 +153,10 @@ class Application:
                 return answer or await self._ask(request)
             finally:
                 watching.cancel()
+
+    def _trust(self, connection: Connection, request: Request) -> None:
+        if not connection.is_trusted and self._knows(_token(request.environ)):
+            connection.trust(self._account_of(request))
 
     def _has_it(self, request: Request, topic: str) -> bool:
         """Whether the caller has made the task a moment ago, and nothing has become of it yet.

@@ -2,19 +2,25 @@
 
 `acceptor.py` enters a connection before anything is read from it, `protocol.py` says what goes
 on in it. It is a newcomer until a valid token has come by it. Newcomers are bounded for each
-address and in all: where there are too many, the oldest that is not being answered makes room,
-or at last the oldest. So nobody locks others out with connections that say nothing. Those with a
-token leave some room to newcomers, and where they are too many, whoever has most gives way: so no
-account locks others out.
+network and in all: where there are too many, one of the network that has most makes room, as
+`Standing` says. So nobody locks others out with connections that say nothing, nor with those that
+ask for what all may know. Those with a token leave some room to newcomers, and where they are too
+many, whoever has most gives way: so no account locks others out.
 """
 
 import asyncio
 import contextlib
+import fcntl
 import resource
+import struct
+import termios
+from collections.abc import Mapping
+from enum import IntEnum
 from itertools import islice
 from typing import Protocol
 
 from banyan.config import knobs
+from banyan.server.newcomers import Newcomers
 from banyan.server.shares import Shares
 from banyan.server.unread import Unread, Writer
 
@@ -25,6 +31,16 @@ CONNECTIONS_LEAST = 16
 _STRANGERS_PART = 4  # one of so many of the bytes of unread answers
 _NEWCOMERS_PART = 8  # one of so many places is for newcomers only
 _LOOKED_AT_MAX = 64  # of the oldest, for one that may go
+_NO_BYTES = struct.pack("i", 0)
+
+
+class Standing(IntEnum):
+    """Which newcomers make room first; of equal ones the oldest. The last kind never does."""
+
+    SILENT = 0  # no whole request is there
+    ASKS = 1  # one waits for its answer, without a token
+    CLAIMS = 2  # one with a token that is not known to be valid
+    ARRIVED = 3  # its first bytes wait until they are read, which is about to happen
 
 
 class Holder(Protocol):
@@ -32,6 +48,9 @@ class Holder(Protocol):
 
     def is_busy(self) -> bool:
         """Whether a whole request waits for its answer."""
+
+    def standing(self) -> Standing:
+        """How far a newcomer is."""
 
     def end(self) -> None:
         """Close it now, whatever goes on."""
@@ -85,13 +104,12 @@ class Connections:
     """All of one process; on its event loop only."""
 
     def __init__(self, most: int, most_of_network: int) -> None:
-        """most_of_network: newcomers from one address; 0: no bound."""
+        """most_of_network: newcomers from one network; 0: no bound."""
         self._most = most
         self._most_newcomers = max(1, most // 2)
         self._most_trusted = max(1, most - max(1, most // _NEWCOMERS_PART))
         self._most_of_network = most_of_network
-        self._newcomers: dict[Connection, None] = {}  # the oldest first
-        self._of_network: dict[str, dict[Connection, None]] = {}
+        self._newcomers: Newcomers[Connection] = Newcomers()
         self._trusted: Shares[Connection] = Shares()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.late_at: dict[Connection, float] = {}  # the soonest first
@@ -110,17 +128,16 @@ class Connections:
 
     def enter(self, network: str, holder: Holder) -> Connection | None:
         """A new connection; None: there is no room. network: empty where no bound applies."""
-        neighbours = self._of_network.get(network, {}) if self._most_of_network else {}
-        if len(neighbours) >= max(1, self._most_of_network) and not _displace(neighbours):
+        bound = max(1, self._most_of_network) if network and self._most_of_network else self._most
+        neighbours = self._newcomers.of(network)
+        if len(neighbours) >= bound and not self._displace(neighbours):
             return None
-        full = self.count >= self._most or len(self._newcomers) >= self._most_newcomers
-        if full and not _displace(self._newcomers):
+        full = self.count >= self._most or self._newcomers.count >= self._most_newcomers
+        if full and not self._displace(self._newcomers.of_most()):
             return None
         connection = Connection(self, network, holder)
         self.count += 1
-        self._newcomers[connection] = None
-        if network:
-            self._of_network.setdefault(network, {})[connection] = None
+        self._newcomers.add(network, connection)
         return connection
 
     def leave(self, connection: Connection) -> None:
@@ -128,16 +145,33 @@ class Connections:
         if not connection.has_left:
             connection.has_left = True
             self.count -= 1
-            self._forget_newcomer(connection)
+            self._newcomers.remove(connection.network, connection)
             self._trusted.leave(connection)
             self.late_at.pop(connection, None)
 
     def trust(self, connection: Connection) -> None:
         """Its owner is known now. Where there are too many such ones, one goes."""
-        self._forget_newcomer(connection)
+        self._newcomers.remove(connection.network, connection)
         self._trusted.enter(connection.owner, connection)
         if self._trusted.count > self._most_trusted:
             self._displace_trusted()
+
+    def _displace(self, among: Mapping[Connection, None]) -> bool:
+        """End the one of the oldest of these that has the least standing; whether there was one.
+
+        Those that were looked at become the last, so that next time others are.
+        """
+        least, found = Standing.ARRIVED, None
+        for connection in list(islice(among, _LOOKED_AT_MAX)):
+            standing = connection.holder.standing()
+            if standing < least:
+                least, found = standing, connection
+            if least is Standing.SILENT:
+                break
+            self._newcomers.put_last(connection.network, connection)
+        if found:
+            _end(found)
+        return found is not None
 
     def _displace_trusted(self) -> None:
         """End one of whoever has most: one that nobody is about to answer, if such a one is found.
@@ -151,13 +185,6 @@ class Connections:
                 break
             self._trusted.enter(one.owner, one)
         _end(idle or found[0])
-
-    def _forget_newcomer(self, connection: Connection) -> None:
-        self._newcomers.pop(connection, None)
-        neighbours = self._of_network.get(connection.network, {})
-        neighbours.pop(connection, None)
-        if not neighbours:
-            self._of_network.pop(connection.network, None)
 
     def _sweep(self) -> None:
         assert self._loop is not None  # noqa: S101 - it was begun
@@ -175,21 +202,12 @@ class Connections:
             connection.holder.be_late()
 
 
-def _displace(among: dict[Connection, None]) -> bool:
-    """End the oldest of these that nobody is about to answer; whether there was one at all.
-
-    Where none of those that were looked at is so, the oldest goes: nobody keeps others out with
-    connections that are always busy. Those become the last, so that next time others are looked at.
-    """
-    found = list(islice(among, _LOOKED_AT_MAX))
-    idle = next((one for one in found if not one.holder.is_busy()), None)
-    for one in found:
-        if one is idle:
-            break
-        among[one] = among.pop(one)
-    if found:
-        _end(idle or found[0])
-    return bool(found)
+def has_arrived(file: int) -> bool:
+    """Whether bytes wait in a socket."""
+    try:
+        return fcntl.ioctl(file, termios.FIONREAD, _NO_BYTES) != _NO_BYTES
+    except OSError:  # it is closed already
+        return False
 
 
 def _end(connection: Connection) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from banyan.errors import BanyanError
-from banyan.server.connections import Connection
+from banyan.server.connections import Connection, Standing, has_arrived
 from banyan.server.intake import SHORT_BYTES_MAX
 
 HEADER_BYTES_MAX = 64 * 1024
@@ -79,6 +79,8 @@ class Protocol(HttpToolsProtocol):
         self._tail = b""  # the last bytes that came: an end may come in two packets
         self._behind = b""
         self._complaint = ""
+        self._looked_at: RequestResponseCycle | None = None
+        self._claims = False  # a token, in the one that was looked at
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection that never says anything is closed too."""
@@ -276,6 +278,18 @@ class Protocol(HttpToolsProtocol):
         if cycle is None or self.flow.write_paused:
             return False
         return not (cycle.more_body or cycle.response_started)
+
+    def standing(self) -> Standing:
+        """How far it is. Bytes that come later may wait for long, where nobody has to read them."""
+        if self.is_busy():
+            if self._looked_at is not self.cycle:
+                self._looked_at = self.cycle
+                self._claims = any(name == b"authorization" for name, _value in self.headers)
+            return Standing.CLAIMS if self._claims else Standing.ASKS
+        if self.cycle is not None or self._header_bytes:
+            return Standing.SILENT
+        client = self.transport.get_extra_info("socket")
+        return Standing.ARRIVED if has_arrived(client.fileno()) else Standing.SILENT
 
     def end(self) -> None:
         """Close it now, whatever goes on; the kernel keeps nothing for who reads nothing."""

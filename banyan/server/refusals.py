@@ -22,6 +22,7 @@ STORED_SECONDS = 1.0  # from one reading of all hashes to the next, at least
 _STORED_PAUSE = 20  # as long as so many readings
 _REFUSED_SECONDS = 10.0  # a token that was wrong is not looked up again for so long
 _VALID_SECONDS = 3600.0
+_THIS_MACHINE = "127.0.0.0/8"
 _NETWORK_BITS = 64  # of IPv6: who has one address there has all of them
 
 
@@ -169,13 +170,14 @@ class _Tokens:
 
 
 def network_of(address: str) -> str:
-    """What is counted as one: an address of IPv4, a network of IPv6."""
+    """What is counted as one: an address of IPv4, a network of IPv6, all of this machine's own."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return address[:64]
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    if parsed.is_loopback:  # each program here has millions of addresses
+        return _THIS_MACHINE
     if parsed.version == 4:
         return str(parsed)
-    if parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)
     return str(ipaddress.ip_network((parsed, _NETWORK_BITS), strict=False))

@@ -28,13 +28,23 @@ class Reader:
         if inline is not None:
             self._inline = base64.b64decode(inline)
 
-    def read(self, bytes_max: int) -> tuple[list[Chunk], bool]:
+    @property
+    def left(self) -> int:
+        """Bytes of the spool that are not delivered. Errors: OSError."""
+        if self._inline is not None:
+            return max(len(self._inline) - self.position, 0)
+        try:
+            return max(self._path.stat().st_size - self.position, 0)
+        except FileNotFoundError:
+            return 0
+
+    def read(self, bytes_max: int, chunks_max: int = CHUNKS_MAX) -> tuple[list[Chunk], bool]:
         """The next chunks, at least one where there is any, and whether more can be read."""
         found: list[Chunk] = []
         size = 0
         data = self._data(bytes_max)
         for chunk in chunks(data, self.position, self.offset):
-            if found and (size + len(chunk.data) > bytes_max or len(found) >= CHUNKS_MAX):
+            if found and (size + len(chunk.data) > bytes_max or len(found) >= chunks_max):
                 return found, True
             found.append(chunk)
             size += len(chunk.data)

@@ -20,6 +20,14 @@ from banyan.worker.timers import now
 ITEMS_MAX = 500
 _AGAIN_SECONDS = 1.0  # after output could not be read
 _OUTPUT_BYTES_MAX = 4 << 20  # of one report, so that its body stays below the server's bound
+_CHUNKS_MAX = 1000  # of one report: each costs the server as much as a few KiB
+# An attempt may always have so much of a report: the others' output waits for the next one.
+_SHARE_BYTES = _OUTPUT_BYTES_MAX // 16
+_SHARE_CHUNKS = _CHUNKS_MAX // 16
+# An end with no more output than this goes before the output of all others, which has at least a
+# quarter of each report.
+_QUICK_BYTES = 1 << 16
+_QUICK_PART = 0.75
 _PROGRESS_SECONDS = 1.0  # from one report of an attempt's progress to the next
 _ONCE_MORE = {"conflict", "unavailable", "internal"}
 # What the server has so often failed to take is told with less, see `Told.less`: an end that is
@@ -91,6 +99,15 @@ class Batch:
 
     parts: list[Part] = field(default_factory=list)
     output_bytes: int = 0
+    chunks: int = 0
+
+    def has_room(self, part: float) -> bool:
+        """Whether it is not filled up to this part of what it may hold."""
+        return (
+            len(self.parts) < part * ITEMS_MAX
+            and self.output_bytes < part * _OUTPUT_BYTES_MAX
+            and self.chunks < part * _CHUNKS_MAX
+        )
 
 
 class Reports:
@@ -175,31 +192,56 @@ class Reports:
         return max(min(self._later.values()) - now(), 0) if self._later else None
 
     def gather(self) -> Batch:
-        """What is new, as far as it goes into one report."""
+        """What is new, as far as it goes into one report: first the ends that are told quickly.
+
+        Else who says much, a byte at a time, would keep others' ends waiting.
+        """
         batch = Batch()
         with self._changed:
-            while self._news and len(batch.parts) < ITEMS_MAX:
-                if batch.output_bytes >= _OUTPUT_BYTES_MAX:
-                    break
-                attempt = next(iter(self._news))
-                alone = self._told[attempt].alone
-                if alone and batch.parts:
-                    break
-                del self._news[attempt]
-                try:
-                    self._add(batch, attempt, self._told[attempt])
-                except OSError as error:  # out of file descriptors, say
-                    _log.warning("output cannot be read for now: %s", error)
-                    self._later[attempt] = now() + _AGAIN_SECONDS
-                if alone:
-                    break
+            first = next(iter(self._news), None)
+            if first is not None and self._told[first].alone:
+                self._take(batch, first, 1)
+                return batch
+            quick, others = list[str](), list[str]()
+            for attempt in self._news:
+                (quick if self._is_quick(self._told[attempt]) else others).append(attempt)
+            for attempts, part in ((quick, _QUICK_PART), (others, 1.0), (quick, 1.0)):
+                self._fill(batch, attempts, part, len(others) or 1)
         return batch
 
-    def _add(self, batch: Batch, attempt: str, told: Told) -> None:
+    def _fill(self, batch: Batch, attempts: list[str], part: float, sharers: int) -> None:
+        for attempt in attempts:
+            if not batch.has_room(part):
+                break
+            if attempt in self._news and not self._told[attempt].alone:
+                self._take(batch, attempt, sharers)
+
+    @staticmethod
+    def _is_quick(told: Told) -> bool:
+        try:
+            return told.end is not None and told.reader.left <= _QUICK_BYTES
+        except OSError:
+            return False
+
+    def _take(self, batch: Batch, attempt: str, sharers: int) -> None:
+        """sharers: among how many the room for output is divided."""
+        del self._news[attempt]
+        try:
+            self._add(batch, attempt, self._told[attempt], sharers)
+        except OSError as error:  # out of file descriptors, say
+            _log.warning("output cannot be read for now: %s", error)
+            self._later[attempt] = now() + _AGAIN_SECONDS
+
+    def _add(self, batch: Batch, attempt: str, told: Told, sharers: int) -> None:
         less = told.less if told.end is not None else 0
         chunks, more = list[Chunk](), False
         if less < len(_END_FIELDS):
-            chunks, more = told.reader.read(_OUTPUT_BYTES_MAX - batch.output_bytes)
+            bytes_max = max(_SHARE_BYTES, _OUTPUT_BYTES_MAX // sharers)
+            chunks_max = max(_SHARE_CHUNKS, _CHUNKS_MAX // sharers)
+            chunks, more = told.reader.read(
+                min(bytes_max, _OUTPUT_BYTES_MAX - batch.output_bytes),
+                min(chunks_max, _CHUNKS_MAX - batch.chunks),
+            )
         samples = told.samples.as_report() if not less else {}
         data: dict[str, Any] = {"token": told.token, **samples}
         item: dict[str, Any] = {"_id": told.task, "update_execution_data": data}
@@ -212,6 +254,7 @@ class Reports:
             data.update({k: v for k, v in told.end.items() if k in names and v is not None})
         if chunks:
             batch.output_bytes += sum(len(chunk.data) for chunk in chunks)
+            batch.chunks += len(chunks)
             data["log"] = [as_json(chunk) for chunk in chunks]
         progress = self._progress_of(attempt, told, ends)
         if progress and not less:

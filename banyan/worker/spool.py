@@ -3,6 +3,9 @@
 The launcher writes, the agent reads. A frame is what one stream said in one go: a header
 (stream, length) and the bytes. A frame never changes once it can be read, and becomes one
 chunk of the log: so a reader that starts again makes the very same chunks.
+Each chunk costs more than its bytes. So a task that goes from one stream to the other all the time
+gets few frames: until the next flush what each stream says is joined then, and a frame counts as
+FRAME_BYTES_LEAST, however short.
 Standard library only. It must never grow beyond its bound, nor stop a task that says more.
 """
 
@@ -11,9 +14,14 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from banyan.worker.timers import now
+
 STDOUT, STDERR = 1, 2
 STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 FRAME_BYTES_MAX = 1 << 18
+FRAME_BYTES_LEAST = 128  # counted for one: the server stores about so much around its bytes
+FRAMES_AT_ONCE = 50  # so many keep the order in which the streams spoke, and more as time goes by
+_FRAMES_PER_SECOND = 10
 INLINE_BYTES_MAX = 1 << 15  # output of an ended attempt that needs no file
 
 _HEADER = struct.Struct(">BI")
@@ -36,10 +44,14 @@ class Spool:
         self._path = path
         self._notice = f"\n[banyan: output is kept up to {bytes_max} bytes; the rest is not]\n"
         self._room = max(bytes_max - len(self._notice), 0)
+        self._room_for_frames = self._room  # of which a short one takes more than its bytes
         self._full = False
         self._file: int | None = None
         self._written = 0  # bytes of whole frames in the file
         self._frames: list[tuple[int, bytearray]] = []  # not in the file yet
+        self._last: dict[int, bytearray] = {}  # of these, the last of each stream
+        self._to_begin = float(FRAMES_AT_ONCE)  # frames, before the streams are joined
+        self._counted_at = now()
         self._pending = 0
         self.trouble: str | None = None
 
@@ -47,13 +59,19 @@ class Spool:
         """Takes what a stream said."""
         if self._full or self.trouble:
             return
-        if len(data) > self._room:
-            self._keep(stream, data[: self._room])
-            self._keep(STDERR, self._notice.encode())
+        frame = self._frame_for(stream, len(data))
+        cost = _cost(frame)
+        room = min(self._room, self._room_for_frames + cost - len(frame))
+        if not frame and self._room_for_frames < FRAME_BYTES_LEAST:
+            room = 0
+        if len(data) > room:
+            self._keep(stream, frame, data[:room])
+            self._keep(STDERR, bytearray(), self._notice.encode())
             self._full = True
             return
+        self._keep(stream, frame, data)
         self._room -= len(data)
-        self._keep(stream, data)
+        self._room_for_frames -= _cost(frame) - cost
 
     @property
     def pending(self) -> int:
@@ -68,6 +86,7 @@ class Spool:
             except OSError as error:  # a full disk ends the log, not the task
                 self.trouble = f"output lost: {error.strerror}"
         self._frames.clear()
+        self._last.clear()
         self._pending = 0
         return self._written
 
@@ -81,15 +100,29 @@ class Spool:
             self._file = None
         return None
 
-    def _keep(self, stream: int, data: bytes) -> None:
+    def _frame_for(self, stream: int, length: int) -> bytearray:
+        """Where so many bytes of a stream go: into a frame that is there, or a new one."""
+        last = self._last.get(stream)
+        if last is None or len(last) + length > FRAME_BYTES_MAX:
+            return bytearray()
+        goes_on = self._frames[-1][0] == stream
+        return last if goes_on or self._to_begin < 1 else bytearray()
+
+    def _keep(self, stream: int, frame: bytearray, data: bytes) -> None:
+        """`frame` as `_frame_for` says it."""
+        if data and not frame:
+            if not self._frames:
+                self._earn()
+            self._frames.append((stream, frame))
+            self._last[stream] = frame
+            self._to_begin = max(self._to_begin - 1, 0)
+        frame += data
         self._pending += len(data)
-        if self._frames:
-            last_stream, last = self._frames[-1]
-            if last_stream == stream and len(last) + len(data) <= FRAME_BYTES_MAX:
-                last += data
-                return
-        if data:
-            self._frames.append((stream, bytearray(data)))
+
+    def _earn(self) -> None:
+        earned = (now() - self._counted_at) * _FRAMES_PER_SECOND
+        self._to_begin = min(self._to_begin + earned, FRAMES_AT_ONCE)
+        self._counted_at = now()
 
     def _packed(self) -> bytes:
         return b"".join(_HEADER.pack(stream, len(data)) + data for stream, data in self._frames)
@@ -102,6 +135,10 @@ class Spool:
         while view:  # half a frame, where the disk is full, is none to the reader
             view = view[os.write(self._file, view) :]
         self._written += len(data)
+
+
+def _cost(frame: bytearray) -> int:
+    return max(len(frame), FRAME_BYTES_LEAST) if frame else 0
 
 
 def chunks(data: bytes, position: int = 0, offset: int = 0) -> Iterator[Chunk]:

@@ -1,20 +1,25 @@
 """How many connections there may be: nobody locks others out with connections that say nothing."""
 
 import json
+import random
 import resource
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from banyan.config import knobs
 from banyan.server import connections
-from banyan.server.connections import Connections, most_connections
+from banyan.server.connections import Connections, Standing, most_connections
 from banyan.server.exposure import Tls
+from banyan.server.newcomers import Newcomers
+from banyan.server.refusals import network_of
 from tests.harness import Processes, Server, eventually
 from tests.harness.asgi import served
 from tests.harness.things import Things
@@ -26,11 +31,15 @@ GET = b"GET /tasks HTTP/1.1\r\nHost: x\r\n"
 class Silent:
     """A connection that says nothing, or waits for its answer."""
 
-    def __init__(self, busy: bool = False) -> None:
+    def __init__(self, busy: bool = False, standing: Standing = Standing.SILENT) -> None:
         self.busy, self.ended = busy, False
+        self.said = standing
 
     def is_busy(self) -> bool:
         return self.busy
+
+    def standing(self) -> Standing:
+        return self.said
 
     def end(self) -> None:
         self.ended = True
@@ -123,26 +132,126 @@ def test_what_ends_makes_room_however_it_ends() -> None:
         eventually(lambda: some.count == 0)
 
 
-def test_who_is_being_answered_is_displaced_last() -> None:
-    some = Connections(1000, 3)
-    busy, silent = [Silent(busy=True), Silent(busy=True)], Silent()
-    assert all(some.enter("a", one) for one in [*busy, silent])
-    last = Silent(busy=True)
-    assert some.enter("a", last)
-    assert silent.ended
-    assert not any(one.ended for one in busy)
-    assert some.enter("a", Silent())  # there is nobody else left to go
-    assert [one.ended for one in [*busy, last]] == [True, False, False]
+def test_those_who_have_said_least_make_room_first() -> None:
+    some = Connections(1000, 8)
+    order = [Standing.ARRIVED, Standing.CLAIMS, Standing.ASKS, Standing.SILENT]
+    holders = [Silent(standing=one) for one in order * 2]
+    assert all(some.enter("a", one) for one in holders)
+    for place in (3, 7, 2, 6, 1, 5):
+        assert not holders[place].ended
+        assert some.enter("a", Silent(standing=Standing.ARRIVED))
+        assert holders[place].ended
+    assert not holders[0].ended
+    assert not holders[4].ended
+    assert some.enter("a", Silent()) is None  # there is nobody left to go
     assert some.enter("b", Silent())
     assert some.enter("", Silent())
-    assert some.count == 5
+    assert some.count == 10
+
+
+def test_the_network_that_has_most_makes_room() -> None:
+    some = Connections(40, 0)  # 20 newcomers
+    few = [Silent() for _ in range(3)]
+    assert all(some.enter("few", one) for one in few)  # though they are the oldest
+    many = [Silent() for _ in range(200)]
+    assert all(some.enter("many", one) for one in many)
+    local = [Silent() for _ in range(200)]
+    assert all(some.enter("", one) for one in local)
+    assert not any(one.ended for one in few)
+    assert [sum(not one.ended for one in group) for group in (many, local)] in ([8, 9], [9, 8])
+
+
+def test_counts_of_newcomers_are_right_whatever_comes_and_goes() -> None:
+    some: Newcomers[int] = Newcomers()
+    expected: dict[str, list[int]] = {}
+    chance = random.Random(5)
+    for number in range(3000):
+        network = chance.choice("abcde")
+        if chance.random() < 0.5:
+            some.add(network, number)
+            expected.setdefault(network, []).append(number)
+        elif expected.get(network):
+            mine = expected[network]
+            some.remove(network, mine.pop(chance.randrange(len(mine))))
+        some.remove(network, -1)
+        assert some.count == sum(map(len, expected.values()))
+        assert len(some.of_most()) == max(map(len, expected.values()), default=0)
+        assert list(some.of(network)) == expected.get(network, [])
+
+
+def test_all_addresses_of_this_machine_are_one_network() -> None:
+    ours = ("127.0.0.1", "127.77.3.9", "::1", "::ffff:127.0.0.1", "::ffff:127.9.9.9")
+    assert len({network_of(one) for one in ours}) == 1
+    others = ("10.0.0.1", "10.0.0.2", "2001:db8::1", "::ffff:10.0.0.3")
+    assert len({network_of(one) for one in (*ours, *others)}) == 5
+
+
+def test_from_many_addresses_of_this_machine_nobody_has_more_than_from_one(
+    serve: Callable[..., Server],
+) -> None:
+    server = serve(CONNECTIONS_PER_ADDRESS_MAX=20)
+    with ExitStack() as stack:
+        silent = []
+        for number in range(100):
+            address, source = ("127.0.0.1", port_of(server)), (f"127.5.{number}.1", 0)
+            silent.append(socket.create_connection(address, 30, source))
+            stack.enter_context(silent[-1])
+        eventually(lambda: count_open(silent) <= 20)
+        assert server.account("provider").get("tasks").status_code == 200
+
+
+class Stuck(Things):
+    """Answers nobody before it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        self.go_on.wait(20)
+        return super().__call__(environ, start_response)
+
+
+@pytest.mark.parametrize("token", ["", "Authorization: Bearer of-nobody\r\n"])
+def test_requests_of_strangers_that_wait_lock_nobody_out(token: str) -> None:
+    """They make room for those who come with a token that is known, or with one at all."""
+    some, stuck = Connections(1000, 150), Stuck()  # some are accepted before any is read
+    known = "Bearer known"
+    accounts = {"account_of": lambda header: "me" if header == known else None}
+    stranger = f"GET /readyz HTTP/1.1\r\nHost: x\r\n{token}\r\n".encode()
+    mine = f"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: {known}\r\n\r\n".encode()
+    with (
+        served(stuck, connections=some, knows=lambda header: header == known, **accounts) as front,
+        ExitStack() as stack,
+    ):
+        address = ("127.0.0.1", front.port)
+        asking = [stack.enter_context(socket.create_connection(address, 30)) for _ in range(150)]
+        for one in asking:
+            one.sendall(stranger)
+        eventually(lambda: are_busy(some) == 150)
+        ours = []
+        for _ in range(20):
+            ours.append(stack.enter_context(socket.create_connection(address, 30)))
+            ours[-1].sendall(mine)
+            others = stack.enter_context(socket.create_connection(address, 30))
+            others.sendall(stranger)
+        eventually(lambda: some._trusted.count == 20)
+        stuck.go_on.set()
+        for one in ours:
+            assert one.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def are_busy(some: Connections) -> int:
+    """How many newcomers wait for an answer."""
+    found = list(some._newcomers.of_most())  # of one network
+    return sum(one.holder.is_busy() for one in found)
 
 
 @pytest.mark.parametrize("most_of_network", [0, 200])
 def test_those_that_are_always_busy_lock_nobody_out(most_of_network: int) -> None:
     """Though there are as many as are looked at, and they are the oldest."""
     some = Connections(400, most_of_network)
-    busy = [Silent(busy=True) for _ in range(connections._LOOKED_AT_MAX)]
+    busy = [Silent(standing=Standing.ASKS) for _ in range(connections._LOOKED_AT_MAX)]
     idle = [Silent() for _ in range(200 - len(busy))]
     assert all(some.enter("a", one) for one in [*busy, *idle])
     assert all(some.enter("a", Silent()) for _ in range(len(idle)))

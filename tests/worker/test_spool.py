@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from banyan.server.store.logs import CHUNK_BYTES_LEAST
 from banyan.worker.output import Reader
 from banyan.worker.spool import Chunk, Spool
 
@@ -82,3 +83,29 @@ def test_a_spool_never_holds_more_than_its_bound(bound: int, pieces: list[bytes]
     for data in pieces:
         spool.add(1, data)
     assert spool.pending <= max(bound, len(spool._notice))
+
+
+@given(
+    some.integers(200, 2000),
+    some.lists(
+        some.tuples(
+            some.sampled_from([1, 2]), some.binary(min_size=1, max_size=50), some.booleans()
+        ),
+        max_size=60,
+    ),
+)
+def test_all_that_a_spool_holds_has_room_in_what_the_server_keeps(
+    tmp_path_factory: pytest.TempPathFactory, bound: int, pieces: list[tuple[int, bytes, bool]]
+):
+    """As it counts there, the line at the end included: else that would be missing."""
+    path = tmp_path_factory.mktemp("spool") / "output"
+    spool = Spool(str(path), bound)
+    for stream, data, flush in pieces:
+        spool.add(stream, data)
+        if flush:
+            spool.flush()
+    spool.flush()
+    counted = 0
+    for chunk in read_all(Reader(path), 1 << 20):
+        assert counted + len(chunk.data) <= bound
+        counted += max(len(chunk.data), CHUNK_BYTES_LEAST)

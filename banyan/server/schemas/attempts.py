@@ -81,6 +81,8 @@ SCHEMA: dict[str, Any] = {
     "messages": _samples(_MESSAGE),
 }
 
+LOG_CHUNKS_MAX = 10_000  # of one report, and of all in a request
+
 # `update_execution_data`: what goes with a claim, a report or the end of an attempt.
 EXECUTION_DATA: dict[str, Any] = {
     "worker": {"type": "objectid", "coerce": "object_id"},
@@ -97,7 +99,7 @@ EXECUTION_DATA: dict[str, Any] = {
     "messages": SCHEMA["messages"],
     "log": {
         "type": "list",
-        "maxlength": 10_000,
+        "maxlength": LOG_CHUNKS_MAX,
         "schema": {
             "type": "dict",
             "schema": {

@@ -58,6 +58,7 @@ def edit_many(call: Call) -> Answer:
     if len(bodies) > knobs().BULK_ITEMS_MAX:
         raise BanyanError("too_large", f"at most {knobs().BULK_ITEMS_MAX} items in a request")
     refuse_too_many_edges(bodies, _LINKS)
+    report.refuse_too_many_chunks(bodies)
     results: list[Result | None] = [_malformed(body) for body in bodies]
     good = [index for index, problem in enumerate(results) if problem is None]
     pairs = [(ObjectId(bodies[i]["_id"]), _without_id(bodies[i])) for i in good]
@@ -119,6 +120,7 @@ def edit_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> No
 
 
 def _reports_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> None:
+    report.refuse_too_many_chunks(edits.values())
     reports = [_read_report(call, task_id, body) for task_id, body in edits.items()]
     for result in report.report_many(call, reports, as_a_whole=True):
         if isinstance(result, BanyanError):

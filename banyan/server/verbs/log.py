@@ -1,7 +1,8 @@
 """GET /tasks/<id>/log: the output of an attempt, as text, while it runs and afterwards.
 
 `?attempt=` is the number of an attempt (the latest otherwise), `?offset=` the byte to
-start from, `?stream=` one of the two. The headers say where to go on.
+start from, `?stream=` one of the two. The headers say where to go on, and whether more is there
+already: output that came in very many pieces takes more than one answer.
 """
 
 from banyan.errors import BanyanError
@@ -34,8 +35,11 @@ def log(call: Call) -> Answer:
         raise BanyanError("not_found", f"{told} for newer (LOGS_TOTAL_BYTES_MAX)")
     # Whether it is complete is read first: output that comes in between is read as well.
     complete = attempt.get("time_terminated") is not None
-    text, end = logs.read(call.store, attempt, offset, stream)
+    text, end, more = logs.read(call.store, attempt, offset, stream)
+    complete = complete and not more
     headers = _headers(attempt["attempt_count"], end, complete)
+    if more:
+        headers["Banyan-Log-More"] = "true"
     etag = f'"{attempt["_id"]}-{end}-{int(complete)}"'
     return Answer(text, headers={**headers, "ETag": etag}, wait_for=topics)
 

@@ -4,7 +4,7 @@ Many reports go one way with one: one read, pure decisions, one write to the tas
 to the attempts, one to the logs, and the settling of what ended.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from banyan.errors import BanyanError
 from banyan.server import aftermath, represent, validation
 from banyan.server.auth import attempt_token
 from banyan.server.calls import Answer, Call
-from banyan.server.schemas.attempts import EXECUTION_DATA
+from banyan.server.schemas.attempts import EXECUTION_DATA, LOG_CHUNKS_MAX
 from banyan.server.schemas.tasks import SCHEMA
 from banyan.server.scoped import missing
 from banyan.server.store import attempts, batches, logs, sizes, tasks
@@ -63,6 +63,18 @@ def update_execution_data(call: Call) -> Answer:
     if isinstance(result, BanyanError):
         raise result
     return Answer(result)
+
+
+def refuse_too_many_chunks(bodies: Iterable[Any]) -> None:
+    """What output costs grows with the number of its pieces. Errors: `too_large`."""
+    count = 0
+    for body in bodies:
+        data = body.get("update_execution_data") if isinstance(body, dict) else None
+        log = data.get("log") if isinstance(data, dict) else None
+        count += len(log) if isinstance(log, list) else 0
+    if count > LOG_CHUNKS_MAX:
+        message = f"{count} pieces of output: send at most {LOG_CHUNKS_MAX} in a request"
+        raise BanyanError("too_large", f"{message}; join what one stream has said")
 
 
 def read_report(task_id: ObjectId, body: Mapping[str, Any], call: Call) -> Report:
