@@ -24,6 +24,7 @@ class Limits:
     enforcement: str = "none"
     nice: int = 0
     cpus: tuple[int, ...] = ()
+    cores: float = 1.0  # its share of a busy processor
 
     def to_json(self) -> dict[str, Any]:
         """For the way to the launcher."""
