@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from banyan.worker import cell, cgroups, orphans, running, tree
+from banyan.worker import agent, cell, cgroups, orphans, running, tree, wire
+from banyan.worker.link import Link
 from banyan.worker.running import Running
+from banyan.worker.timers import Timers, now
 from tests.worker.launched import Launched, carrying
 from tests.worker.test_launcher_memory import NEEDS_CGROUP
 
@@ -161,3 +163,22 @@ def test_of_thousands_that_come_a_number_is_looked_at(monkeypatch: pytest.Monkey
     assert 0 < len(looked) < 1000
     found.look({}, ["a"], all_confined=False)
     assert len(looked) == 5000, "no other place tells whose they are"
+
+
+# --- A launcher that is slow, and one that is frozen -------------------------------------------
+
+
+def test_a_slow_launcher_has_half_of_the_lease_and_a_frozen_one_no_more(tmp_path: Path) -> None:
+    slow = object.__new__(agent.Agent)
+    slow._timers, slow._link = Timers(), Link(tmp_path)
+    slow._registration = SimpleNamespace(lease_seconds=60)  # type: ignore[assignment]
+    slow._look_after_launcher()
+    assert slow._timers.next() is None, "nothing is owed"
+    slow._link._asked_at = now() - 20
+    slow._look_after_launcher()
+    due = slow._timers.next()
+    assert due is not None
+    assert due < slow._link._asked_at + 31, "it is asked in time, also without a further beat"
+    slow._link._asked_at = now() - 32
+    with pytest.raises(wire.Gone):
+        slow._look_after_launcher()
