@@ -128,7 +128,7 @@ class Cells:
         (a file in /dev/shm) would charge the next attempt for it, and have no room for the launcher
         while that stands in it. What cannot be removed at once is when the kernel is done with it.
         """
-        if cell.bound_bytes >= _ROOMY_BYTES and not cell.oom_kills() and _is_as_new(cell):
+        if _is_roomy(cell) and not cell.oom_kills() and _is_as_new(cell):
             cell.entered = False
             cell.unseal()
             self._free.append(cell)
@@ -279,9 +279,14 @@ def _divide(place: Path) -> None:
                 write(str(control), f"+{name}")
 
 
+def _is_roomy(cell: Cell) -> bool:
+    return not cell.bound_bytes or cell.bound_bytes >= _ROOMY_BYTES
+
+
 def _is_as_new(cell: Cell) -> bool:
     """Cache may stay in it, if that leaves the launcher room without any being given up."""
     usage = cell.usage_bytes()
     if usage <= _EMPTY_BYTES:
         return True
-    return usage <= cell.bound_bytes // 2 and cell.held_bytes(usage) <= _EMPTY_BYTES
+    bound = cell.bound_bytes or 2 * usage
+    return usage <= bound // 2 and cell.held_bytes(usage) <= _EMPTY_BYTES

@@ -38,8 +38,8 @@ class Limits:
 
     @property
     def by_cgroup(self) -> bool:
-        """Whether a cgroup is wanted, where there can be one."""
-        return self.memory_bytes > 0 and self.enforcement in ("best", "cgroup")
+        """Whether a cgroup is wanted, where there can be one: it bounds more than memory."""
+        return self.enforcement in ("best", "cgroup")
 
     @property
     def by_watching(self) -> bool:

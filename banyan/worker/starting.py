@@ -111,6 +111,6 @@ class Starter:
 
 def bound_memory(cell: Cell | None, limits: Limits) -> None:
     """Bounds the memory of a cell that had to be without while the launcher was in it."""
-    if cell and not cell.bound_bytes:
+    if cell and limits.memory_bytes and not cell.bound_bytes:
         with contextlib.suppress(OSError):  # then looking after it must do
             cell.bound(limits.memory_bytes)

@@ -148,6 +148,8 @@ def processes(running: Running, orphans: list[int]) -> list[int]:
 
 
 def _said(running: Running, used_bytes: int | None) -> str:
+    if not running.limits.memory_bytes:
+        return "the machine had no memory left, and the kernel chose this task"
     asked = f"{running.limits.memory_bytes / 2**20:.0f} MiB"
     if used_bytes is None:
         return f"it used more than the {asked} of memory that it had asked for"

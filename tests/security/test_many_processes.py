@@ -13,7 +13,7 @@ from banyan.worker import cells, cgroups
 from banyan.worker.endings import end_of
 from tests.harness import eventually
 from tests.worker.launched import Launched, carrying
-from tests.worker.test_launcher_memory import NEEDS_CGROUP
+from tests.worker.test_launcher_memory import NEEDS_CGROUP, cells_of
 from tests.worker.test_owner import given
 
 MIB = 1 << 20
@@ -55,8 +55,8 @@ def counted() -> bool:
 KERNEL_COUNTS = pytest.mark.skipif(not counted(), reason="no cgroup that counts processes here")
 
 
-def limits(by: str) -> dict[str, object]:
-    return {"memory_bytes": 256 * MIB, "enforcement": by, "processes": MOST}
+def limits(by: str, memory_bytes: int = 256 * MIB) -> dict[str, object]:
+    return {"memory_bytes": memory_bytes, "enforcement": by, "processes": MOST}
 
 
 def test_too_many_are_the_end(launcher: Launched) -> None:
@@ -86,12 +86,16 @@ def test_too_many_that_nobody_can_place_are_ended_too(launcher: Launched) -> Non
 
 @NEEDS_CGROUP
 @KERNEL_COUNTS
-def test_the_kernel_refuses_more(launcher: Launched) -> None:
+@pytest.mark.parametrize("memory_bytes", [256 * MIB, 0])
+def test_the_kernel_refuses_more(launcher: Launched, memory_bytes: int) -> None:
+    """Also to a task that has asked for no memory, whose memory is not bounded."""
     for _ in range(2):  # a cgroup serves one attempt after another
-        attempt = launcher.start(["python3", "-c", BOMB], limits=limits("cgroup"))
+        attempt = launcher.start(["python3", "-c", BOMB], limits=limits("cgroup", memory_bytes))
         assert launcher.ended(attempt)["code"] == 3
         assert MOST - 3 <= int(launcher.output(attempt).split()[1]) <= MOST
         assert carrying("BANYAN_ATTEMPT", attempt) == []
+    assert launcher.hello["pid"] not in cells.Cell(f"{cells_of(launcher)}/1").pids()
+    assert not Path(f"{cells_of(launcher)}/2").exists()
     roots = (launcher.state_directory / cells.NOTE).read_text().splitlines()
     launcher.end()
     assert not any(Path(each).exists() for each in roots)
