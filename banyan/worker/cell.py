@@ -101,6 +101,10 @@ class Cell:
         """All that is in it; zombies are not."""
         return [int(pid) for pid in cgroups.read(f"{self.path}/cgroup.procs").split()]
 
+    def count(self) -> int:
+        """How many processes and threads are in it; 0 where the kernel does not count them."""
+        return count(self._twins.get("pids", self.path))
+
     def usage_bytes(self) -> int:
         """Memory and swap that are charged to it: cheap, and never too little."""
         said = (
@@ -157,6 +161,11 @@ def weigh(path: str, cores: float) -> None:
         write(f"{path}/cpu.shares", min(int(cores * SHARES), SHARES_MAX))
     except FileNotFoundError:
         write(f"{path}/cpu.weight", min(int(cores * WEIGHT), WEIGHT_MAX))
+
+
+def count(path: str) -> int:
+    """The processes and threads in a cgroup and below; 0 where the kernel does not count them."""
+    return int(cgroups.read_short(f"{path}/pids.current") or 0)
 
 
 def write(path: str, value: int | str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from banyan.worker import cgroups
-from banyan.worker.cell import MODE, THREADS, Cell, weigh, write
+from banyan.worker.cell import MODE, THREADS, Cell, count, weigh, write
 
 NOTE = "launcher.cgroup"  # in the state directory: where the launcher's cells are
 _PREFIX = "banyan-"
@@ -25,6 +25,9 @@ _FREE_MAX = 64
 _EMPTY_BYTES = 1 << 20  # a cell with no more in it holds nothing of its last attempt
 _CLEAR_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
+_KERNEL_COUNTS = ("/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max")
+_RESERVE_PART = 8  # one in so many processes is for others than tasks
+_CROWDED_PART = 8  # crowded when no more than one in so many is left to tasks
 
 
 class Cells:
@@ -37,6 +40,7 @@ class Cells:
         self._homes: list[int] = []  # open files through which a thread leaves a cell again
         self._looked = False
         self._count = 0
+        self._processes_max = 0  # of all cells together; 0: not bounded
         self._free: list[Cell] = []  # empty and bounded: to make one costs more than to keep it
         self._emptied: list[Cell] = []
 
@@ -89,12 +93,21 @@ class Cells:
         return str(self._twins.get(controller, self._root))
 
     def _share(self) -> None:
-        """Leaves a part of the processor to all that is no task's.
+        """Leaves processes, and a part of the processor, to all that is no task's.
 
         All tasks together weigh as much as one process on each core would that is in no cell.
         """
         with contextlib.suppress(OSError):
             weigh(self._root_of("cpu"), len(os.sched_getaffinity(0)))
+        with contextlib.suppress(OSError):
+            most = _processes_left()
+            write(f"{self._root_of('pids')}/pids.max", most)
+            self._processes_max = most
+
+    def are_crowded(self) -> bool:
+        """Whether so many processes are in all of them that others may soon not be startable."""
+        most = self._processes_max
+        return most > 0 and count(self._root_of("pids")) > most - most // _CROWDED_PART
 
     @contextlib.contextmanager
     def inside(self, cell: Cell | None) -> Iterator[None]:
@@ -213,6 +226,23 @@ def _clear(root: Path) -> bool:
         if time.monotonic() > deadline:
             return False
         time.sleep(_LOOK_AGAIN_SECONDS)
+
+
+def _processes_left() -> int:
+    """How many the tasks may have, so that what else there is, and is to come, has enough."""
+    running = int(cgroups.text(Path("/proc/loadavg")).split()[3].partition("/")[2])
+    bounds = [(_number(name), running) for name in _KERNEL_COUNTS]
+    bounds += [(_number(f"{place}/pids.max"), count(str(place))) for place in cgroups.own("pids")]
+    return min(
+        max(most - used - most // _RESERVE_PART, most // _RESERVE_PART)
+        for most, used in bounds
+        if most
+    )
+
+
+def _number(path: str) -> int:
+    said = cgroups.read_short(path).strip()
+    return int(said) if said.isdigit() else 0
 
 
 def _places() -> list[Path]:

@@ -16,6 +16,7 @@ from banyan.worker import tree
 from banyan.worker.spawning import NotStarted
 from banyan.worker.spool import STDERR, STDOUT, Spool
 from banyan.worker.starting import Started
+from banyan.worker.timers import now
 
 _READ_BYTES = 1 << 16
 _OWN_PEAK_SECONDS = 1.0
@@ -76,6 +77,11 @@ class Running:
     def is_there(self) -> bool:
         """True while its program is there, for all that is known."""
         return not self.leader_ended and self.begins is None
+
+    @property
+    def is_being_killed(self) -> bool:
+        """True once nobody waits for it to end by itself."""
+        return self.leader_ended or (self.kill_at is not None and self.kill_at <= now())
 
     @property
     def all_pipes(self) -> list[int]:

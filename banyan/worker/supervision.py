@@ -281,6 +281,8 @@ class Supervision:
                 self._end_for(running, "processes", reason)
             elif sample := watching.sample(running, pids, self._looks):
                 self._tell(sample)
+        if crowding := watching.crowding(self._cells, self.running.values()):
+            self._end_for(crowding[0], "processes", crowding[1])
         unsure = self._orphans.unsure()
         kill_trees(watching.strays_too_large(unsure, self.running, self._looks))
         if self.running:
