@@ -214,10 +214,8 @@ class Agent:
             self._leaving.idle(self._registration)
         elif key == OVERDUE:
             self._line.overdue()
-        elif key == "launcher" and self._link.silent_seconds() > self._silence_seconds():
-            _log.error("the launcher does not answer")
-            self._link.kill()
-            raise wire.Gone
+        elif key == "launcher":
+            self._look_after_launcher()
 
     def _follow_up(self) -> None:
         """What follows from all that has happened in this turn."""
@@ -357,9 +355,24 @@ class Agent:
         self._holding.launcher_died()
         self._holding.hear(self._link.open())
 
+    def _look_after_launcher(self) -> None:
+        """Ends one that is frozen: its tasks must end before their lease does.
+
+        A beat may be held for a quarter of the lease before the launcher is asked: with the half
+        that it has to answer, a quarter is left. Looks again while an answer is owed, as no
+        further beat may come.
+        """
+        left_seconds = self._silence_seconds() - self._link.silent_seconds()
+        if left_seconds < 0:
+            _log.error("the launcher does not answer")
+            self._link.kill()
+            raise wire.Gone
+        if self._link.silent_seconds():
+            self._timers.set("launcher", now() + left_seconds)
+
     def _silence_seconds(self) -> float:
         lease = self._registration.lease_seconds if self._registration else knobs().LEASE_SECONDS
-        return float(max(lease / 4, _SILENCE_SECONDS_MIN))
+        return float(max(lease / 2, _SILENCE_SECONDS_MIN))
 
 
 def main(options: Options) -> int:

@@ -1,141 +1,33 @@
-"""One cgroup for each attempt: bounds its memory and processes, and knows its every process.
+"""A cgroup for each attempt: bounds memory and processes, shares the processor, knows who is in it.
 
 Used by the launcher, and by the agent where a launcher has died. Standard library only. Works
-with version 2 where the worker may divide its own cgroup (systemd: `Delegate=memory pids` and
-`DelegateSubgroup=`), and with version 1 where the memory controller is writable; there a second
-one bounds the processes, where that controller is writable too. It must never touch a cgroup
-that it did not make.
+with version 2 where the worker may divide its own cgroup (systemd: `Delegate=memory pids cpu` and
+`DelegateSubgroup=`), and with version 1 where the memory controller is writable; there further
+ones bound the processes and share the processor, where those controllers are writable too. It
+must never touch a cgroup that it did not make.
 """
 
 import contextlib
-import itertools
 import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from banyan.worker import cgroups, tree
+from banyan.worker.cell import MODE, THREADS, Cell, count, weigh, write
 
 NOTE = "launcher.cgroup"  # in the state directory: where the launcher's cells are
 _PREFIX = "banyan-"
-_THREADS = "tasks"  # of version 1; the number 0 is who writes it
-_MODE = 0o755  # whatever the umask: in a group of its own making a task would be out of sight
+# Beside the memory's: the controller, and a file that tells that it is there.
+_TWINS = {"pids": "pids.max", "cpu": "cpu.shares"}
 _ROOMY_BYTES = 64 << 20  # a cell that the launcher may enter while it is bounded
 _FREE_MAX = 64
 _EMPTY_BYTES = 1 << 20  # a cell with no more in it holds nothing of its last attempt
-# Pages of files that the kernel gives up before it kills, in version 1 and 2.
-_CACHE = (b"total_active_file", b"total_inactive_file", b"active_file", b"inactive_file")
 _CLEAR_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
-
-
-class Cell:
-    """The cgroup of one attempt."""
-
-    def __init__(self, path: str, twin: str = "") -> None:
-        """twin: with version 1, where its processes are counted; empty: nowhere."""
-        self.path = path
-        self._paths = [path, twin] if twin else [path]
-        self._doors: list[int] = []  # open files through which a thread comes in
-        self.entered = False  # what the launcher started was born in it
-        self.bound_bytes = 0  # of its memory; 0: none
-        self.wanted_processes = 0
-        self.bound_processes = 0  # threads included; 0: none
-
-    def make(self) -> None:
-        """Makes it. Errors: OSError."""
-        for path in self._paths:
-            os.mkdir(path, _MODE)
-
-    def bound_count(self, processes: int) -> None:
-        """Bounds the number of processes and threads, where that can be: they can't fork then.
-
-        The launcher's thread is among them while it starts the first.
-        """
-        self.wanted_processes = processes
-        if not processes:
-            return
-        with contextlib.suppress(OSError):
-            _write(f"{self._paths[-1]}/pids.max", max(processes, 2))
-            self.bound_processes = processes
-
-    def bound(self, memory_bytes: int) -> None:
-        """Bounds memory and swap together. Errors: OSError, also where it holds more already."""
-        try:
-            _write(f"{self.path}/memory.limit_in_bytes", memory_bytes)
-        except FileNotFoundError:
-            self._bound_version_2(memory_bytes)
-        else:
-            with contextlib.suppress(OSError):  # a kernel without swap has no such file
-                _write(f"{self.path}/memory.memsw.limit_in_bytes", memory_bytes)
-        self.bound_bytes = memory_bytes
-
-    def enter(self) -> None:
-        """Moves the calling thread in, which only version 1 lets it do alone. Errors: OSError."""
-        for path in self._paths[len(self._doors) :]:
-            self._doors.append(os.open(f"{path}/{_THREADS}", os.O_WRONLY | os.O_CLOEXEC))
-        for door in self._doors:
-            os.write(door, b"0")
-        self.entered = True
-
-    def _bound_version_2(self, memory_bytes: int) -> None:
-        _write(f"{self.path}/memory.max", memory_bytes)
-        for name, value in (("memory.swap.max", 0), ("memory.oom.group", 1)):
-            with contextlib.suppress(OSError):
-                _write(f"{self.path}/{name}", value)
-
-    def add(self, pid: int) -> None:
-        """Takes a process in, unless it has ended. Errors: OSError."""
-        with contextlib.suppress(ProcessLookupError):
-            for path in self._paths:
-                _write(f"{path}/cgroup.procs", pid)
-
-    def pids(self) -> list[int]:
-        """All that is in it; zombies are not."""
-        return [int(pid) for pid in cgroups.read(f"{self.path}/cgroup.procs").split()]
-
-    def usage_bytes(self) -> int:
-        """Memory and swap that are charged to it: cheap, and never too little."""
-        said = (
-            cgroups.read_short(f"{self.path}/memory.memsw.usage_in_bytes")
-            or cgroups.read_short(f"{self.path}/memory.usage_in_bytes")  # a kernel without swap
-            or cgroups.read_short(f"{self.path}/memory.current")
-        )
-        return int(said or 0)
-
-    def held_bytes(self, usage_bytes: int) -> int:
-        """How much of this usage the kernel cannot take back; what is shared counts once.
-
-        Counts files in shared memory that no process has mapped.
-        """
-        lines = map(bytes.split, cgroups.read(f"{self.path}/memory.stat").splitlines())
-        said = {name: int(value) for name, value in lines if name in _CACHE}
-        cache = sum(said.get(name, said.get(name[6:], 0)) for name in _CACHE[:2])
-        return max(usage_bytes - cache, 0)
-
-    def oom_kills(self) -> int:
-        """How many of its processes the kernel has killed for want of memory."""
-        version_1 = cgroups.read_short(f"{self.path}/memory.oom_control")
-        said = version_1 or cgroups.read_short(f"{self.path}/memory.events")
-        after = said.partition(b"oom_kill ")[2].split()
-        return int(after[0]) if after else 0
-
-    def kill(self) -> None:
-        """SIGKILL to all that is in it; with version 2 at one stroke, so that none forks away."""
-        try:
-            _write(f"{self.path}/cgroup.kill", 1)
-        except OSError:
-            for number in (signal.SIGSTOP, signal.SIGKILL):
-                for pid in self.pids():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, number)
-
-    def remove(self) -> bool:
-        """Removes it, if it is empty."""
-        while self._doors:
-            os.close(self._doors.pop())
-        return all(_removed(path) for path in self._paths)
+_KERNEL_COUNTS = ("/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max")
+_RESERVE_PART = 8  # one in so many processes is for others than tasks
+_CROWDED_PART = 8  # crowded when no more than one in so many is left to tasks
 
 
 class Cells:
@@ -144,29 +36,39 @@ class Cells:
     def __init__(self, state_directory: Path) -> None:
         self._note = state_directory / NOTE
         self._root: Path | None = None
-        self._twins: Path | None = None  # with version 1, where processes are counted
+        self._twins: dict[str, Path] = {}  # with version 1, by controller, the other roots
         self._homes: list[int] = []  # open files through which a thread leaves a cell again
         self._looked = False
         self._count = 0
+        self._processes_max = 0  # of all cells together; 0: not bounded
         self._free: list[Cell] = []  # empty and bounded: to make one costs more than to keep it
         self._emptied: list[Cell] = []
 
-    def open(self, memory_bytes: int, processes: int = 0) -> Cell | None:
+    def open(self, memory_bytes: int, processes: int = 0, cores: float = 1.0) -> Cell | None:
         """An empty cell with these bounds, or with none of memory yet; see `bound_bytes`.
 
-        None where the machine does not let us have one.
+        cores: its share of a busy processor. None where the machine does not let us have one.
         """
         if not self._looked:
             self._look()
         if not self._root:
             return None
+        cell = self._reused(memory_bytes, processes) or self._made(processes)
+        if cell:
+            cell.weigh(cores)
+        return cell
+
+    def _reused(self, memory_bytes: int, processes: int) -> Cell | None:
         for cell in self._free:
             if cell.bound_bytes == memory_bytes and cell.wanted_processes == processes:
                 self._free.remove(cell)
                 return cell
+        return None
+
+    def _made(self, processes: int) -> Cell | None:
         self._count += 1
-        twin = f"{self._twins}/{self._count}" if self._twins else ""
-        cell = Cell(f"{self._root}/{self._count}", twin)
+        twins = {name: f"{root}/{self._count}" for name, root in self._twins.items()}
+        cell = Cell(f"{self._root}/{self._count}", twins)
         try:
             cell.make()
         except OSError:
@@ -180,8 +82,32 @@ class Cells:
         self._root = make_root(str(os.getpid()))
         if self._root:
             self._twins = _make_twins(self._root)
-            self._keep_note([str(path) for path in (self._root, self._twins) if path])
-            self._homes = _homes(bool(self._twins))
+            self._keep_note([str(path) for path in self._roots()])
+            self._homes = _homes(["memory", *self._twins])
+            self._share()
+
+    def _roots(self) -> list[Path]:
+        return list(dict.fromkeys([*([self._root] if self._root else []), *self._twins.values()]))
+
+    def _root_of(self, controller: str) -> str:
+        return str(self._twins.get(controller, self._root))
+
+    def _share(self) -> None:
+        """Leaves processes, and a part of the processor, to all that is no task's.
+
+        All tasks together weigh as much as one process on each core would that is in no cell.
+        """
+        with contextlib.suppress(OSError):
+            weigh(self._root_of("cpu"), len(os.sched_getaffinity(0)))
+        with contextlib.suppress(OSError):
+            most = _processes_left()
+            write(f"{self._root_of('pids')}/pids.max", most)
+            self._processes_max = most
+
+    def are_crowded(self) -> bool:
+        """Whether so many processes are in all of them that others may soon not be startable."""
+        most = self._processes_max
+        return most > 0 and count(self._root_of("pids")) > most - most // _CROWDED_PART
 
     def _keep_note(self, roots: list[str]) -> None:
         self._note.unlink(missing_ok=True)
@@ -223,8 +149,9 @@ class Cells:
         (a file in /dev/shm) would charge the next attempt for it, and have no room for the launcher
         while that stands in it. What cannot be removed at once is when the kernel is done with it.
         """
-        if cell.bound_bytes >= _ROOMY_BYTES and not cell.oom_kills() and _is_as_new(cell):
+        if _is_roomy(cell) and not cell.oom_kills() and _is_as_new(cell):
             cell.entered = False
+            cell.unseal()
             self._free.append(cell)
             if len(self._free) <= _FREE_MAX:
                 return
@@ -233,7 +160,8 @@ class Cells:
 
     def end(self) -> None:
         """Removes all, at the end of the launcher; what is left in them keeps the note, too."""
-        if self._root and _clear(self._root) and (not self._twins or _clear(self._twins)):
+        cleared = [_clear(root) for root in self._roots()]
+        if self._root and all(cleared):
             self._note.unlink(missing_ok=True)
 
 
@@ -250,7 +178,7 @@ def make_root(name: str) -> Path | None:
         trial = Cell(f"{root}/trial")
         try:
             _divide(place)
-            root.mkdir(_MODE, exist_ok=True)
+            root.mkdir(MODE, exist_ok=True)
             _divide(root)
             trial.make()
             trial.bound(1 << 30)
@@ -266,8 +194,13 @@ def make_root(name: str) -> Path | None:
 def clear(state_directory: Path) -> bool:
     """Kills all that a dead launcher's cells hold, and removes them; whether nothing is left."""
     note = state_directory / NOTE
-    for root in map(Path, _noted(note)):
-        if root.name.startswith(_PREFIX) and root.is_dir() and not _clear(root):
+    roots = [Path(line) for line in _noted(note)]
+    roots = [root for root in roots if root.name.startswith(_PREFIX) and root.is_dir()]
+    for root in roots:
+        with contextlib.suppress(OSError):  # none of them forks away then
+            write(f"{root}/pids.max", 0)
+    for root in roots:
+        if not _clear(root):
             return False
     note.unlink(missing_ok=True)
     return True
@@ -287,7 +220,7 @@ def clear_forsaken() -> None:
 
     Where one still holds a process it stays: whose that is only its state directory tells.
     """
-    for place in [*_places(), *_counting_places()]:
+    for place in dict.fromkeys([*_places(), *_twin_places().values()]):
         for root in place.glob(f"{_PREFIX}*"):
             launcher = root.name.rpartition("-")[2]
             if not launcher.isdecimal() or Path(f"/proc/{launcher}").exists():
@@ -312,6 +245,23 @@ def _clear(root: Path) -> bool:
         time.sleep(_LOOK_AGAIN_SECONDS)
 
 
+def _processes_left() -> int:
+    """How many the tasks may have, so that what else there is, and is to come, has enough."""
+    running = int(cgroups.text(Path("/proc/loadavg")).split()[3].partition("/")[2])
+    bounds = [(_number(name), running) for name in _KERNEL_COUNTS]
+    bounds += [(_number(f"{place}/pids.max"), count(str(place))) for place in cgroups.own("pids")]
+    return min(
+        max(most - used - most // _RESERVE_PART, most // _RESERVE_PART)
+        for most, used in bounds
+        if most
+    )
+
+
+def _number(path: str) -> int:
+    said = cgroups.read_short(path).strip()
+    return int(said) if said.isdigit() else 0
+
+
 def _places() -> list[Path]:
     """Our own cgroup, and the one above it where systemd has handed that over to us."""
     own = list(cgroups.own("memory"))
@@ -322,32 +272,38 @@ def _places() -> list[Path]:
     return places
 
 
-def _counting_places() -> list[Path]:
-    """With version 1, our own cgroup where processes are counted, if that is not `_places`."""
-    return [place for place in list(cgroups.own("pids"))[:1] if place not in _places()]
+def _twin_places() -> dict[str, Path]:
+    """With version 1, our own cgroups by further controllers, where those are not `_places`."""
+    places = {name: place for name in _TWINS for place in list(cgroups.own(name))[:1]}
+    return {name: place for name, place in places.items() if place not in _places()}
 
 
-def _make_twins(root: Path) -> Path | None:
-    """The same root where processes are counted; None where it is the same, or not allowed."""
+def _make_twins(root: Path) -> dict[str, Path]:
+    """The same root for further controllers; none where they are the same, or not allowed."""
     if (root / "cgroup.controllers").exists():
-        return None  # version 2 counts them in the cell itself
-    for place in _counting_places():
-        twins = place / root.name
+        return {}  # version 2 has all in the cell itself
+    found = {}
+    for name, place in _twin_places().items():
+        twin = place / root.name
         with contextlib.suppress(OSError):
-            twins.mkdir(_MODE, exist_ok=True)
-            if (twins / "pids.max").exists() and (twins / _THREADS).exists():
-                return twins
-            twins.rmdir()
-    return None
+            twin.mkdir(MODE, exist_ok=True)
+            if (twin / _TWINS[name]).exists() and (twin / THREADS).exists():
+                found[name] = twin
+            else:
+                twin.rmdir()
+    return found
 
 
-def _homes(counted: bool) -> list[int]:
-    """Where a thread of this process comes back to; empty where threads can't be moved alone."""
+def _homes(controllers: list[str]) -> list[int]:
+    """Where a thread of this process comes back to; empty where threads can't be moved alone.
+
+    To the processor's first: among the tasks it waits for them.
+    """
     homes: list[int] = []
-    places = [list(cgroups.own(name))[:1] for name in ("memory", *(["pids"] if counted else []))]
-    for place in itertools.chain(*places):
+    places = [place for name in controllers for place in list(cgroups.own(name))[:1]]
+    for place in reversed(dict.fromkeys(places)):
         try:
-            homes.append(os.open(f"{place}/{_THREADS}", os.O_WRONLY | os.O_CLOEXEC))
+            homes.append(os.open(f"{place}/{THREADS}", os.O_WRONLY | os.O_CLOEXEC))
             os.write(homes[-1], b"0")
         except OSError:
             for home in homes:
@@ -363,10 +319,15 @@ def _divide(place: Path) -> None:
         return
     divided = cgroups.text(control).split()
     if "memory" not in divided:
-        _write(str(control), "+memory")
-    if "pids" not in divided:
-        with contextlib.suppress(OSError):  # then the launcher counts
-            _write(str(control), "+pids")
+        write(str(control), "+memory")
+    for name in _TWINS:
+        if name not in divided:
+            with contextlib.suppress(OSError):  # then the launcher counts, and nobody shares
+                write(str(control), f"+{name}")
+
+
+def _is_roomy(cell: Cell) -> bool:
+    return not cell.bound_bytes or cell.bound_bytes >= _ROOMY_BYTES
 
 
 def _is_as_new(cell: Cell) -> bool:
@@ -374,22 +335,5 @@ def _is_as_new(cell: Cell) -> bool:
     usage = cell.usage_bytes()
     if usage <= _EMPTY_BYTES:
         return True
-    return usage <= cell.bound_bytes // 2 and cell.held_bytes(usage) <= _EMPTY_BYTES
-
-
-def _removed(path: str) -> bool:
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
-
-
-def _write(path: str, value: int | str) -> None:
-    file = os.open(path, os.O_WRONLY)
-    try:
-        os.write(file, str(value).encode())
-    finally:
-        os.close(file)
+    bound = cell.bound_bytes or 2 * usage
+    return usage <= bound // 2 and cell.held_bytes(usage) <= _EMPTY_BYTES

@@ -165,10 +165,12 @@ class Holding:
     def _process_of(self, task: Task, gpus: list[int], cpus: tuple[int, ...]) -> Message:
         """What the launcher is to start for a task."""
         counts_gpus = bool(self._ledger.total.gpus) or self._gives_no_gpus
+        granted = task["granted_resources"]
         limits = replace(
             self._limits,
-            memory_bytes=task["granted_resources"]["memory_bytes"],
+            memory_bytes=granted["memory_bytes"],
             cpus=cpus,
+            cores=granted["cores"],
         )
         return {
             "do": "start",

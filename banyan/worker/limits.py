@@ -24,6 +24,7 @@ class Limits:
     enforcement: str = "none"
     nice: int = 0
     cpus: tuple[int, ...] = ()
+    cores: float = 1.0  # its share of a busy processor
 
     def to_json(self) -> dict[str, Any]:
         """For the way to the launcher."""
@@ -37,8 +38,8 @@ class Limits:
 
     @property
     def by_cgroup(self) -> bool:
-        """Whether a cgroup is wanted, where there can be one."""
-        return self.memory_bytes > 0 and self.enforcement in ("best", "cgroup")
+        """Whether a cgroup is wanted, where there can be one: it bounds more than memory."""
+        return self.enforcement in ("best", "cgroup")
 
     @property
     def by_watching(self) -> bool:

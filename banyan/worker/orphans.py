@@ -7,11 +7,14 @@ Standard library only. It must never name a process that may belong to an attemp
 wanted alive, nor believe what a task can write.
 """
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from banyan.worker import tree
 from banyan.worker.groups import Groups
+
+_NEW_MAX = 256
 
 
 class Owners(NamedTuple):
@@ -37,12 +40,14 @@ class Orphans:
     def __contains__(self, pid: int) -> bool:
         return pid in self._owners
 
-    def look(self, leaders: Mapping[int, str], alive: Collection[str]) -> None:
+    def look(self, leaders: Mapping[int, str], alive: Collection[str], all_confined: bool) -> None:
         """Notes new orphans.
 
-        leaders: the pids that the launcher started (reaped ones too, while their attempt
-                 is alive) -> attempt.
-        alive:   attempts not over yet, and those whose leader has only just ended.
+        leaders:      the pids that the launcher started (reaped ones too, while their attempt
+                      is alive) -> attempt.
+        alive:        attempts not over yet, and those whose leader has only just ended.
+        all_confined: each of them has a cgroup, which knows who is of it. Then a number of new ones
+                      is enough for one look: of thousands that come and go most need none.
         """
         children = set(tree.own_children())
         for pid in self._owners.keys() - children:
@@ -50,7 +55,8 @@ class Orphans:
         for attempt in self._seen.keys() - alive:
             del self._seen[attempt]
         self.groups.keep(alive)
-        for pid in children - self._owners.keys() - leaders.keys():
+        new = children - self._owners.keys() - leaders.keys()
+        for pid in itertools.islice(new, _NEW_MAX if all_confined else None):
             self._owners[pid] = self._suspects(pid, leaders, alive)
 
     def note(self, attempt: str, pids: Iterable[int]) -> None:

@@ -80,6 +80,11 @@ class Running:
         return not self.leader_ended and self.begins is None
 
     @property
+    def is_being_killed(self) -> bool:
+        """True once nobody waits for it to end by itself."""
+        return self.leader_ended or (self.kill_at is not None and self.kill_at <= now())
+
+    @property
     def all_pipes(self) -> list[int]:
         """Those of which the loop is to hear."""
         return [*self.pipes, *([] if self.begins is None else [self.begins])]
@@ -124,19 +129,28 @@ class Running:
         if not self.leader_ended:
             send_to_group(self.pid, signal.SIGTERM)
             roots.append(self.pid)
-        others = [pid for pid in tree.descendants(roots) if not self._in_group(pid)]
+        tree_pids = roots if self.cell else tree.descendants(roots)
+        others = [pid for pid in tree_pids if not self._in_group(pid)]
         send(others, signal.SIGTERM)
         if not self.leader_ended:
             send_to_group(self.pid, signal.SIGCONT)
         send(others, signal.SIGCONT)
 
     def kill(self, orphans: Iterable[int]) -> None:
-        """SIGKILL to every process of the tree; held still first, so that none forks away."""
-        roots = list(orphans)
-        if not self.leader_ended:
+        """SIGKILL to every process of the tree; held still first, so that none forks away.
+
+        Of what is in a cgroup no tree is walked: thousands would keep the launcher from all else.
+        """
+        inside: set[int] = set()
+        if self.cell:
+            inside.update(self.cell.pids())
+            self.cell.kill()
+        roots = [pid for pid in orphans if pid not in inside]
+        if not self.leader_ended and self.pid not in inside:
             send_to_group(self.pid, signal.SIGSTOP)
             roots.append(self.pid)
-        kill_trees(roots)
+        if roots:
+            kill_trees(roots)
         if not self.leader_ended:
             send_to_group(self.pid, signal.SIGKILL)
 

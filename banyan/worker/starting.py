@@ -9,7 +9,8 @@ from collections.abc import Container
 from typing import Any, NamedTuple
 
 from banyan.worker import tree
-from banyan.worker.cells import Cell, Cells
+from banyan.worker.cell import Cell
+from banyan.worker.cells import Cells
 from banyan.worker.limits import Limits
 from banyan.worker.orphans import Orphans
 from banyan.worker.spawning import NotStarted, Spawned, Spawner
@@ -42,7 +43,7 @@ class Starter:
         limits = Limits.from_json(message.get("limits"))
         cell = None
         if limits.by_cgroup:
-            cell = self._cells.open(limits.memory_bytes, limits.processes)
+            cell = self._cells.open(limits.memory_bytes, limits.processes, limits.cores)
         try:
             if now() >= message["before"]:
                 raise NotStarted(None, "the worker came to it too late")
@@ -110,6 +111,6 @@ class Starter:
 
 def bound_memory(cell: Cell | None, limits: Limits) -> None:
     """Bounds the memory of a cell that had to be without while the launcher was in it."""
-    if cell and not cell.bound_bytes:
+    if cell and limits.memory_bytes and not cell.bound_bytes:
         with contextlib.suppress(OSError):  # then looking after it must do
             cell.bound(limits.memory_bytes)

@@ -31,7 +31,7 @@ _FLUSH_SECONDS = 0.1  # so long output may be in memory only
 _FLUSH_BYTES = 1 << 20  # or so much of it
 _LOOK_AGAIN_SECONDS = 0.05
 _GIVE_UP_SECONDS = 10.0  # what SIGKILL has not ended by then is reported as left
-_REAPS_MAX = 4096  # in one go: chains of forks must not keep the loop from all else
+_REAPS_MAX = 512  # in one go: chains of forks must not keep the loop from all else
 _HELD_UP = "its output could not be read: it was writing from memory that did not answer"
 _AGAIN = "again"
 _REAP = "reap"
@@ -283,6 +283,8 @@ class Supervision:
                 self._end_for(running, "processes", reason)
             elif sample := watching.sample(running, pids, self._looks):
                 self._tell(sample)
+        if crowding := watching.crowding(self._cells, self.running.values()):
+            self._end_for(crowding[0], "processes", crowding[1])
         unsure = self._orphans.unsure()
         kill_trees(watching.strays_too_large(unsure, self.running, self._looks))
         if self.running:
@@ -376,7 +378,8 @@ class Supervision:
     def _look(self) -> None:
         if self._reap_some():  # to reap is cheap, and each that has ended would be looked at
             self._timers.set_earlier(_AGAIN, now() + _LOOK_AGAIN_SECONDS)
-        self._orphans.look(self._leaders, self.running)
+        all_confined = all(each.cell for each in self.running.values())
+        self._orphans.look(self._leaders, self.running, all_confined)
         kill_trees(self._orphans.of_nobody(self.running))
 
     def _orphans_of(self, running: Running) -> list[int]:

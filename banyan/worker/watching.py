@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from banyan.worker import memory, tree
+from banyan.worker.cells import Cells
 from banyan.worker.limits import Limits
 from banyan.worker.memory import Looks, Seen
 from banyan.worker.running import Running
@@ -69,6 +70,21 @@ def too_many(running: Running, pids: list[int]) -> str | None:
     if not most or len(pids) <= most or (running.cell and running.cell.bound_processes):
         return None
     return f"it had {len(pids)} processes, and a task may have {most} on this worker"
+
+
+def crowding(cells: Cells, running: Iterable[Running]) -> tuple[Running, str] | None:
+    """Where all together leave no processes to others: who has most, and why it must end.
+
+    One at a time: what it leaves may be enough.
+    """
+    if not cells.are_crowded():
+        return None
+    counts = {each: each.cell.count() for each in running if each.cell and not each.told_ended}
+    most = max(counts.values(), default=0)
+    for each, count in counts.items():
+        if count == most and not each.is_being_killed:
+            return each, f"all tasks of this worker had too many processes, and it had {most}"
+    return None
 
 
 def strays_too_large(unsure: Unsure, running: Mapping[str, Running], looks: Looks) -> list[int]:
@@ -148,6 +164,8 @@ def processes(running: Running, orphans: list[int]) -> list[int]:
 
 
 def _said(running: Running, used_bytes: int | None) -> str:
+    if not running.limits.memory_bytes:
+        return "the machine had no memory left, and the kernel chose this task"
     asked = f"{running.limits.memory_bytes / 2**20:.0f} MiB"
     if used_bytes is None:
         return f"it used more than the {asked} of memory that it had asked for"

@@ -4,6 +4,7 @@ What bombs here is small: it gives up by itself after a few dozen.
 """
 
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from banyan.worker import cells, cgroups
 from banyan.worker.endings import end_of
 from tests.harness import eventually
 from tests.worker.launched import Launched, carrying
-from tests.worker.test_launcher_memory import NEEDS_CGROUP
+from tests.worker.test_launcher_memory import NEEDS_CGROUP, cells_of
 from tests.worker.test_owner import given
 
 MIB = 1 << 20
@@ -30,6 +31,19 @@ for number in range({TRIED}):
         sys.exit(3)
 print("all", flush=True)
 time.sleep(1000)
+"""
+ROOM = 120  # of a whole worker
+# Fills each gap at once, and holds what it has.
+GREEDY = """
+import os, time
+until = time.monotonic() + 30
+while time.monotonic() < until:
+    try:
+        if os.fork() == 0:
+            time.sleep(30)
+            os._exit(0)
+    except OSError:
+        time.sleep(0.002)
 """
 # Each of them leaves its session and its parent at once, with nothing to know it by.
 SCATTERED = f"""
@@ -52,11 +66,16 @@ def counted() -> bool:
     return any((place / "cgroup.procs").exists() for place in places)
 
 
+def threads_move() -> bool:
+    """Whether a thread may go into a cgroup that counts processes alone."""
+    return all((place / "tasks").exists() for place in [*cgroups.own("pids")][:1])
+
+
 KERNEL_COUNTS = pytest.mark.skipif(not counted(), reason="no cgroup that counts processes here")
 
 
-def limits(by: str) -> dict[str, object]:
-    return {"memory_bytes": 256 * MIB, "enforcement": by, "processes": MOST}
+def limits(by: str, memory_bytes: int = 256 * MIB) -> dict[str, object]:
+    return {"memory_bytes": memory_bytes, "enforcement": by, "processes": MOST}
 
 
 def test_too_many_are_the_end(launcher: Launched) -> None:
@@ -86,12 +105,16 @@ def test_too_many_that_nobody_can_place_are_ended_too(launcher: Launched) -> Non
 
 @NEEDS_CGROUP
 @KERNEL_COUNTS
-def test_the_kernel_refuses_more(launcher: Launched) -> None:
+@pytest.mark.parametrize("memory_bytes", [256 * MIB, 0])
+def test_the_kernel_refuses_more(launcher: Launched, memory_bytes: int) -> None:
+    """Also to a task that has asked for no memory, whose memory is not bounded."""
     for _ in range(2):  # a cgroup serves one attempt after another
-        attempt = launcher.start(["python3", "-c", BOMB], limits=limits("cgroup"))
+        attempt = launcher.start(["python3", "-c", BOMB], limits=limits("cgroup", memory_bytes))
         assert launcher.ended(attempt)["code"] == 3
         assert MOST - 3 <= int(launcher.output(attempt).split()[1]) <= MOST
         assert carrying("BANYAN_ATTEMPT", attempt) == []
+    assert launcher.hello["pid"] not in cells.Cell(f"{cells_of(launcher)}/1").pids()
+    assert not Path(f"{cells_of(launcher)}/2").exists()
     roots = (launcher.state_directory / cells.NOTE).read_text().splitlines()
     launcher.end()
     assert not any(Path(each).exists() for each in roots)
@@ -118,6 +141,48 @@ def test_without_a_bound_none_is_set(launcher: Launched) -> None:
     launcher.says(attempt, b"all")
     launcher.stop(attempt, grace_seconds=0)
     launcher.ended(attempt)
+
+
+# --- Many tasks, each within its bound ---------------------------------------------------------
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Iterator[Launched]:
+    """A launcher in a cgroup that allows few processes."""
+    home = next(cgroups.own("pids"))
+    place = home / f"test-{uuid.uuid4().hex}"
+    place.mkdir()
+    try:
+        (place / "pids.max").write_text(str(ROOM))
+        (place / "tasks").write_text("0")
+        try:
+            launched = Launched(tmp_path)
+        finally:
+            (home / "tasks").write_text("0")
+        yield launched
+        launched.end()
+    finally:
+        eventually(lambda: not (place / "cgroup.procs").read_text())
+        place.rmdir()
+
+
+@NEEDS_CGROUP
+@KERNEL_COUNTS
+@pytest.mark.skipif(not threads_move(), reason="version 1 alone moves a thread")
+def test_who_has_most_ends_before_others_find_no_room(narrow: Launched) -> None:
+    """And the launcher has room, whatever the tasks do."""
+    more = {**limits("cgroup"), "processes": 1000}
+    small = narrow.shell("exec sleep 1000", limits=more)
+    narrow.until("started", small)
+    greedy = [narrow.start(["python3", "-c", GREEDY], limits=more) for _ in range(3)]
+    root = Path((narrow.state_directory / cells.NOTE).read_text().splitlines()[1])
+    assert 0 < int((root / "pids.max").read_text()) < ROOM
+    ended = narrow.until("ended", None, having=lambda told: told["attempt"] in greedy)
+    assert (ended["why"], ended["signal"]) == ("processes", 9)
+    assert "all tasks of this worker" in ended["reason"]
+    served = eventually(lambda: narrow.run("echo hello", limits=more)[1] == b"hello\n", 60)
+    assert served
+    assert not any(each["is"] == "ended" and each["attempt"] == small for each in narrow.heard)
 
 
 def test_the_owner_sets_the_bound() -> None:

@@ -1,0 +1,187 @@
+"""The cgroup of one attempt: its bounds, its share of the processor, its processes, its end.
+
+Made by `cells.Cells`. Standard library only. With version 1 each controller has a hierarchy of its
+own: a cell is then a cgroup in each, and its memory's is the one that knows its processes.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+
+from banyan.worker import cgroups
+
+THREADS = "tasks"  # of version 1; the number 0 is who writes it
+MODE = 0o755  # whatever the umask: in a group of its own making a task would be out of sight
+SHARES, WEIGHT = 1024, 100  # of one core, in version 1 and 2
+SHARES_MAX, WEIGHT_MAX = 1 << 18, 10_000
+# Pages of files that the kernel gives up before it kills, in version 1 and 2.
+_CACHE = (b"total_active_file", b"total_inactive_file", b"active_file", b"inactive_file")
+
+
+class Cell:
+    """The cgroup of one attempt."""
+
+    def __init__(self, path: str, twins: Mapping[str, str] | None = None) -> None:
+        """twins: with version 1, by controller, where else it is to be."""
+        self.path = path
+        self._twins = twins or {}
+        self._paths = list(dict.fromkeys([path, *self._twins.values()]))
+        self._doors: list[int] = []  # open files through which a thread comes in
+        self.entered = False  # what the launcher started was born in it
+        self.bound_bytes = 0  # of its memory; 0: none
+        self.wanted_processes = 0
+        self.bound_processes = 0  # threads included; 0: none
+        self._is_sealed = False
+        self._cores = 1.0
+
+    def make(self) -> None:
+        """Makes it. Errors: OSError."""
+        for path in self._paths:
+            os.mkdir(path, MODE)
+
+    def bound_count(self, processes: int) -> None:
+        """Bounds the number of processes and threads, where that can be: they can't fork then.
+
+        The launcher's thread is among them while it starts the first.
+        """
+        self.wanted_processes = processes
+        if processes and self._bound_count(max(processes, 2)):
+            self.bound_processes = processes
+
+    def _bound_count(self, most: int | str) -> bool:
+        with contextlib.suppress(OSError):
+            write(f"{self._twins.get('pids', self.path)}/pids.max", most)
+            return True
+        return False
+
+    def weigh(self, cores: float) -> None:
+        """Gives it its share of a busy processor, where that can be: never less than one core's.
+
+        The launcher's thread must come to its turn in there, too.
+        """
+        cores = max(cores, 1.0)
+        if cores != self._cores:
+            with contextlib.suppress(OSError):
+                weigh(self._twins.get("cpu", self.path), cores)
+                self._cores = cores
+
+    def bound(self, memory_bytes: int) -> None:
+        """Bounds memory and swap together. Errors: OSError, also where it holds more already."""
+        try:
+            write(f"{self.path}/memory.limit_in_bytes", memory_bytes)
+        except FileNotFoundError:
+            self._bound_version_2(memory_bytes)
+        else:
+            with contextlib.suppress(OSError):  # a kernel without swap has no such file
+                write(f"{self.path}/memory.memsw.limit_in_bytes", memory_bytes)
+        self.bound_bytes = memory_bytes
+
+    def enter(self) -> None:
+        """Moves the calling thread in, which only version 1 lets it do alone. Errors: OSError."""
+        for path in self._paths[len(self._doors) :]:
+            self._doors.append(os.open(f"{path}/{THREADS}", os.O_WRONLY | os.O_CLOEXEC))
+        for door in self._doors:
+            os.write(door, b"0")
+        self.entered = True
+
+    def _bound_version_2(self, memory_bytes: int) -> None:
+        write(f"{self.path}/memory.max", memory_bytes)
+        for name, value in (("memory.swap.max", 0), ("memory.oom.group", 1)):
+            with contextlib.suppress(OSError):
+                write(f"{self.path}/{name}", value)
+
+    def add(self, pid: int) -> None:
+        """Takes a process in, unless it has ended. Errors: OSError."""
+        with contextlib.suppress(ProcessLookupError):
+            for path in self._paths:
+                write(f"{path}/cgroup.procs", pid)
+
+    def pids(self) -> list[int]:
+        """All that is in it; zombies are not."""
+        return [int(pid) for pid in cgroups.read(f"{self.path}/cgroup.procs").split()]
+
+    def count(self) -> int:
+        """How many processes and threads are in it; 0 where the kernel does not count them."""
+        return count(self._twins.get("pids", self.path))
+
+    def usage_bytes(self) -> int:
+        """Memory and swap that are charged to it: cheap, and never too little."""
+        said = (
+            cgroups.read_short(f"{self.path}/memory.memsw.usage_in_bytes")
+            or cgroups.read_short(f"{self.path}/memory.usage_in_bytes")  # a kernel without swap
+            or cgroups.read_short(f"{self.path}/memory.current")
+        )
+        return int(said or 0)
+
+    def held_bytes(self, usage_bytes: int) -> int:
+        """How much of this usage the kernel cannot take back; what is shared counts once.
+
+        Counts files in shared memory that no process has mapped.
+        """
+        lines = map(bytes.split, cgroups.read(f"{self.path}/memory.stat").splitlines())
+        said = {name: int(value) for name, value in lines if name in _CACHE}
+        cache = sum(said.get(name, said.get(name[6:], 0)) for name in _CACHE[:2])
+        return max(usage_bytes - cache, 0)
+
+    def oom_kills(self) -> int:
+        """How many of its processes the kernel has killed for want of memory."""
+        version_1 = cgroups.read_short(f"{self.path}/memory.oom_control")
+        said = version_1 or cgroups.read_short(f"{self.path}/memory.events")
+        after = said.partition(b"oom_kill ")[2].split()
+        return int(after[0]) if after else 0
+
+    def kill(self) -> None:
+        """SIGKILL to all that is in it, at one stroke or so that none forks away: see `unseal`."""
+        try:
+            write(f"{self.path}/cgroup.kill", 1)
+        except OSError:
+            self._is_sealed = self._is_sealed or self._bound_count(0)
+            for number in (signal.SIGSTOP, signal.SIGKILL)[self._is_sealed :]:
+                for pid in self.pids():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, number)
+
+    def unseal(self) -> None:
+        """After `kill`, once it is empty: there may be processes in it again."""
+        if self._is_sealed:
+            self._bound_count(max(self.wanted_processes, 2) if self.wanted_processes else "max")
+            self._is_sealed = False
+
+    def remove(self) -> bool:
+        """Removes it, if it is empty."""
+        while self._doors:
+            os.close(self._doors.pop())
+        return all(_removed(path) for path in self._paths)
+
+
+def weigh(path: str, cores: float) -> None:
+    """The share of a cgroup in a busy processor. Errors: OSError."""
+    try:
+        write(f"{path}/cpu.shares", min(int(cores * SHARES), SHARES_MAX))
+    except FileNotFoundError:
+        write(f"{path}/cpu.weight", min(int(cores * WEIGHT), WEIGHT_MAX))
+
+
+def count(path: str) -> int:
+    """The processes and threads in a cgroup and below; 0 where the kernel does not count them."""
+    return int(cgroups.read_short(f"{path}/pids.current") or 0)
+
+
+def write(path: str, value: int | str) -> None:
+    """To a file of the kernel. Errors: OSError."""
+    file = os.open(path, os.O_WRONLY)
+    try:
+        os.write(file, str(value).encode())
+    finally:
+        os.close(file)
+
+
+def _removed(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
