@@ -33,6 +33,8 @@ REMEMBERED_MAX = 50_000
 REMEMBERED_BYTES_MAX = 64 * 1024**2
 LOOKED_AT_MAX = 5_000  # of one queue
 LOOKED_AT_IN_ALL = 4 * LOOKED_AT_MAX
+RANGES_MAX = 4  # for more queues it is first looked whether few shapes wait in all
+FEW = 500
 LATELY_MAX = 500  # of those that have come lately
 QUEUES_MAX = 1_000  # of which it is remembered what waits there
 LOOKED_UP_MAX = 2_000  # unknown ones; their labels may be large
@@ -69,6 +71,19 @@ def most_of_queue(queues: int) -> int:
 def _key_of(described: bytes) -> str:
     """Most tasks are like the one before; what is written otherwise has the same key."""
     return shape_key(*orjson.loads(described))
+
+
+def _of_all(store: Store, ranges: Sequence[claims.Range]) -> list[claims.Part] | None:
+    """The same for many queues by one look at the shapes of all; None where these are not few."""
+    if len(ranges) <= RANGES_MAX:
+        return None
+    (part,) = claims.waiting_shapes(store, [claims.Range("", "", FEW)])
+    if part.end is not None:
+        return None
+    heads: dict[str, dict[str, Head]] = {one.prefix: {} for one in ranges}
+    for shape, head in part.heads.items():
+        heads.get(queue_key_in(shape), {})[shape] = head
+    return [claims.Part(heads[one.prefix], None) for one in ranges]
 
 
 def _few_of(missing: Sequence[str]) -> list[str]:
@@ -131,7 +146,8 @@ class Shapes:
             queue = self._queue(store, key)
             also = queue.lately(LATELY_MAX) if queue.parts.are_many else ()
             looks.append((queue, claims.Range(key, queue.parts.draw(), limit, also)))
-        found = claims.waiting_shapes(store, [asked for _, asked in looks])
+        ranges = [asked for _, asked in looks]
+        found = _of_all(store, ranges) or claims.waiting_shapes(store, ranges)
         self._forget_heads()
         for (queue, asked), part in zip(looks, found, strict=True):
             queue.parts.was_read(asked.after, part.end)

@@ -192,13 +192,17 @@ def test_what_has_come_lately_is_seen_among_very_many(
         found(bench, worker, one)
 
 
-def test_the_shapes_of_many_queues_are_one_question(bench: Bench):
+def test_the_shapes_of_many_queues_are_one_question(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     ids = [submit(bench, of_sizes(1, queue=f"q{n}"))[0] for n in range(64)]
     worker = worker_for(bench, *(f"q{n}" for n in range(64)))
     forget()
     sent = bench.during(lambda: claimed(bench, worker, 10))
     assert sum("aggregate" in one for one in sent) == 2, "which wait, and what they stand for"
     assert claimed(bench, worker, 10) == ids[10:20]
+    monkeypatch.setattr(shapes, "FEW", 20)
+    sent = bench.during(lambda: claimed(bench, worker, 10))
+    assert sum("aggregate" in one for one in sent) == 2, "first whether few wait in all"
+    assert claimed(bench, worker, 10) == ids[30:40]
 
 
 def test_an_unknown_one_is_looked_up_before_the_many_of_another_queue(
