@@ -60,7 +60,7 @@ LOG_BYTES_MAX = 16 * 1024 * 1024  # of output kept for one attempt
 # Counted at times only, so what comes in through several server processes may pass them a little.
 OWNER_OPEN_TASKS_MAX = 1_000_000  # tasks that have not ended
 OWNER_TASKS_MAX = 5_000_000  # tasks that are stored, ended ones too
-OWNER_OPEN_SHAPES_MAX = 5_000  # different requests (resources, queue, labels) of open tasks
+OWNER_OPEN_SHAPES_MAX = 2_500  # different requests (resources, queue, labels) of open tasks
 ACCOUNT_WORKERS_MAX = 2_000  # workers that one account has registered and that are not gone
 
 # --- What a running task may submit with its own token, which its worker has, too ------------

@@ -6,8 +6,6 @@ the arithmetic. Nothing here reserves anything: a Grant is a number, not a promi
 Numbers of cores and custom resources have six decimals: ten times 0.1 added up is exactly 1.
 """
 
-import hashlib
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -139,8 +137,8 @@ def fits(grant: Grant, free: Capacity) -> bool:
         grant.cores <= free.cores
         and grant.memory_bytes <= free.memory_bytes
         and (free.disk_bytes is None or grant.disk_bytes <= free.disk_bytes)
-        and grant.gpu_count <= sum(gpu.covers(_least_gpu(grant)) for gpu in free.gpus)
         and all(amount <= free.custom.get(name, 0) for name, amount in grant.custom.items())
+        and (not grant.gpu_count or grant.gpu_count <= _count_gpus(grant, free.gpus))
     )
 
 
@@ -164,12 +162,6 @@ def grant_for(request: Mapping[str, Any], total: Capacity) -> Grant:
         disk_bytes=request["disk_bytes"],
         custom=request["custom"],
     )
-
-
-def shape_key(request: Mapping[str, object], queue: str, labels: Mapping[str, str]) -> str:
-    """16 hex digits, equal for tasks that any worker could take in each other's place."""
-    text = json.dumps([request, queue, labels], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:16]
 
 
 def normalise_request(given: Mapping[str, object] | None) -> dict[str, object]:
@@ -386,6 +378,14 @@ def _free_gpus(value: object, total: tuple[Gpu, ...]) -> tuple[Gpu, ...]:
             unmatched.remove(own)
             free.append(gpu)
     return tuple(free)
+
+
+def _count_gpus(grant: Grant, gpus: tuple[Gpu, ...]) -> int:
+    """How many of them will do."""
+    if grant.gpu_count > len(gpus):
+        return 0
+    least = _least_gpu(grant)
+    return sum(gpu.covers(least) for gpu in gpus)
 
 
 def _least_gpu(grant: Grant) -> Gpu:

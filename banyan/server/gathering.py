@@ -3,22 +3,30 @@
 Used by claims. While one group is in work the next one gathers, so the busier a server is, the
 larger are its groups; where nothing else is wanted a thread does its own at once. It must never
 work for two groups of one place at a time: they would be in each other's way.
+
+Nobody makes others wait by wanting much. In a group stands one want of each account, then the
+next of each; first that of the account for which most time has passed since its last one. The
+work may stop where it has done enough for one group: the rest is of the next one.
 """
 
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 Want = TypeVar("Want")
 Found = TypeVar("Found")
 
+_ACCOUNTS_MAX = 1000  # of which it is remembered when they were worked for
+
 
 class _Asked(Generic[Want, Found]):
     """What one thread wants, and what came of it."""
 
-    def __init__(self, want: Want) -> None:
+    def __init__(self, want: Want, account: Hashable) -> None:
         self.want = want
+        self.account = account
         self.found: list[Found] = []  # one, when it is done
         self.error: BaseException | None = None
 
@@ -34,32 +42,68 @@ class _Place(Generic[Want, Found]):
         self.changed = threading.Condition()
         self.busy = False
         self.waiting: list[_Asked[Want, Found]] = []
+        self._turn = 0
+        self._served: dict[Hashable, int] = {}  # by account: its last turn
 
     def enter(self, asked: _Asked[Want, Found] | None) -> list[_Asked[Want, Found]]:
         """The group that this thread is to work for: all who wait; none where it is done for it."""
         with self.changed:
-            self.waiting += [asked] if asked else []
+            if asked is not None and asked not in self.waiting:
+                self.waiting.append(asked)
             self.changed.wait_for(lambda: not self.busy or (asked is not None and asked.is_done))
             if asked is not None and asked.is_done:
                 return []
             self.busy = True
             group = []
             if asked:
-                group, self.waiting = self.waiting, []
+                group, self.waiting = self._in_turn(), []
             return group
 
-    def leave(self) -> None:
-        """It has been worked for."""
+    def leave(self, group: Sequence[_Asked[Want, Found]] = ()) -> None:
+        """It has been worked for; what is not done yet is of the next group."""
         with self.changed:
+            self._turn += 1
+            if len(self._served) > _ACCOUNTS_MAX:
+                self._served.clear()
+            self._served.update({one.account: self._turn for one in group if one.is_done})
+            self.waiting = [one for one in group if not one.is_done] + self.waiting
             self.busy = False
             self.changed.notify_all()
 
+    def _in_turn(self) -> list[_Asked[Want, Found]]:
+        """All who wait: one of each account, then the next of each."""
+        of_account: dict[Hashable, list[_Asked[Want, Found]]] = {}
+        for one in self.waiting:
+            of_account.setdefault(one.account, []).append(one)
+        first = sorted(of_account, key=lambda account: self._served.get(account, 0))
+        return list(_one_of_each([of_account[account] for account in first]))
+
+
+def _one_of_each(
+    lists: Iterable[Sequence[_Asked[Want, Found]]],
+) -> Iterator[_Asked[Want, Found]]:
+    rest = deque(iter(one) for one in lists)
+    while rest:
+        following = rest.popleft()
+        asked = next(following, None)
+        if asked is not None:
+            yield asked
+            rest.append(following)
+
 
 class Gathering(Generic[Want, Found]):
-    """`work` is given what a group wants, in the order of asking, and finds one thing for each."""
+    """`work` is given what a group wants, and finds one thing for each, or for the first few.
 
-    def __init__(self, work: Callable[[Sequence[Want]], Sequence[Found]]) -> None:
+    account: whose a want is. Of one account, they stand in the order of asking.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Want]], Sequence[Found]],
+        account: Callable[[Want], Hashable] = lambda _: None,
+    ) -> None:
         self._work = work
+        self._account = account
         self._lock = threading.Lock()
         self._places: dict[Hashable, _Place[Want, Found]] = {}
 
@@ -68,14 +112,15 @@ class Gathering(Generic[Want, Found]):
 
         Errors: what `work` raises, to all of the group.
         """
-        asked: _Asked[Want, Found] = _Asked(want)
+        asked: _Asked[Want, Found] = _Asked(want, self._account(want))
         at = self._at(place)
-        group = at.enter(asked)
-        if group:
-            try:
-                self._work_for(group)
-            finally:
-                at.leave()
+        while not asked.is_done:
+            group = at.enter(asked)
+            if group:
+                try:
+                    self._work_for(group)
+                finally:
+                    at.leave(group)
         if asked.error is not None:
             raise asked.error
         return asked.found[0]
@@ -101,9 +146,11 @@ class Gathering(Generic[Want, Found]):
     def _work_for(self, group: Sequence[_Asked[Want, Found]]) -> None:
         try:
             found = self._work([asked.want for asked in group])
+            if not found:
+                raise RuntimeError("nothing was found for anybody")  # it would go on for ever
         except BaseException as error:
             for asked in group:
                 asked.error = error
         else:
-            for asked, one in zip(group, found, strict=True):
+            for asked, one in zip(group, found, strict=False):
                 asked.found.append(one)

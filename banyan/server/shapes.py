@@ -6,21 +6,24 @@ have tasks waiting changes all the time: that is remembered for a moment only, w
 what they want, and only a claim that gets all of it may rely on it. Where little waits, what is
 remembered would be looked for in vain, and the database asked all the same.
 
-No claim looks at more than `LOOKED_AT_MAX` of them. Where more wait, each looks at another part,
+A claim looks at the shapes of its worker's queues, and of each queue at `LOOKED_AT_MAX` of them at
+the most. Where more wait, each looks at those that have come lately and at a part of the others,
 drawn by chance, so that no task stays unseen; and upkeep lets those who wait look again.
 """
 
 import random
+from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
+from threading import Lock
 from time import monotonic
 from typing import Any
 
 import orjson
 
-from banyan.domain.resources import shape_key
 from banyan.domain.scheduling import span_of
+from banyan.domain.shape_keys import queue_key, queue_key_in, shape_key
 from banyan.errors import BanyanError
 from banyan.server.quotas import QUOTAS, SHAPES_OF_OWNER
 from banyan.server.store import claims
@@ -28,12 +31,19 @@ from banyan.server.store.mongo import Document, Store
 
 REMEMBERED_MAX = 50_000
 REMEMBERED_BYTES_MAX = 64 * 1024**2
-LOOKED_AT_MAX = 5_000
+LOOKED_AT_MAX = 5_000  # of one queue
+LOOKED_AT_IN_ALL = 4 * LOOKED_AT_MAX
+RANGES_MAX = 4  # for more queues it is first looked whether few shapes wait in all
+FEW = 500
+LATELY_MAX = 500  # of those that have come lately
+QUEUES_MAX = 1_000  # of which it is remembered what waits there
 LOOKED_UP_MAX = 2_000  # unknown ones; their labels may be large
 # So long a claim may overlook a new kind of task that another process has taken in.
 WAITING_SECONDS = 0.05
 # A new task may take so long from here to where others see it.
 _STORED_WITHIN_SECONDS = 5.0
+_SWEEP_SECONDS = 1.0
+_LOOKED_FOR_SECONDS = 60.0  # who waits for work looks on for parts of queues as recent as this
 _FIELDS = ("requested_resources", "queue", "labels")
 _ENTRY_BYTES = 1_000  # in memory, without labels
 
@@ -52,10 +62,67 @@ def of_task(task: Mapping[str, Any]) -> str:
     return key if span is None else f"{key}:{span}"
 
 
+def most_of_queue(queues: int) -> int:
+    """How many shapes a claim for so many queues looks at in each of them."""
+    return min(LOOKED_AT_MAX, LOOKED_AT_IN_ALL // queues)
+
+
 @lru_cache(maxsize=1000)
 def _key_of(described: bytes) -> str:
     """Most tasks are like the one before; what is written otherwise has the same key."""
     return shape_key(*orjson.loads(described))
+
+
+def _of_all(store: Store, ranges: Sequence[claims.Range]) -> list[claims.Part] | None:
+    """The same for many queues by one look at the shapes of all; None where these are not few."""
+    if len(ranges) <= RANGES_MAX:
+        return None
+    (part,) = claims.waiting_shapes(store, [claims.Range("", "", FEW)])
+    if part.end is not None:
+        return None
+    heads: dict[str, dict[str, Head]] = {one.prefix: {} for one in ranges}
+    for shape, head in part.heads.items():
+        heads.get(queue_key_in(shape), {})[shape] = head
+    return [claims.Part(heads[one.prefix], None) for one in ranges]
+
+
+def _few_of(missing: Sequence[str]) -> list[str]:
+    """Some, first of the queues that have fewest: else those that have most would hide them."""
+    counts = Counter(map(queue_key_in, missing))
+    drawn = random.sample(missing, len(missing))
+    return sorted(drawn, key=lambda key: counts[queue_key_in(key)])[:LOOKED_UP_MAX]
+
+
+class _Queue:
+    """What this process knows of the shapes of one queue.
+
+    until: so long `heads`, which the last look has found, are of use. enough: whether the last
+    claims got their fill. come: of new tasks until when, and where the first stands; newest last.
+    """
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self.heads: Heads = {}
+        self.enough = False
+        self.come: dict[str, tuple[float, Head]] = {}
+        self.parts = Parts()
+
+    def lately(self, most: int) -> list[str]:
+        """The newest of those that have come."""
+        return list(islice(reversed(self.come.copy()), most))
+
+    def note(self, shape: str, head: Head, time: float) -> None:
+        """A task of this shape comes."""
+        end, before = self.come.pop(shape, (0.0, head))  # the newest stand last
+        first = min(head, before) if end > time else head
+        self.come[shape] = (time + _STORED_WITHIN_SECONDS, first)
+
+    def sweep(self, time: float) -> None:
+        """Forget of what has come what is old, and what is too much."""
+        for shape, (end, _) in list(self.come.items()):
+            if end > time and len(self.come) <= LOOKED_AT_MAX:
+                break
+            self.come.pop(shape, None)
 
 
 class Shapes:
@@ -64,56 +131,87 @@ class Shapes:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Document] = {}
         self._known_bytes = 0
-        self._seen: dict[str, tuple[float, Heads]] = {}  # by database: until when, which
-        self._enough: dict[str, bool] = {}  # by database: whether the last claim got its fill
-        # By database: in new tasks, until when, and where the first of these stands.
-        self._come: dict[str, dict[str, tuple[float, Head]]] = {}
-        self._parts: dict[str, Parts] = {}
-        self._left: dict[str, bool] = {}  # by database: whether the last look left some out
+        self._queues: dict[tuple[str, str], _Queue] = {}  # by database and key of the queue
+        self._lock = Lock()
+        self._looked_at: deque[_Queue] = deque()
+        self._sweep = 0.0  # when it is time
+        self._unknown_left: dict[str, bool] = {}  # by database: whether the last look left some out
         self._admitted: set[tuple[str, str, str]] = set()  # database, owner, shape
 
-    def waiting(self, store: Store) -> Heads:
-        """The shapes that available tasks have now, or a part of them."""
-        parts = self._parts.setdefault(store.database_name, Parts())
-        start = parts.draw()
-        found = claims.waiting_shapes(store, start, LOOKED_AT_MAX)
-        parts.was_read(start, found.end)
-        self._seen[store.database_name] = (monotonic() + WAITING_SECONDS, found.heads)
-        self._left[store.database_name] = parts.are_many
-        return found.heads
+    def waiting(self, store: Store, limits: Mapping[str, int]) -> Heads:
+        """The shapes that available tasks have now, or a part of them: by queue, up to so many."""
+        looks: list[tuple[_Queue, claims.Range]] = []
+        for name, limit in limits.items():
+            key = queue_key(name)
+            queue = self._queue(store, key)
+            also = queue.lately(LATELY_MAX) if queue.parts.are_many else ()
+            looks.append((queue, claims.Range(key, queue.parts.draw(), limit, also)))
+        ranges = [asked for _, asked in looks]
+        found = _of_all(store, ranges) or claims.waiting_shapes(store, ranges)
+        self._forget_heads()
+        for (queue, asked), part in zip(looks, found, strict=True):
+            queue.parts.was_read(asked.after, part.end)
+            queue.heads, queue.until = part.heads, monotonic() + WAITING_SECONDS
+            self._looked_at.append(queue)
+        self._unknown_left[store.database_name] = False
+        return {shape: head for part in found for shape, head in part.heads.items()}
 
-    def seen_waiting(self, store: Store) -> Heads:
+    def _queue(self, store: Store, key: str) -> _Queue:
+        """Those that nobody has asked for for longest are forgotten."""
+        place = (store.database_name, key)
+        with self._lock:
+            queue = self._queues.pop(place, None) or _Queue()
+            self._queues[place] = queue
+            if len(self._queues) > QUEUES_MAX:
+                del self._queues[next(iter(self._queues))]
+        return queue
+
+    def _forget_heads(self) -> None:
+        while self._looked_at and self._looked_at[0].until < monotonic():
+            self._looked_at.popleft().heads = {}
+
+    def seen_waiting(self, store: Store, queues: Collection[str]) -> Heads:
         """The same as of a moment ago, and what came since; nothing if it is of little use."""
-        until, seen = self._seen.get(store.database_name, (0.0, {}))
+        heads: dict[str, Head] = {}
         time = monotonic()
-        if until < time or not self._enough.get(store.database_name):
-            return {}
-        come = self._come.get(store.database_name, {})
-        heads = dict(seen)
-        for key, (end, head) in islice(reversed(come.copy().items()), LOOKED_AT_MAX):
-            if end > time:
-                heads[key] = min(head, heads.get(key, head))
+        for name in queues:
+            queue = self._queues.get((store.database_name, queue_key(name)))
+            if queue is None or queue.until < time or not queue.enough:
+                return {}
+            heads |= queue.heads
+            for key, (end, head) in islice(reversed(queue.come.copy().items()), LOOKED_AT_MAX):
+                if end > time:
+                    heads[key] = min(head, heads.get(key, head))
         return heads
 
-    def was_enough(self, store: Store, enough: bool) -> None:
-        """What the last claim found: as much as it wanted, or less."""
-        self._enough[store.database_name] = enough
+    def was_enough(self, store: Store, enough: Mapping[str, bool]) -> None:
+        """What the last claims found, by queue: as much as they wanted, or less."""
+        for name, said in enough.items():
+            queue = self._queues.get((store.database_name, queue_key(name)))
+            if queue is not None:
+                queue.enough = said
 
     def left_some_out(self, store: Store) -> bool:
         """Whether more shapes wait than one claim looks at, as far as this process knows."""
-        return self._left.get(store.database_name, False)
+        lately = monotonic() - _LOOKED_FOR_SECONDS
+        return self._unknown_left.get(store.database_name, False) or any(
+            queue.parts.are_many and queue.until > lately
+            for (database, _), queue in list(self._queues.items())
+            if database == store.database_name
+        )
 
     def note(self, store: Store, tasks: Sequence[Mapping[str, Any]]) -> None:
         """These tasks are about to be stored, or changed: their shapes may wait from now on."""
-        come = self._come.setdefault(store.database_name, {})
-        if len(come) > REMEMBERED_MAX:
-            come.clear()
         time = monotonic()
+        queues: dict[str, _Queue] = {}
         for task in tasks:
-            head = (-task["priority"], task["seq"])
-            end, before = come.pop(task["shape"], (0.0, head))  # the newest stand last
-            first = min(head, before) if end > time else head
-            come[task["shape"]] = (time + _STORED_WITHIN_SECONDS, first)
+            key = queue_key_in(task["shape"])
+            queue = queues.get(key) or queues.setdefault(key, self._queue(store, key))
+            queue.note(task["shape"], (-task["priority"], task["seq"]), time)
+        if time > self._sweep:
+            self._sweep = time + _SWEEP_SECONDS
+            for queue in list(self._queues.values()):
+                queue.sweep(time)
         new = {
             task["shape"]: {name: task[name] for name in _FIELDS}
             for task in tasks
@@ -127,8 +225,8 @@ class Shapes:
         missing = [key for key, shape in known.items() if shape is None]
         if missing:
             if len(missing) > LOOKED_UP_MAX:
-                missing = random.sample(missing, LOOKED_UP_MAX)
-                self._left[store.database_name] = True
+                missing = _few_of(missing)
+                self._unknown_left[store.database_name] = True
             found = claims.shapes_with(store, missing)
             self._remember(store, found)
             known.update(found)

@@ -15,8 +15,8 @@ from banyan.domain.resources import (
     grant_for,
     normalise_capacity,
     normalise_request,
-    shape_key,
 )
+from banyan.domain.shape_keys import queue_key, queue_key_in, shape_key
 from tests.domain.amounts import (
     GIB,
     H100,
@@ -173,7 +173,8 @@ def test_the_shape_is_that_of_the_request_the_queue_and_the_labels() -> None:
     assert one == same
     assert len(others) == 3
     assert one not in others
-    assert len(one) == 16
+    assert len(one) == 32
+    assert queue_key_in(one) == queue_key("q") != queue_key("other")
     assert int(one, 16) >= 0
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -50,6 +51,12 @@ def of_sizes(count: int, **more: Any) -> list[Item]:
         {"requested_resources": {"cores": 1, "memory": 1_000_000 + number}, **more}
         for number in range(count)
     ]
+
+
+def too_large(count: int) -> list[Item]:
+    """The same, for no worker here."""
+    large = {"requested_resources": {"cores": 20_000}}
+    return [{**large, "labels": {"n": str(number)}} for number in range(count)]
 
 
 def claimed(bench: Bench, worker: str, most: int = 1) -> list[str]:
@@ -110,8 +117,7 @@ def test_the_order_holds_among_thousands(bench: Bench):
 
 
 def test_a_rare_one_is_found_among_very_many_that_do_not_fit(bench: Bench, short_looks: None):
-    large = {"requested_resources": {"cores": 20_000}}
-    submit(bench, [{**large, "labels": {"n": str(number)}} for number in range(10 * A_LOOK)])
+    submit(bench, too_large(10 * A_LOOK))
     forget()
     (rare,) = submit(bench, of_sizes(1))
     forget()
@@ -131,7 +137,9 @@ def test_all_are_claimed_in_the_end(bench: Bench, short_looks: None):
     assert sorted(got) == sorted(ids)
 
 
-def test_whoever_waits_looks_on_while_no_look_sees_all(bench: Bench, short_looks: None):
+def test_whoever_waits_looks_on_while_no_look_sees_all(
+    bench: Bench, short_looks: None, monkeypatch: pytest.MonkeyPatch
+):
     said: list[str] = []
 
     class Heard(Silent):
@@ -142,10 +150,92 @@ def test_whoever_waits_looks_on_while_no_look_sees_all(bench: Bench, short_looks
     forget()
     look_on(context)
     assert said == []
-    submit(bench, of_sizes(3 * A_LOOK, queue="other"))
+    submit(bench, too_large(3 * A_LOOK))
     assert claimed(bench, bench.worker()) == []
     look_on(context)
     assert len(said) == 1
+    clock = monotonic() + 1000
+    monkeypatch.setattr(shapes, "monotonic", lambda: clock)
+    look_on(context)
+    assert len(said) == 1, "nobody looks there any more"
+
+
+def worker_for(bench: Bench, *queues: str) -> str:
+    own = {"cores": 1000, "memory": "1 TiB"}
+    body = {"host": "h", "resources": own, "queues": queues}
+    return str(bench.ask("worker", "POST", "/workers", body)["_id"])
+
+
+def test_shapes_of_other_queues_hide_none(bench: Bench, short_looks: None):
+    submit(bench, of_sizes(10 * A_LOOK, queue="atk"))
+    worker = worker_for(bench, "ours", "more")
+    for number in range(30):
+        (one,) = submit(bench, of_sizes(1, queue="ours", labels={}, name=str(number)))
+        forget()
+        assert examined(bench, lambda one=one: found(bench, worker, one)) <= 10 + number
+
+
+def found(bench: Bench, worker: str, task: str) -> None:
+    assert claimed(bench, worker) == [task]
+
+
+def test_what_has_come_lately_is_seen_among_very_many(
+    bench: Bench, short_looks: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(shapes, "LATELY_MAX", 5)
+    submit(bench, too_large(10 * A_LOOK))
+    worker = worker_for(bench, "default")
+    for _ in range(11):
+        assert claimed(bench, worker) == []  # by now it is known that there are many parts
+    for number in range(30):
+        (one,) = submit(bench, of_sizes(1, tags={"n": str(number)}))
+        found(bench, worker, one)
+
+
+def test_the_shapes_of_many_queues_are_one_question(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    ids = [submit(bench, of_sizes(1, queue=f"q{n}"))[0] for n in range(64)]
+    worker = worker_for(bench, *(f"q{n}" for n in range(64)))
+    forget()
+    sent = bench.during(lambda: claimed(bench, worker, 10))
+    assert sum("aggregate" in one for one in sent) == 2, "which wait, and what they stand for"
+    assert claimed(bench, worker, 10) == ids[10:20]
+    monkeypatch.setattr(shapes, "FEW", 20)
+    sent = bench.during(lambda: claimed(bench, worker, 10))
+    assert sum("aggregate" in one for one in sent) == 2, "first whether few wait in all"
+    assert claimed(bench, worker, 10) == ids[30:40]
+
+
+def test_an_unknown_one_is_looked_up_before_the_many_of_another_queue(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(shapes, "LOOKED_UP_MAX", 5)
+    submit(bench, of_sizes(100, queue="atk"))
+    (one,) = submit(bench, [{"requested_resources": {"cores": 1}, "priority": -1}])
+    worker = worker_for(bench, "default", "atk")
+    for _ in range(10):
+        forget()
+        heads = SHAPES.waiting(bench.store, {"atk": 1000, "default": 1000})
+        queues = [shape["queue"] for shape in SHAPES.look_up(bench.store, heads).values()]
+        assert len(queues) == 5
+        assert queues.count("default") == 1
+    assert one in claimed(bench, worker, 1000)
+
+
+def test_of_many_queues_the_last_ones_are_remembered(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shapes, "QUEUES_MAX", 5)
+    forget()
+    submit(bench, [one for n in range(20) for one in of_sizes(1, queue=f"q{n}")])
+    assert len(SHAPES._queues) == 5
+    assert claimed(bench, worker_for(bench, "q0"))
+
+
+def test_what_has_come_is_forgotten(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    forget()
+    submit(bench, of_sizes(50))
+    clock = monotonic() + 10
+    monkeypatch.setattr(shapes, "monotonic", lambda: clock)
+    submit(bench, of_sizes(1, queue="other"))
+    assert sum(len(queue.come) for queue in SHAPES._queues.values()) == 1
 
 
 def test_what_another_process_took_in_is_known_by_its_tasks(bench: Bench):

@@ -25,6 +25,18 @@ _EDGE_MAX = 5000  # tasks, of which it is looked up whether they end in time
 _VICTIMS_MAX = 8  # a thief that may take nothing of the fullest looks at so many
 
 
+class Range(NamedTuple):
+    """Which shapes are looked for: the next of those whose keys begin so, behind this key.
+
+    also: some that are looked for wherever they stand.
+    """
+
+    prefix: str
+    after: str
+    limit: int
+    also: Sequence[str] = ()
+
+
 class Part(NamedTuple):
     """Some of the shapes that available tasks have, in the order of their keys.
 
@@ -36,18 +48,38 @@ class Part(NamedTuple):
     end: str | None
 
 
-def waiting_shapes(store: Store, after: str, limit: int) -> Part:
-    """The next shapes behind this key: one index seek each."""
+def waiting_shapes(store: Store, ranges: Sequence[Range]) -> list[Part]:
+    """A part for each range: one index seek for each shape, and one command in all."""
+    queries: list[tuple[int, Document, int]] = []
+    for number, one in enumerate(ranges):
+        # Behind all digits: what begins so ends there.
+        keys = {"$gt": max(one.prefix, one.after), "$lt": f"{one.prefix}g"}
+        queries.append((number, keys, one.limit))
+        if one.also:
+            queries.append((-number - 1, {"$in": list(one.also)}, len(one.also)))
+    first, *others = (_of_shapes(*query) for query in queries)
+    more = [{"$unionWith": {"coll": "tasks", "pipeline": stages}} for stages in others]
+    of_query: dict[int, list[Document]] = {number: [] for number, _, _ in queries}
+    for shape in store["tasks"].aggregate([*first, *more], batchSize=BATCH):
+        of_query[shape["query"]].append(shape)
+    return [_part(one, of_query[n], of_query.get(-n - 1, ())) for n, one in enumerate(ranges)]
+
+
+def _of_shapes(number: int, keys: Document, limit: int) -> list[Document]:
     first = {name: {"$first": f"${name}"} for name in ("wake_at", "priority", "seq")}
-    stages: list[Document] = [
-        {"$match": {"state": "available", "shape": {"$gt": after}}},
+    return [
+        {"$match": {"state": "available", "shape": keys}},
         {"$sort": _BY_SHAPE},
         {"$group": {"_id": "$shape", **first}},
         {"$limit": limit},
+        {"$set": {"query": number}},
     ]
-    found = list(store["tasks"].aggregate(stages, batchSize=BATCH))
-    heads = {one["_id"]: (-one["priority"], one["seq"]) for one in found if one["wake_at"] is None}
-    return Part(heads, found[-1]["_id"] if len(found) == limit else None)
+
+
+def _part(asked: Range, found: Sequence[Document], also: Sequence[Document]) -> Part:
+    at_once = [one for one in (*found, *also) if one["wake_at"] is None]
+    heads = {one["_id"]: (-one["priority"], one["seq"]) for one in at_once}
+    return Part(heads, found[-1]["_id"] if len(found) == asked.limit else None)
 
 
 def waiting_among(store: Store, shapes: Sequence[str]) -> set[str]:

@@ -36,7 +36,7 @@ def oldest_in_line(store: Store) -> datetime | None:
     """Since when the longest waiting of those tasks waits that are the next of their shape."""
     waiting = [
         found["available_since"]
-        for shape in claims.waiting_shapes(store, "", _SHAPES_MAX).heads
+        for shape in claims.waiting_shapes(store, [claims.Range("", "", _SHAPES_MAX)])[0].heads
         if (
             found := store["tasks"].find_one(
                 {"state": "available", "shape": shape, **claims.AT_ONCE},

@@ -51,7 +51,7 @@ def beat(call: Call) -> Answer:
             for task in held
             if task["state"] == State.PENDING_CANCELLATION
         ],
-        "lost": _reconcile(call, held, body, takes_over) if "attempts" in body else [],
+        "lost": _reconcile(call, worker, held, body, takes_over) if "attempts" in body else [],
         "wanted": wanted,
     }
     etag = hashlib.sha1(dumps(orders), usedforsecurity=False).hexdigest()
@@ -66,7 +66,11 @@ def beat(call: Call) -> Answer:
 
 
 def _reconcile(
-    call: Call, held: Iterable[Document], body: Mapping[str, Any], takes_over: bool
+    call: Call,
+    worker: Document,
+    held: Iterable[Document],
+    body: Mapping[str, Any],
+    takes_over: bool,
 ) -> list[Any]:
     """What the worker thinks it holds and does not; and the other way round, give it back."""
     known, unanswered = body["attempts"], body.get("claims", ())
@@ -78,7 +82,7 @@ def _reconcile(
         if attempt in listed or task["holder"].get("claim_id") in unanswered
     }
     unknown = by_attempt.keys() - heard
-    lacked = unknown if takes_over else UNHEARD.lacked(unknown, heard)
+    lacked = unknown if takes_over else UNHEARD.lacked(worker["_id"], unknown)
     if lacked:
         ids = [by_attempt[one]["_id"] for one in lacked]
         attempts = {"_id": {"$in": ids}, "holder.attempt": {"$in": list(lacked)}}

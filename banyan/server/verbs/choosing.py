@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from banyan.config import knobs
 from banyan.domain.resources import Capacity, Grant, fits, grant_for
 from banyan.domain.scheduling import Candidate, choose, span
-from banyan.server.shapes import SHAPES, Heads
+from banyan.server.shapes import SHAPES, Heads, most_of_queue
 from banyan.server.store import claims
 from banyan.server.store.mongo import Document, Store, now
 
@@ -20,6 +20,12 @@ from banyan.server.store.mongo import Document, Store, now
 _READ_AHEAD = 3
 _READ_AHEAD_MAX = 64
 _LOOK_FURTHER = 4
+# Where tasks that fit ask for more different things than these, a claim tries for no more of them.
+KINDS_MAX = 300
+# What one group of claims may cost: the look at one shape is 1, to read the tasks of one is 20.
+TOGETHER_MAX = 40_000
+_READING = 20
+_QUEUES_MAX = 64  # of the claims of one group; one claim may have as many
 
 
 class Room(NamedTuple):
@@ -53,33 +59,55 @@ class _Look(NamedTuple):
 
 
 Chosen = list[tuple[Document, Grant]]
-_Suitable = list[tuple[str, Grant]]
+_Suitable = list[tuple[str, Grant, Mapping[str, str]]]
 
 
 def choose_for(store: Store, wishes: Sequence[Wish]) -> list[Chosen]:
-    """For each the tasks to try for, in order; no task for two of them."""
-    seen = SHAPES.seen_waiting(store)
+    """For each the tasks to try for, in order; no task for two of them.
+
+    For the first few only, at least one, where the looks for all would take long.
+    """
+    limits, count = _limits(wishes)
+    wishes = wishes[:count]
+    seen = SHAPES.seen_waiting(store, limits)
     chosen = _among(store, wishes, seen) if seen else [[] for _ in wishes]
-    pairs = list(zip(wishes, chosen, strict=True))
+    pairs = list(zip(wishes, chosen, strict=False))
     if any(len(one) < wish.room.most + wish.room.ahead for wish, one in pairs):
-        waiting = SHAPES.waiting(store)
+        waiting = SHAPES.waiting(store, limits)
         # Of many, those whose first tasks stood in front were tried: that may have changed.
         if not waiting.keys() <= seen.keys() or len(seen) > claims.SHAPES_AT_ONCE:
-            chosen = _among(store, wishes, waiting)
-    pairs = list(zip(wishes, chosen, strict=True))
-    SHAPES.was_enough(store, all(len(one) >= wish.room.most for wish, one in pairs))
+            chosen = _among(store, [wish for wish, _ in pairs], waiting)
+    enough = dict.fromkeys(limits, True)
+    for wish, one in zip(wishes, chosen, strict=False):
+        if len(one) < wish.room.most:
+            enough.update(dict.fromkeys(_queues(wish), False))
+    SHAPES.was_enough(store, enough)
     return chosen
+
+
+def _queues(wish: Wish) -> Sequence[str]:
+    queues: Sequence[str] = wish.body.get("queues", wish.worker["queues"])
+    return queues
+
+
+def _limits(wishes: Sequence[Wish]) -> tuple[dict[str, int], int]:
+    """How many shapes are looked at, by queue; and for how many of these, the first ones."""
+    limits: dict[str, int] = {}
+    for count, wish in enumerate(wishes):
+        queues = _queues(wish)
+        if count and len(limits.keys() | set(queues)) > _QUEUES_MAX:
+            return limits, count
+        limit = most_of_queue(len(queues))
+        limits |= {queue: max(limit, limits.get(queue, 0)) for queue in queues}
+    return limits, len(wishes)
 
 
 def _among(store: Store, wishes: Sequence[Wish], heads: Heads) -> list[Chosen]:
     """The same, of the tasks of these shapes."""
     known = SHAPES.look_up(store, heads)
     shapes = {key: known[key] for key in sorted(known, key=lambda key: heads[key])}
-    suitable: dict[Any, _Suitable] = {}
-    looks: dict[_Look, list[int]] = {}
-    for place, wish in enumerate(wishes):
-        looks.setdefault(_look_of(wish, shapes, suitable), []).append(place)
-    chosen: list[Chosen] = [[] for _ in wishes]
+    looks = _looks(wishes, shapes)
+    chosen: list[Chosen] = [[] for places in looks.values() for _ in places]
     taken: set[str] = set()
     for look, places in looks.items():
         # What others of the group have taken may be the first of what this look finds.
@@ -93,38 +121,48 @@ def _among(store: Store, wishes: Sequence[Wish], heads: Heads) -> list[Chosen]:
     return chosen
 
 
-def _look_of(wish: Wish, shapes: Mapping[str, Document], suitable: dict[Any, _Suitable]) -> _Look:
-    """Of these shapes those that the worker may run now, and those when it has room again.
+def _looks(wishes: Sequence[Wish], shapes: Mapping[str, Document]) -> dict[_Look, list[int]]:
+    """What to read, and for which of the wishes: for as many as may be looked for together."""
+    suitable: dict[Any, _Suitable] = {}
+    looks: dict[_Look, list[int]] = {}
+    cost = 0
+    for place, wish in enumerate(wishes):
+        if cost > TOGETHER_MAX:
+            break
+        kind = (frozenset(_queues(wish)), repr(wish.room.total))
+        if kind not in suitable:
+            suitable[kind] = list(_suitable(shapes, kind[0], wish.room.total))
+            cost += len(shapes)
+        look = _look_of(wish, suitable[kind])
+        cost += len(suitable[kind]) + wish.room.most + wish.room.ahead
+        if look not in looks:
+            cost += sum(min(len(keys), KINDS_MAX) for keys in look[:2]) * _READING
+        looks.setdefault(look, []).append(place)
+    return looks
 
-    suitable: what was found for workers that are alike.
-    """
-    queues = frozenset(wish.body.get("queues", wish.worker["queues"]))
+
+def _look_of(wish: Wish, suitable: _Suitable) -> _Look:
+    """Of these shapes those that the worker may run now, and those when it has room again."""
     labels = wish.body.get("labels", wish.worker["labels"])
-    total = wish.room.total
-    kind = (queues, frozenset(labels.items()), repr(total))
-    if kind not in suitable:
-        suitable[kind] = list(_suitable(shapes, queues, labels, total))
     now_fit: list[str] = []
     later_fit: list[str] = []
     within = wish.body.get("ends_within_milliseconds")
-    for key, grant in suitable[kind]:
-        if within is None or (claims.span_in(key) or 0) <= span(within):
+    for key, grant, wanted in suitable:
+        in_time = within is None or (claims.span_in(key) or 0) <= span(within)
+        if in_time and has_labels(wanted, labels):
             (now_fit if fits(grant, wish.room.free) else later_fit).append(key)
     return _Look(tuple(now_fit), tuple(later_fit), within)
 
 
 def _suitable(
-    shapes: Mapping[str, Document],
-    queues: Collection[str],
-    labels: Mapping[str, str],
-    total: Capacity,
-) -> Iterator[tuple[str, Grant]]:
-    """Those that such a worker could run, were it empty, and what each would get there."""
+    shapes: Mapping[str, Document], queues: Collection[str], total: Capacity
+) -> Iterator[tuple[str, Grant, Mapping[str, str]]]:
+    """Those that such a worker could run, were it empty: what each would get there, its labels."""
     for key, shape in shapes.items():
-        if shape["queue"] in queues and has_labels(shape["labels"], labels):
+        if shape["queue"] in queues:
             grant = grant_for(shape["requested_resources"], total)
             if fits(grant, total):
-                yield key, grant
+                yield key, grant, shape["labels"]
 
 
 def has_labels(wanted: Mapping[str, str], has: Mapping[str, str]) -> bool:
@@ -134,15 +172,23 @@ def has_labels(wanted: Mapping[str, str], has: Mapping[str, str]) -> bool:
 
 def _candidates(store: Store, look: _Look, wishes: Sequence[Wish], beyond: int) -> list[Document]:
     """As many as these claims may want together, and `beyond` more."""
-    ahead = sum(wish.room.ahead for wish in wishes)
+    ahead = sum(_bounded(wish.room.ahead, look.later_fit) for wish in wishes)
     if not look.now_fit and not (ahead and look.later_fit):
         return []
-    wanted = sum(_wanted(wish, look) * _LOOK_FURTHER**wish.lost_rounds for wish in wishes)
+    wanted = sum(
+        _bounded(_wanted(wish, look) * _LOOK_FURTHER**wish.lost_rounds, look.now_fit)
+        for wish in wishes
+    )
     found = claims.candidates(store, look.now_fit, wanted + beyond, look.within_milliseconds)
     if look.later_fit:
         within, later = look.within_milliseconds, max(1, ahead) + beyond
         found += claims.candidates(store, look.later_fit, later, within)
     return found
+
+
+def _bounded(count: int, kinds: Sequence[str]) -> int:
+    """How many tasks to read of so many kinds: each kind may have to be looked at for one."""
+    return min(count, KINDS_MAX) if len(kinds) > KINDS_MAX else count
 
 
 def _wanted(wish: Wish, look: _Look) -> int:

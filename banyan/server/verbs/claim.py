@@ -194,23 +194,14 @@ class _Outcome(NamedTuple):
 
 
 def _claim_together(claims: Sequence[_Claim]) -> list[_Outcome]:
-    """One round of the claims of one moment, in few enough writes."""
-    outcomes: list[_Outcome] = []
-    while len(outcomes) < len(claims):
-        rest = claims[len(outcomes) :]
-        sums = accumulate(one.wish.room.most + one.wish.room.ahead for one in rest)
-        count = sum(1 for wanted in sums if wanted <= _TASKS_AT_ONCE)
-        outcomes += _claim_at_once(rest[: max(count, 1)])
-    return outcomes
-
-
-def _claim_at_once(claims: Sequence[_Claim]) -> list[_Outcome]:
-    """What these try for is looked at once, and written at once."""
+    """One round of the claims of one moment, or of the first few: one look and one write."""
+    sums = accumulate(one.wish.room.most + one.wish.room.ahead for one in claims)
+    count = max(1, sum(1 for wanted in sums if wanted <= _TASKS_AT_ONCE))
     call = claims[0].call  # all are of one store
-    wishes = [one.wish for one in claims]
+    wishes = [one.wish for one in claims[:count]]
     chosen = [weights.together(one) for one in choosing.choose_for(call.store, wishes)]
     decisions = [
-        one for wish, tasks in zip(wishes, chosen, strict=True) for one in _decided(wish, tasks)
+        one for wish, tasks in zip(wishes, chosen, strict=False) for one in _decided(wish, tasks)
     ]
     taken = _take(call, decisions, [task for tasks in chosen for task, _ in tasks])
     by_id = {task["_id"]: task for task in taken}
@@ -220,7 +211,7 @@ def _claim_at_once(claims: Sequence[_Claim]) -> list[_Outcome]:
     ]
 
 
-CLAIMS = Gathering(_claim_together)
+CLAIMS = Gathering(_claim_together, lambda claim: claim.wish.worker["account"])
 
 
 def _decided(wish: Wish, chosen: Sequence[tuple[Document, Grant]]) -> list[lifecycle.Decision]:

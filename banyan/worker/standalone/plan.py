@@ -13,8 +13,9 @@ from typing import Any
 from banyan.domain import lifecycle
 from banyan.domain.continuations import Cancel, children_of, settle
 from banyan.domain.lifecycle import Change, Decision
-from banyan.domain.resources import Capacity, Grant, fits, grant_for, shape_key
+from banyan.domain.resources import Capacity, Grant, fits, grant_for
 from banyan.domain.scheduling import Candidate, choose, order_key
+from banyan.domain.shape_keys import shape_key
 from banyan.domain.states import ENDED, Actor, Ending, Outcome, State
 
 Task = dict[str, Any]
