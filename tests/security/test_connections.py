@@ -1,7 +1,6 @@
 """How many connections there may be: nobody locks others out with connections that say nothing."""
 
 import json
-import random
 import resource
 import socket
 import ssl
@@ -18,7 +17,6 @@ from banyan.config import knobs
 from banyan.server import connections
 from banyan.server.connections import Connections, Standing, most_connections
 from banyan.server.exposure import Tls
-from banyan.server.newcomers import Newcomers
 from banyan.server.refusals import network_of
 from tests.harness import Processes, Server, eventually
 from tests.harness.asgi import served
@@ -159,24 +157,6 @@ def test_the_network_that_has_most_makes_room() -> None:
     assert all(some.enter("", one) for one in local)
     assert not any(one.ended for one in few)
     assert [sum(not one.ended for one in group) for group in (many, local)] in ([8, 9], [9, 8])
-
-
-def test_counts_of_newcomers_are_right_whatever_comes_and_goes() -> None:
-    some: Newcomers[int] = Newcomers()
-    expected: dict[str, list[int]] = {}
-    chance = random.Random(5)
-    for number in range(3000):
-        network = chance.choice("abcde")
-        if chance.random() < 0.5:
-            some.add(network, number)
-            expected.setdefault(network, []).append(number)
-        elif expected.get(network):
-            mine = expected[network]
-            some.remove(network, mine.pop(chance.randrange(len(mine))))
-        some.remove(network, -1)
-        assert some.count == sum(map(len, expected.values()))
-        assert len(some.of_most()) == max(map(len, expected.values()), default=0)
-        assert list(some.of(network)) == expected.get(network, [])
 
 
 def test_all_addresses_of_this_machine_are_one_network() -> None:
