@@ -193,10 +193,11 @@ def demand_own(path: Path, found: os.stat_result) -> None:
 
 def told_of_readers(path: Path) -> str:
     """A sentence for the owner of a secret that others can read; else empty. Errors: OSError."""
-    target = path.resolve()
-    found = target.stat()
-    who = _readers(found, [above.stat().st_mode for above in target.parents])
-    if not who or not stat.S_ISREG(found.st_mode):
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # a pipe has no place among the directories
+        return ""
+    who = _readers(found, [above.stat().st_mode for above in path.resolve().parents])
+    if not who:
         return ""
     mode = stat.S_IMODE(found.st_mode)
     return f"{path} can be read by {who} (mode {mode:04o}): chmod 600 {shlex.quote(str(path))}"

@@ -169,7 +169,7 @@ def test_the_note_of_cells_is_no_link(tmp_path: Path, kept: Path, monkeypatch: p
     root = tmp_path / "banyan-1"
     root.mkdir()
     monkeypatch.setattr(cells, "make_root", lambda _: root)
-    monkeypatch.setattr(cells, "_make_twins", lambda _: None)
+    monkeypatch.setattr(cells, "_make_twins", lambda _: {})
     monkeypatch.setattr(cells, "_homes", lambda _: [])
     monkeypatch.setattr(cells, "_clear", lambda found: not cleared.append(found))
     kept.write_text(str(root))
