@@ -1,0 +1,91 @@
+"""Tasks with very many relatives: what ends or goes reads those that matter, a bounded number."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from bson import ObjectId
+
+from banyan.server import settle
+from banyan.server.store import settlements
+from tests.contract.asking import new_id
+from tests.security.watched import send, submit
+from tests.server.worlds import World
+
+
+@pytest.fixture
+def world(fresh_database: str) -> Iterator[World]:
+    made = World(fresh_database)
+    yield made
+    made.store.close()
+
+
+class Reads:
+    """How many ids came with the children each time, and how many children."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ids: list[int] = []
+        waiting_for = settlements.waiting_for
+
+        def counted(*arguments: Any) -> Any:
+            found = waiting_for(*arguments)
+            lists = ("open_parents", "after", "after_failure", "after_any")
+            self.ids.append(sum(len(one[name]) for one in found.by_id.values() for name in lists))
+            return found
+
+        monkeypatch.setattr(settle.settlements, "waiting_for", counted)
+
+
+def after_all(world: World, parents: int, children: int) -> list[str]:
+    """Ids of groups that each of the children waits for."""
+    above = [new_id() for _ in range(parents)]
+    submit(world, "alice", [{"_id": one, "name": "p"} for one in above])
+    below = {"name": "c", "command": "true", "state": "available", "after": above}
+    submit(world, "alice", [below] * children)
+    return above
+
+
+def test_one_end_reads_nothing_of_the_other_parents(world: World, monkeypatch: pytest.MonkeyPatch):
+    """A million ids came with ten thousand children, where one parent of each had ended."""
+    above = after_all(world, 40, 30)
+    reads = Reads(monkeypatch)
+    assert (
+        send(world, "alice", "PATCH", f"/tasks/{above[0]}", {"state": "available"}).status_code
+        == 200
+    )
+    assert max(reads.ids) == 2 * 30
+    assert world.store["tasks"].count_documents({"pending_dependency_count": 39}) == 30
+
+
+@pytest.mark.parametrize("end", ["cancel", "finish"])
+def test_what_is_read_together_is_bounded_by_the_edges(
+    world: World, monkeypatch: pytest.MonkeyPatch, end: str
+):
+    above = after_all(world, 20, 30)
+    monkeypatch.setattr(settlements, "IDS_AT_ONCE", 200)
+    reads = Reads(monkeypatch)
+    if end == "cancel":
+        answer = send(world, "alice", "POST", "/tasks/cancel", {"targets": above})
+    else:
+        edits = [{"_id": one, "state": "available"} for one in above]
+        answer = send(world, "alice", "PATCH", "/tasks", edits)
+    assert answer.status_code == 200
+    assert 0 < max(reads.ids) <= 200
+    tasks = world.store["tasks"]
+    state = "cancelled" if end == "cancel" else "available"
+    assert tasks.count_documents({"name": "c", "state": state}) == 30
+    assert tasks.find_one({"unsettled": True}) is None
+    if end == "cancel":
+        assert tasks.find_one({"name": "p", "continuations": {"$ne": []}}) is None
+
+
+def test_parents_that_have_not_ended_hold_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Their children, however many, are read once; whose end is to be told comes next."""
+    open_one, ended = after_all(world, 1, 30)[0], after_all(world, 1, 3)[0]
+    monkeypatch.setattr(settlements, "IDS_AT_ONCE", 20)
+    mark = {"state": "terminated", "ended_as": "success", "unsettled": True}
+    world.store["tasks"].update_one({"_id": ObjectId(ended)}, {"$set": mark})
+    asked = [ObjectId(open_one), ObjectId(ended)]
+    assert len(settle.settle_ended(world.store, asked, 60)) == 3
