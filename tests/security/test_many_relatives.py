@@ -7,9 +7,10 @@ import pytest
 from bson import ObjectId
 
 from banyan.server import settle
-from banyan.server.store import settlements
+from banyan.server.store import settlements, walks
+from banyan.server.upkeep import retention
 from tests.contract.asking import new_id
-from tests.security.watched import send, submit
+from tests.security.watched import WATCH, send, submit
 from tests.server.worlds import World
 
 
@@ -89,3 +90,72 @@ def test_parents_that_have_not_ended_hold_up_no_other(
     world.store["tasks"].update_one({"_id": ObjectId(ended)}, {"$set": mark})
     asked = [ObjectId(open_one), ObjectId(ended)]
     assert len(settle.settle_ended(world.store, asked, 60)) == 3
+
+
+# --- Going --------------------------------------------------------------------------------
+
+
+LISTS = {"continuations", "after", "open_parents"}
+
+
+def lists_read() -> int:
+    """How many commands since the reset asked tasks for their lists, or for all they have."""
+    asked = [one for one in WATCH.commands if one.get("find") == "tasks"]
+    plain = [set(one.get("projection") or LISTS) for one in asked]
+    values = [one.get("projection") or {} for one in asked]
+    return sum(
+        any(value.get(name, 1) == 1 for name in LISTS & fields)
+        for fields, value in zip(plain, values, strict=True)
+    )
+
+
+def test_who_forgets_what_has_not_ended_reads_no_lists(world: World):
+    """Eight such requests of 27 KB had all neighbours in memory, and took a gigabyte."""
+    above = after_all(world, 20, 30)
+    WATCH.reset()
+    answer = send(world, "alice", "POST", "/tasks/forget", {"targets": above})
+    assert answer.status_code == 422
+    assert lists_read() == 0
+
+
+def finished(world: World, ids: list[str]) -> None:
+    edits = [{"_id": one, "state": "available"} for one in ids]
+    assert send(world, "alice", "PATCH", "/tasks", edits).status_code == 200
+
+
+def test_neighbours_of_what_is_forgotten_are_asked_for_once(world: World):
+    above = after_all(world, 20, 30)
+    finished(world, above)
+    children = {"name": "c"}
+    world.store["tasks"].update_many(children, {"$set": {"state": "terminated"}})
+    WATCH.reset()
+    answer = send(world, "alice", "POST", "/tasks/forget", {"targets": above})
+    assert answer.status_code == 200
+    asked = sum(
+        len(one["filter"]["_id"]["$in"])
+        for one in WATCH.commands
+        if one.get("find") == "tasks" and "$nin" in str(one["filter"])
+    )
+    assert asked == 30
+
+
+def test_who_forgets_what_has_too_many_neighbours_names_fewer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    above = after_all(world, 4, 30)
+    finished(world, above)
+    monkeypatch.setattr(walks, "READ_TOGETHER_MAX", 100)
+    WATCH.reset()
+    answer = send(world, "alice", "POST", "/tasks/forget", {"targets": above})
+    assert answer.status_code == 413
+    assert "name fewer" in answer.json["_error"]["message"]
+    assert lists_read() == 0
+
+
+def test_retention_goes_by_the_neighbours():
+    tasks = [
+        {"_id": ObjectId(), "neighbour_count": count} for count in (10, 60_000, 30_000, 20_000)
+    ]
+    pieces = list(retention._pieces(tasks))
+    assert [len(piece) for piece in pieces] == [1, 1, 2]
+    assert [one for piece in pieces for one in piece] == [task["_id"] for task in tasks]
