@@ -42,8 +42,8 @@ def settle_ended(
     """Settle the children of these ended tasks, or of any that upkeep finds unsettled.
 
     Three commands a level, up to a thousand parents wide, ten thousand children or two hundred
-    thousand edges; one more where parents were cancelled. Returns the children that wait for
-    nothing more.
+    thousand edges; one more where some that waited for others were cancelled. Returns the
+    children that wait for nothing more.
     """
     deadline = monotonic() + seconds
     ready: list[ObjectId] = []
@@ -107,7 +107,7 @@ def _settled(
     store: Store, parents: Sequence[Document]
 ) -> tuple[Sequence[Document], list[Document]]:
     """Those of the parents whose marks go, and those of them that go out of all lists."""
-    cancelled = {one["_id"] for one in parents if one["state"] == State.CANCELLED}
+    cancelled = [one for one in parents if one["state"] == State.CANCELLED]
     gone = settlements.with_parents(store, cancelled)
-    later = cancelled - {one["_id"] for one in gone}
+    later = {one["_id"] for one in cancelled} - {one["_id"] for one in gone}
     return [one for one in parents if one["_id"] not in later], gone

@@ -22,12 +22,14 @@ from banyan.server.store.mongo import BATCH, FORGETTABLE, MAJORITY, Document, St
 IDS_AT_ONCE = 200_000  # in the lists of tasks that are read together; one may have more
 
 _CHILD_FIELDS = ["state", "command", "not_before", "revival_count"]
-_PARENT_FIELDS = ["state", "ended_as", "revival_count"]
+_PARENT_FIELDS: Document = {
+    **dict.fromkeys(("state", "ended_as", "revival_count"), 1),
+    "parent_count": {"$add": [{"$size": {"$ifNull": [f"${name}", []]}} for name in PARENT_LISTS]},
+}
 
 # What a child that is too large to be settled gives up; else it is cancelled, and gives up more.
 _LARGE = ("progress", "result")
 _LARGE_AT_END = (*_LARGE, "env", "tags")
-_CANCELLED_A_BATCH = 100
 _TOO_LARGE = "its record is too large to be changed: submit it anew, with less"
 
 logger = logging.getLogger(__name__)
@@ -102,13 +104,21 @@ def _bounded(found: Iterable[Document], lists: Collection[str]) -> tuple[list[Do
     return read, True
 
 
-def with_parents(store: Store, task_ids: Collection[ObjectId]) -> list[Document]:
-    """These tasks and the lists of their parents; not all where they are very long together."""
-    if not task_ids:
-        return []
-    query = {"_id": {"$in": list(task_ids)}}
-    found = store["tasks"].find(query, list(PARENT_LISTS), batch_size=_CANCELLED_A_BATCH)
-    return _bounded(found, PARENT_LISTS)[0]
+def with_parents(store: Store, cancelled: Iterable[Document]) -> list[Document]:
+    """Of these tasks the first, with the lists of their parents, until these are long together."""
+    some: list[Document] = []
+    left = IDS_AT_ONCE
+    for task in cancelled:
+        left -= task["parent_count"]
+        if left < 0 and some:
+            break
+        some.append(task)
+    named = [task["_id"] for task in some if task["parent_count"]]
+    if not named:
+        return some
+    found = store["tasks"].find({"_id": {"$in": named}}, list(PARENT_LISTS), batch_size=BATCH)
+    lists = {task["_id"]: task for task in found}
+    return [{**task, **lists.get(task["_id"], {})} for task in some]
 
 
 def write(store: Store, updates: Sequence[Update], confirmed: bool = True) -> None:
