@@ -5,7 +5,7 @@ half done: everything here may be done again. It must never decide from memory w
 child's state will be; the write that empties the child's set decides that.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -41,14 +41,19 @@ def settle_ended(
 ) -> list[ObjectId]:
     """Settle the children of these ended tasks, or of any that upkeep finds unsettled.
 
-    Three commands a level, up to a thousand parents wide, or ten thousand children. Returns
-    the children that wait for nothing more.
+    Three commands a level, up to a thousand parents wide, ten thousand children or two hundred
+    thousand edges; one more where some that waited for others were cancelled. Returns the
+    children that wait for nothing more.
     """
     deadline = monotonic() + seconds
     ready: list[ObjectId] = []
     waiting = None if task_ids is None else list(task_ids)
     while waiting is None or waiting:
-        asked = _any_unsettled(store) if waiting is None else waiting[:PARENTS_AT_ONCE]
+        asked = (
+            settlements.any_unsettled(store, PARENTS_AT_ONCE)
+            if waiting is None
+            else waiting[:PARENTS_AT_ONCE]
+        )
         if not asked:
             break
         level = _settle_level(store, asked)
@@ -60,26 +65,20 @@ def settle_ended(
     return ready
 
 
-def _any_unsettled(store: Store) -> list[ObjectId]:
-    return [parent["_id"] for parent in settlements.unsettled(store, None, PARENTS_AT_ONCE)]
-
-
 def _settle_level(store: Store, parent_ids: list[ObjectId]) -> Level:
-    """Settle the children of these parents; of fewer, where together they have very many.
+    """Settle the children of these parents; some of them, where together they have very many.
 
-    Of a single parent that has so many it settles some: the mark stays until none is left.
+    The marks stay until none is left.
     The children are read first: where a parent is retried in between, its children wait anew,
     and what was read of them holds no longer. The other way round an end of the parent's life
     before would be told to children of its new one.
     A cancelled task is taken out of the lists that name it here, on its own level: its
     mark stays until that is done, whoever cancelled it.
     """
-    asked, children = _children(store, parent_ids)
-    is_whole = len(children) <= CHILDREN_AT_ONCE
-    parents = settlements.unsettled(store, asked, len(asked))
-    left = parent_ids[len(asked) :]
+    children, is_whole = settlements.waiting_for(store, parent_ids, CHILDREN_AT_ONCE)
+    parents = settlements.unsettled(store, parent_ids)
     if not parents:
-        return Level([], [], left)
+        return Level([], [], [])
     endings = {parent["_id"]: Ending(parent["ended_as"]) for parent in parents}
     decided = [one for child in children.values() if (one := settle(child, endings))]
     cancelled = [one.child for one in decided if isinstance(one, Cancel)]
@@ -88,27 +87,27 @@ def _settle_level(store: Store, parent_ids: list[ObjectId]) -> Level:
         one.child
         for one in decided
         if isinstance(one, Release)
-        and len(one.parents) == len(children[one.child]["open_parents"])
+        and len(one.parents) == children[one.child]["open_count"]
         and not is_group(children[one.child])
     ]
-    left = left if is_whole else parent_ids
+    settled, gone = _settled(store, parents) if is_whole else ([], [])
+    done = {parent["_id"] for parent in settled}
+    left = [parent["_id"] for parent in parents if parent["_id"] not in done]
     level = Level(list(dict.fromkeys([*cancelled, *groups])), ready, left)
-    cancelled_parents = [task for task in parents if task["state"] == State.CANCELLED]
     updates = [
-        *settlements.without(cancelled_parents),
+        *settlements.without(gone),
         *settlements.of_children(children, decided),
-        *(settlements.marks(parents) if is_whole else ()),
+        *settlements.marks(settled),
     ]
     settlements.write(store, updates, confirmed=bool(ready) or not level.ended)
     return level
 
 
-def _children(
-    store: Store, parent_ids: list[ObjectId]
-) -> tuple[list[ObjectId], dict[ObjectId, Document]]:
-    """So many of the parents as have not too many children; of a single one all the same."""
-    while True:
-        found = settlements.waiting_for(store, parent_ids, CHILDREN_AT_ONCE + 1)
-        if len(found) <= CHILDREN_AT_ONCE or len(parent_ids) == 1:
-            return parent_ids, {child["_id"]: child for child in found}
-        parent_ids = parent_ids[: len(parent_ids) // 2]
+def _settled(
+    store: Store, parents: Sequence[Document]
+) -> tuple[Sequence[Document], list[Document]]:
+    """Those of the parents whose marks go, and those of them that go out of all lists."""
+    cancelled = [one for one in parents if one["state"] == State.CANCELLED]
+    gone = settlements.with_parents(store, cancelled)
+    later = {one["_id"] for one in cancelled} - {one["_id"] for one in gone}
+    return [one for one in parents if one["_id"] not in later], gone

@@ -15,7 +15,6 @@ from banyan.server import submitters
 from banyan.server.calls import Caller
 from banyan.server.schemas.tasks import EDGES_IN_REQUEST_MAX
 from banyan.server.store import edges, walks
-from banyan.server.verbs import forget
 from tests.contract.asking import new_id
 from tests.security.watched import WATCH, send, submit
 from tests.server.worlds import World
@@ -193,24 +192,6 @@ def test_what_stays_is_looked_at_once_for_each_edge_at_a_retry(
     found = world.store["tasks"].find_one({"name": "b"}) or {}
     assert found["state"] != "cancelled"
     assert world.store["tasks"].count_documents({"name": "m", "state": "cancelled"}) == 50
-
-
-class CountedList(list[ObjectId]):
-    """How often somebody went through it."""
-
-    gone_through = 0
-
-    def __iter__(self) -> Iterator[ObjectId]:
-        self.gone_through += 1
-        return super().__iter__()
-
-
-def test_what_has_not_ended_is_gone_through_once_however_many_are_forgotten():
-    ended = {"state": "terminated", "after": [ObjectId()]}
-    found = {one: {"_id": one, **ended} for one in (ObjectId() for _ in range(20))}
-    unfinished = CountedList([ObjectId()])
-    assert list(forget._all_of_them(found, unfinished)) == list(found)
-    assert unfinished.gone_through == 1
 
 
 def test_the_secrets_of_a_task_that_submits_are_gathered_once(monkeypatch: pytest.MonkeyPatch):

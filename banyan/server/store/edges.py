@@ -55,6 +55,22 @@ def owners_of(store: Store, task_ids: Collection[ObjectId], session: ClientSessi
     return set(store["tasks"].distinct("owner", query, session=session)) if task_ids else set()
 
 
+def children_among(
+    store: Store,
+    parents: Collection[ObjectId],
+    children: Collection[ObjectId],
+    session: ClientSession,
+) -> dict[ObjectId, set[ObjectId]]:
+    """Of each of these parents, which of these tasks it names as its children."""
+    if not parents:
+        return {}
+    lists = [{"$ifNull": [f"${name}", []]} for name in CHILD_LISTS]
+    named = {"$setIntersection": [{"$setUnion": lists}, list(children)]}
+    query = {"_id": {"$in": list(parents)}}
+    found = store["tasks"].find(query, {"named": named}, batch_size=BATCH, session=session)
+    return {task["_id"]: set(task["named"]) for task in found}
+
+
 def waits_around(
     store: Store,
     parents: Collection[ObjectId],

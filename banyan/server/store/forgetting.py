@@ -5,8 +5,10 @@ their removal and stays until nothing of theirs is left, so that whoever is kill
 leaves work that upkeep finds, and never a task without its attempts.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 from bson import ObjectId
 from pymongo.client_session import ClientSession
@@ -17,16 +19,25 @@ from banyan.domain.states import ENDED
 from banyan.server.store import edges
 from banyan.server.store.mongo import BATCH, Document, Store, now
 
-FIELDS = ["state", "owner", "unsettled", "queue", "retain", "_updated", *CHILD_LISTS, *PARENT_LISTS]
+_LISTS = (*CHILD_LISTS, *PARENT_LISTS)
+# What is decided by. Of the lists, which may be long, only how many they name: `neighbour_count`.
+FIELDS: Document = {
+    **dict.fromkeys(("state", "owner", "unsettled", "queue", "retain", "_updated"), 1),
+    "neighbour_count": {"$add": [{"$size": {"$ifNull": [f"${name}", []]}} for name in _LISTS]},
+}
 # A worker's report that was under way when its task went may leave something behind it.
 NOTE_STAYS = timedelta(seconds=60)
 _ENDED = [str(state) for state in ENDED]
 _TASKS_AT_ONCE = 50  # of which output is removed: it may be 16 MiB each
 _NOTES_AT_ONCE = 20
-_NAMED_AT_ONCE = 100_000  # neighbours asked for: a thousand tasks may name three million
+_NAMED_AT_ONCE = 20_000  # neighbours asked for: a thousand tasks may name three million
+_LISTS_A_BATCH = 20
 
-# (the tasks as they are, those of their neighbours that have not ended) -> what goes
-Choice = Callable[[Mapping[ObjectId, Document], Collection[ObjectId]], Collection[ObjectId]]
+Tasks = Mapping[ObjectId, Document]
+# Of some of the tasks those that hang together with one that has not ended, and with which.
+Hanging = Callable[[Collection[ObjectId]], Mapping[ObjectId, ObjectId]]
+# (the tasks as they are, how to ask what they hang together with) -> what goes
+Choice = Callable[[Tasks, Hanging], Collection[ObjectId]]
 
 
 def remove(store: Store, task_ids: Collection[ObjectId], choose: Choice) -> list[ObjectId]:
@@ -37,8 +48,8 @@ def remove(store: Store, task_ids: Collection[ObjectId], choose: Choice) -> list
     """
 
     def work(session: ClientSession) -> list[ObjectId]:
-        found, unfinished = look(store, task_ids, session)
-        chosen = list(choose(found, unfinished))
+        found = _found(store, task_ids, session)
+        chosen = list(choose(found, partial(_hanging, store, found, session)))
         if chosen:
             edges.guard(store, {found[one]["owner"] for one in chosen}, session)
             store["tasks"].delete_many({"_id": {"$in": chosen}}, session=session)
@@ -48,20 +59,64 @@ def remove(store: Store, task_ids: Collection[ObjectId], choose: Choice) -> list
     return store.transaction(work)
 
 
-def look(
-    store: Store, task_ids: Collection[ObjectId], session: ClientSession | None = None
-) -> tuple[dict[ObjectId, Document], set[ObjectId]]:
-    """These tasks, and those of their neighbours that have not ended."""
+def would_go(store: Store, task_ids: Collection[ObjectId], choose: Choice) -> bool:
+    """Whether any of these tasks would be chosen now."""
+    found = _found(store, task_ids, None)
+    return bool(choose(found, partial(_hanging, store, found, None)))
+
+
+def _found(
+    store: Store, task_ids: Collection[ObjectId], session: ClientSession | None
+) -> dict[ObjectId, Document]:
+    return {task["_id"]: task for task in _read(store, task_ids, FIELDS, session)}
+
+
+def _read(
+    store: Store, task_ids: Collection[ObjectId], fields: Any, session: ClientSession | None
+) -> Iterator[Document]:
+    batch = _LISTS_A_BATCH if fields is _WITH_LISTS else BATCH
     query = {"_id": {"$in": list(task_ids)}}
-    found = store["tasks"].find(query, FIELDS, batch_size=BATCH, session=session)
-    tasks = {task["_id"]: task for task in found}
-    named: list[ObjectId] = list(set().union(*map(neighbours, tasks.values())))
-    unfinished: set[ObjectId] = set()
-    for start in range(0, len(named), _NAMED_AT_ONCE):
-        piece = {"_id": {"$in": named[start : start + _NAMED_AT_ONCE]}, "state": {"$nin": _ENDED}}
-        open_ones = store["tasks"].find(piece, ["_id"], batch_size=BATCH, session=session)
-        unfinished.update(task["_id"] for task in open_ones)
-    return tasks, unfinished
+    yield from store["tasks"].find(query, fields, batch_size=batch, session=session)
+
+
+_WITH_LISTS = ["owner", *_LISTS]
+
+
+def _hanging(
+    store: Store, found: Tasks, session: ClientSession | None, asked: Collection[ObjectId]
+) -> dict[ObjectId, ObjectId]:
+    """Which of these tasks hang together with one that has not ended, and with which.
+
+    Their lists are read a few at a time: who names very many names the same ones, mostly.
+    """
+    hanging: dict[ObjectId, ObjectId] = {}
+    ended: set[ObjectId] = set()  # by what was asked before
+    some = [one for one in asked if found[one]["neighbour_count"]]
+    for task in _read(store, some, _WITH_LISTS, session):
+        named = list(neighbours(task) - ended)
+        for start in range(0, len(named), _NAMED_AT_ONCE):
+            piece = named[start : start + _NAMED_AT_ONCE]
+            unfinished = _unfinished(store, piece, task, session)
+            ended.update(set(piece) - unfinished.keys())
+            own = [one for one, is_relative in unfinished.items() if is_relative]
+            if own:
+                hanging[task["_id"]] = min(own)
+                break
+    return hanging
+
+
+def _unfinished(
+    store: Store, named: Collection[ObjectId], task: Document, session: ClientSession | None
+) -> dict[ObjectId, bool]:
+    """Those that have not ended, and whether they are relatives of the task.
+
+    The id of a task that was forgotten may be taken by somebody else: that one is none.
+    """
+    query = {"_id": {"$in": list(named)}, "state": {"$nin": _ENDED}}
+    names_it = {"$or": [{"$in": [task["_id"], {"$ifNull": [f"${one}", []]}]} for one in _LISTS]}
+    fields = {"relative": {"$or": [{"$eq": ["$owner", task["owner"]]}, names_it]}}
+    found = store["tasks"].find(query, fields, batch_size=BATCH, session=session)
+    return {one["_id"]: one["relative"] for one in found}
 
 
 def clear(store: Store, task_ids: Iterable[ObjectId]) -> None:

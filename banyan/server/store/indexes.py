@@ -13,6 +13,7 @@ from banyan.server.store.mongo import Store
 
 UPKEEP = "upkeep"
 RETENTION = "retention"
+TALLIES = "tallies"
 HELD_STATES = ["running", "pending_cancellation"]
 
 INDEXES = {
@@ -131,7 +132,7 @@ def ensure(store: Store) -> None:
             _drop(store, name, outdated)
     store.database.drop_collection(_OUTDATED_COLLECTION)
     tallies.ensure(store)
-    for duty in (UPKEEP, RETENTION):
+    for duty in (UPKEEP, RETENTION, TALLIES):
         duties.ensure(store, duty)
 
 

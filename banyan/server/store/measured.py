@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from banyan.domain.tallies import BINS_PER_DECADE, RESOURCES, WIDTHS, Tally, add
-from banyan.server.store.mongo import Document, Store
+from banyan.server.store.mongo import BATCH, Document, Store
 
 ENDED = {"time_terminated": {"$type": "date"}}
 _MINUTE = WIDTHS[0]
@@ -23,14 +23,17 @@ class Key(NamedTuple):
     queue: str
 
 
-def by_minute(store: Store, query: Mapping[str, Any]) -> dict[Key, Tally]:
-    """The tallies of these attempts, those that run among them, by minute, owner and queue."""
+def by_minute(store: Store, query: Mapping[str, Any], apart: bool = True) -> dict[Key, Tally]:
+    """The tallies of these attempts, those that run among them, by minute, owner and queue.
+
+    apart: False where nobody asks whose they are; owners and queues are "" then, and what the
+    database answers grows with the minutes alone.
+    """
     found: dict[Key, Tally] = {}
-    for facets in store["attempts"].aggregate(_pipeline(query)):
-        for name, rows in facets.items():
-            for row in rows:
-                key = Key(row["_id"]["t"], row["_id"].get("o", ""), row["_id"].get("q", ""))
-                add(found.setdefault(key, {}), dict(_NUMBERS[name](row)))
+    for row in store["attempts"].aggregate(_pipeline(query, apart), batchSize=BATCH):
+        of = row["_id"]
+        key = Key(of["t"], of.get("o", ""), of.get("q", ""))
+        add(found.setdefault(key, {}), dict(_NUMBERS[of["kind"]](row)))
     return found
 
 
@@ -42,50 +45,32 @@ def running(tallies: Iterable[Tally]) -> Tally:
     return left
 
 
-def _pipeline(query: Mapping[str, Any]) -> list[Document]:
-    """Four looks at the same attempts: their ends, their starts, and two histograms."""
-    by = {"o": "$o", "q": "$q"}
-    ended = {"$match": {"end": {"$ne": None}}}
+def _pipeline(query: Mapping[str, Any], apart: bool) -> list[Document]:
+    """Each attempt becomes up to four rows: its end, its start, how long it ran and waited.
+
+    They come one after another. Together, as a $facet tells them, they are a single document,
+    and one of many queues or minutes is larger than the database takes.
+    """
+    by = {"t": _trunc("$row.at"), "word": "$row.word", "bin": "$row.bin"}
+    whose = {"o": "$o", "q": "$q"} if apart else {}
     sums = {name: {"$sum": f"${name}"} for name in (*RESOURCES, "cpu")}
-    at_end = {f"{one}/moment": _moment(one, "$end") for one in RESOURCES}
-    at_start = {f"{one}/moment": _moment(one, "$start") for one in RESOURCES}
-    known = {"count": {"$sum": 1}, "max": {"$max": "$run"}, "sum": {"$sum": "$run"}}
-    waits = {"count": {"$sum": 1}, "max": {"$max": "$wait"}, "sum": {"$sum": "$wait"}}
-    run_by = {"t": _trunc("$end"), **by, "word": "$word", "bin": "$run_bin"}
-    wait_by = {"t": _trunc("$end"), **by, "bin": "$wait_bin"}
+    moments = {f"{one}_moment": _moment(one, "$row.at") for one in RESOURCES}
+    values = {"max": {"$max": "$row.value"}, "sum": {"$sum": "$row.value"}}
     return [
         {"$match": dict(query)},
         {"$project": _PROJECTED},
-        {"$set": {"run_bin": _bin("$run"), "wait_bin": _bin("$wait")}},
+        {"$set": {"row": _ROWS}},
+        {"$unwind": "$row"},
         {
-            "$facet": {
-                "ends": [
-                    ended,
-                    {
-                        "$group": {
-                            "_id": {"t": _trunc("$end"), **by, "word": "$word"},
-                            "count": {"$sum": 1},
-                            **sums,
-                            **{k.replace("/", "_"): v for k, v in at_end.items()},
-                        }
-                    },
-                ],
-                "runs": [ended, {"$match": {"run": {"$ne": None}}}, _group(run_by, known)],
-                "waits": [ended, {"$match": {"wait": {"$ne": None}}}, _group(wait_by, waits)],
-                "starts": [
-                    {"$match": {"start": {"$ne": None}}},
-                    _group(
-                        {"t": _trunc("$start"), **by},
-                        {**sums, **{k.replace("/", "_"): v for k, v in at_start.items()}},
-                    ),
-                ],
+            "$group": {
+                "_id": {"kind": "$row.kind", **by, **whose},
+                "count": {"$sum": 1},
+                **sums,
+                **moments,
+                **values,
             }
         },
     ]
-
-
-def _group(by: Document, fields: Document) -> Document:
-    return {"$group": {"_id": by, **fields}}
 
 
 def _trunc(time: str) -> Document:
@@ -163,4 +148,22 @@ def _of_waits(row: Document) -> Iterator[tuple[str, float]]:
     yield "wait/max", row["max"]
 
 
+def _rows(condition: Document, *rows: Document) -> Document:
+    return {"$cond": [condition, list(rows), []]}
+
+
+def _is_known(*fields: str) -> Document:
+    return {"$and": [{"$ne": [field, None]} for field in fields]}
+
+
+_RAN = {"word": "$word", "bin": _bin("$run"), "value": "$run"}
+_WAITED = {"bin": _bin("$wait"), "value": "$wait"}
+_ROWS = {
+    "$concatArrays": [
+        _rows(_is_known("$end"), {"kind": "ends", "at": "$end", "word": "$word"}),
+        _rows(_is_known("$end", "$run"), {"kind": "runs", "at": "$end", **_RAN}),
+        _rows(_is_known("$end", "$wait"), {"kind": "waits", "at": "$end", **_WAITED}),
+        _rows(_is_known("$start"), {"kind": "starts", "at": "$start"}),
+    ]
+}
 _NUMBERS = {"ends": _of_ends, "starts": _of_starts, "runs": _of_runs, "waits": _of_waits}

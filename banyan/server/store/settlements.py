@@ -6,7 +6,7 @@ and upkeep does it again, which changes nothing that was done. No write is sent 
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -19,10 +19,13 @@ from banyan.domain.states import Ending, State
 from banyan.server.store import sizes
 from banyan.server.store.mongo import BATCH, FORGETTABLE, MAJORITY, Document, Store, new_etag, now
 
-_CHILD_FIELDS = [
-    "state", "command", "open_parents", "not_before", "revival_count", *PARENT_LISTS
-]  # fmt: skip
-_PARENT_FIELDS = ["state", "ended_as", "revival_count", *PARENT_LISTS]
+IDS_AT_ONCE = 200_000  # in the lists of tasks that are read together; one may have more
+
+_CHILD_FIELDS = ["state", "command", "not_before", "revival_count"]
+_PARENT_FIELDS: Document = {
+    **dict.fromkeys(("state", "ended_as", "revival_count"), 1),
+    "parent_count": {"$add": [{"$size": {"$ifNull": [f"${name}", []]}} for name in PARENT_LISTS]},
+}
 
 # What a child that is too large to be settled gives up; else it is cancelled, and gives up more.
 _LARGE = ("progress", "result")
@@ -45,18 +48,77 @@ class Update(NamedTuple):
         return UpdateMany(query, self.change, hint="_id_")
 
 
-def unsettled(store: Store, task_ids: Collection[ObjectId] | None, limit: int) -> list[Document]:
-    """Ended tasks whose children are not all settled: of these ids, or any."""
-    query: dict[str, Any] = {"unsettled": True}
-    if task_ids is not None:
-        query["_id"] = {"$in": list(task_ids)}
-    return list(store["tasks"].find(query, _PARENT_FIELDS, batch_size=BATCH).limit(limit))
+def unsettled(store: Store, task_ids: Collection[ObjectId]) -> list[Document]:
+    """Those of these tasks that ended, and whose children are not all settled."""
+    query = {"_id": {"$in": list(task_ids)}, "unsettled": True}
+    return list(store["tasks"].find(query, _PARENT_FIELDS, batch_size=BATCH))
 
 
-def waiting_for(store: Store, parents: Collection[ObjectId], limit: int) -> list[Document]:
-    """The children that still count one of these parents as open; at most so many."""
-    query = {"open_parents": {"$in": list(parents)}, "state": State.INACTIVE}
-    return list(store["tasks"].find(query, _CHILD_FIELDS, batch_size=BATCH).limit(limit))
+def any_unsettled(store: Store, limit: int) -> list[ObjectId]:
+    """Such tasks, so many at most."""
+    found = store["tasks"].find({"unsettled": True}, ["_id"], batch_size=BATCH).limit(limit)
+    return [parent["_id"] for parent in found]
+
+
+class Children(NamedTuple):
+    """Children by id; whether these are all."""
+
+    by_id: dict[ObjectId, Document]
+    is_whole: bool
+
+
+def waiting_for(store: Store, parents: Collection[ObjectId], limit: int) -> Children:
+    """The children that still count one of these parents as open; at most so many.
+
+    Of their lists they have these parents alone: each may wait for a hundred thousand others.
+    `open_count` says for how many they wait in all.
+    """
+    asked = list(parents)
+    lists = {name: _among(f"${name}", asked) for name in ("open_parents", *PARENT_LISTS)}
+    count = {"$size": "$open_parents"}
+    fields: Document = {**dict.fromkeys(_CHILD_FIELDS, 1), **lists, "open_count": count}
+    query = {"open_parents": {"$in": asked}, "state": State.INACTIVE}
+    batch = max(1, min(BATCH, IDS_AT_ONCE // max(1, len(asked))))
+    found = store["tasks"].find(query, fields, batch_size=batch).limit(limit + 1)
+    children, is_whole = _bounded(found, ("open_parents", *PARENT_LISTS))
+    is_whole = is_whole and len(children) <= limit
+    return Children({child["_id"]: child for child in children[:limit]}, is_whole)
+
+
+def _among(field: str, asked: list[ObjectId]) -> Document:
+    """Those in a list who are asked for, in its order."""
+    # $setIsSubset keeps a set of what it is given; $in and $setIntersection would go through it.
+    is_asked = {"$setIsSubset": [["$$this"], asked]}
+    return {"$filter": {"input": {"$ifNull": [field, []]}, "cond": is_asked}}
+
+
+def _bounded(found: Iterable[Document], lists: Collection[str]) -> tuple[list[Document], bool]:
+    """The first of them, until their lists are long together; whether these are all."""
+    read: list[Document] = []
+    left = IDS_AT_ONCE
+    for task in found:
+        left -= sum(len(task.get(name) or ()) for name in lists)
+        if left < 0 and read:
+            return read, False
+        read.append(task)
+    return read, True
+
+
+def with_parents(store: Store, cancelled: Iterable[Document]) -> list[Document]:
+    """Of these tasks the first, with the lists of their parents, until these are long together."""
+    some: list[Document] = []
+    left = IDS_AT_ONCE
+    for task in cancelled:
+        left -= task["parent_count"]
+        if left < 0 and some:
+            break
+        some.append(task)
+    named = [task["_id"] for task in some if task["parent_count"]]
+    if not named:
+        return some
+    found = store["tasks"].find({"_id": {"$in": named}}, list(PARENT_LISTS), batch_size=BATCH)
+    lists = {task["_id"]: task for task in found}
+    return [{**task, **lists.get(task["_id"], {})} for task in some]
 
 
 def write(store: Store, updates: Sequence[Update], confirmed: bool = True) -> None:

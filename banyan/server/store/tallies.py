@@ -9,7 +9,7 @@ needs no index of its own on attempts and no write at a claim or an end.
 What is tallied stays when attempts are removed: the past does not change with retention.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,9 +17,10 @@ from typing import Any
 from bson import ObjectId
 from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
+from pymongo.errors import OperationFailure
 
 from banyan.domain.tallies import WIDTHS, Tally, add, floor, rebased
-from banyan.server.store import measured
+from banyan.server.store import measured, sizes
 from banyan.server.store.measured import Key
 from banyan.server.store.mongo import BATCH, Document, Store, now
 
@@ -27,6 +28,7 @@ from banyan.server.store.mongo import BATCH, Document, Store, now
 # smaller id may come. One that comes later still is found while a worker holds it.
 SETTLED_SECONDS = 10.0
 ATTEMPTS_AT_ONCE = 5_000
+TALLIES_AT_ONCE = 4_000  # that one transaction changes
 # For so long tallies of each width are kept after they were begun.
 KEPT = dict(zip(WIDTHS, (timedelta(days=2), timedelta(days=14), timedelta(days=400)), strict=True))
 ALL_TIME = 0  # the width of the tally of everything, which is kept for ever
@@ -61,11 +63,11 @@ class Whose:
     owners: frozenset[str] | None = None
     queues: frozenset[str] | None = None
 
-    def has(self, key: Key) -> bool:
-        """Whether they are among them."""
-        return (self.owners is None or key.owner in self.owners) and (
-            self.queues is None or key.queue in self.queues
-        )
+    @property
+    def query(self) -> Document:
+        """The query for these attempts."""
+        asked = {"owner": self.owners, "queue": self.queues}
+        return {name: {"$in": sorted(some)} for name, some in asked.items() if some is not None}
 
 
 def ensure(store: Store) -> None:
@@ -84,35 +86,33 @@ def state(store: Store) -> State:
 # --- Writing ----------------------------------------------------------------------------
 
 
-def advance(store: Store, until: datetime | None = None) -> int:
-    """Tally what has ended since; how many attempts that were. More may be left: call again.
+def advance(store: Store, until: datetime | None = None) -> bool:
+    """Tally what has ended since, a bounded part of it; whether there is more: call again then.
 
     until: attempts claimed before; left out: a little before now.
     """
     known = state(store)
     time = until or now() - timedelta(seconds=SETTLED_SECONDS)
-    following = list(
-        store["attempts"]
-        .find({"_id": {"$gte": known.upto, "$lt": ObjectId.from_datetime(time)}}, _LOOKED_AT)
-        .sort("_id", 1)
-        .limit(ATTEMPTS_AT_ONCE)
-        .batch_size(BATCH)
-    )
     # The ends first, then who holds what: an end counts once no worker holds the attempt any
     # more, as only then nobody says anything else of it.
     waiting = list(store["attempts"].find({"_id": {"$in": list(known.open)}}, _LOOKED_AT))
+    query = {"_id": {"$gte": known.upto, "$lt": ObjectId.from_datetime(time)}}
+    found = store["attempts"].find(query, _LOOKED_AT, batch_size=BATCH).sort("_id", 1)
+    following = list(found.limit(ATTEMPTS_AT_ONCE))
     held = _held(store)
-    upto = following[-1]["_id"] if following else None
-    looked_at = [*following, *waiting]
+    # What was left open comes first: so never more is left than what is taken at once.
+    due = [one for one in waiting if one["time_terminated"] and one["_id"] not in held]
+    taken = following[: max(0, ATTEMPTS_AT_ONCE - len(due))]
+    looked_at = [*waiting, *taken]
     ended = [one["_id"] for one in looked_at if one["time_terminated"] and one["_id"] not in held]
     missed = {one for one in held if one < known.upto} - {one["_id"] for one in looked_at}
-    left = [one["_id"] for one in looked_at if _stays_open(one, held)]
-    after = State(
-        known.version + 1, _next(upto) if upto else known.upto, tuple(sorted({*left, *missed}))
-    )
-    if ended or after.upto != known.upto or after.open != known.open:
-        _write(store, known, after, ended)
-    return len(following) if len(following) == ATTEMPTS_AT_ONCE else 0
+    left = {one["_id"] for one in looked_at if _stays_open(one, held)} | missed
+    upto = _next(taken[-1]["_id"]) if taken else known.upto
+    if not ended and upto == known.upto and left == set(known.open):
+        return False
+    count = _write(store, known, upto, left, sorted(ended))
+    more_follow = len(taken) < len(following) or len(following) == ATTEMPTS_AT_ONCE
+    return count < len(ended) or more_follow
 
 
 _LOOKED_AT = ["time_terminated", "_updated"]
@@ -135,9 +135,34 @@ def _next(attempt_id: ObjectId) -> ObjectId:
     return ObjectId((int(str(attempt_id), 16) + 1).to_bytes(12, "big"))
 
 
-def _write(store: Store, known: State, after: State, ended: list[ObjectId]) -> None:
+def _write(
+    store: Store, known: State, upto: ObjectId, left: set[ObjectId], ended: list[ObjectId]
+) -> int:
+    """Tally as many of the ended as one transaction takes; how many: the others are left open.
+
+    Attempts of as many queues and minutes change as many tallies, which a transaction has in the
+    database's cache until it ends. One that is refused for its size is tried with fewer.
+    """
+    count, most = min(len(ended), ATTEMPTS_AT_ONCE), TALLIES_AT_ONCE
+    while True:
+        part, rest = ended[:count], ended[count:]
+        updates = _updates(measured.by_minute(store, {"_id": {"$in": part}})) if part else []
+        if len(updates) > most and count > 1:
+            count = max(1, count * most // len(updates))
+            continue
+        after = State(known.version + 1, upto, tuple(sorted({*left, *rest})))
+        try:
+            _write_together(store, known, after, updates)
+        except OperationFailure as error:
+            if count <= 1 or not sizes.is_too_large(error):
+                raise
+            most, count = max(1, most // 2), count // 2
+        else:
+            return count
+
+
+def _write_together(store: Store, known: State, after: State, updates: Sequence[UpdateOne]) -> None:
     """Together or not at all; nothing where another server was faster."""
-    updates = _updates(measured.by_minute(store, {"_id": {"$in": ended}})) if ended else []
     changed = {"version": after.version, "upto": after.upto, "open": list(after.open)}
 
     def work(session: ClientSession) -> None:
@@ -206,9 +231,8 @@ def series(store: Store, whose: Whose, width: int, start: datetime) -> Tallied:
 
 def of_attempts(store: Store, query: Mapping[str, Any], whose: Whose) -> Tallied:
     """The same, worked out of attempts."""
-    narrowed = {} if whose.owners is None else {"owner": {"$in": sorted(whose.owners)}}
-    minutes = measured.by_minute(store, {"$and": [dict(query), narrowed]})
-    own = [(key.time, tally) for key, tally in minutes.items() if whose.has(key)]
+    minutes = measured.by_minute(store, {"$and": [dict(query), whose.query]}, apart=False)
+    own = [(key.time, tally) for key, tally in minutes.items()]
     # What has ended is in use no more, whatever its clock says: its deltas make nothing.
     return Tallied(own, measured.running(tally for _, tally in own))
 

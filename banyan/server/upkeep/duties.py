@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from banyan.domain.lifecycle import READ_AT_END
 from banyan.server import exposition
@@ -60,7 +61,7 @@ def delays(context: Context) -> None:
 
 def tally(context: Context) -> bool:
     """Add up what has ended, a bounded part of it; whether there is more."""
-    return tallies.advance(context.store) > 0
+    return tallies.advance(context.store)
 
 
 def sample(context: Context) -> bool:
@@ -92,6 +93,15 @@ def look_on(context: Context) -> bool:
     return False
 
 
+class Duty(Protocol):
+    """What is done again and again, and counted by its name."""
+
+    __name__: str
+
+    def __call__(self, context: Context) -> None:
+        """Do it."""
+
+
 class Seldom:
     """A duty that is not done in every round, unless it has left something undone."""
 
@@ -110,4 +120,5 @@ class Seldom:
                 self._due = begun
 
 
-DUTIES = (leases, releases, delays, Seldom(TALLY_SECONDS, tally), Seldom(SAMPLE_SECONDS, sample))
+DUTIES: tuple[Duty, ...] = (leases, releases, delays, Seldom(SAMPLE_SECONDS, sample))
+TALLYING: tuple[Duty, ...] = (Seldom(TALLY_SECONDS, tally),)

@@ -3,7 +3,8 @@
 A process does the duties only while it has their lease in the database; when it is
 killed, another takes over as soon as the lease is over. What a killed server holds in an
 open transaction would block a duty, so a thread of its own sees to that, in every process.
-What has had its time is removed by one more thread: it may take long, and leases may not wait.
+What has had its time is removed by one more thread, and what has ended is added up by another:
+each may take long, and leases may not wait.
 """
 
 import logging
@@ -11,7 +12,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 
 from pymongo.errors import PyMongoError
@@ -22,12 +23,14 @@ from banyan.server.calls import Context, Signals
 from banyan.server.counters import COUNTERS
 from banyan.server.outages import told
 from banyan.server.store import duties, orphans
-from banyan.server.store.indexes import RETENTION, UPKEEP
+from banyan.server.store.indexes import RETENTION, TALLIES, UPKEEP
 from banyan.server.store.mongo import Store
 from banyan.server.upkeep.duties import (
     COUNTS_SECONDS,
     DUTIES,
     LOOK_ON_SECONDS,
+    TALLYING,
+    Duty,
     Seldom,
     delays,
     hand_on_counts,
@@ -60,7 +63,14 @@ class Upkeep:
         ]
         self._threads = [
             threading.Thread(target=self._loop, args=[work], name="upkeep", daemon=True)
-            for work in (self._duties, self._orphans, self._retention, self._counts, self._delays)
+            for work in (
+                self._duties,
+                self._tallies,
+                self._orphans,
+                self._retention,
+                self._counts,
+                self._delays,
+            )
         ]
 
     @cached_property
@@ -87,9 +97,16 @@ class Upkeep:
             self._stop.wait(period * random.uniform(0.9, 1.1))  # noqa: S311 - not a secret
 
     def _duties(self) -> None:
+        self._do(UPKEEP, DUTIES)
+
+    def _tallies(self) -> None:
+        self._do(TALLIES, TALLYING)
+
+    def _do(self, name: str, these: Iterable[Duty]) -> None:
+        """These duties, while this process has their lease."""
         seconds = PERIODS_HELD * knobs().UPKEEP_SECONDS
-        if duties.take(self._store, UPKEEP, self._name, seconds):
-            for duty in DUTIES:
+        if duties.take(self._store, name, self._name, seconds):
+            for duty in these:
                 begun = time.perf_counter()
                 if not self._round(partial(duty, self._context)):  # it stops no other
                     COUNTERS.count("banyan_upkeep_failures_total", duty=duty.__name__)

@@ -6,19 +6,20 @@ the next is how far it has come, and the next round finds what is left.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from time import monotonic
 
 from bson import ObjectId
 
 from banyan.config import knobs
-from banyan.domain.retention import Output, Rules, is_over, neighbours, surplus
+from banyan.domain.retention import Output, Rules, is_over, surplus
 from banyan.server import keeping, represent
 from banyan.server.calls import Context
 from banyan.server.store import ageing, forgetting
 from banyan.server.store.mongo import Document, Store, now
 
 BATCH = 200  # of tasks: who links tasks or retries them waits for the removal of so many
+NEIGHBOURS = 50_000  # of those that are looked at and removed together
 SHARE = 0.25  # of the time, at the most, while there is something to do
 BEHIND_SHARE = 0.75  # where a round takes longer than it is to the next
 _ENOUGH = 0.95  # of the bytes that output may have: so far it is brought down
@@ -91,26 +92,37 @@ def _ranges(store: Store, rules: Rules) -> Iterator[Document]:
 def _tasks(context: Context, range_: Mapping[str, object], rules: Rules) -> Steps:
     """Forget what is over in a range of tasks, those that cannot go yet aside."""
 
-    def choose(
-        found: Mapping[ObjectId, Document], unfinished: Collection[ObjectId]
-    ) -> list[ObjectId]:
-        return [
-            task["_id"]
-            for task in found.values()
-            if is_over(task, rules, now()) and neighbours(task).isdisjoint(unfinished)
-        ]
+    def choose(found: forgetting.Tasks, hanging: forgetting.Hanging) -> list[ObjectId]:
+        over = [task["_id"] for task in found.values() if is_over(task, rules, now())]
+        kept = hanging(over)
+        return [task_id for task_id in over if task_id not in kept]
 
     after = None
     while batch := ageing.tasks_in_order(context.store, range_, after, BATCH):
         after = batch[-1]["_id"]
-        over = [task["_id"] for task in batch if is_over(task, rules, now())]
-        # Looked at first: a transaction that finds nothing to do would hold others up.
-        if over and choose(*forgetting.look(context.store, over)):
-            gone = forgetting.remove(context.store, over, choose)
-            forgetting.clear(context.store, gone)
-            represent.announce(context, [{"_id": task_id} for task_id in gone])
-        yield True
+        pieces = list(_pieces([task for task in batch if is_over(task, rules, now())]))
+        for over in pieces or [[]]:
+            # Looked at first: a transaction that finds nothing to do would hold others up.
+            if over and forgetting.would_go(context.store, over, choose):
+                gone = forgetting.remove(context.store, over, choose)
+                forgetting.clear(context.store, gone)
+                represent.announce(context, [{"_id": task_id} for task_id in gone])
+            yield True
     yield True  # there may be thousands of ranges, and nothing in them
+
+
+def _pieces(tasks: list[Document]) -> Iterator[list[ObjectId]]:
+    """Tasks that have so many neighbours together; one may have more."""
+    piece: list[ObjectId] = []
+    count = 0
+    for task in tasks:
+        count += task["neighbour_count"]
+        if piece and count > NEIGHBOURS:
+            yield piece
+            piece, count = [], task["neighbour_count"]
+        piece.append(task["_id"])
+    if piece:
+        yield piece
 
 
 def _output(store: Store) -> Steps:

@@ -3,11 +3,10 @@
 Upkeep does the same to those whose time is over (`banyan.server.upkeep.retention`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from bson import ObjectId
 
-from banyan.domain.retention import neighbours
 from banyan.domain.states import ENDED, State
 from banyan.errors import BanyanError
 from banyan.server import represent
@@ -15,8 +14,7 @@ from banyan.server.auth import scope
 from banyan.server.calls import OK, Answer, Call
 from banyan.server.scoped import missing
 from banyan.server.settle import settle_ended
-from banyan.server.store import edges, forgetting, tasks
-from banyan.server.store.mongo import Document
+from banyan.server.store import edges, forgetting, tasks, walks
 from banyan.server.verbs import targets
 
 _ROUNDS = 8  # while what they end in is being settled by others
@@ -40,30 +38,28 @@ def forget(call: Call) -> Answer:
 
 def _remove(call: Call, ids: list[ObjectId]) -> list[ObjectId]:
     for _ in range(_ROUNDS):
-        settle_ended(call.store, ids)
         try:
             return forgetting.remove(call.store, ids, _all_of_them)
         except edges.GraphChangedError:
-            continue
+            settle_ended(call.store, ids)
     raise BanyanError("conflict", "the tasks keep changing; try again")
 
 
-def _all_of_them(
-    found: Mapping[ObjectId, Document], unfinished: Collection[ObjectId]
-) -> Collection[ObjectId]:
+def _all_of_them(found: forgetting.Tasks, hanging: forgetting.Hanging) -> Collection[ObjectId]:
     """Errors: a refusal for the first that may not go; GraphChangedError where one is unsettled."""
-    still = set(unfinished)
     for task in found.values():
         if State(task["state"]) not in ENDED:
             message = f"the task {task['_id']} is {task['state']}; only an ended task is forgotten"
             raise BanyanError("illegal_transition", message, extra={"state": task["state"]})
         if task.get("unsettled"):
             raise edges.GraphChangedError
-        waiting = neighbours(task) & still
-        if waiting:
-            message = (
-                f"the task {task['_id']} hangs together with {min(waiting)}, which has not ended; "
-                "cancel that one, or wait for it"
-            )
-            raise BanyanError("illegal_transition", message, extra={"state": task["state"]})
+    if sum(task["neighbour_count"] for task in found.values()) > walks.READ_TOGETHER_MAX:
+        message = f"with these tasks hang more than {walks.READ_TOGETHER_MAX} others together"
+        raise BanyanError("too_large", f"{message}: name fewer of them in a request")
+    for task_id, other in hanging(found.keys()).items():
+        message = (
+            f"the task {task_id} hangs together with {other}, which has not ended; "
+            "cancel that one, or wait for it"
+        )
+        raise BanyanError("illegal_transition", message, extra={"state": found[task_id]["state"]})
     return list(found)

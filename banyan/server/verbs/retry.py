@@ -72,6 +72,7 @@ class _Retrying:
     ) -> None:
         self.store = call.store
         self.session = session
+        self.is_operator = call.caller.has("operator")
         self.retried = self._find(ids, _TASK)
         for absent in set(ids) - self.retried.keys():
             raise missing("tasks", absent)  # it was forgotten a moment ago
@@ -85,11 +86,14 @@ class _Retrying:
     def _cancelled_below(self, above: Mapping[ObjectId, Document]) -> dict[ObjectId, Document]:
         """All that was cancelled because of these, level by level."""
         walker = walks.Walker(self.store, _TASK, session=self.session)
+        # What was cancelled because of a task that is gone is no concern of who has taken its id.
+        owners = sorted({task["owner"] for task in above.values()})
+        whose = {} if self.is_operator else {"owner": {"$in": owners}}
         seen: dict[ObjectId, Document] = {}
         level = set(above)
         while level:
             because = {"$in": list(level), "$type": "objectId"}  # the type makes the index serve
-            query = {"cancelled_because": because, "state": State.CANCELLED}
+            query = {"cancelled_because": because, "state": State.CANCELLED, **whose}
             try:
                 below = {task["_id"]: task for task in walker.level(query)}
             except walks.TooFarError:
@@ -106,10 +110,38 @@ class _Retrying:
         parents = {one for task in everyone for one in continuations.parents_of(task)}
         children = {one for task in everyone for one in continuations.children_of(task)}
         found = self._find(parents, _PARENT)
+        self._leave_out_strangers(everyone, found)
         owners = {task["owner"] for task in (*everyone, *found.values())}
         others = edges.owners_of(self.store, children, self.session)
         edges.guard(self.store, owners | others, self.session)
         return found
+
+    def _leave_out_strangers(
+        self, everyone: Collection[Document], parents: dict[ObjectId, Document]
+    ) -> None:
+        """Take from the parents who has the id of one that was forgotten.
+
+        It is somebody else's, and names none of these tasks as its child.
+        """
+        together = {task["_id"] for task in everyone}
+        foreign = {
+            one
+            for task in everyone
+            for one in continuations.parents_of(task)
+            if one in parents and one not in together and parents[one]["owner"] != task["owner"]
+        }
+        named = edges.children_among(self.store, foreign, together, self.session)
+        for task in everyone if foreign else ():
+            for name in PARENT_LISTS:
+                task[name] = [
+                    one
+                    for one in task[name]
+                    if one not in foreign
+                    or parents[one]["owner"] == task["owner"]
+                    or task["_id"] in named[one]
+                ]
+        for one in foreign - {p for task in everyone for p in continuations.parents_of(task)}:
+            del parents[one]
 
     def write(self) -> list[Change]:
         """Decide and write all of it. Errors: `illegal_transition`, GraphChangedError."""
