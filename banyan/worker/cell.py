@@ -6,6 +6,7 @@ own: a cell is then a cgroup in each, and its memory's is the one that knows its
 
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import Mapping
 
@@ -15,6 +16,8 @@ THREADS = "tasks"  # of version 1; the number 0 is who writes it
 MODE = 0o755  # whatever the umask: in a group of its own making a task would be out of sight
 SHARES, WEIGHT = 1024, 100  # of one core, in version 1 and 2
 SHARES_MAX, WEIGHT_MAX = 1 << 18, 10_000
+# So many that a cell may keep its own open, to be entered sooner the next time.
+_HAS_MANY_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 1024
 # Pages of files that the kernel gives up before it kills, in version 1 and 2.
 _CACHE = (b"total_active_file", b"total_inactive_file", b"active_file", b"inactive_file")
 
@@ -84,6 +87,12 @@ class Cell:
         for door in self._doors:
             os.write(door, b"0")
         self.entered = True
+        if not _HAS_MANY_FILES:
+            self._close_doors()
+
+    def _close_doors(self) -> None:
+        while self._doors:
+            os.close(self._doors.pop())
 
     def _bound_version_2(self, memory_bytes: int) -> None:
         write(f"{self.path}/memory.max", memory_bytes)
@@ -150,8 +159,7 @@ class Cell:
 
     def remove(self) -> bool:
         """Removes it, if it is empty."""
-        while self._doors:
-            os.close(self._doors.pop())
+        self._close_doors()
         return all(_removed(path) for path in self._paths)
 
 

@@ -45,11 +45,11 @@ def test_what_has_the_group_of_no_living_attempt_is_nobodys(
         orphans = Orphans(lambda pid: None)
         group = orphans.groups.draw("a")
         monkeypatch.setattr(tree, "user_group_of", lambda pid: group)
-        orphans.look({}, ["a", "b"])
+        orphans.look({}, ["a", "b"], False)
         assert child in orphans.of_nobody(["b"])
         assert child in orphans.surely_of("a")
         late = Orphans(lambda pid: None)
-        late.look({group - FIRST: "a"}, ["a"])
+        late.look({group - FIRST: "a"}, ["a"], False)
         assert child in late.of_nobody(["a"])
     finally:
         os.kill(child, 9)

@@ -166,8 +166,8 @@ def test_a_worker_with_many_gpus_needs_no_thorough_look(world: World, shown: Sho
 
 
 REPORTS: dict[str, Any] = {
-    "log": {"log": [{"offset": -1, "x": 1}] * 10_000},
-    "unknown in samples": {"memory_usage": [{f"x{n}": 1 for n in range(3000)}] * 30},
+    "log": {"log": [{"offset": -1, "x": 1}] * 300},
+    "unknown in samples": {"memory_usage": [{f"x{n}": 1 for n in range(1000)}] * 30},
     "messages": {"messages": [{"text": 5}] * 1000},
     "several": {"reason": 5, "time_started": "x", "exit_status": "?", "cpu_seconds": -1},
 }
