@@ -166,12 +166,13 @@ def test_nothing_is_asked_while_nothing_happens(
     executor: Executor, stack: Stack, requests_sent: list[str]
 ) -> None:
     waiting = [executor.submit("true", queue=NOBODY) for _ in range(300)]
+    assert all(future.task_id for future in waiting)  # they are stored
     other = executor.submit("sleep 4; echo")
     eventually(lambda: stack.text("ls", "-q", "--state", "running") == other.task_id, 30)
     before = len(requests_sent)
     futures.wait([other], 60)
-    # The answer of the one that is held, and the next one.
-    assert len(requests_sent) - before <= 2, requests_sent[before:]
+    # The answer of the one that is held, and the next one; news of the start may come only now.
+    assert len(requests_sent) - before <= 4, requests_sent[before:]
     assert not any(future.done() for future in waiting)
 
 

@@ -95,12 +95,12 @@ def test_a_worker_goes_on_and_each_task_runs_once(crew: Crew, tmp_path: Path) ->
     crew.registered()
     port = int(crew.url.rpartition(":")[2])
     with crowding(port, crew.server.tokens["worker"]) as count:
-        eventually(lambda: count[0] > 40)
+        eventually(lambda: count[0] > 40, 60)
         tasks = [crew.submit(f"echo {number}; echo {number} >> {file}") for number in range(20)]
         for number, task in enumerate(tasks):
             assert crew.ended(task, seconds=60)["outcome"] == "success"
             assert crew.statuses(task) == ["success"]
-            eventually(lambda t=task, n=number: crew.log(t) == f"{n}\n".encode())
+            eventually(lambda t=task, n=number: crew.log(t) == f"{n}\n".encode(), 60)
         before = count[0]
-        eventually(lambda: count[0] > before)  # it is going on
+        eventually(lambda: count[0] > before, 60)  # it is going on
     assert sorted(map(int, file.read_text().split())) == list(range(20))

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,11 +12,12 @@ from pymongo.errors import OperationFailure
 
 from banyan.server.app import Silent
 from banyan.server.store import tallies
+from banyan.server.store.mongo import now
 from banyan.server.upkeep import duties
 from banyan.server.upkeep.loop import Upkeep
 from tests.harness import eventually
 from tests.security.watched import WATCH
-from tests.server.worlds import NOW, World, id_of
+from tests.server.worlds import World, id_of
 
 
 @pytest.fixture
@@ -26,22 +27,28 @@ def world(fresh_database: str) -> Iterator[World]:
     made.store.close()
 
 
-BEGAN, ENDED = NOW - timedelta(minutes=7), NOW - timedelta(minutes=3)
-END = {"time_terminated": ENDED, "exit_status": "success"}
+def minutes_ago(minutes: int) -> datetime:
+    """By the clock: what is much older than the database is not tallied."""
+    return now() - timedelta(minutes=minutes)
+
+
+def end() -> dict[str, Any]:
+    return {"time_terminated": minutes_ago(3), "exit_status": "success"}
 
 
 def attempts_in_many_queues(count: int) -> list[dict[str, Any]]:
+    began = minutes_ago(7)
     return [
         {
-            "_id": id_of(BEGAN),
+            "_id": id_of(began),
             "task": ObjectId(),
             "owner": ("alice", "bob")[number % 2],
             "queue": f"{number:05}".ljust(128, "q"),
             "granted_resources": {"cores": 1, "memory_bytes": 1, "gpu_count": 0},
-            "time_available": BEGAN,
-            "time_started": BEGAN,
+            "time_available": began,
+            "time_started": began,
             "time_terminated": None,
-            "_updated": NOW,
+            "_updated": now(),
         }
         for number in range(count)
     ]
@@ -52,7 +59,7 @@ def ended_at_once(world: World, count: int) -> None:
     world.store["attempts"].insert_many(attempts_in_many_queues(count))
     world.tally()
     assert len(tallies.state(world.store).open) == count
-    world.store["attempts"].update_many({}, {"$set": END})
+    world.store["attempts"].update_many({}, {"$set": end()})
 
 
 def counted(world: World) -> float:
@@ -87,7 +94,7 @@ def test_never_more_is_left_open_than_is_taken_at_once(
     start = {"upto": ObjectId("0" * 24), "open": []}
     world.store["tallies"].update_one({"_id": "state"}, {"$set": start})
     left = []
-    while tallies.advance(world.store, NOW):
+    while tallies.advance(world.store, now()):
         left.append(len(tallies.state(world.store).open))
     assert 0 < max(left) <= 10
     assert counted(world) == 60
@@ -115,7 +122,7 @@ def test_what_is_refused_for_its_size_is_tried_with_fewer(
 def test_what_is_not_tallied_yet_is_told_however_much_it_is(world: World):
     """What the database answered was one document, and larger than there may be: 413."""
     attempts = attempts_in_many_queues(24_000)
-    world.store["attempts"].insert_many([{**one, **END} for one in attempts])
+    world.store["attempts"].insert_many([{**one, **end()} for one in attempts])
     told = world.ask("operator", window="1 hour", buckets=1)
     assert told["ended"] == {"success": 24_000}
     own = world.ask("alice", window="1 hour", buckets=1, where={"queue": "00002".ljust(128, "q")})
