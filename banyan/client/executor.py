@@ -148,7 +148,7 @@ class Executor(futures.Executor):
         watch = Watch(client, TAG, self.id)
         while waiting := self._waiting():
             try:
-                for task in watch.ended(waiting, HOLD_SECONDS):
+                for task in watch.ended(self._open_ids, HOLD_SECONDS):
                     self._settle(client, task)
             except Exception as error:  # as when the server is away for too long: nobody may hang
                 for id in waiting:
@@ -158,6 +158,10 @@ class Executor(futures.Executor):
         """The open ids, once there are any; none where there will never be."""
         with self._changed:
             self._changed.wait_for(lambda: self._open or self._ended)
+            return set(self._open)
+
+    def _open_ids(self) -> set[str]:
+        with self._changed:
             return set(self._open)
 
     def _settle(self, client: Client, task: Document) -> None:

@@ -6,7 +6,7 @@ little; and where nothing is heard for long, each open task is looked at by its 
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from banyan.client.api import Client, Document
@@ -38,22 +38,25 @@ class Watch:
         self._first_silence_seconds = self._silence_seconds = silence_seconds
         self._heard = time.monotonic()
 
-    def ended(self, open_ids: set[str], seconds: float) -> list[Document]:
-        """Tasks that have ended, some of them told before; waits for the first one so long."""
+    def ended(self, open_ids: Callable[[], set[str]], seconds: float) -> list[Document]:
+        """Tasks that have ended, some of them told before; waits for the first one so long.
+
+        open_ids: those whose ends are wanted now; more may come while a request is held.
+        """
         where = {**self._tasks, **({"_updated": self._since} if self._since else {})}
         params = {"where": where, "projection": _WANTED, "sort": "_updated", "max_results": _PAGE}
         answer = self._held.next(params, seconds)
         if answer is not None:
             items: list[Document] = answer.body["_items"]
             self._move_on(items, len(items) == answer.body["_meta"]["max_results"])
-            if not open_ids.isdisjoint(item["_id"] for item in items):
+            if not open_ids().isdisjoint(item["_id"] for item in items):
                 self._heard, self._silence_seconds = time.monotonic(), self._first_silence_seconds
                 return items
         if time.monotonic() - self._heard < self._silence_seconds:
             return []
         self._heard = time.monotonic()
         self._silence_seconds = min(2 * self._silence_seconds, _LONGEST_SILENCE_SECONDS)
-        return list(self.look(open_ids))
+        return list(self.look(open_ids()))
 
     def look(self, ids: Iterable[str]) -> Iterable[Document]:
         """Those of these tasks that have ended."""

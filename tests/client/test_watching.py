@@ -26,8 +26,12 @@ def groups(client: Client, value: str, count: int, hold: bool = False) -> set[st
 def heard(watch: Watch, ids: set[str], seconds: float = 30) -> set[str]:
     """What is told until all are."""
     deadline, told = time.monotonic() + seconds, set[str]()
-    while ids - told and time.monotonic() < deadline:
-        told |= {task["_id"] for task in watch.ended(ids - told, 1)}
+
+    def left() -> set[str]:
+        return ids - told
+
+    while left() and time.monotonic() < deadline:
+        told |= {task["_id"] for task in watch.ended(left, 1)}
     return told
 
 
@@ -45,7 +49,7 @@ def test_more_are_told_as_they_end(client: Client) -> None:
     watch = Watch(client, "w", value, silence_seconds=1000)
     for count in (1, 400, 3):
         held = groups(client, value, count, hold=True)
-        assert watch.ended(held, 0.1) == []
+        assert watch.ended(held.copy, 0.1) == []
         timer = threading.Timer(0.3, client.clone().release, [sorted(held)])
         timer.start()
         assert heard(watch, held) >= held
