@@ -7,7 +7,6 @@ what it reads: a megabyte would become gigabytes.
 
 import http.client
 import io
-import re
 import socket
 import time
 from functools import lru_cache
@@ -18,6 +17,7 @@ from urllib3 import PoolManager
 from urllib3.connectionpool import HTTPConnectionPool
 
 from banyan.errors import BanyanError
+from banyan.json_texts import without_texts
 
 # A page or an output has up to 16 MiB, of which JSON may write each byte as six.
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
@@ -29,7 +29,6 @@ JSON_BYTES_MAX = 56 * 1024 * 1024
 # Lists and objects, twice, and commas: an empty list takes three bytes of text, and seventy of
 # memory. Stored, it has eight bytes; a null in a list has three.
 JSON_PARTS_MAX = 7_000_000
-_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # of any bytes: in linear time
 
 
 def bounded(adapter: HTTPAdapter) -> HTTPAdapter:
@@ -53,7 +52,7 @@ def check_json(body: bytes) -> None:
     """To be called before it is parsed. Errors: `unavailable` where that would take much memory."""
     if len(body) <= JSON_PARTS_MAX // 2:
         return
-    few = _parts(body) <= JSON_PARTS_MAX or _parts(_TEXT.sub(b"", body)) <= JSON_PARTS_MAX
+    few = _parts(body) <= JSON_PARTS_MAX or _parts(without_texts(body)) <= JSON_PARTS_MAX
     if few and len(body) - 5 * body.count(rb"\u") <= JSON_BYTES_MAX:
         return
     message = "the server's answer would take too much memory: no Banyan server says so much"

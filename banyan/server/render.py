@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import json
-import re
 import threading
 from datetime import datetime
 from typing import Any
@@ -14,6 +13,7 @@ from bson import Binary, ObjectId
 from banyan.config import knobs
 from banyan.domain.units import format_time
 from banyan.errors import BanyanError
+from banyan.json_texts import without_texts
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
 _INT64 = 2**63
@@ -21,7 +21,6 @@ _NESTED = (dict, list)  # as the parser makes them, so that looking at the class
 # In one body: each takes some 50 to 230 bytes of memory, and may be written with two.
 VALUES_MAX = 1_000_000
 CONTAINERS_MAX = 500_000  # lists and objects
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"')
 _LONG_BYTES = 1024 * 1024
 _one_at_a_time = threading.Lock()
 
@@ -67,7 +66,7 @@ def loads(body: bytes) -> Any:
 def _refuse_too_many(body: bytes) -> None:
     """Errors: `too_large` for so many values that they would take far more memory than the body."""
     if _are_too_many(*_count(body)):
-        values, containers = _count(_STRING.sub(b"", body))
+        values, containers = _count(without_texts(body))
         if _are_too_many(values, containers):
             told = f"{values} values, {containers} of them lists or objects"
             most = f"at most {VALUES_MAX} and {CONTAINERS_MAX}"

@@ -20,8 +20,9 @@ LISTS = b"[" + b"[]," * 5_000_000 + b"[]]"
         b"[" + b"{}," * 2_000_000 + b"{}]",
         b'["a"' + b',"b"' * 3_000_000 + b"]",
         b"[0" + b",0" * 3_000_000 + b"]",
+        b"[0" + b",0" * 3_000_000 + b',"' + rb"\"" * 4_000_000,
     ],
-    ids=["lists", "objects", "texts", "numbers"],
+    ids=["lists", "objects", "texts", "numbers", "a text without an end"],
 )
 def test_a_body_of_very_many_values_is_refused_before_it_is_parsed(body: bytes) -> None:
     with mock.patch.object(render, "orjson") as parser, pytest.raises(BanyanError) as refused:
