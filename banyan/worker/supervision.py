@@ -96,8 +96,8 @@ class Supervision:
         except NotStarted as error:
             self._not_started(message, error)
             return
-        spool = Spool(self._output_of(attempt), message["log_bytes_max"])
-        running = Running(attempt, message["keep"], started, spool, self._reads.read, self._close)
+        spool = Spool(f"{self._outputs}/{attempt}", message["log_bytes_max"])
+        running = Running(attempt, message["keep"], started, spool, self._read, self._close)
         running.grace_seconds = message["grace_seconds"]
         self._follow(running)
         if message["timeout_seconds"] is not None:
@@ -114,7 +114,7 @@ class Supervision:
     def _heard_of_begin(self, running: Running, pipe: int) -> None:
         """The program of a forked process is there, or why it is not."""
         with contextlib.suppress(BlockingIOError):  # it died without a word; see `Spawned`
-            running.not_begun = running.not_begun or failure_in(self._reads.read, pipe)
+            running.not_begun = running.not_begun or failure_in(self._read, pipe)
         running.begins = None
         self._close(pipe)
         self._timers.drop((running.attempt, "begin"))
@@ -143,6 +143,12 @@ class Supervision:
             self._reads.follow(pipe)
         watching.begin(running)
         self._timers.set_earlier(_WATCH, now() + watching.LOOK_SECONDS)
+
+    def _read(self, pipe: int, most: int) -> bytes:
+        data = self._reads.read(pipe, most)
+        if pipe in self._reads.freed:
+            self._end_for(self.pipes[pipe], "output", _HELD_UP)
+        return data
 
     def _close(self, pipe: int) -> None:
         del self.pipes[pipe]
@@ -187,7 +193,7 @@ class Supervision:
         ended = self.ended.pop(attempt, None)
         if ended is not None and ended["inline"] is None:
             with contextlib.suppress(OSError):
-                os.unlink(self._output_of(attempt))
+                os.unlink(f"{self._outputs}/{attempt}")
 
     # --- what the loop notices -------------------------------------------------------
 
@@ -197,10 +203,7 @@ class Supervision:
         if pipe == running.begins:
             self._heard_of_begin(running, pipe)
             return
-        more = running.read(pipe)
-        if pipe in self._reads.freed:
-            self._end_for(running, "output", _HELD_UP)
-        if not more:
+        if not running.read(pipe):
             return
         if running.spool.pending > _FLUSH_BYTES:
             self._tell_output(running)
@@ -371,9 +374,6 @@ class Supervision:
     def _tell_output(self, running: Running) -> None:
         size = running.spool.flush()
         self._tell({"is": "output", "attempt": running.attempt, "size": size})
-
-    def _output_of(self, attempt: str) -> str:
-        return f"{self._outputs}/{attempt}"
 
     def _look(self) -> None:
         if self._reap_some():  # to reap is cheap, and each that has ended would be looked at
