@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.worlds import world as world
 from tests.worker.conftest import crew as crew
 from tests.worker.conftest import launcher as launcher
 

@@ -215,13 +215,6 @@ def test_what_is_done_with_is_not_kept(server: Served) -> None:
 # --- With the whole application -----------------------------------------------------------
 
 
-@pytest.fixture
-def world(fresh_database: str) -> Iterator[World]:
-    made = World(fresh_database)
-    yield made
-    made.store.close()
-
-
 class SlowLinks:
     """Changes of edges take until they are told to go on."""
 

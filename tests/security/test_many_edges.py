@@ -1,6 +1,5 @@
 """Graphs with as many edges as there can be: what they cost grows with the edges, and no faster."""
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,13 +19,6 @@ from tests.security.watched import WATCH, send, submit
 from tests.server.worlds import World
 
 LOOKED_UP_PER_EDGE_MAX = 40
-
-
-@pytest.fixture
-def world(fresh_database: str) -> Iterator[World]:
-    made = World(fresh_database)
-    yield made
-    made.store.close()
 
 
 class Lookups:

@@ -1,6 +1,5 @@
 """Tasks with very many relatives: what ends or goes reads those that matter, a bounded number."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,13 +11,6 @@ from banyan.server.upkeep import retention
 from tests.contract.asking import new_id
 from tests.security.watched import WATCH, send, submit
 from tests.server.worlds import World
-
-
-@pytest.fixture
-def world(fresh_database: str) -> Iterator[World]:
-    made = World(fresh_database)
-    yield made
-    made.store.close()
 
 
 class Reads:

@@ -1,7 +1,7 @@
 """Attempts of thousands of queues that end at once: each has tallies of its own, and none waits."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,13 +18,6 @@ from banyan.server.upkeep.loop import Upkeep
 from tests.harness import eventually
 from tests.security.watched import WATCH
 from tests.server.worlds import World, id_of
-
-
-@pytest.fixture
-def world(fresh_database: str) -> Iterator[World]:
-    made = World(fresh_database)
-    yield made
-    made.store.close()
 
 
 def minutes_ago(minutes: int) -> datetime:

@@ -2,7 +2,6 @@
 
 import json
 import tracemalloc
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -15,13 +14,6 @@ from tests.security.watched import WATCH, send, submit
 from tests.server.worlds import World
 
 COMMANDS_MAX = 14
-
-
-@pytest.fixture
-def world(fresh_database: str) -> Iterator[World]:
-    made = World(fresh_database)
-    yield made
-    made.store.close()
 
 
 @pytest.fixture

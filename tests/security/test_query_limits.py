@@ -1,7 +1,6 @@
 """Queries that people shape: so long, and no longer, does the database work on one of them."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,13 +15,6 @@ from tests.security.watched import WATCH, send, submit
 from tests.server.worlds import World
 
 READING = {"find", "aggregate", "distinct", "count"}
-
-
-@pytest.fixture
-def world(fresh_database: str) -> Iterator[World]:
-    made = World(fresh_database)
-    yield made
-    made.store.close()
 
 
 def ask(world: World, who: str, path: str, **arguments: Any) -> Any:

@@ -1,6 +1,5 @@
 """The id of a task that was forgotten is taken by another account: that one is no relative."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,13 +8,6 @@ from bson import ObjectId
 from tests.contract.asking import new_id
 from tests.security.watched import send, submit
 from tests.server.worlds import World
-
-
-@pytest.fixture
-def world(fresh_database: str) -> Iterator[World]:
-    made = World(fresh_database)
-    yield made
-    made.store.close()
 
 
 def ask(world: World, who: str, task: str, verb: str, body: Any = None) -> Any:

@@ -2,7 +2,7 @@
 
 import threading
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,13 +18,6 @@ from tests.security.watched import WATCH, send, submit
 from tests.server.worlds import World
 
 COMMANDS_MAX = 12  # of a request, besides one for each level
-
-
-@pytest.fixture
-def world(fresh_database: str) -> Iterator[World]:
-    made = World(fresh_database)
-    yield made
-    made.store.close()
 
 
 def chain(world: World, who: str, length: int) -> list[str]:

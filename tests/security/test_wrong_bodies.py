@@ -4,7 +4,7 @@ Cerberus, which says what is wrong, takes up to a millisecond for each part that
 what it is shown is counted here, of one whole request.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,13 +21,6 @@ Shown = list[Any]
 # Of one request: ten documents, each with as much as one may be told of.
 PARTS_MAX = 400
 ANSWER_BYTES_MAX = 300_000
-
-
-@pytest.fixture
-def world(fresh_database: str) -> Iterator[World]:
-    made = World(fresh_database)
-    yield made
-    made.store.close()
 
 
 @pytest.fixture

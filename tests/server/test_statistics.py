@@ -14,13 +14,6 @@ from banyan.server.store import statistics, tallies
 from tests.server.worlds import BEGIN, END, LATER, NOW, WINDOW, Item, World, id_of
 
 
-@pytest.fixture
-def world(fresh_database: str) -> Iterator[World]:
-    made = World(fresh_database)
-    yield made
-    made.store.close()
-
-
 @pytest.fixture(scope="module")
 def shared(module_database: str) -> Iterator[World]:
     """A world that tests only ask: some of it is tallied."""

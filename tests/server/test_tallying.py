@@ -4,7 +4,7 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -19,13 +19,6 @@ from banyan.server.store.mongo import Store
 from banyan.server.upkeep import duties
 from tests.harness import eventually
 from tests.server.worlds import NOW, WINDOW, World, id_of
-
-
-@pytest.fixture
-def world(fresh_database: str) -> Iterator[World]:
-    made = World(fresh_database)
-    yield made
-    made.store.close()
 
 
 def _counted(world: World) -> int:

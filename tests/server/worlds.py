@@ -2,9 +2,11 @@
 
 import json
 import random
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from bson import ObjectId
 
 from banyan.domain.tallies import floor
@@ -112,3 +114,11 @@ class World:
 
 def id_of(time: datetime) -> ObjectId:
     return ObjectId(int(time.timestamp()).to_bytes(4, "big") + ObjectId().binary[4:])
+
+
+@pytest.fixture
+def world(fresh_database: str) -> Iterator[World]:
+    """A new one, on a database of its own; the conftest of a folder takes it in."""
+    made = World(fresh_database)
+    yield made
+    made.store.close()
