@@ -1,10 +1,10 @@
-"""How the launcher reads pipes, and a thread that sees to it that it always comes back from that.
+"""Reading pipes for the launcher, which no task may keep from coming back.
 
-Who writes to a pipe, or reads from it, holds its lock until its own memory has answered. That may
-be a mapped file of a network file system whose server is away, or of one that the task serves
-itself. Whoever else reads the pipe waits meanwhile: no signal ends that, and it is of no use that
-the pipe does not block. So a second thread watches the first one, which has all else to do, and
-kills those who have the pipe open. Standard library only.
+A process that writes to a pipe holds the pipe's lock while the kernel copies from its memory. That
+memory may be a mapped file of a network file system whose server is away, or of a file system that
+the task serves itself. Everybody else who reads the pipe waits meanwhile, even in non-blocking
+mode, and no signal ends the wait. So a second thread watches the first one, and kills the
+processes that have the pipe open. Standard library only.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _FILE_SERVER = "/dev/fuse"
 
 
 class _Step(NamedTuple):
-    """A call that the first thread is in; `inode` is the pipe's where the number is closed."""
+    """A call that the first thread is in. inode: the pipe's, for a close; 0 for a read."""
 
     pipe: int
     inode: int
@@ -95,7 +95,7 @@ class Pipes:
             self._free(step)
 
     def _free(self, step: _Step) -> None:
-        """Kill who holds it up; where that is not enough, who may be what they wait for."""
+        """Kill the processes that hold it up, and then the file servers that these may wait for."""
         self.freed.add(step.pipe)
         try:
             inode = step.inode or os.fstat(step.pipe).st_ino
@@ -105,12 +105,15 @@ class Pipes:
         deadline = now() + _FREED_SECONDS
         while self._step is step and now() < deadline:
             time.sleep(_LOOK_SECONDS / 10)
-        if self._step is step:  # the kernel lets nobody go who has asked a living server of files
+        if self._step is step:  # a process that has asked a file server dies only after it
             _kill_all_with(_FILE_SERVER, users - {os.geteuid()})
 
 
 def _kill_all_with(file: str, users: set[int] | None = None) -> set[int]:
-    """SIGKILL to all others who have this file open; as whom they ran. users: None: whoever."""
+    """SIGKILL to all other processes with this file open; the users whose they were.
+
+    users: only theirs; None: anybody's.
+    """
     found = set()
     for pid in tree.everybody():
         with contextlib.suppress(OSError):
