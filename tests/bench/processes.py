@@ -12,7 +12,8 @@ from pathlib import Path
 KINDS = ("server", "mongod", "worker", "task")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_MARKS = {"banyan.server": "server", "banyan.worker": "worker", "banyan worker": "worker"}
+_MARKS = {"banyan.server": "server", "banyan.worker": "worker"}
+_LAUNCHER = "from banyan.worker import launcher"  # which is no module that Python is started with
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,14 @@ def kind_of(process: Process, root: int) -> str:
         return "server"
     if words and words[0].endswith("/mongod"):
         return "mongod"
-    return next((kind for mark, kind in _MARKS.items() if mark in process.command), "task")
+    if "banyan worker" in process.command or _LAUNCHER in process.command:
+        return "worker"
+    return next((kind for mark, kind in _MARKS.items() if mark in words_of_module(words)), "task")
+
+
+def words_of_module(words: list[str]) -> str:
+    """The module that a Python process was started with, or nothing."""
+    return words[words.index("-m") + 1] if "-m" in words[:-1] else ""
 
 
 def cpu_seconds(root: int) -> dict[str, float]:

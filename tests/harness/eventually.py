@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(probe: Callable[[], T], seconds: float = 10.0, every_seconds: float = 0.02) -> T:
+def eventually(probe: Callable[[], T], seconds: float = 30.0, every_seconds: float = 0.02) -> T:
     """The first truthy answer of `probe`; fails when none came within `seconds`.
 
     An AssertionError of the probe counts as "not yet", and is what the failure shows.

@@ -81,7 +81,7 @@ class Clock:
         self.now = 0.0
         self.looked_at: list[int] = []
         self._each_seconds = each_seconds
-        monkeypatch.setattr(memory.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(memory, "_proportional_bytes", self._look)
         monkeypatch.setattr(memory, "_fields", lambda pid, name: [b"9", b"9", b"0"])
 

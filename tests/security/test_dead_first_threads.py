@@ -45,11 +45,13 @@ def hoarder() -> Iterator[subprocess.Popen[bytes]]:
     env = {**os.environ, tree.WORKER_VARIABLE: uuid.uuid4().hex}
     process = subprocess.Popen(alone(HOARD.format(40)), stdout=subprocess.PIPE, env=env)
     assert process.stdout
-    assert process.stdout.read(4) == b"full"
-    yield process
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    try:
+        assert process.stdout.read(4) == b"full"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 def test_its_memory_is_bounded(launcher: Launched) -> None:

@@ -196,6 +196,8 @@ def test_what_stands_before_a_task_is_told_however_long_it_lasts(bench: Bench):
 
 def test_time_goes_on_for_the_alarm():
     own, began = Alarm(), time.monotonic()
-    own.set(now() + timedelta(milliseconds=50))
+    moment = now() + timedelta(milliseconds=50)
+    own.set(moment)
     assert own.wait(10)
+    assert now() >= moment
     assert time.monotonic() - began < 5

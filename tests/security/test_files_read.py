@@ -128,10 +128,12 @@ def test_profiles_of_ones_own_may_come_through_a_pipe(
     os.close(reading)
     os.mkfifo(config)
     monkeypatch.setenv("BANYAN_CONFIG", str(config))
-    writer = threading.Thread(target=config.write_text, args=(profile_for(URL, config),))
+    told = profile_for(URL, config)
+    writer = threading.Thread(target=config.write_text, args=(told,), daemon=True)
     writer.start()
     assert profiles.load().profiles["x"].url == URL
-    writer.join()
+    writer.join(20)
+    assert not writer.is_alive()
 
 
 @AS_ROOT

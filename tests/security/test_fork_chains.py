@@ -20,7 +20,7 @@ from banyan.worker.timers import Timers
 from tests.harness import eventually
 from tests.worker.launched import Launched, carrying
 
-SECONDS, CHAINS = 8, 16
+SECONDS, CHAINS = 20, 16
 # Each link leaves its session, its parent and its group at once.
 HYDRA = f"""
 import os, time

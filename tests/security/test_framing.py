@@ -106,7 +106,7 @@ def test_empty_lines_do_not_keep_a_connection(
     front: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They ended the wait for another request, and no other began."""
-    monkeypatch.setattr(connections, "HEADER_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(connections, "HEADER_SECONDS_MAX", 2.0)
     monkeypatch.setattr(connections, "SWEEP_SECONDS", 0.1)
     with socket.create_connection(("127.0.0.1", front.port), 30) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

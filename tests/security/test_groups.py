@@ -45,12 +45,13 @@ def test_what_has_the_group_of_no_living_attempt_is_nobodys(
         orphans = Orphans(lambda pid: None)
         group = orphans.groups.draw("a")
         monkeypatch.setattr(tree, "user_group_of", lambda pid: group)
+        monkeypatch.setattr(tree, "own_children", lambda: [child])
         orphans.look({}, ["a", "b"], False)
-        assert child in orphans.of_nobody(["b"])
-        assert child in orphans.surely_of("a")
+        assert orphans.of_nobody(["b"]) == [child]
+        assert orphans.surely_of("a") == [child]
         late = Orphans(lambda pid: None)
         late.look({group - FIRST: "a"}, ["a"], False)
-        assert child in late.of_nobody(["a"])
+        assert late.of_nobody(["a"]) == [child]
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)

@@ -54,6 +54,9 @@ def test_what_would_take_much_memory_is_not_parsed(
             call()
         assert caught.value.word == "unavailable" or status == 422
     assert parsed == [0]
+    server.replies = [(200, {}, b"[]")]
+    Transport(server.url).request("GET", "/")
+    assert parsed == [1]
 
 
 TRUE = {

@@ -153,6 +153,7 @@ def test_parents_of_new_tasks_are_read_without_their_lists(world: World):
     submit(world, "alice", [{"name": "c", "after": [parent]}])
     read = [one for one in WATCH.commands if "find" in one and one["find"] == "tasks"]
     assert read
+    assert all(any(one["projection"].values()) for one in read), "of the others all is read"
     assert not any("continuations" in one["projection"] for one in read)
 
 

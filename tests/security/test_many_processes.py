@@ -159,8 +159,10 @@ def narrow(tmp_path: Path) -> Iterator[Launched]:
             launched = Launched(tmp_path)
         finally:
             (home / "tasks").write_text("0")
-        yield launched
-        launched.end()
+        try:
+            yield launched
+        finally:
+            launched.end()
     finally:
         eventually(lambda: not (place / "cgroup.procs").read_text())
         place.rmdir()

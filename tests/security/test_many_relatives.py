@@ -92,13 +92,8 @@ LISTS = {"continuations", "after", "open_parents"}
 
 def lists_read() -> int:
     """How many commands since the reset asked tasks for their lists, or for all they have."""
-    asked = [one for one in WATCH.commands if one.get("find") == "tasks"]
-    plain = [set(one.get("projection") or LISTS) for one in asked]
-    values = [one.get("projection") or {} for one in asked]
-    return sum(
-        any(value.get(name, 1) == 1 for name in LISTS & fields)
-        for fields, value in zip(plain, values, strict=True)
-    )
+    asked = [one.get("projection") or {} for one in WATCH.commands if one.get("find") == "tasks"]
+    return sum(bool(LISTS & set(p) if any(p.values()) else LISTS - set(p)) for p in asked)
 
 
 def test_who_forgets_what_has_not_ended_reads_no_lists(world: World):

@@ -33,9 +33,11 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def begin_and_end(state: Path) -> None:
     state.mkdir()
     launcher = Launched(state)
-    assert launcher.run("echo hello")[1] == b"hello\n"
-    assert os.readlink(f"/proc/{launcher.process.pid}/cwd") == "/"
-    launcher.end()
+    try:
+        assert launcher.run("echo hello")[1] == b"hello\n"
+        assert os.readlink(f"/proc/{launcher.process.pid}/cwd") == "/"
+    finally:
+        launcher.end()
 
 
 def test_the_launcher_imports_nothing_from_the_current_directory(

@@ -86,7 +86,7 @@ def test_they_are_named_and_in_nobodys_way(
     assert launcher.ended(following)["code"] == 0
     assert tree.spent(first)
     assert tree.birth_of(first).ticks, "it is still there"
-    assert "left" not in launcher.ended(launcher.shell("sleep 0.1"), seconds=5)
+    assert "left" not in launcher.ended(launcher.shell("sleep 0.1"))
     guests.kill()
     eventually(lambda: not tree.birth_of(first).ticks)
 
@@ -123,7 +123,7 @@ def test_a_task_that_another_traces_ends(launcher: Launched) -> None:
         assert launcher.ended(following)["code"] == 0
         assert tree.birth_of(leader).ticks, "it is still there"
         daemon = "setsid --fork env -i /bin/true; sleep 0.1"
-        assert "left" not in launcher.ended(launcher.shell(daemon), seconds=5)
+        assert "left" not in launcher.ended(launcher.shell(daemon))
     finally:
         tracer.kill()
         tracer.wait()

@@ -64,6 +64,7 @@ def test_a_request_as_curl_shows_the_token_to_nobody(
         env={"PATH": str(tmp_path), "BANYAN_TOKEN": TOKEN},  # so no other program is called
     )  # fmt: skip
     assert not done.stderr
+    assert done.stdout
     for arguments, read in map(json.loads, done.stdout.splitlines()):
         assert TOKEN not in str(arguments)
         assert arguments[arguments.index("@-") - 1] == "-H"

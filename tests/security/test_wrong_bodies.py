@@ -123,9 +123,10 @@ def test_wrong_values_of_the_collection_form_cost_no_more(world: World, shown: S
     check_cost(answer, shown)
 
 
+UNKNOWN = [f"x{number}" for number in range(16)]
 WORKERS: dict[str, tuple[str, Any]] = {
     "gpus": ("/workers", {"host": "h", "resources": {"cores": 1, "memory": 1,
-                                                     "gpus": [{"a": 1}] * 64}}),
+                                                     "gpus": [dict.fromkeys(UNKNOWN, 1)] * 64}}),
     "queues": ("/workers", {"host": "h", "resources": {"cores": 1, "memory": 1},
                             "queues": [5] * 64}),
     "labels": ("/workers", {"host": "h", "resources": {"cores": 1, "memory": 1},

@@ -27,7 +27,13 @@ class Launched:
         self.state_directory = state_directory
         self.line, self.process = launching.start(state_directory)
         self.heard: list[Message] = []
-        self.hello = self.until("hello")
+        try:
+            self.hello = self.until("hello")
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            self.line.close()
+            raise
         self._mark = uuid.uuid4().hex[:12]  # other launchers may be at work on the machine
         self._number = 0
 

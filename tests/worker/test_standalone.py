@@ -20,7 +20,7 @@ IMPATIENT = """
 from banyan.cli.main import main
 from banyan.worker.standalone import run
 
-run._TRUST_SECONDS, run._SILENCE_SECONDS_MAX = 0.2, 1.0
+run._TRUST_SECONDS, run._SILENCE_SECONDS_MAX = 0.5, 4.0
 main(["worker", *__import__("sys").argv[1:]])
 """
 

@@ -7,6 +7,7 @@ from banyan.cli.owner import owner_options
 from banyan.domain.resources import Capacity, Grant
 from banyan.worker.claims import wish_for
 from banyan.worker.ledger import Ledger
+from tests.harness import eventually
 from tests.worker.crew import Crew
 from tests.worker.test_owner import given
 
@@ -44,10 +45,13 @@ def test_a_larger_machine_holds_more_and_its_owner_decides() -> None:
 def test_the_others_wait_and_all_come_to_run(crew: Crew, tmp_path: Path) -> None:
     crew.worker("one", "--cores", "2", "--memory", "1 GiB", "--max-tasks", "3")
     crew.registered()
-    command = f"echo 1 >>{tmp_path}/said; sleep 1; echo -1 >>{tmp_path}/said"
+    file, go = tmp_path / "said", tmp_path / "go"
+    command = f"echo 1 >>{file}; while [ ! -e {go} ]; do sleep 0.05; done; echo -1 >>{file}"
     tasks = [crew.submit(command, requested_resources=NOTHING) for _ in range(8)]
+    eventually(lambda: file.exists() and file.read_text() == "1\n" * 3, 60)
+    go.touch()
     for task in tasks:
         assert crew.ended(task, 60)["outcome"] == "success"
-    said = [int(line) for line in (tmp_path / "said").read_text().split()]
+    said = [int(line) for line in file.read_text().split()]
     assert said.count(1) == len(tasks)
     assert max(accumulate(said)) == 3
