@@ -45,11 +45,14 @@ class _Place(Generic[Want, Found]):
         self._turn = 0
         self._served: dict[Hashable, int] = {}  # by account: its last turn
 
+    def ask(self, asked: _Asked[Want, Found]) -> None:
+        """It wants something, and is of the next group. Said once, or it is worked for twice."""
+        with self.changed:
+            self.waiting.append(asked)
+
     def enter(self, asked: _Asked[Want, Found] | None) -> list[_Asked[Want, Found]]:
         """The group that this thread is to work for: all who wait; none where it is done for it."""
         with self.changed:
-            if asked is not None and asked not in self.waiting:
-                self.waiting.append(asked)
             self.changed.wait_for(lambda: not self.busy or (asked is not None and asked.is_done))
             if asked is not None and asked.is_done:
                 return []
@@ -114,6 +117,7 @@ class Gathering(Generic[Want, Found]):
         """
         asked: _Asked[Want, Found] = _Asked(want, self._account(want))
         at = self._at(place)
+        at.ask(asked)
         while not asked.is_done:
             group = at.enter(asked)
             if group:

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from banyan.server.gathering import Gathering
+from banyan.server.gathering import Gathering, _Asked, _Place
 from tests.harness import eventually
 
 SOON = 30.0
@@ -77,3 +77,22 @@ def test_one_place_does_not_wait_for_another(work: Work) -> None:
             assert work.begun.acquire(timeout=SOON)
         work.go_on.set()
         assert [one.result() for one in asked] == [2, 2]
+
+
+def test_who_was_left_over_and_comes_back_late_is_worked_for_once() -> None:
+    """Another thread has taken it into its group meanwhile."""
+    place: _Place[str, str] = _Place()
+    early: _Asked[str, str] = _Asked("early", None)
+    late: _Asked[str, str] = _Asked("late", None)
+    place.ask(early)
+    place.leave(place.enter(early))  # which has found nothing for it
+    place.ask(late)
+    group = place.enter(late)
+    with ThreadPoolExecutor(1) as pool:
+        back = pool.submit(place.enter, early)
+        for asked in group:
+            asked.found.append("found")
+        place.leave(group)
+        assert back.result(SOON) == []
+    assert group == [early, late]
+    assert place.waiting == []
