@@ -114,7 +114,8 @@ class Connections:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.late_at: dict[Connection, float] = {}  # the soonest first
         unread: int = knobs().UNREAD_BYTES_MAX
-        self.unread = {True: Unread(unread), False: Unread(unread // _STRANGERS_PART)}  # trusted?
+        strangers = unread // _STRANGERS_PART
+        self.unread = {True: Unread(unread - strangers), False: Unread(strangers)}  # trusted?
         self.count = 0
 
     def begin(self) -> None:
@@ -206,7 +207,7 @@ def has_arrived(file: int) -> bool:
     """Whether bytes wait in a socket."""
     try:
         return fcntl.ioctl(file, termios.FIONREAD, _NO_BYTES) != _NO_BYTES
-    except OSError:  # it is closed already
+    except (OSError, ValueError):  # it is closed already, or has no number any more
         return False
 
 

@@ -1,7 +1,9 @@
 """Who of the newcomers come from where, counted as they come and go."""
 
 import random
+import socket
 
+from banyan.server.connections import has_arrived
 from banyan.server.newcomers import Newcomers
 
 
@@ -21,3 +23,12 @@ def test_counts_of_newcomers_are_right_whatever_comes_and_goes() -> None:
         assert some.count == sum(map(len, expected.values()))
         assert len(some.of_most()) == max(map(len, expected.values()), default=0)
         assert list(some.of(network)) == expected.get(network, [])
+
+
+def test_one_that_is_closed_has_said_nothing() -> None:
+    """Its transport may go before it leaves, while others are looking for room."""
+    with socket.socket() as closed:
+        number = closed.fileno()
+    assert closed.fileno() == -1
+    assert not has_arrived(closed.fileno())
+    assert not has_arrived(number)

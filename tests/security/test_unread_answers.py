@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from banyan.config import knobs
 from banyan.server import connections, unread
 from banyan.server.connections import Connections
 from banyan.server.exposure import Tls
@@ -115,6 +116,11 @@ def test_valid_tokens_have_a_bound_of_their_own() -> None:
         eventually(lambda: alive(silent) < 9)
         assert some.unread[True].count <= 5 * len(LARGE)
         assert is_alive(silent[-1])
+
+
+def test_both_bounds_together_are_what_was_set() -> None:
+    some = Connections(1000, 0)
+    assert sum(one._most for one in some.unread.values()) == knobs().UNREAD_BYTES_MAX
 
 
 def test_who_has_most_in_memory_gives_way_to_the_others() -> None:
