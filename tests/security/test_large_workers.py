@@ -170,6 +170,17 @@ def test_a_beat_reads_no_more_than_it_may_name(bench: Bench, holding: str) -> No
     assert unlimited_finds(sent) == []
 
 
+def test_what_a_beat_does_not_read_is_not_called_lost(
+    bench: Bench, holding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = [str(task["holder"]["attempt"]) for task in bench.store["tasks"].find()]
+    unknown = str(ObjectId())
+    for most, lost in ((6, [unknown]), (3, [])):
+        monkeypatch.setattr(tasks, "HELD_MAX", most)
+        body = {"attempts": [*held, unknown]}
+        assert bench.ask("worker", "POST", f"/workers/{holding}/beat", body)["lost"] == lost
+
+
 def by_operator(bench: Bench) -> dict[str, str]:
     return {"Authorization": f"Bearer {bench.tokens['operator']}"}
 

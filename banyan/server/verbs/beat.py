@@ -88,4 +88,6 @@ def _reconcile(
         attempts = {"_id": {"$in": ids}, "holder.attempt": {"$in": list(lacked)}}
         stale = tasks.held(call.store, attempts, READ_AT_END)
         give_back(call.context, stale, "its worker does not know of it")
+    if len(by_attempt) >= tasks.HELD_MAX:
+        return []  # there may be more, and these may be among them
     return [one for one in known if one not in by_attempt]
