@@ -22,7 +22,7 @@ from banyan.server import (
     table,
     virtual,
 )
-from banyan.server.auth import Authenticator, is_token
+from banyan.server.auth import Authenticator, opens_metrics
 from banyan.server.bridge import GO_ON, HEAD_ONLY
 from banyan.server.calls import Answer, Call, Context, Signals, Silent
 from banyan.server.data import BanyanMongo
@@ -224,9 +224,7 @@ class Wiring:
         endpoint = request.endpoint
         if endpoint is None or endpoint in _PUBLIC:
             return None
-        if endpoint == "metrics" and is_token(
-            request.headers.get("Authorization"), knobs().METRICS_TOKEN
-        ):
+        if endpoint == "metrics" and opens_metrics(request.headers.get("Authorization")):
             return None
         g.caller = self.authenticator.authenticate(
             request.headers.get("Authorization"), request.remote_addr or ""

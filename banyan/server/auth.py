@@ -16,6 +16,7 @@ from typing import Any
 from bson import ObjectId
 from bson.errors import InvalidId
 
+from banyan.config import knobs
 from banyan.errors import BanyanError
 from banyan.server.calls import Caller, Context
 from banyan.server.refusals import Refusals
@@ -26,6 +27,7 @@ CACHE_SECONDS = 1.0
 CACHE_TOKENS_MAX = 10_000
 _ACCOUNT_TOKEN = re.compile(r"bny_[0-9a-f]{16}_[A-Za-z0-9_-]{43}")
 _ATTEMPT_TOKEN = re.compile(r"att_[0-9a-f]{24}_[0-9a-f]{64}")
+_METRICS = " metrics"  # in place of an account's name, which has no spaces
 NOBODY: Mapping[str, Any] = {"_id": {"$in": []}}
 
 
@@ -61,7 +63,7 @@ class Authenticator:
     def knows(self, header: str) -> bool:
         """Whether this header was found valid a moment ago. From memory: at once."""
         token = _token_in(header)
-        return bool(token and self._remembered(token))
+        return bool(token and self._remembered(token)) or opens_metrics(header)
 
     def account_of(self, header: str) -> str | None:
         """Whose this header was when it was last looked up; None: not known. From memory: at once.
@@ -72,7 +74,7 @@ class Authenticator:
         token = _token_in(header)
         _, caller = self._seen.get(token or "", (0.0, None))
         if not caller:
-            return None
+            return _METRICS if opens_metrics(header) else None
         return f"tasks of {caller.account}" if caller.task else caller.account
 
     def forget(self) -> None:
@@ -133,9 +135,9 @@ def _token_in(header: str) -> str | None:
         return None
 
 
-def is_token(header: str | None, token: str) -> bool:
-    """Whether an Authorization header carries this very token; an empty one is none."""
-    given = _token_in(header or "") or ""
+def opens_metrics(header: str | None) -> bool:
+    """Whether an Authorization header carries METRICS_TOKEN; no token does where that is empty."""
+    given, token = _token_in(header or "") or "", knobs().METRICS_TOKEN
     return bool(token) and hmac.compare_digest(given.encode(), token.encode())
 
 

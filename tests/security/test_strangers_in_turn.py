@@ -3,13 +3,16 @@
 import asyncio
 import select
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
+from banyan.config import knobs
 from banyan.server import asgi, lanes
+from banyan.server.connections import Connections
 from banyan.server.lanes import Lanes
-from tests.harness import eventually
-from tests.harness.asgi import Served
+from tests.harness import Api, eventually
+from tests.harness.asgi import Served, served
 from tests.harness.things import Things
 from tests.security.test_fair_threads import (
     ACCOUNTS,
@@ -21,6 +24,7 @@ from tests.security.test_fair_threads import (
 )
 from tests.security.test_fair_threads import server as server
 from tests.security.test_fair_threads import things as things
+from tests.server.worlds import World
 
 TOKEN = "bny_0123456789abcdef_wrong"
 
@@ -45,6 +49,30 @@ def test_strangers_without_a_token_do_not_stand_before_those_with_one(
         things.go_on.set()
         assert status_of(first) == 200
         assert {status_of(one) for one in stuck} == {200}
+
+
+def test_nor_do_they_stand_before_whoever_reads_the_metrics(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knobs(), "METRICS_TOKEN", "scrape-me")
+    ran: list[str] = []
+    run = Lanes.run
+
+    def noted(self: Lanes, account: str, *arguments: Any, **more: Any) -> Any:
+        ran.append(account)
+        return run(self, account, *arguments, **more)
+
+    monkeypatch.setattr(Lanes, "run", noted)
+    application = world.client.application
+    seen = application.extensions["banyan"].authenticator
+    some = Connections(1000, 0)
+    with served(application, THREADS, some, None, seen.knows, seen.account_of) as front:
+        metrics = Api(front.url, "scrape-me").get("metrics")
+        assert (metrics.status_code, some._trusted.count) == (200, 1)
+        assert lanes.STRANGERS not in ran
+        assert Api(front.url, "scrape-m").get("metrics").status_code == 401
+        assert lanes.STRANGERS in ran
+        assert Api(front.url, "scrape-me").get("tasks").status_code == 401
 
 
 def test_nor_do_those_of_one_address_before_those_of_another() -> None:
