@@ -5,7 +5,7 @@ killed has delayed, the duties of upkeep find, a little later.
 """
 
 import threading
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right
 from datetime import datetime
 from time import time
 
@@ -21,10 +21,13 @@ class Alarm:
 
     def set(self, moment: datetime) -> None:
         """Wake up then."""
+        due = moment.timestamp()
         with self._changed:
-            insort(self._times, moment.timestamp())
-            del self._times[_TIMES_MAX:]
-            self._changed.notify()
+            place = bisect_left(self._times, due)
+            if self._times[place : place + 1] != [due]:  # many tasks may wait for one moment
+                self._times.insert(place, due)
+                del self._times[_TIMES_MAX:]
+                self._changed.notify()
 
     def wait(self, seconds: float) -> bool:
         """Whether a moment comes within this time. It, and what lies before, is done with then."""

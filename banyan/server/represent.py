@@ -12,7 +12,7 @@ from banyan.server.calls import Call, Context
 from banyan.server.schemas.accounts import SCHEMA as ACCOUNT
 from banyan.server.schemas.tasks import SCHEMA
 from banyan.server.schemas.workers import SCHEMA as WORKER
-from banyan.server.store.mongo import Document, now
+from banyan.server.store.mongo import Document
 
 _AUTOMATIC = ("_id", "_created", "_updated", "_etag")
 _SHOWN = (*_AUTOMATIC, *SCHEMA)
@@ -60,9 +60,8 @@ def announce(context: Context, changed: Iterable[Mapping[str, Any]]) -> None:
         version = stored.get("_etag", "")
         context.signals.signal(f"task:{stored['_id']}", urgent=not starts, version=version)
         if stored.get("state") == "available":
-            wake_at = stored.get("wake_at")
-            if wake_at and wake_at > now():
-                ALARM.set(wake_at)
+            if stored.get("wake_at"):  # claims pass it by until the mark is taken off
+                ALARM.set(stored["wake_at"])
             else:
                 available.append(stored["_id"])
         elif stored.get("state") == "running":

@@ -5,17 +5,19 @@ half done: everything here may be done again. It must never decide from memory w
 child's state will be; the write that empties the child's set decides that.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from time import monotonic
 
 from bson import ObjectId
 
 from banyan.domain.continuations import Cancel, Release, settle
-from banyan.domain.lifecycle import is_group
+from banyan.domain.lifecycle import activated, is_group
 from banyan.domain.states import Ending, State
+from banyan.server.alarm import ALARM
 from banyan.server.store import settlements
-from banyan.server.store.mongo import Document, Store
+from banyan.server.store.mongo import Document, Store, now
 
 # A request goes on for so long, then leaves the rest of a very deep graph to upkeep.
 REQUEST_SECONDS = 2.0
@@ -27,7 +29,7 @@ CHILDREN_AT_ONCE = 10_000  # a parent may have any number of them
 class Level:
     """What settling one level came to.
 
-    ended: children that may have ended by it; ready: children that wait for nothing more.
+    ended: children that may have ended by it; ready: children that may be claimed now.
     left: parents that have further children.
     """
 
@@ -43,7 +45,7 @@ def settle_ended(
 
     Three commands a level, up to a thousand parents wide, ten thousand children or two hundred
     thousand edges; one more where some that waited for others were cancelled. Returns the
-    children that wait for nothing more.
+    children that may be claimed now; of those that wait for their time, the alarm is set.
     """
     deadline = monotonic() + seconds
     ready: list[ObjectId] = []
@@ -83,12 +85,14 @@ def _settle_level(store: Store, parent_ids: list[ObjectId]) -> Level:
     decided = [one for child in children.values() if (one := settle(child, endings))]
     cancelled = [one.child for one in decided if isinstance(one, Cancel)]
     groups = [child_id for child_id, child in children.items() if is_group(child)]
+    time = now()
+    delayed = _delayed(children, decided, time)
     ready = [
         one.child
         for one in decided
         if isinstance(one, Release)
         and len(one.parents) == children[one.child]["open_count"]
-        and not is_group(children[one.child])
+        and not (is_group(children[one.child]) or one.child in delayed)
     ]
     settled, gone = _settled(store, parents) if is_whole else ([], [])
     done = {parent["_id"] for parent in settled}
@@ -96,11 +100,26 @@ def _settle_level(store: Store, parent_ids: list[ObjectId]) -> Level:
     level = Level(list(dict.fromkeys([*cancelled, *groups])), ready, left)
     updates = [
         *settlements.without(gone),
-        *settlements.of_children(children, decided),
+        *settlements.of_children(children, decided, time),
         *settlements.marks(settled),
     ]
-    settlements.write(store, updates, confirmed=bool(ready) or not level.ended)
+    settlements.write(store, updates, confirmed=bool(ready or delayed) or not level.ended)
+    for moment in delayed.values():
+        ALARM.set(moment)
     return level
+
+
+def _delayed(
+    children: Mapping[ObjectId, Document], decided: Sequence[Release | Cancel], time: datetime
+) -> dict[ObjectId, datetime]:
+    """The children that are released before their time has come, and when it comes.
+
+    Some may have other parents that are still open, or that are being settled at this moment.
+    """
+    released = [one.child for one in decided if isinstance(one, Release)]
+    timed = [child for child in released if children[child].get("not_before")]
+    moments = {child: activated(children[child], time).get("wake_at") for child in timed}
+    return {child: moment for child, moment in moments.items() if moment}
 
 
 def _settled(

@@ -9,13 +9,13 @@ import pytest
 from bson import ObjectId
 
 from banyan.domain.scheduling import span
-from banyan.server import alarm, shapes
+from banyan.server import alarm, represent, shapes
 from banyan.server.alarm import Alarm
 from banyan.server.calls import Context, Silent
 from banyan.server.store import claims, tasks
 from banyan.server.store.mongo import now
 from banyan.server.upkeep import duties
-from tests.contract.playing import RESOURCES
+from tests.contract.playing import RESOURCES, Player
 from tests.harness import Server, eventually
 from tests.server.explained import Bench, Item
 
@@ -100,6 +100,16 @@ def test_the_soonest_moments_are_kept(monkeypatch: pytest.MonkeyPatch):
     assert not own.wait(0.01)
 
 
+def test_of_many_that_wait_for_one_moment_it_is_kept_once(monkeypatch: pytest.MonkeyPatch):
+    """Else they would push out those who wait a little longer."""
+    monkeypatch.setattr(alarm, "_TIMES_MAX", 10)
+    own, moment = Alarm(), now()
+    own.set(moment + timedelta(milliseconds=1))
+    for _ in range(100):
+        own.set(moment)
+    assert len(own._times) == 2
+
+
 def test_it_is_claimed_at_its_moment_not_at_the_next_round(serve: Callable[..., Server]):
     server = serve(UPKEEP_SECONDS=600)
     body = {"host": "h", "resources": RESOURCES}
@@ -125,6 +135,37 @@ def test_so_is_a_retry(serve: Callable[..., Server]):
     eventually(
         lambda: server.worker.post("tasks/claim", {"worker": worker}).json()["_items"],
     )
+
+
+def test_so_is_a_child_whose_parent_has_ended(serve: Callable[..., Server]):
+    server = serve(UPKEEP_SECONDS=600)
+    player = Player(server.worker, "default")
+    parent = server.provider.post("tasks", {"command": "x", "state": "available"}).json()["_id"]
+    due = (now() + timedelta(seconds=2)).isoformat()
+    waits = {"command": "x", "state": "available", "after": [parent], "not_before": due}
+    child = server.provider.post("tasks", waits).json()["_id"]
+    player.end(player.claim_one(parent).json())
+    answer = server.worker.post("tasks/claim", {"worker": player.id}, wait=50)
+    assert [one["_id"] for one in answer.json()["_items"]] == [child]
+    assert now().isoformat() >= due
+
+
+def test_whose_time_comes_while_it_is_stored_is_woken_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    """Claims pass it by until its mark is taken off, so nobody is to look for it before."""
+    said: list[str] = []
+
+    class Heard(Silent):
+        def signal(self, topic: str, **more: Any) -> None:
+            said.append(topic)
+
+    own = Alarm()
+    monkeypatch.setattr(represent, "ALARM", own)
+    stored = {"_id": ObjectId(), "state": "available", "wake_at": now() - timedelta(seconds=1)}
+    represent.announce(Context(bench.store, Heard()), [stored])
+    assert own.wait(1)
+    assert not [topic for topic in said if topic.startswith("available")]
 
 
 # --- Claims that ask for what ends in time -----------------------------------------------------

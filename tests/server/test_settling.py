@@ -20,8 +20,7 @@ from pymongo import MongoClient
 
 from banyan.domain.continuations import Cancel, settle
 from banyan.domain.states import Ending
-from banyan.server.store import settlements
-from banyan.server.store.mongo import Store
+from banyan.server.store import mongo, settlements
 from tests.contract.asking import new_id
 from tests.contract.playing import Item, Play, Player, now
 from tests.harness import Processes, Server, eventually
@@ -290,7 +289,7 @@ def test_who_settles_late_changes_nothing_of_a_task_that_was_retried(
     player = play.player()
     (parent,) = play.submit()
     (child,) = play.submit(after=[parent])
-    store = Store(fresh_database)
+    store = mongo.Store(fresh_database)
     before = store["tasks"].find_one({"_id": ObjectId(child)}) or {}
     player.end(player.claim_one(parent).json(), "failure (1)")
     ended = store["tasks"].find_one({"_id": ObjectId(parent)}) or {}
@@ -298,7 +297,8 @@ def test_who_settles_late_changes_nothing_of_a_task_that_was_retried(
     assert isinstance(late, Cancel)
 
     play.server.provider.post(f"tasks/{parent}/retry", {"downstream": True})
-    settlements.write(store, settlements.of_children({before["_id"]: before}, [late]))
+    updates = settlements.of_children({before["_id"]: before}, [late], mongo.now())
+    settlements.write(store, updates)
     assert play.task(child)["state"] == "inactive"
 
     play.server.started.terminate()  # so that nobody settles the second end

@@ -383,7 +383,9 @@ def test_what_may_only_be_claimed_later_wakes_nobody() -> None:
             delayed = {"_id": ObjectId(), "state": "available", "wake_at": later}
             announce(context_of(hub), [delayed])
             assert await woken(all_of) == []
-            announce(context_of(hub), [{**delayed, "wake_at": now()}])
+            announce(context_of(hub), [{**delayed, "wake_at": now()}])  # it is still marked
+            assert await woken(all_of) == []
+            announce(context_of(hub), [{**delayed, "wake_at": None}])
             assert await woken(all_of) == [0]
 
     on_loop(test)

@@ -7,6 +7,7 @@ and upkeep does it again, which changes nothing that was done. No write is sent 
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from bson import ObjectId
@@ -170,13 +171,13 @@ def _smaller(update: Update) -> list[Update]:
 
 
 def of_children(
-    children: Mapping[ObjectId, Document], decided: Sequence[Release | Cancel]
+    children: Mapping[ObjectId, Document], decided: Sequence[Release | Cancel], time: datetime
 ) -> list[Update]:
     """What was decided, those alike together; each holds only while the child still waits.
 
     A child that was retried since it was read waits anew, for another end of its parent.
+    time: the present; children whose `not_before` is later wait for it.
     """
-    time = now()
     alike: dict[str, list[Release | Cancel]] = {}
     for one in decided:
         child = children[one.child]
