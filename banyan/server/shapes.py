@@ -12,7 +12,7 @@ drawn by chance, so that no task stays unseen; and upkeep lets those who wait lo
 """
 
 import random
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from banyan.config import knobs
 from banyan.domain.scheduling import span_of
 from banyan.domain.shape_keys import queue_key, queue_key_in, shape_key
 from banyan.errors import BanyanError
@@ -37,6 +38,7 @@ RANGES_MAX = 4  # for more queues it is first looked whether few shapes wait in 
 FEW = 500
 LATELY_MAX = 500  # of those that have come lately
 QUEUES_MAX = 1_000  # of which it is remembered what waits there
+OWNERS_MAX = 1_000  # of which it is remembered which shapes were let in
 LOOKED_UP_MAX = 2_000  # unknown ones; their labels may be large
 # So long a claim may overlook a new kind of task that another process has taken in.
 WAITING_SECONDS = 0.05
@@ -133,10 +135,11 @@ class Shapes:
         self._known_bytes = 0
         self._queues: dict[tuple[str, str], _Queue] = {}  # by database and key of the queue
         self._lock = Lock()
-        self._looked_at: deque[_Queue] = deque()
+        self._with_heads: dict[_Queue, None] = {}  # whose last look is the latest stands last
         self._sweep = 0.0  # when it is time
         self._unknown_left: dict[str, bool] = {}  # by database: whether the last look left some out
-        self._admitted: set[tuple[str, str, str]] = set()  # database, owner, shape
+        # By database and owner, and of each by key; the newest stand last.
+        self._admitted: OrderedDict[tuple[str, str], dict[str, None]] = OrderedDict()
 
     def waiting(self, store: Store, limits: Mapping[str, int]) -> Heads:
         """The shapes that available tasks have now, or a part of them: by queue, up to so many."""
@@ -151,8 +154,7 @@ class Shapes:
         self._forget_heads()
         for (queue, asked), part in zip(looks, found, strict=True):
             queue.parts.was_read(asked.after, part.end)
-            queue.heads, queue.until = part.heads, monotonic() + WAITING_SECONDS
-            self._looked_at.append(queue)
+            self._remember_heads(queue, part.heads)
         self._unknown_left[store.database_name] = False
         return {shape: head for part in found for shape, head in part.heads.items()}
 
@@ -166,9 +168,21 @@ class Shapes:
                 del self._queues[next(iter(self._queues))]
         return queue
 
+    def _remember_heads(self, queue: _Queue, heads: Heads) -> None:
+        with self._lock:
+            queue.heads, queue.until = heads, monotonic() + WAITING_SECONDS
+            self._with_heads.pop(queue, None)
+            self._with_heads[queue] = None
+
     def _forget_heads(self) -> None:
-        while self._looked_at and self._looked_at[0].until < monotonic():
-            self._looked_at.popleft().heads = {}
+        """Those of the queues that were looked at a while ago."""
+        with self._lock:
+            while self._with_heads:
+                queue = next(iter(self._with_heads))
+                if queue.until >= monotonic():
+                    break
+                queue.heads = {}
+                del self._with_heads[queue]
 
     def seen_waiting(self, store: Store, queues: Collection[str]) -> Heads:
         """The same as of a moment ago, and what came since; nothing if it is of little use."""
@@ -242,21 +256,35 @@ class Shapes:
 
     def admit(self, store: Store, owner: str, keys: Collection[str]) -> None:
         """Let an owner's tasks of these shapes in, or refuse. Errors: `quota_exceeded`."""
-        names = {(store.database_name, owner, key) for key in keys}
-        new = names - self._admitted
+        most = knobs().OWNER_OPEN_SHAPES_MAX
+        place = (store.database_name, owner)
+        admitted = self._admitted.get(place, {})
+        new = [key for key in keys if key not in admitted] if most else []
         if not new:
             return
         try:
             QUOTAS.admit(store, owner, len(new), SHAPES_OF_OWNER)
         except BanyanError:
             # What waits already makes no claim longer.
-            old = claims.waiting_among(store, [key for _, _, key in new])
-            more = sum(1 for _, _, key in new if key not in old)
+            old = claims.waiting_among(store, new)
+            more = sum(1 for key in new if key not in old)
             if more:
                 QUOTAS.admit(store, owner, more, SHAPES_OF_OWNER)
-        if len(self._admitted) > REMEMBERED_MAX:
-            self._admitted = set()
-        self._admitted |= new
+        with self._lock:
+            self._note_admitted(place, new, min(most, REMEMBERED_MAX))
+
+    def _note_admitted(self, place: tuple[str, str], new: Sequence[str], most: int) -> None:
+        """most: of one owner, so that those that have ended let in no more than that again."""
+        admitted = self._admitted.setdefault(place, {})
+        admitted.update(dict.fromkeys(new))
+        for key in list(islice(admitted, max(0, len(admitted) - most))):
+            del admitted[key]
+        self._admitted.move_to_end(place)
+        while (
+            len(self._admitted) > OWNERS_MAX
+            or sum(map(len, self._admitted.values())) > REMEMBERED_MAX
+        ):
+            self._admitted.popitem(last=False)
 
 
 class Parts:

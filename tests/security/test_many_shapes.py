@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from banyan.server import shapes
+from banyan.config import knobs
+from banyan.domain.shape_keys import queue_key
+from banyan.errors import BanyanError
+from banyan.server import quotas, shapes
 from banyan.server.calls import Context, Silent
 from banyan.server.shapes import SHAPES, Parts, Shapes
 from banyan.server.upkeep.duties import look_on, recount
@@ -259,6 +262,25 @@ def test_each_part_has_the_same_chance_wherever_shapes_crowd(monkeypatch: pytest
     assert not parts.are_many
 
 
+def test_what_one_look_has_found_is_kept_for_a_moment(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    """Also where another queue is looked at all the time."""
+    moment = [100.0]
+    monkeypatch.setattr(shapes, "monotonic", lambda: moment[0])
+    monkeypatch.setattr(shapes, "WAITING_SECONDS", 10)
+    forget()
+    submit(bench, [one for queue in ("busy", "rare") for one in of_sizes(1, queue=queue)])
+    SHAPES.waiting(bench.store, {"busy": 1})
+    SHAPES.waiting(bench.store, {"rare": 1})
+    for _ in range(10):
+        moment[0] += 2
+        SHAPES.waiting(bench.store, {"busy": 1})
+    busy, rare = (SHAPES._queue(bench.store, queue_key(name)) for name in ("busy", "rare"))
+    assert [len(busy.heads), len(rare.heads)] == [1, 0]
+    assert list(SHAPES._with_heads) == [busy]
+
+
 def test_large_labels_are_not_all_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shapes, "REMEMBERED_BYTES_MAX", 100_000)
     forget()
@@ -300,6 +322,45 @@ def test_nor_by_changing_what_tasks_ask_for(server: Server):
     ]
     assert word(server.provider.patch("tasks", changes)) == EXCEEDED
     assert server.provider.patch("tasks", changes[:2]).status_code == 200
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most three open ones, in this process, which counts again whenever it would refuse."""
+    monkeypatch.setattr(knobs(), "OWNER_OPEN_SHAPES_MAX", 3)
+    monkeypatch.setattr(quotas, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(quotas, "_PAUSE_FOR", 0)
+    forget()
+
+
+def test_those_that_have_ended_let_in_no_more(bench: Bench, three: None):
+    """Else who lets tasks end, again and again, could then submit all at once."""
+    for some in ("abc", "def", "ghi"):
+        SHAPES.admit(bench.store, "mallory", some)  # and none of them waits any more
+    with pytest.raises(BanyanError, match="OWNER_OPEN_SHAPES_MAX"):
+        SHAPES.admit(bench.store, "mallory", "abcdefghi")
+    with pytest.raises(BanyanError, match="OWNER_OPEN_SHAPES_MAX"):
+        SHAPES.admit(bench.store, "mallory", "abcd")
+    SHAPES.admit(bench.store, "mallory", "abc")
+
+
+def test_who_repeats_some_is_not_looked_up(bench: Bench, three: None):
+    for some in ("a", "b", "c"):
+        SHAPES.admit(bench.store, "me", some)
+    assert bench.during(lambda: SHAPES.admit(bench.store, "me", "abc")) == []
+
+
+def test_what_was_let_in_is_remembered_of_some_owners(
+    bench: Bench, three: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(shapes, "OWNERS_MAX", 5)
+    for number in range(20):
+        SHAPES.admit(bench.store, f"owner{number}", "a")
+    assert len(SHAPES._admitted) == 5
+    monkeypatch.setattr(shapes, "REMEMBERED_MAX", 6)
+    for number in range(20):
+        SHAPES.admit(bench.store, f"owner{number}", "abc")
+    assert [owner for _, owner in SHAPES._admitted] == ["owner18", "owner19"]
 
 
 def test_a_submission_of_new_sizes_asks_for_nothing_more(
