@@ -4,7 +4,7 @@ An empty list is three bytes of text and seventy of memory: 120 MB of them took 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -22,13 +22,16 @@ def server() -> Iterator[Scripted]:
         yield scripted
 
 
-FALSE = {
-    "empty lists": b"[" + b"[]," * 2_500_000 + b"[]]",
-    "objects": b"[" + b'{"a":{}},' * 1_500_000 + b"0]",
-    "numbers": b"[" + b"1," * 7_500_000 + b"1]",
-    "behind text": b'["\\\\","\\"",' + b"[]," * 2_500_000 + b"[]]",
-    "behind what seems to be text": ("[\u2200" + "[]," * 2_500_000 + "[]]").encode("utf-16"),
-    "long text": b'["' + b"x" * (60 << 20) + b'"]',
+# Each is made in its own test: they are large.
+FALSE: dict[str, Callable[[], bytes]] = {
+    "empty lists": lambda: b"[" + b"[]," * 2_500_000 + b"[]]",
+    "objects": lambda: b"[" + b'{"a":{}},' * 1_500_000 + b"0]",
+    "numbers": lambda: b"[" + b"1," * 7_500_000 + b"1]",
+    "behind text": lambda: b'["\\\\","\\"",' + b"[]," * 2_500_000 + b"[]]",
+    "behind what seems to be text": lambda: ("[\u2200" + "[]," * 2_500_000 + "[]]").encode(
+        "utf-16"
+    ),
+    "long text": lambda: b'["' + b"x" * (60 << 20) + b'"]',
 }
 
 
@@ -45,7 +48,7 @@ def test_what_would_take_much_memory_is_not_parsed(
         return loads(text)
 
     monkeypatch.setattr("banyan.client.transport.jsonlib.loads", counted)
-    server.replies = [(status, {}, FALSE[what])]
+    server.replies = [(status, {}, FALSE[what]())]
     for call in (
         lambda: Transport(server.url, retry_seconds=0).request("GET", "/"),
         lambda: Connection(server.url, "").held("GET", "/", None, 0),
@@ -59,19 +62,20 @@ def test_what_would_take_much_memory_is_not_parsed(
     assert parsed == [1]
 
 
-TRUE = {
-    "nulls": {"null": [None] * (STORED_BYTES // 6)},
-    "short names": [dict.fromkeys("abcdefghijklmnopqrst")] * (STORED_BYTES // 68),
-    "text of commas": ["," * STORED_BYTES],
-    "text of brackets": ["[{" * (STORED_BYTES // 2)],
-    "text of quotes": ['"' * STORED_BYTES],
-    "control characters": ["\x01" * STORED_BYTES],
-    "small lists": [[[]] * 9] * (STORED_BYTES // 80),
+TRUE: dict[str, Callable[[], object]] = {
+    "nulls": lambda: {"null": [None] * (STORED_BYTES // 6)},
+    "short names": lambda: [dict.fromkeys("abcdefghijklmnopqrst")] * (STORED_BYTES // 68),
+    "text of commas": lambda: ["," * STORED_BYTES],
+    "text of brackets": lambda: ["[{" * (STORED_BYTES // 2)],
+    "text of quotes": lambda: ['"' * STORED_BYTES],
+    "control characters": lambda: ["\x01" * STORED_BYTES],
+    "small lists": lambda: [[[]] * 9] * (STORED_BYTES // 80),
 }
 
 
 @pytest.mark.parametrize("what", TRUE)
 def test_the_largest_pages_are_read(server: Scripted, what: str) -> None:
-    told = json.dumps(TRUE[what], separators=(",", ":")).encode()
+    page = TRUE[what]()
+    told = json.dumps(page, separators=(",", ":")).encode()
     server.replies = [(200, {}, told)]
-    assert Transport(server.url).request("GET", "/").body == TRUE[what]
+    assert Transport(server.url).request("GET", "/").body == page

@@ -1,6 +1,7 @@
 """Bodies that are short for what they hold: the memory of each value counts, not its two bytes."""
 
 import json
+from collections.abc import Callable
 from unittest import mock
 
 import orjson
@@ -10,21 +11,19 @@ from banyan.errors import BanyanError
 from banyan.server import render
 from tests.server.worlds import World
 
-LISTS = b"[" + b"[]," * 5_000_000 + b"[]]"
+# Each is made in its own test: they are large.
+BODIES: dict[str, Callable[[], bytes]] = {
+    "lists": lambda: b"[" + b"[]," * 5_000_000 + b"[]]",
+    "objects": lambda: b"[" + b"{}," * 2_000_000 + b"{}]",
+    "texts": lambda: b'["a"' + b',"b"' * 3_000_000 + b"]",
+    "numbers": lambda: b"[0" + b",0" * 3_000_000 + b"]",
+    "a text without an end": lambda: b"[0" + b",0" * 3_000_000 + b',"' + rb"\"" * 4_000_000,
+}
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        LISTS,
-        b"[" + b"{}," * 2_000_000 + b"{}]",
-        b'["a"' + b',"b"' * 3_000_000 + b"]",
-        b"[0" + b",0" * 3_000_000 + b"]",
-        b"[0" + b",0" * 3_000_000 + b',"' + rb"\"" * 4_000_000,
-    ],
-    ids=["lists", "objects", "texts", "numbers", "a text without an end"],
-)
-def test_a_body_of_very_many_values_is_refused_before_it_is_parsed(body: bytes) -> None:
+@pytest.mark.parametrize("what", BODIES)
+def test_a_body_of_very_many_values_is_refused_before_it_is_parsed(what: str) -> None:
+    body = BODIES[what]()
     with mock.patch.object(render, "orjson") as parser, pytest.raises(BanyanError) as refused:
         render.loads(body)
     assert refused.value.word == "too_large"
@@ -48,6 +47,6 @@ def test_who_sends_one_is_told(fresh_database: str) -> None:
         "Authorization": f"Bearer {world.tokens['alice']}",
         "Content-Type": "application/json",
     }
-    answer = world.client.post("/tasks", data=LISTS, headers=headers)
+    answer = world.client.post("/tasks", data=BODIES["lists"](), headers=headers)
     assert (answer.status_code, answer.json["_error"]["word"]) == (413, "too_large")
     world.store.close()
