@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.explained import bench as bench
+from tests.server.explained import nothing_remembered as nothing_remembered
 from tests.server.worlds import world as world
 from tests.worker.conftest import crew as crew
 from tests.worker.conftest import launcher as launcher

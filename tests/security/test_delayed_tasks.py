@@ -1,7 +1,7 @@
 """Tasks that wait for their time, and claims that ask for short ones, are in nobody's way."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 from bson import ObjectId
 
 from banyan.domain.scheduling import span
-from banyan.server import alarm, represent, shapes
+from banyan.server import alarm, represent
 from banyan.server.alarm import Alarm
 from banyan.server.calls import Context, Silent
 from banyan.server.store import claims, tasks
@@ -24,13 +24,7 @@ HOUR = 3_600_000
 FAR = "2099-01-01T00:00:00Z"
 ALIKE: Item = {"requested_resources": {"cores": 1}}
 
-
-@pytest.fixture
-def bench(fresh_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(shapes, "WAITING_SECONDS", 0)
-    made = Bench(fresh_database)
-    yield made
-    made.store.close()
+pytestmark = pytest.mark.usefixtures("nothing_remembered")
 
 
 def claimed(bench: Bench, worker: str, **more: Any) -> list[str]:

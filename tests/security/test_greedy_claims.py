@@ -1,7 +1,7 @@
 """Claims that look at much and take nothing: they make no other account's claims wait for long."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 from banyan.config import knobs
 from banyan.domain import resources
 from banyan.domain.resources import Capacity, Gpu, Grant, fits
-from banyan.server import shapes
 from banyan.server.gathering import Gathering
 from banyan.server.shapes import LOOKED_AT_MAX
 from banyan.server.store import accounts
@@ -25,15 +24,14 @@ from tests.server.explained import Bench
 GREEDY = {"max": 1000, "ahead": 1000, "fits": {"cores": 0}, "steal": True}
 MANY = 24
 
+pytestmark = pytest.mark.usefixtures("nothing_remembered")
+
 
 @pytest.fixture
-def bench(fresh_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(shapes, "WAITING_SECONDS", 0)
-    made = Bench(fresh_database)
-    mallory = accounts.insert(made.store, "mallory", ["worker"])
-    made.tokens["mallory"] = accounts.issue(made.store, mallory)
-    yield made
-    made.store.close()
+def bench(bench: Bench) -> Bench:
+    mallory = accounts.insert(bench.store, "mallory", ["worker"])
+    bench.tokens["mallory"] = accounts.issue(bench.store, mallory)
+    return bench
 
 
 def worker_of(bench: Bench, account: str) -> str:

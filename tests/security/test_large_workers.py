@@ -62,8 +62,7 @@ def test_all_together_is_bounded(server: Server, more: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def bench(fresh_database: str) -> Any:
-    bench = Bench(fresh_database)
+def bench(bench: Bench) -> Bench:
     worker = {
         "host": "h",
         "account": "worker",
@@ -76,8 +75,7 @@ def bench(fresh_database: str) -> Any:
         "lease_until": now() + timedelta(hours=1),
     }
     bench.store["workers"].insert_many([{**worker, "_id": ObjectId()} for _ in range(3)])
-    yield bench
-    bench.store.close()
+    return bench
 
 
 def read_of(store: Store, commands: list[Any]) -> int:

@@ -1,7 +1,7 @@
 """Tasks that all ask for something else: a claim looks at few of them, and none is forgotten."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -21,13 +21,7 @@ from tests.server.explained import Bench, Item
 EXCEEDED = (403, "quota_exceeded")
 A_LOOK = 20
 
-
-@pytest.fixture
-def bench(fresh_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(shapes, "WAITING_SECONDS", 0)
-    made = Bench(fresh_database)
-    yield made
-    made.store.close()
+pytestmark = pytest.mark.usefixtures("nothing_remembered")
 
 
 @pytest.fixture

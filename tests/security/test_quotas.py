@@ -142,13 +142,6 @@ def five(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     QUOTAS.forget()
 
 
-@pytest.fixture
-def bench(fresh_database: str) -> Iterator[Bench]:
-    made = Bench(fresh_database)
-    yield made
-    made.store.close()
-
-
 def counts(bench: Bench, work: Callable[[], Any]) -> int:
     """How often the database is asked for a count."""
     return sum("count" in one for one in bench.during(work))

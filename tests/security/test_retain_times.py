@@ -1,9 +1,6 @@
 """Tasks that are all kept for another time: what retention has to look for stays bounded."""
 
-from collections.abc import Iterator
 from itertools import islice
-
-import pytest
 
 from banyan.domain.retention import LONGEST_MILLISECONDS, Rules, forget_after
 from banyan.server.calls import Context, Silent
@@ -12,13 +9,6 @@ from banyan.server.upkeep.retention import Retention
 from tests.server.explained import Bench
 
 DAY = 86_400_000
-
-
-@pytest.fixture
-def bench(fresh_database: str) -> Iterator[Bench]:
-    made = Bench(fresh_database)
-    yield made
-    made.store.close()
 
 
 def test_however_many_times_there_are_few_marks():

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from pymongo import MongoClient, monitoring
 
+from banyan.server import shapes
 from banyan.server.app import create_app, prepare_database
 from banyan.server.calls import Context
 from banyan.server.store import accounts
@@ -160,3 +162,17 @@ def stages(plan: Any) -> set[str]:
     if isinstance(plan, list):
         return set().union(*(stages(value) for value in plan))
     return set()
+
+
+@pytest.fixture
+def bench(fresh_database: str) -> Iterator[Bench]:
+    """A new one, on a database of its own; the conftest of a folder takes it in."""
+    made = Bench(fresh_database)
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a claim soon after another asks for less."""
+    monkeypatch.setattr(shapes, "WAITING_SECONDS", 0)

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from banyan.server import shapes
 from banyan.server.calls import Context, Silent
 from banyan.server.store import ageing
 from banyan.server.upkeep.duties import DUTIES, TALLYING
@@ -26,6 +25,8 @@ _QUERIES = {"find", "aggregate", "distinct", "count", "findAndModify", "update",
 # A few documents, of which most are wanted.
 _SMALL = {"workers"}
 
+pytestmark = pytest.mark.usefixtures("nothing_remembered")
+
 
 @pytest.fixture(scope="module")
 def bench(module_database: str) -> Iterator[Bench]:
@@ -37,12 +38,6 @@ def bench(module_database: str) -> Iterator[Bench]:
     made.claim(worker, 500, claim_id="first")
     yield made
     made.store.close()
-
-
-@pytest.fixture(autouse=True)
-def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A claim soon after another asks for less."""
-    monkeypatch.setattr(shapes, "WAITING_SECONDS", 0)
 
 
 def upkeep(bench: Bench) -> None:

@@ -1,7 +1,5 @@
 """What lists of attempts lack counts only when two of them lack it that are far apart."""
 
-from collections.abc import Iterator
-
 import pytest
 from bson import ObjectId
 
@@ -68,13 +66,6 @@ def test_of_workers_that_are_gone_nothing_is_remembered(clock: list[float]) -> N
     clock[0] += 1000
     lists.lacked(WORKER, [TWO])
     assert list(lists._of_worker) == [WORKER]
-
-
-@pytest.fixture
-def bench(fresh_database: str) -> Iterator[Bench]:
-    made = Bench(fresh_database)
-    yield made
-    made.store.close()
 
 
 def test_what_an_unanswered_claim_may_bring_is_waited_for(
