@@ -22,6 +22,7 @@ _READ_BYTES = 1 << 16
 _OWN_PEAK_SECONDS = 1.0
 _OWN_PEAK_SLACK_KIBIBYTES = 1024
 _HOLDS_MAX = 16  # times that a tree is looked through for what has forked away
+_GIVE_UP_SECONDS = 10.0  # what SIGKILL has not ended by then is reported as left
 _DRAIN_READS = 64  # more than a pipe holds; those who would write on are dead by then
 
 
@@ -141,6 +142,7 @@ class Running:
 
         Of what is in a cgroup no tree is walked: thousands would keep the launcher from all else.
         """
+        self.give_up_at = self.give_up_at or now() + _GIVE_UP_SECONDS
         inside: set[int] = set()
         if self.cell:
             inside.update(self.cell.pids())

@@ -51,6 +51,18 @@ def test_a_process_that_cannot_be_killed_is_named_and_cleared_later(
     launcher.until("cleared", attempt)
 
 
+def test_so_is_a_leader(launcher: Launched, freeze: Callable[[int], Callable[[], object]]):
+    attempt = launcher.start(["sleep", "1000"])
+    leader = launcher.until("started", attempt)["pid"]
+    thaw = freeze(leader)
+    launcher.stop(attempt, grace_seconds=0)
+    ended = launcher.ended(attempt, seconds=30)
+    assert (ended["left"], ended["why"], ended["signal"]) == ([leader], "cancelled", 9)
+    thaw()
+    launcher.until("cleared", attempt)
+    assert [each["is"] for each in launcher.heard].count("ended") == 1
+
+
 def test_its_room_is_not_given_to_another_task_while_it_is_there(
     crew: Crew, freeze: Callable[[int], Callable[[], object]]
 ):
