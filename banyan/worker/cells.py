@@ -99,7 +99,7 @@ class Cells:
         """
         with contextlib.suppress(OSError):
             weigh(self._root_of("cpu"), len(os.sched_getaffinity(0)))
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # what /proc says may be no use
             most = _processes_left()
             write(f"{self._root_of('pids')}/pids.max", most)
             self._processes_max = most

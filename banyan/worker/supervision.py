@@ -284,7 +284,7 @@ class Supervision:
                 self._tell(sample)
         if crowding := watching.crowding(self._cells, self.running.values()):
             self._end_for(crowding[0], "processes", crowding[1])
-        unsure = self._orphans.unsure()
+        unsure = self._orphans.unsure(self.running)
         kill_trees(watching.strays_too_large(unsure, self.running, self._looks))
         if self.running:
             self._timers.set(_WATCH, now() + watching.LOOK_SECONDS)
