@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +90,14 @@ class Running:
         """Those of which the loop is to hear."""
         return [*self.pipes, *([] if self.begins is None else [self.begins])]
 
-    def held(self) -> dict[str, Any]:
-        """What a new agent is told of it."""
+    def held(self, ended: Container[str]) -> dict[str, Any]:
+        """What a new agent is told of it. ended: attempts whose end is still to be reported."""
         return {
             "attempt": self.attempt,
             "keep": self.keep,
             "size": self.spool.flush(),
             "shipped": self.shipped,
+            "reported": self.told_ended and self.attempt not in ended,
         }
 
     def read(self, pipe: int) -> bool:

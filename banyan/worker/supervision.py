@@ -67,7 +67,7 @@ class Supervision:
     def held(self) -> Message:
         """All attempts, for a new agent."""
         return {
-            "running": [each.held() for each in self.running.values()],
+            "running": [each.held(self.ended) for each in self.running.values()],
             "ended": list(self.ended.values()),
             "waiting": self._successors.all(),
         }
