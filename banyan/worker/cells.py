@@ -147,9 +147,10 @@ class Cells:
 
         One in which the kernel has killed would go on saying so. One in which something is left
         (a file in /dev/shm) would charge the next attempt for it, and have no room for the launcher
-        while that stands in it. What cannot be removed at once is when the kernel is done with it.
+        while that stands in it. A process that is left (it cannot go) would be the next attempt's.
+        What cannot be removed at once is when the kernel is done with it.
         """
-        if _is_roomy(cell) and not cell.oom_kills() and _is_as_new(cell):
+        if _is_roomy(cell) and not cell.oom_kills() and _is_as_new(cell) and not cell.pids():
             cell.entered = False
             cell.unseal()
             self._free.append(cell)
