@@ -19,17 +19,12 @@ from banyan.client.transport import Transport
 from banyan.errors import BanyanError
 from banyan.worker import answers
 from banyan.worker.connection import Connection
-from tests.client.scripted import Scripted, ok, scripted_server
+from tests.client.scripted import Scripted, ok
+from tests.client.scripted import server as server
 from tests.harness import eventually
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 DEADLINE_SECONDS = 30.0  # of what takes about a second
-
-
-@pytest.fixture
-def server() -> Iterator[Scripted]:
-    with scripted_server() as scripted:
-        yield scripted
 
 
 @contextmanager
