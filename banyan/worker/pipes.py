@@ -22,8 +22,8 @@ from banyan.worker.timers import now
 
 _LOOK_SECONDS = 0.25
 _LONG_SECONDS = 0.1  # nothing that is not held takes so long
-_TIMES_MAX = 20  # that a pipe is found held for so long, for a moment each, in so many seconds
-_TIMES_SECONDS = 60.0
+_TIMES_MAX = 20  # that a pipe is found held for so long, for a moment each, ...
+_TIMES_SECONDS = 60.0  # ... in this time
 _FREED_SECONDS = 1.0  # who is killed has let go by then
 _FILE_SERVER = "/dev/fuse"
 
@@ -105,7 +105,7 @@ class Pipes:
             inode = step.inode or os.fstat(step.pipe).st_ino
         except OSError:  # it is past it
             return
-        if self._step is not step:  # so it is, and that was another pipe of the same number
+        if self._step is not step:  # past it, too: the number may be another pipe's
             return
         self.freed.add(step.pipe)
         users = _kill_all_with(f"pipe:[{inode}]")
