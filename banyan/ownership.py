@@ -192,11 +192,16 @@ def demand_own(path: Path, found: os.stat_result) -> None:
 
 
 def told_of_readers(path: Path) -> str:
-    """A sentence for the owner of a secret that others can read; else empty. Errors: OSError."""
+    """A sentence for the owner of a secret that others can read; else empty. Errors: OSError.
+
+    Where we cannot see who gets there (it was given to us open) nothing is said.
+    """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):  # a pipe has no place among the directories
         return ""
-    who = _readers(found, [above.stat().st_mode for above in path.resolve().parents])
+    who = ""
+    with contextlib.suppress(PermissionError):
+        who = _readers(found, [above.stat().st_mode for above in path.resolve().parents])
     if not who:
         return ""
     mode = stat.S_IMODE(found.st_mode)

@@ -9,6 +9,7 @@ from typing import Any
 
 from banyan.client.holding import Held
 from banyan.client.transport import Transport
+from banyan.errors import BanyanError
 
 _ENDED = {"terminated", "cancelled"}
 
@@ -22,7 +23,10 @@ class Output:
         self._stream = stream
 
     def of_attempt(self, attempt: int | None) -> bytes:
-        """What an attempt (left out: the last) has written so far."""
+        """What an attempt (left out: the last) has written so far.
+
+        Errors: `unavailable` where the answers make no sense.
+        """
         parts: list[bytes] = []
         offset, more = 0, True
         while more:
@@ -32,7 +36,10 @@ class Output:
             more = answer.headers.get("Banyan-Log-More") == "true"
             if more:  # of the same attempt, also where another begins meanwhile
                 attempt = int(answer.headers["Banyan-Log-Attempt"])
-                offset = int(answer.headers["Banyan-Log-Next-Offset"])
+                before, offset = offset, int(answer.headers["Banyan-Log-Next-Offset"])
+                if offset <= before:  # it would be asked for without end
+                    message = f"{self._transport.url} does not answer like a Banyan server"
+                    raise BanyanError("unavailable", message)
         return b"".join(parts)
 
     def follow(self, attempt: int | None) -> Iterator[bytes]:

@@ -31,7 +31,7 @@ _OF_A_TASK: Mapping[str, Any] = {
 }
 _LEASE_SECONDS_MIN, _LEASE_SECONDS_MAX = 1, 86_400
 _NUMBER_MAX = 2**53  # as JSON's numbers go: beyond it clocks and amounts cannot be reckoned
-_AMOUNTS = ("cores", "memory_bytes", "gpu_count", "gpu_memory_bytes", "disk_bytes")
+_WHOLE_AMOUNTS = ("memory_bytes", "gpu_count", "gpu_memory_bytes", "disk_bytes")
 
 
 def results(answer: Any, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -73,7 +73,10 @@ def _grant(granted: dict[str, Any]) -> None:
         _member(granted, name)
     custom = granted.get("custom", {})
     _expect(custom, dict)
-    for amount in [*(granted.get(name, 0) for name in _AMOUNTS), *custom.values()]:
+    whole = [granted.get(name, 0) for name in _WHOLE_AMOUNTS]
+    for amount in whole:
+        _expect(amount, int)
+    for amount in [granted["cores"], *whole, *custom.values()]:
         _amount(amount)
     try:
         Grant.from_json(granted)

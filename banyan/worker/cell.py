@@ -16,8 +16,8 @@ THREADS = "tasks"  # of version 1; the number 0 is who writes it
 MODE = 0o755  # whatever the umask: in a group of its own making a task would be out of sight
 SHARES, WEIGHT = 1024, 100  # of one core, in version 1 and 2
 SHARES_MAX, WEIGHT_MAX = 1 << 18, 10_000
-# So many that a cell may keep its own open, to be entered sooner the next time.
-_HAS_MANY_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 1024
+# So many that each of thousands of cells may keep its own open, to be entered sooner the next time.
+_HAS_MANY_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 8192
 # Pages of files that the kernel gives up before it kills, in version 1 and 2.
 _CACHE = (b"total_active_file", b"total_inactive_file", b"active_file", b"inactive_file")
 

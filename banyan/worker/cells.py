@@ -99,7 +99,7 @@ class Cells:
         """
         with contextlib.suppress(OSError):
             weigh(self._root_of("cpu"), len(os.sched_getaffinity(0)))
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # what /proc says may be no use
             most = _processes_left()
             write(f"{self._root_of('pids')}/pids.max", most)
             self._processes_max = most
@@ -147,9 +147,10 @@ class Cells:
 
         One in which the kernel has killed would go on saying so. One in which something is left
         (a file in /dev/shm) would charge the next attempt for it, and have no room for the launcher
-        while that stands in it. What cannot be removed at once is when the kernel is done with it.
+        while that stands in it. A process that is left (it cannot go) would be the next attempt's.
+        What cannot be removed at once is when the kernel is done with it.
         """
-        if _is_roomy(cell) and not cell.oom_kills() and _is_as_new(cell):
+        if _is_roomy(cell) and not cell.oom_kills() and _is_as_new(cell) and not cell.pids():
             cell.entered = False
             cell.unseal()
             self._free.append(cell)

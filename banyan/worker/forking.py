@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from banyan.worker.spawning import (
     NOT_EXECUTABLE,
+    NOT_FOUND,
     SIGNALS_RESET,
     NotStarted,
     enter,
@@ -76,7 +77,17 @@ def fork(order: Order) -> tuple[int, int]:
 def failure_in(read: Callable[[int, int], bytes], pipe: int) -> NotStarted | None:
     """What a readable pipe of `fork` tells: why there is no program; None: there is."""
     told = read(pipe, _TOLD_BYTES_MAX)
-    return NotStarted(*json.loads(told)) if told else None
+    return _heard(told) if told else None
+
+
+def _heard(told: bytes) -> NotStarted:
+    """As `_tell` says it, but the child is the task's user by then, and may say anything."""
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        exit_code, reason = json.loads(told)
+        if exit_code in (None, NOT_FOUND, NOT_EXECUTABLE) and isinstance(reason, str):
+            plain = reason[:_REASON_LENGTH_MAX].encode(errors="replace").decode()
+            return NotStarted(exit_code and int(exit_code), plain)
+    return NotStarted(NOT_EXECUTABLE, "it could not be started, and did not say why")
 
 
 def _be(order: Order, pipe: int, launcher: int) -> NoReturn:

@@ -290,6 +290,8 @@ class Holding:
                 self._follow(attempt, keep, each["shipped"])
             if "is" in each:
                 self._ended(each)
+            elif each.get("reported"):  # a launcher of an earlier version does not say so
+                self._stays(attempt)
             else:
                 self._reports.output(attempt)
                 self._behind.started(attempt, str(each["keep"]["granted"]), now())
@@ -298,6 +300,12 @@ class Holding:
             if attempt not in self._held:
                 self._follow(attempt, each["keep"], (0, 0))
                 self._behind.add(each["after"], Waiting(attempt, None, now()))
+
+    def _stays(self, attempt: str) -> None:
+        """An agent before this one has reported its end; processes of it are still there."""
+        held = self._held[attempt]
+        held.ended = held.reported = held.stuck = True
+        self._reports.drop(attempt)
 
     def _follow(self, attempt: str, keep: Mapping[str, Any], shipped: tuple[int, int]) -> None:
         self._held[attempt] = Held(keep["task"], keep["token"], keep["grace_seconds"])

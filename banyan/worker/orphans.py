@@ -91,12 +91,17 @@ class Orphans:
             if owners.sure and attempt in owners.attempts
         ]
 
-    def unsure(self) -> list[tuple[frozenset[str], list[int]]]:
-        """All others, by the attempts of which they may be."""
+    def unsure(self, alive: Collection[str]) -> list[tuple[frozenset[str], list[int]]]:
+        """All others, by the attempts alive of which they may be.
+
+        Without those that are over: else each short task in between would make one group more,
+        with a bound of its own.
+        """
         found: dict[frozenset[str], list[int]] = {}
+        living = set(alive)
         for pid, owners in self._owners.items():
             if not owners.sure:
-                found.setdefault(owners.attempts, []).append(pid)
+                found.setdefault(owners.attempts & living, []).append(pid)
         return list(found.items())
 
     def _suspects(self, pid: int, leaders: Mapping[int, str], alive: Collection[str]) -> Owners:

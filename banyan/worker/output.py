@@ -10,7 +10,7 @@ from typing import Any
 
 from banyan.worker.spool import STREAM_NAMES, Chunk, chunks
 
-CHUNKS_MAX = 1000  # of one attempt in one report; the server takes ten times as many
+_CHUNKS_MAX = 1000  # in one go, where the caller sets no bound
 
 
 class Reader:
@@ -38,7 +38,7 @@ class Reader:
         except FileNotFoundError:
             return 0
 
-    def read(self, bytes_max: int, chunks_max: int = CHUNKS_MAX) -> tuple[list[Chunk], bool]:
+    def read(self, bytes_max: int, chunks_max: int = _CHUNKS_MAX) -> tuple[list[Chunk], bool]:
         """The next chunks, at least one where there is any, and whether more can be read."""
         found: list[Chunk] = []
         size = 0

@@ -22,7 +22,8 @@ from banyan.worker.timers import now
 
 _LOOK_SECONDS = 0.25
 _LONG_SECONDS = 0.1  # nothing that is not held takes so long
-_TIMES_MAX = 20  # that a pipe is found held for so long, for a moment each
+_TIMES_MAX = 20  # that a pipe is found held for so long, for a moment each, ...
+_TIMES_SECONDS = 60.0  # ... in this time
 _FREED_SECONDS = 1.0  # who is killed has let go by then
 _FILE_SERVER = "/dev/fuse"
 
@@ -47,6 +48,7 @@ class Pipes:
         self._step: _Step | None = None
         self._seen: _Step | None = None
         self._times: Counter[int] = Counter()
+        self._times_since = now()
         threading.Thread(target=self._watch, name="pipes", daemon=True).start()
 
     def follow(self, pipe: int) -> None:
@@ -88,6 +90,9 @@ class Pipes:
     def _look(self) -> None:
         step, before = self._step, self._seen
         self._seen = step
+        if now() - self._times_since > _TIMES_SECONDS:
+            self._times.clear()
+            self._times_since = now()
         if step is None or now() - step.since < _LONG_SECONDS:
             return
         self._times[step.pipe] += 1
@@ -96,11 +101,13 @@ class Pipes:
 
     def _free(self, step: _Step) -> None:
         """Kill the processes that hold it up, and then the file servers that these may wait for."""
-        self.freed.add(step.pipe)
         try:
             inode = step.inode or os.fstat(step.pipe).st_ino
         except OSError:  # it is past it
             return
+        if self._step is not step:  # past it, too: the number may be another pipe's
+            return
+        self.freed.add(step.pipe)
         users = _kill_all_with(f"pipe:[{inode}]")
         deadline = now() + _FREED_SECONDS
         while self._step is step and now() < deadline:

@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ _READ_BYTES = 1 << 16
 _OWN_PEAK_SECONDS = 1.0
 _OWN_PEAK_SLACK_KIBIBYTES = 1024
 _HOLDS_MAX = 16  # times that a tree is looked through for what has forked away
+_GIVE_UP_SECONDS = 10.0  # what SIGKILL has not ended by then is reported as left
 _DRAIN_READS = 64  # more than a pipe holds; those who would write on are dead by then
 
 
@@ -89,13 +90,14 @@ class Running:
         """Those of which the loop is to hear."""
         return [*self.pipes, *([] if self.begins is None else [self.begins])]
 
-    def held(self) -> dict[str, Any]:
-        """What a new agent is told of it."""
+    def held(self, ended: Container[str]) -> dict[str, Any]:
+        """What a new agent is told of it. ended: attempts whose end is still to be reported."""
         return {
             "attempt": self.attempt,
             "keep": self.keep,
             "size": self.spool.flush(),
             "shipped": self.shipped,
+            "reported": self.told_ended and self.attempt not in ended,
         }
 
     def read(self, pipe: int) -> bool:
@@ -141,6 +143,7 @@ class Running:
 
         Of what is in a cgroup no tree is walked: thousands would keep the launcher from all else.
         """
+        self.give_up_at = self.give_up_at or now() + _GIVE_UP_SECONDS
         inside: set[int] = set()
         if self.cell:
             inside.update(self.cell.pids())

@@ -66,7 +66,7 @@ class Spawner:
     """Starts processes; knows the limits that tasks are to inherit."""
 
     def __init__(self) -> None:
-        """Raises the launcher's own limit of open files: it holds three for each task."""
+        """Raises the launcher's own limit of open files: it holds some for each task."""
         self._null = os.open(os.devnull, os.O_RDWR)
         # What `launching.py` gives a launcher for its input is the task's, too.
         self._input_is_null = os.path.sameopenfile(0, self._null)

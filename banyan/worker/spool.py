@@ -80,20 +80,18 @@ class Spool:
 
     def flush(self) -> int:
         """Brings all frames into the file; its size in bytes."""
-        if self._frames and self.trouble is None:
+        taken = self._take_frames()
+        if taken and self.trouble is None:
             try:
-                self._write(self._packed())
+                self._write(taken)
             except OSError as error:  # a full disk ends the log, not the task
                 self.trouble = f"output lost: {error.strerror}"
-        self._frames.clear()
-        self._last.clear()
-        self._pending = 0
         return self._written
 
     def finish(self) -> bytes | None:
         """Ends the writing: the frames themselves where they are few, else None (see the file)."""
         if self._file is None and self._pending <= INLINE_BYTES_MAX:
-            return self._packed()
+            return self._take_frames()
         self.flush()
         if self._file is not None:
             os.close(self._file)
@@ -124,8 +122,13 @@ class Spool:
         self._to_begin = min(self._to_begin + earned, FRAMES_AT_ONCE)
         self._counted_at = now()
 
-    def _packed(self) -> bytes:
-        return b"".join(_HEADER.pack(stream, len(data)) + data for stream, data in self._frames)
+    def _take_frames(self) -> bytes:
+        """The frames that are in memory only, which keeps them no longer."""
+        frames = [_HEADER.pack(stream, len(data)) + data for stream, data in self._frames]
+        self._frames.clear()
+        self._last.clear()
+        self._pending = 0
+        return b"".join(frames)
 
     def _write(self, data: bytes) -> None:
         if self._file is None:

@@ -30,7 +30,6 @@ from banyan.worker.wire import Message
 _FLUSH_SECONDS = 0.1  # so long output may be in memory only
 _FLUSH_BYTES = 1 << 20  # or so much of it
 _LOOK_AGAIN_SECONDS = 0.05
-_GIVE_UP_SECONDS = 10.0  # what SIGKILL has not ended by then is reported as left
 _REAPS_MAX = 512  # in one go: chains of forks must not keep the loop from all else
 _HELD_UP = "its output could not be read: it was writing from memory that did not answer"
 _AGAIN = "again"
@@ -68,7 +67,7 @@ class Supervision:
     def held(self) -> Message:
         """All attempts, for a new agent."""
         return {
-            "running": [each.held() for each in self.running.values()],
+            "running": [each.held(self.ended) for each in self.running.values()],
             "ended": list(self.ended.values()),
             "waiting": self._successors.all(),
         }
@@ -122,18 +121,11 @@ class Supervision:
             self._has_begun(running)
 
     def _does_not_begin(self, running: Running) -> None:
-        """It waits for a directory or a program that does not answer, and is to end.
-
-        Where the kernel does not let it (a dead disk), the end is told as of others that stay.
-        """
-        if running.not_begun is None:
-            reason = "its cwd or its program is where nobody answers"
-            running.not_begun = NotStarted(NOT_EXECUTABLE, reason)
-            running.give_up_at = now() + _GIVE_UP_SECONDS
-        running.kill([])
-        if now() >= (running.give_up_at or 0) and not running.told_ended:
-            self._tell_ended(running, [running.pid])
-        self._timers.set((running.attempt, "begin"), now() + _LOOK_AGAIN_SECONDS)
+        """It waits for a directory or a program that does not answer, and is to end."""
+        reason = "its cwd or its program is where nobody answers"
+        running.not_begun = NotStarted(NOT_EXECUTABLE, reason)
+        running.kill_at = now()
+        self._kill(running)
 
     def _follow(self, running: Running) -> None:
         self.running[running.attempt] = running
@@ -174,7 +166,6 @@ class Supervision:
         kill_at = now() + grace_seconds
         if running.why is None:
             running.why = why
-            running.kill_at = kill_at
             if grace_seconds > 0:
                 self._look()
                 running.terminate(self._orphans_of(running))
@@ -231,13 +222,18 @@ class Supervision:
                 self._kill(running)
 
     def _kill(self, running: Running) -> None:
-        """Whose leader somebody traces may wait for ever to hear of its end: see `keeping`."""
+        """SIGKILL, also to a leader that does not end; it is told as others that stay are.
+
+        Whose leader somebody traces may wait for ever to hear of its end: see `keeping`.
+        """
         self._look()
         orphans = self._orphans_of(running)
         running.kill(orphans)
-        running.give_up_at = running.give_up_at or now() + _GIVE_UP_SECONDS
         self._timers.set((running.attempt, "kill"), now() + _LOOK_AGAIN_SECONDS)
-        if not running.keeping([running.pid, *orphans]):
+        left = running.keeping([running.pid, *orphans])
+        if left:
+            self._give_up(running, left)
+        else:
             self._finish(running)
 
     def reap(self) -> None:
@@ -288,7 +284,7 @@ class Supervision:
                 self._tell(sample)
         if crowding := watching.crowding(self._cells, self.running.values()):
             self._end_for(crowding[0], "processes", crowding[1])
-        unsure = self._orphans.unsure()
+        unsure = self._orphans.unsure(self.running)
         kill_trees(watching.strays_too_large(unsure, self.running, self._looks))
         if self.running:
             self._timers.set(_WATCH, now() + watching.LOOK_SECONDS)
@@ -314,11 +310,13 @@ class Supervision:
 
     def _kill_rest(self, running: Running, left: list[int]) -> None:
         running.kill(left)
-        if running.give_up_at is None:
-            running.give_up_at = now() + _GIVE_UP_SECONDS
-        elif now() >= running.give_up_at and not running.told_ended:
-            self._tell_ended(running, left)
+        self._give_up(running, left)
         self._timers.set(_AGAIN, now() + _LOOK_AGAIN_SECONDS)
+
+    def _give_up(self, running: Running, left: list[int]) -> None:
+        """Tells its end where SIGKILL has had its time, and these are left."""
+        if now() >= (running.give_up_at or 0) and not running.told_ended:
+            self._tell_ended(running, left)
 
     def _finish(self, running: Running) -> None:
         if running.told_ended:

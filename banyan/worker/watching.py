@@ -75,11 +75,12 @@ def too_many(running: Running, pids: list[int]) -> str | None:
 def crowding(cells: Cells, running: Iterable[Running]) -> tuple[Running, str] | None:
     """Where all together leave no processes to others: who has most, and why it must end.
 
-    One at a time: what it leaves may be enough.
+    One at a time: what it leaves may be enough. So while processes stay of the one that has most,
+    killed or told as ended, no other ends in its place.
     """
     if not cells.are_crowded():
         return None
-    counts = {each: each.cell.count() for each in running if each.cell and not each.told_ended}
+    counts = {each: each.cell.count() for each in running if each.cell}
     most = max(counts.values(), default=0)
     for each, count in counts.items():
         if count == most and not each.is_being_killed:

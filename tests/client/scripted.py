@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
+import pytest
+
 Reply = tuple[int, dict[str, str], bytes] | None  # None: the connection is cut
 
 
@@ -73,6 +75,13 @@ def scripted_server() -> Iterator[Scripted]:
         scripted.server.shutdown()
         thread.join()
         scripted.server.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Scripted]:
+    """The same for a test, in the place of the real one."""
+    with scripted_server() as scripted:
+        yield scripted
 
 
 def ok(body: Any, **headers: str) -> Reply:

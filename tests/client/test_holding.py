@@ -8,15 +8,10 @@ import pytest
 
 from banyan.client.holding import Held
 from banyan.client.transport import Transport
-from tests.client.scripted import Scripted, ok, scripted_server
+from tests.client.scripted import Scripted, ok
+from tests.client.scripted import server as server
 
 UNCHANGED = (304, {"ETag": '"1"'}, b"")
-
-
-@pytest.fixture
-def server() -> Iterator[Scripted]:
-    with scripted_server() as scripted:
-        yield scripted
 
 
 @pytest.fixture

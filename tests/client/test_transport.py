@@ -12,13 +12,8 @@ import pytest
 
 from banyan.client.transport import Transport
 from banyan.errors import BanyanError
-from tests.client.scripted import Reply, Scripted, error, ok, scripted_server
-
-
-@pytest.fixture
-def server() -> Iterator[Scripted]:
-    with scripted_server() as scripted:
-        yield scripted
+from tests.client.scripted import Reply, Scripted, error, ok
+from tests.client.scripted import server as server
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import pytest
+
 from tests.harness import Api, Server
 
 T = TypeVar("T")
@@ -122,6 +124,20 @@ class Play:
         assert answer.status_code == 200, answer.text
         items: list[Item] = answer.json()["_items"]
         return items
+
+
+@pytest.fixture
+def play(server: Server) -> Play:
+    """With the server that the tests of one file share."""
+    return Play(server)
+
+
+def held(play: Play, **fields: Any) -> tuple[Player, str, Item]:
+    """A worker and the one task that it holds."""
+    (task,) = play.submit(**fields)
+    player = play.player()
+    (item,) = player.claim(1)
+    return player, task, item
 
 
 def word(answer: Any) -> tuple[int, str]:

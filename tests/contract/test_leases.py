@@ -11,7 +11,8 @@ from bson import ObjectId
 from pymongo import MongoClient
 from pymongo.uri_parser import parse_uri
 
-from tests.contract.playing import Item, Play, Player, at_once, chunk, now, word
+from tests.contract.playing import Item, Play, at_once, chunk, held, now, word
+from tests.contract.playing import play as play
 from tests.harness import Processes, Server, eventually, start_server
 from tests.harness.mongo import database
 
@@ -33,19 +34,6 @@ def short(mongo: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 @pytest.fixture
 def lapsing(short: Server) -> Play:
     return Play(short)
-
-
-@pytest.fixture
-def play(server: Server) -> Play:
-    return Play(server)
-
-
-def held(play: Play, **fields: Any) -> tuple[Player, str, Item]:
-    """A worker and the one task that it holds."""
-    (task,) = play.submit(**fields)
-    player = play.player()
-    (item,) = player.claim(1)
-    return player, task, item
 
 
 def becomes(play: Play, task: str, state: str) -> None:

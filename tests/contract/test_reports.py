@@ -6,26 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.contract.playing import Item, Play, Player, chunk, now, word
-from tests.harness import Api, Server
+from tests.contract.playing import Play, chunk, held, now, word
+from tests.contract.playing import play as play
+from tests.harness import Api
 
 RECORD = {
     "task", "attempt_count", "worker", "granted_resources", "time_claimed", "time_started",
     "time_terminated", "exit_status", "exit_code", "signal", "log_size_bytes",
 }  # fmt: skip
-
-
-@pytest.fixture
-def play(server: Server) -> Play:
-    return Play(server)
-
-
-def held(play: Play, **fields: Any) -> tuple[Player, str, Item]:
-    """A worker and the one task that it holds."""
-    (task,) = play.submit(**fields)
-    player = play.player()
-    (item,) = player.claim(1)
-    return player, task, item
 
 
 # --- The record of an attempt --------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a task leaves in memory is nobody else's, and to look at it holds nobody up."""
 
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,6 +70,26 @@ def test_cache_alone_lets_a_cgroup_serve_again(launcher: Launched, tmp_path: Pat
         assert ended["code"] == 0
     numbers = [int(path.name) for path in cells_of(launcher).iterdir() if path.is_dir()]
     assert numbers == [1]
+
+
+@NEEDS_CGROUP
+def test_one_with_somebody_in_it_does_not_serve_again(tmp_path: Path) -> None:
+    own = cells.Cells(tmp_path)
+    process = subprocess.Popen(["sleep", "1000"])
+    try:
+        cell = own.open(64 * MIB)
+        assert cell
+        cell.bound(64 * MIB)
+        cell.add(process.pid)
+        own.close(cell)
+        following = own.open(64 * MIB)
+        assert following
+        assert following.path != cell.path
+    finally:
+        process.kill()
+        process.wait()
+        own.end()
+    assert not Path(cell.path).exists()
 
 
 # --- Looking at what is shared -----------------------------------------------------------------

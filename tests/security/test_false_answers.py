@@ -19,17 +19,12 @@ from banyan.client.transport import Transport
 from banyan.errors import BanyanError
 from banyan.worker import answers
 from banyan.worker.connection import Connection
-from tests.client.scripted import Scripted, ok, scripted_server
+from tests.client.scripted import Scripted, ok
+from tests.client.scripted import server as server
 from tests.harness import eventually
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 DEADLINE_SECONDS = 30.0  # of what takes about a second
-
-
-@pytest.fixture
-def server() -> Iterator[Scripted]:
-    with scripted_server() as scripted:
-        yield scripted
 
 
 @contextmanager
@@ -175,6 +170,24 @@ def test_pages_of_no_size_end(server: Scripted, size: int) -> None:
     assert len(server.asked) == 1
 
 
+@pytest.mark.parametrize("place", ["0", "-1"])
+def test_output_that_never_goes_on_is_not_asked_for_without_end(
+    server: Scripted, place: str
+) -> None:
+    headers = {"Banyan-Log-Attempt": "1", "Banyan-Log-Next-Offset": "5", "Banyan-Log-More": "true"}
+    last = (200, {**headers, "Banyan-Log-More": "false"}, b"end")
+    server.replies = [
+        (200, headers, b"first"),
+        (200, {**headers, "Banyan-Log-Next-Offset": place}, b"again"),
+        last,
+    ]
+    with pytest.raises(BanyanError, match="does not answer like") as caught:
+        Client(server.url, "t").log("5" * 24)
+    assert caught.value.word == "unavailable"
+    server.replies = [(200, headers, b"first"), last]
+    assert Client(server.url, "t").log("5" * 24) == b"firstend"
+
+
 # --- what a worker believes --------------------------------------------------------------
 
 TASK = {
@@ -196,6 +209,12 @@ def test_a_task_as_servers_give_it_is_one() -> None:
         {"granted_resources": {"cores": float("inf"), "memory_bytes": 1}},
         {"granted_resources": {"cores": -1, "memory_bytes": 1}},
         {"granted_resources": {"cores": 1, "memory_bytes": 10**400}},
+        {"granted_resources": {"cores": 1, "memory_bytes": 1.0}},
+        {"granted_resources": {"cores": 1, "memory_bytes": True}},
+        {"granted_resources": {"cores": 1, "memory_bytes": 1, "gpu_count": 1.5}},
+        {"granted_resources": {"cores": 1, "memory_bytes": 1, "gpu_memory_bytes": 0.5}},
+        {"granted_resources": {"cores": 1, "memory_bytes": 1, "disk_bytes": 1e9}},
+        {"granted_resources": {"cores": 1, "memory_bytes": 1, "disk_bytes": -1}},
         {"env": {"A": {}}},
         {"env": {"A": {"secret": [1]}}},
         {"env": {"A": {"secret": None}}},

@@ -15,14 +15,10 @@ from banyan.profiles import Profile
 from banyan.worker.secrets_file import SecretMissing, Secrets
 from banyan.worker.tokens import read_token
 from tests.harness import Processes
+from tests.security.others import NOBODY, give
+from tests.worker.test_run_as import needs_root
 
-NOBODY = 65534
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 URL = "http://127.0.0.1:1"
-
-
-def give(path: Path) -> None:
-    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
 @pytest.fixture
@@ -59,7 +55,7 @@ def profile_for(url: str, credentials: Path) -> str:
     return f'default_profile = "x"\n[profile.x]\nurl = "{url}"\ncredentials = "{credentials}"\n'
 
 
-@AS_ROOT
+@needs_root
 def test_a_pipe_in_somebody_elses_home_does_not_say_who_gets_the_token(
     config: Path, elsewhere: Path, processes: Processes
 ):
@@ -82,7 +78,7 @@ def test_a_pipe_in_somebody_elses_home_does_not_say_who_gets_the_token(
             server.accept()
 
 
-@AS_ROOT
+@needs_root
 @pytest.mark.parametrize("place", ["shared", "config"])
 def test_nor_is_one_waited_for(
     config: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, place: str
@@ -136,7 +132,7 @@ def test_profiles_of_ones_own_may_come_through_a_pipe(
     assert not writer.is_alive()
 
 
-@AS_ROOT
+@needs_root
 def test_but_not_through_somebody_elses(config: Path, monkeypatch: pytest.MonkeyPatch):
     reading = piped(profile_for(URL, config))
     os.fchown(reading, NOBODY, NOBODY)
@@ -153,7 +149,7 @@ def test_but_not_through_somebody_elses(config: Path, monkeypatch: pytest.Monkey
 # --- What a profile names --------------------------------------------------------------------
 
 
-@AS_ROOT
+@needs_root
 def test_tokens_of_a_service_are_what_was_looked_at(
     config: Path, services: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -171,7 +167,7 @@ def test_tokens_of_a_service_are_what_was_looked_at(
         real(path)
         credentials.unlink()
         credentials.symlink_to(elsewhere / "credentials")
-        os.lchown(credentials, NOBODY, NOBODY)
+        give(credentials)
 
     monkeypatch.setattr(ownership, "check_file", check_file)
     with pytest.raises(BanyanError, match="belongs to nobody"):
@@ -193,7 +189,7 @@ READERS = pytest.mark.parametrize(
 )
 
 
-@AS_ROOT
+@needs_root
 @READERS
 def test_a_token_file_of_somebody_else_leads_to_none_of_ours(
     shared: Path, elsewhere: Path, read: Callable[[Path], str]
@@ -220,7 +216,7 @@ def test_a_token_may_come_through_a_pipe(read: Callable[[Path], str]):
     os.close(reading)
 
 
-@AS_ROOT
+@needs_root
 def test_secrets_are_not_what_somebody_elses_link_leads_to(shared: Path, elsewhere: Path):
     (elsewhere / "credentials").write_text('{"admin": "of root"}')
     (elsewhere / "credentials").chmod(0o600)

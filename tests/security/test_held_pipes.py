@@ -7,10 +7,12 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from banyan.worker import pipes
 from banyan.worker.pipes import Pipes
 from tests.harness import eventually
 from tests.security import silent_files
@@ -83,13 +85,53 @@ def test_so_they_do_where_a_server_of_files_is_asked_and_lives(tmp_path: Path) -
             holder = subprocess.Popen(argv, stdin=file, stdout=writing, user=user, cwd="/")
         os.close(writing)
         eventually(lambda: "request_wait" in Path(f"/proc/{holder.pid}/wchan").read_text())
-        pipes = Pipes(select.epoll(), lambda: True)
-        pipes.follow(pipe)
-        assert pipes.read(pipe, 100) == b"x"
-        assert pipe in pipes.freed
+        own = Pipes(select.epoll(), lambda: True)
+        own.follow(pipe)
+        assert own.read(pipe, 100) == b"x"
+        assert pipe in own.freed
         assert files.wait(20) == holder.wait(20) == -signal.SIGKILL
     finally:
         for process in filter(None, (files, holder)):
             process.kill()
             process.wait()
         ctypes.CDLL(None).umount2(os.fsencode(place), 2)
+
+
+@pytest.fixture
+def watched() -> Iterator[Pipes]:
+    """Pipes that nothing but the test looks at."""
+    with select.epoll() as epoll:
+        yield Pipes(epoll, lambda: False)
+
+
+def test_who_has_another_pipe_of_the_same_number_by_now_is_not_ended(watched: Pipes) -> None:
+    reading, writing = os.pipe()
+    holder = subprocess.Popen(["sleep", "1000"], stdout=writing)
+    try:
+        over = pipes._Step(reading, 0, 0.0)  # a read that has come back
+        watched._free(over)
+        assert holder.poll() is None
+        assert watched.freed == set()
+        watched._step = over
+        watched._free(over)
+        assert holder.wait(20) == -signal.SIGKILL
+        assert watched.freed == {reading}
+    finally:
+        holder.kill()
+        holder.wait()
+        os.close(reading)
+        os.close(writing)
+
+
+def test_what_holds_for_a_moment_now_and_then_is_not_ended(
+    watched: Pipes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, freed = [pipes.now()], list[int]()
+    monkeypatch.setattr(pipes, "now", lambda: clock[0])
+    monkeypatch.setattr(watched, "_free", lambda step: freed.append(step.pipe))
+    for pause, ends in ((10.0, False), (1.0, True)):
+        for _ in range(100):
+            watched._step = pipes._Step(7, 0, clock[0])
+            clock[0] += pause
+            watched._look()
+        assert bool(freed) is ends

@@ -7,15 +7,11 @@ import pytest
 from bson import ObjectId
 
 from tests.contract.playing import Item, Play, Player, now, word
+from tests.contract.playing import play as play
 from tests.harness import Api, Server
 
 LOST = (409, "lease_lost")
 STATES = ("inactive", "available", "running", "terminated", "cancelled")
-
-
-@pytest.fixture
-def play(server: Server) -> Play:
-    return Play(server)
 
 
 class Stranger:

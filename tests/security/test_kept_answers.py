@@ -4,7 +4,6 @@ A client keeps little of an answer to send it again; each of that would be refus
 server that answers next, and by it every request.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,13 +13,8 @@ from banyan.client.transport import Transport
 from banyan.errors import BanyanError
 from banyan.worker import answers
 from banyan.worker.connection import Connection
-from tests.client.scripted import Scripted, ok, scripted_server
-
-
-@pytest.fixture
-def server() -> Iterator[Scripted]:
-    with scripted_server() as scripted:
-        yield scripted
+from tests.client.scripted import Scripted, ok
+from tests.client.scripted import server as server
 
 
 @pytest.mark.parametrize("kind", [Transport, Connection])

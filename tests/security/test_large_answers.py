@@ -4,22 +4,17 @@ An empty list is three bytes of text and seventy of memory: 120 MB of them took 
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from banyan.client.transport import Transport
 from banyan.errors import BanyanError
 from banyan.worker.connection import Connection
-from tests.client.scripted import Scripted, scripted_server
+from tests.client.scripted import Scripted
+from tests.client.scripted import server as server
 
 STORED_BYTES = 16 * 1024 * 1024  # PAGE_BYTES_MAX
-
-
-@pytest.fixture
-def server() -> Iterator[Scripted]:
-    with scripted_server() as scripted:
-        yield scripted
 
 
 # Each is made in its own test: they are large.

@@ -5,7 +5,6 @@ Each end asks the kernel about the other before it says or hears anything.
 
 import json
 import os
-import pwd
 import shutil
 import socket
 import stat
@@ -27,9 +26,8 @@ from banyan.worker.connection import Connection
 from tests.e2e.stack import Stack
 from tests.harness import Processes, Server, eventually, marked_processes
 from tests.harness.processes import ROOT
-
-NOBODY = pwd.getpwnam("nobody").pw_uid
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start as another user")
+from tests.security.others import NOBODY, give
+from tests.worker.test_run_as import needs_root
 
 
 @pytest.fixture
@@ -297,7 +295,7 @@ def test_a_token_goes_to_no_socket_that_another_user_serves(
             assert refusal.value.word == "unavailable"
             assert serving.stdout.readline() == "got b''\n"
             directory.chmod(0o755)  # in /tmp: anybody could have made it, when it was gone
-            os.chown(directory, NOBODY, NOBODY)
+            give(directory)
             with pytest.raises(BanyanError, match=f"served by user {NOBODY}"):
                 made.request("GET", "/")
             assert serving.stdout.readline() == "got b''\n"
@@ -308,7 +306,7 @@ def test_a_token_goes_to_no_socket_that_another_user_serves(
 @needs_root
 def test_root_may_talk_to_a_service_in_a_place_of_its_own(services: Path) -> None:
     path = services / near.NAME
-    os.chown(services, NOBODY, NOBODY)
+    give(services)
     with nobodys(SERVES, str(path)) as serving:
         try:
             assert serving.stdout is not None

@@ -1,7 +1,6 @@
 """What a false server says stays text in a notebook: there it would be a script of the page."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,16 +8,11 @@ import pytest
 from banyan.client.api import Client
 from banyan.client.futures import TaskFuture
 from banyan.client.progress import Progress
-from tests.client.scripted import Scripted, ok, scripted_server
+from tests.client.scripted import Scripted, ok
+from tests.client.scripted import server as server
 
 EVIL = "<img src=x onerror='alert(1)'>\"&<script>"
 OURS = {"div", "code", "span"}
-
-
-@pytest.fixture
-def server() -> Iterator[Scripted]:
-    with scripted_server() as scripted:
-        yield scripted
 
 
 def elements(html: str) -> set[str]:

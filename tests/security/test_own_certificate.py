@@ -22,9 +22,9 @@ from banyan.errors import EXIT_USAGE, BanyanError
 from banyan.server import exposure, listening, own_certificate
 from tests.e2e.stack import Stack
 from tests.harness import Processes, eventually
+from tests.worker.test_run_as import needs_root
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - what this is about
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start as another user")
 
 
 def shakes_hands(server: exposure.Tls, pin: Path, name: str) -> None:

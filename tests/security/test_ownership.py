@@ -18,9 +18,8 @@ from banyan.server.directory import DirectoryLock
 from banyan.worker.state import Identity, StateDirectory, open_state
 from tests.harness import Processes
 from tests.harness.processes import ROOT
-
-NOBODY = 65534
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+from tests.security.others import NOBODY, give
+from tests.worker.test_run_as import needs_root
 
 
 def use_as_data(directory: Path) -> None:
@@ -72,7 +71,7 @@ def test_where_everybody_may_write_nothing_is_believed(
 
 
 @USES
-@AS_ROOT
+@needs_root
 def test_where_a_group_may_write_neither(place: Path, use: Callable[[Path], None]):
     os.chown(place, -1, NOBODY)
     place.chmod(0o770)
@@ -80,21 +79,21 @@ def test_where_a_group_may_write_neither(place: Path, use: Callable[[Path], None
 
 
 @USES
-@AS_ROOT
+@needs_root
 def test_what_is_somebody_elses_is_not_used(place: Path, use: Callable[[Path], None]):
-    os.chown(place, NOBODY, NOBODY)
+    give(place)
     refused(use, place, "belongs to nobody")
 
 
 @USES
-@AS_ROOT
+@needs_root
 @pytest.mark.parametrize("name", ["mongo", "worker.json", "credentials", "lock"])
 def test_what_somebody_else_has_put_there_is_not_used(
     place: Path, kept: Path, use: Callable[[Path], None], name: str
 ):
     """It was open to all for a while: what came in then is still there."""
     (place / name).symlink_to(kept)
-    os.lchown(place / name, NOBODY, NOBODY)
+    give(place / name)
     refused(use, place, f"{name} belongs to nobody")
 
 
@@ -109,16 +108,16 @@ def test_a_directory_that_anybody_could_exchange_is_not_used(
 
 
 @USES
-@AS_ROOT
+@needs_root
 def test_nor_one_below_somebody_elses_or_behind_somebody_elses_link(
     place: Path, use: Callable[[Path], None]
 ):
     link = place.parent.parent / "link"
     link.symlink_to(place.parent)
     use(link / "data")
-    os.lchown(link, NOBODY, NOBODY)
+    give(link)
     refused(use, link / "data", "link belongs to nobody")
-    os.chown(place.parent, NOBODY, NOBODY)
+    give(place.parent)
     refused(use, place, "above belongs to nobody")
 
 
@@ -156,7 +155,7 @@ def test_tokens_are_neither_read_nor_written_through_a_link(
     assert (place / "credentials").lstat().st_mode & 0o777 == 0o600
 
 
-@AS_ROOT
+@needs_root
 def test_root_starts_nothing_in_somebody_elses_directory(
     place: Path, processes: Processes, kept: Path
 ):
@@ -164,7 +163,7 @@ def test_root_starts_nothing_in_somebody_elses_directory(
     (place / "mongo" / "key").write_text("known to nobody")
     (place / "lock").symlink_to(kept)
     for path in (place, *place.rglob("*")):
-        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        give(path)
     for command in ("up", "server", "doctor"):
         started = processes.banyan(command, "--data", str(place))
         assert started.wait(30) == EXIT_USAGE
@@ -218,7 +217,7 @@ def test_a_group_of_ones_own_is_nobody_else(place: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(grp, "getgrgid", lambda _: group)
 
 
-@AS_ROOT
+@needs_root
 def test_in_a_namespace_whoever_is_unknown_is_no_stranger(place: Path):
     """There even / may be such a one's, and nothing could be used."""
     os.chown(place.parent, 12345, -1)
@@ -255,9 +254,9 @@ def test_profiles_that_others_can_write_are_not_believed(config: Path):
     assert profiles.load().profiles
 
 
-@AS_ROOT
+@needs_root
 def test_nor_are_somebody_elses(config: Path):
-    os.chown(config, NOBODY, NOBODY)
+    give(config)
     with pytest.raises(BanyanError, match="belongs to nobody"):
         profiles.find_access()
 

@@ -15,15 +15,10 @@ from banyan.server import own_certificate
 from banyan.server.directory import DirectoryLock
 from banyan.worker.state import open_state
 from tests.harness import Processes
+from tests.security.others import give, give_away
+from tests.worker.test_run_as import needs_root
 
-NOBODY = 65534
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 URL = "https://127.0.0.1:1"
-
-
-def give_away(place: Path) -> None:
-    for path in (place, *place.rglob("*")):
-        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
 # --- Made between our look and our making -------------------------------------------------
@@ -68,14 +63,14 @@ def win_the_race(monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object]
 
 
 @USES
-@AS_ROOT
+@needs_root
 @pytest.mark.parametrize("below", ["data", "b/data"])
 def test_a_directory_above_that_somebody_else_made_first_is_not_used(
     sticky: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[Path], None], below: str
 ):
     def make(place: Path) -> None:
         os.mkdir(place)
-        os.chown(place, NOBODY, NOBODY)
+        give(place)
 
     win_the_race(monkeypatch, make)
     with pytest.raises(BanyanError, match="a belongs to nobody") as refusal:
@@ -85,7 +80,7 @@ def test_a_directory_above_that_somebody_else_made_first_is_not_used(
 
 
 @USES
-@AS_ROOT
+@needs_root
 def test_nor_a_link_that_somebody_else_made_first(
     sticky: Path, monkeypatch: pytest.MonkeyPatch, use: Callable[[Path], None]
 ):
@@ -94,7 +89,7 @@ def test_nor_a_link_that_somebody_else_made_first(
 
     def make(place: Path) -> None:
         place.symlink_to(elsewhere)
-        os.lchown(place, NOBODY, NOBODY)
+        give(place)
 
     win_the_race(monkeypatch, make)
     with pytest.raises(BanyanError, match="a belongs to nobody"):
@@ -146,7 +141,7 @@ def kept(sticky: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return sticky / "data"
 
 
-@AS_ROOT
+@needs_root
 @pytest.mark.parametrize("ask", ASKED)
 @pytest.mark.parametrize("gone", ["", "credentials ca.pem"])
 def test_what_somebody_else_has_put_in_its_place_is_not_believed(
@@ -168,7 +163,7 @@ def test_nor_what_anybody_can_write(kept: Path, ask: Callable[[], object]):
         ask()
 
 
-@AS_ROOT
+@needs_root
 def test_the_worker_of_root_does_not_start_by_it(kept: Path, processes: Processes):
     give_away(kept)
     worker = processes.banyan("worker", environment={"BANYAN_CONFIG": str(profiles.path())})
@@ -178,7 +173,7 @@ def test_the_worker_of_root_does_not_start_by_it(kept: Path, processes: Processe
     assert login.wait(30) == EXIT_USAGE
 
 
-@AS_ROOT
+@needs_root
 @pytest.mark.parametrize("ask", ASKED)
 def test_root_believes_a_service_in_a_place_of_its_own(
     kept: Path, services: Path, ask: Callable[[], object]
@@ -197,7 +192,7 @@ def test_root_believes_a_service_in_a_place_of_its_own(
         ask()
 
 
-@AS_ROOT
+@needs_root
 def test_a_file_that_is_not_believed_is_not_remembered(kept: Path):
     give_away(kept)
     with pytest.raises(BanyanError, match="belongs to nobody"):
@@ -207,22 +202,22 @@ def test_a_file_that_is_not_believed_is_not_remembered(kept: Path):
     assert "x" not in profiles.load().profiles
 
 
-@AS_ROOT
+@needs_root
 def test_profiles_in_somebody_elses_directory_are_not_believed(
     kept: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """They could lead it to another file of ours."""
     os.rename(profiles.path(), kept / "config.toml")
     monkeypatch.setenv("BANYAN_CONFIG", str(kept / "config.toml"))
-    os.chown(kept, NOBODY, NOBODY)
+    give(kept)
     with pytest.raises(BanyanError, match="data belongs to nobody"):
         profiles.load()
 
 
-@AS_ROOT
+@needs_root
 def test_keys_of_tls_in_somebody_elses_directory_are_not_used(tmp_path: Path):
     own_certificate.ensure(tmp_path, "127.0.0.1")
-    os.chown(tmp_path / "tls", NOBODY, NOBODY)
+    give(tmp_path / "tls")
     with pytest.raises(BanyanError, match="tls belongs to nobody"):
         own_certificate.ensure(tmp_path, "127.0.0.1")
 
@@ -242,7 +237,7 @@ def home(sticky: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 LOGIN = Profile("http://127.0.0.1:1", token="t")
 
 
-@AS_ROOT
+@needs_root
 @pytest.mark.parametrize("link", ["home/banyan/config.toml", "home/banyan", "home"])
 @pytest.mark.parametrize("below", ["", "deeper"])
 def test_a_link_of_somebody_else_is_not_written_through(home: Path, link: str, below: str):
@@ -251,7 +246,7 @@ def test_a_link_of_somebody_else_is_not_written_through(home: Path, link: str, b
     if planted.is_dir():
         shutil.rmtree(planted)
     planted.symlink_to(elsewhere / below / "made")
-    os.lchown(planted, NOBODY, NOBODY)
+    give(planted)
     with pytest.raises(BanyanError, match=f"{planted.name} belongs to nobody"):
         profiles.remember_login("x", LOGIN)
     give_away(home)
@@ -260,7 +255,7 @@ def test_a_link_of_somebody_else_is_not_written_through(home: Path, link: str, b
     assert list(elsewhere.iterdir()) == []
 
 
-@AS_ROOT
+@needs_root
 def test_nor_one_that_somebody_puts_there_meanwhile(sticky: Path, monkeypatch: pytest.MonkeyPatch):
     elsewhere = sticky.with_name("elsewhere")
     elsewhere.mkdir(mode=0o700)
@@ -271,7 +266,7 @@ def test_nor_one_that_somebody_puts_there_meanwhile(sticky: Path, monkeypatch: p
         real(directory, mode)
         if not os.path.lexists(sticky / "config.toml"):
             (sticky / "config.toml").symlink_to(elsewhere / "made")
-            os.lchown(sticky / "config.toml", NOBODY, NOBODY)
+            give(sticky / "config.toml")
 
     monkeypatch.setattr(ownership, "make", make)
     with pytest.raises(BanyanError, match="belongs to nobody"):

@@ -22,9 +22,9 @@ from banyan.errors import BanyanError
 from banyan.server.embedded import PrivateMongo, running_uri
 from banyan.server.mongo_home import MongoHome
 from banyan.server.replica_set import ROLES, USER, address
+from tests.security.others import NOBODY, give
+from tests.worker.test_run_as import needs_root
 
-NOBODY = 65534
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 OP_COMPRESSED, OP_MSG, ZLIB = 2012, 2013, 2
 
 # As another user: connects as often as it can until it is told to end; how often it got through.
@@ -114,7 +114,7 @@ def test_nobody_is_made_a_user_while_it_starts(mongo: PrivateMongo, data: Path) 
     assert intruder.refused > 0, "it never came as far as being refused"
 
 
-@AS_ROOT
+@needs_root
 def test_another_user_never_gets_as_far_as_the_socket(mongo: PrivateMongo, data: Path) -> None:
     stranger = subprocess.Popen(
         [sys.executable, "-c", STRANGER, str(data / "mongo" / "mongod.sock"), str(NOBODY)],
@@ -242,24 +242,24 @@ def no_directory(home: Path) -> None:
 
 
 def of_another(home: Path) -> None:
-    os.chown(home, NOBODY, NOBODY)
+    give(home)
 
 
 def data_of_another(home: Path) -> None:
     (home / "data").mkdir()
-    os.chown(home / "data", NOBODY, NOBODY)
+    give(home / "data")
 
 
 def key_of_another(home: Path) -> None:
     (home / "key").write_text("planted")
     (home / "key").chmod(0o600)
-    os.chown(home / "key", NOBODY, NOBODY)
+    give(home / "key")
 
 
 def link_of_another(home: Path) -> None:
     home.rename(home.with_name("elsewhere"))
     home.symlink_to("elsewhere")
-    os.lchown(home, NOBODY, NOBODY)
+    give(home)
 
 
 @pytest.mark.parametrize(
@@ -272,10 +272,10 @@ def link_of_another(home: Path) -> None:
         (key_for_all, r"key can be read by others \(mode 0644\)"),
         (key_of_a_pipe, r"key is no file"),
         (no_directory, r"mongo is no directory"),
-        pytest.param(of_another, f"mongo belongs to user {NOBODY}", marks=AS_ROOT),
-        pytest.param(data_of_another, f"data belongs to user {NOBODY}", marks=AS_ROOT),
-        pytest.param(key_of_another, f"key belongs to user {NOBODY}", marks=AS_ROOT),
-        pytest.param(link_of_another, f"mongo belongs to user {NOBODY}", marks=AS_ROOT),
+        pytest.param(of_another, f"mongo belongs to user {NOBODY}", marks=needs_root),
+        pytest.param(data_of_another, f"data belongs to user {NOBODY}", marks=needs_root),
+        pytest.param(key_of_another, f"key belongs to user {NOBODY}", marks=needs_root),
+        pytest.param(link_of_another, f"mongo belongs to user {NOBODY}", marks=needs_root),
     ],
 )
 def test_what_others_could_have_planted_is_not_used(
@@ -314,21 +314,21 @@ def test_a_socket_that_is_none_of_ours_gets_no_password(
             home.socket.symlink_to(data / "planted")
         elif os.geteuid() == 0:
             (data / "planted").rename(home.socket)
-            os.chown(home.socket, NOBODY, NOBODY)
+            give(home.socket)
         else:
             pytest.skip("only root can act as another user")
         with pytest.raises(BanyanError, match=r"mongod\.sock (is no socket|belongs to)"):
             running_uri(data)
 
 
-@AS_ROOT
+@needs_root
 def test_root_may_look_at_what_another_user_runs_and_no_third_one(data: Path) -> None:
     home = MongoHome(data)
     key = home.prepare()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(home.socket))
     for path in (home.path, home.key, home.socket):
-        os.chown(path, NOBODY, NOBODY)
+        give(path)
     assert home.find() == key
     os.seteuid(1)
     try:

@@ -10,8 +10,8 @@ from pymongo import MongoClient
 from banyan.domain.attempts import CORES_OF_A_MACHINE_MAX, believed
 from banyan.domain.units import parse_time
 from banyan.server.store.logs import SHORT_BYTES_MAX
-from tests.contract.playing import Item, Play, Player, at_once, chunk, word
-from tests.harness import Server
+from tests.contract.playing import Item, Play, at_once, chunk, held, word
+from tests.contract.playing import play as play
 
 CLAIMED = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -70,18 +70,6 @@ def test_cpu_seconds_are_those_of_a_machine_at_most():
 
 
 # --- Through the server -------------------------------------------------------------------
-
-
-@pytest.fixture
-def play(server: Server) -> Play:
-    return Play(server)
-
-
-def held(play: Play) -> tuple[Player, str, Item]:
-    (task,) = play.submit()
-    player = play.player()
-    (item,) = player.claim(1)
-    return player, task, item
 
 
 @pytest.mark.parametrize("start", ["1970-01-01T00:00:00Z", "2090-01-01T00:00:00Z"])

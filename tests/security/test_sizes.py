@@ -22,6 +22,7 @@ from banyan.server.store import edges, logs, pages, sizes
 from banyan.server.store.workers import CLAIM_IDS_MAX
 from banyan.server.verbs.graph import EDGES_MAX
 from tests.contract.playing import Play, word
+from tests.contract.playing import play as play
 from tests.harness import Server
 
 LIMIT = 16 * 1024 * 1024
@@ -145,11 +146,6 @@ def test_what_is_larger_is_refused(field: str, value: Any):
 
 
 # --- Relatives ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def play(server: Server) -> Play:
-    return Play(server)
 
 
 @pytest.fixture

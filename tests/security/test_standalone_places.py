@@ -13,9 +13,8 @@ from banyan.worker import cells, launching
 from banyan.worker.spool import STDOUT, Spool
 from tests.harness import Processes, Started
 from tests.harness.processes import MARK
-
-NOBODY = 65534
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+from tests.security.others import NOBODY, give_away
+from tests.worker.test_run_as import needs_root
 
 
 class Place:
@@ -32,10 +31,6 @@ class Place:
         self.output = self.directory / "tasks.jsonl.d"
         task = {"name": "a", "command": "echo done", "env": {MARK: processes.mark}}
         self.file.write_text(json.dumps(task))
-
-    def give_away(self) -> None:
-        for path in (self.directory, *self.directory.rglob("*")):
-            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
     def begin(self, *more: str) -> Started:
         return self.processes.banyan("worker", "--standalone", str(self.file), *more)
@@ -62,29 +57,29 @@ def place(processes: Processes, tmp_path: Path) -> Place:
     return Place(processes, tmp_path)
 
 
-@AS_ROOT
+@needs_root
 def test_a_link_that_somebody_has_planted_is_not_followed(place: Place):
     place.output.symlink_to(place.elsewhere)
-    place.give_away()
+    give_away(place.directory)
     place.is_refused("place belongs to nobody")
     os.chown(place.directory, 0, 0)
     place.directory.chmod(0o1777)  # as /tmp is
     place.is_refused("tasks.jsonl.d belongs to nobody")
 
 
-@AS_ROOT
+@needs_root
 def test_a_directory_whose_owner_could_exchange_it_is_not_used(place: Place):
-    place.give_away()
+    give_away(place.directory)
     place.is_refused("place belongs to nobody")
 
 
-@AS_ROOT
+@needs_root
 def test_nor_one_that_somebody_has_prepared(place: Place):
     """With links in it, to be exchanged for ours while we are at work."""
     (place.output / ".banyan").mkdir(parents=True)
     for name in ("launcher.stderr", "launcher.pid"):
         (place.output / ".banyan" / name).symlink_to(place.elsewhere / "a.result")
-    place.give_away()
+    give_away(place.directory)
     os.chown(place.directory, 0, 0)
     place.is_refused("tasks.jsonl.d belongs to nobody")
 
@@ -95,7 +90,7 @@ def test_nor_one_that_anybody_could_exchange(place: Place, mode: int):
     place.is_refused("place may be written by everybody")
 
 
-@AS_ROOT
+@needs_root
 def test_nor_one_that_a_group_could_exchange(place: Place):
     os.chown(place.directory, -1, NOBODY)
     place.directory.chmod(0o2775)

@@ -8,22 +8,11 @@ from pymongo import MongoClient
 
 from banyan.client.api import Client
 from banyan.server.store.logs import READ_CHUNKS_MAX, SHORT_CHUNKS_MAX
-from tests.contract.playing import Item, Play, Player, chunk, now, word
+from tests.contract.playing import Item, Play, Player, chunk, held, now, word
+from tests.contract.playing import play as play
 from tests.harness import Server
 
 PIECES = 2 * READ_CHUNKS_MAX + 10
-
-
-@pytest.fixture
-def play(server: Server) -> Play:
-    return Play(server)
-
-
-def held(play: Play) -> tuple[Player, str, Item]:
-    (task,) = play.submit()
-    player = play.player()
-    (item,) = player.claim(1)
-    return player, task, item
 
 
 def pieces(first: int, count: int) -> list[Item]:

@@ -4,6 +4,7 @@ Everybody can read the arguments of a process, and a file that was made with the
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from banyan.ownership import told_of_readers
 from banyan.worker.tokens import read_token
 from tests.client.scripted import ok, scripted_server
 from tests.harness.processes import ROOT
+from tests.worker.test_run_as import needs_root, nobody
 
 TOKEN = "bny_" + "0" * 24 + "_" + "a" * 64
 LINES = [
@@ -40,6 +42,25 @@ def place() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)
+
+
+@needs_root
+def test_nothing_is_said_where_we_cannot_see_who_gets_there(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = place / "inner"
+    inner.mkdir()
+    inner.chmod(0o755)
+    (inner / "token").write_text(TOKEN)
+    (inner / "token").chmod(0o644)
+    monkeypatch.chdir(inner)
+    assert "everybody" in told_of_readers(Path("token"))
+    place.chmod(0o700)
+    os.seteuid(nobody()["uid"])
+    try:
+        assert told_of_readers(Path("token")) == ""
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])

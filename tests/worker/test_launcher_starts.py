@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from banyan.worker.forking import failure_in
 from tests.worker.launched import Launched
 
 
@@ -141,3 +142,26 @@ def test_time_and_memory_used_are_told(launcher: Launched):
     ended = launcher.ended(launcher.start(["python3", "-c", script]))
     assert 0.3 <= ended["cpu_seconds"] < 10
     assert 100_000_000 < ended["peak_memory_bytes"] < 300_000_000
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "x", "{}", "1", "[]", "[126]", "[126, 1]", "[126, null]", '[0, "a"]', '["126", "a"]',
+        '[[], "a"]', "[" * 9000, "\xff", '[126, "a", 1]', "null",
+    ],
+)  # fmt: skip
+def test_a_child_that_talks_nonsense_has_not_started(told: str):
+    """Until its program is there it is the task's user who speaks."""
+    failure = failure_in(lambda pipe, most: told.encode("latin-1"), 0)
+    assert failure
+    assert (failure.exit_code, failure.reason) == (
+        126, "it could not be started, and did not say why",
+    )  # fmt: skip
+
+
+def test_of_what_a_child_says_no_more_is_kept_than_of_a_reason():
+    failure = failure_in(lambda pipe, most: b'[127, "\\ud800%s"]' % (b"a" * 9000), 0)
+    assert failure
+    assert (failure.exit_code, failure.reason) == (127, "?" + "a" * 599)
+    assert failure_in(lambda pipe, most: b"", 0) is None

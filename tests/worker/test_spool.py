@@ -1,6 +1,7 @@
 """Output on its way through the spool: what goes in comes out, in the same chunks."""
 
 import base64
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -109,3 +110,12 @@ def test_all_that_a_spool_holds_has_room_in_what_the_server_keeps(
     for chunk in read_all(Reader(path), 1 << 20):
         assert counted + len(chunk.data) <= bound
         counted += max(len(chunk.data), CHUNK_BYTES_LEAST)
+
+
+def test_what_went_with_the_end_is_not_kept_besides(tmp_path: Path):
+    path = tmp_path / "output"
+    spool = Spool(str(path), 1 << 20)
+    spool.add(1, b"hello")
+    assert spool.finish()
+    assert (spool.pending, spool.flush()) == (0, 0)
+    assert not path.exists()

@@ -51,6 +51,18 @@ def test_a_process_that_cannot_be_killed_is_named_and_cleared_later(
     launcher.until("cleared", attempt)
 
 
+def test_so_is_a_leader(launcher: Launched, freeze: Callable[[int], Callable[[], object]]):
+    attempt = launcher.start(["sleep", "1000"])
+    leader = launcher.until("started", attempt)["pid"]
+    thaw = freeze(leader)
+    launcher.stop(attempt, grace_seconds=0)
+    ended = launcher.ended(attempt, seconds=30)
+    assert (ended["left"], ended["why"], ended["signal"]) == ([leader], "cancelled", 9)
+    thaw()
+    launcher.until("cleared", attempt)
+    assert [each["is"] for each in launcher.heard].count("ended") == 1
+
+
 def test_its_room_is_not_given_to_another_task_while_it_is_there(
     crew: Crew, freeze: Callable[[int], Callable[[], object]]
 ):
@@ -68,12 +80,37 @@ def test_its_room_is_not_given_to_another_task_while_it_is_there(
     following = crew.submit("date +%s.%N")
     with pytest.raises(AssertionError):
         eventually(lambda: crew.attempts(following), 1)  # nobody has room for it
-    reserved = lambda: crew.server.operator.get("workers/statistics").json()["reserved"]  # noqa: E731
-    eventually(lambda: reserved()["cores"] == 1, 30)  # the next beat tells of it
+    eventually(lambda: reserved(crew)["cores"] == 1, 30)
     thawed_at = time.time()
     thaw()
     assert crew.ended(following)["outcome"] == "success"
     assert float(crew.log(following)) > thawed_at
+
+
+def test_the_next_agent_knows_what_is_stuck(
+    crew: Crew, freeze: Callable[[int], Callable[[], object]]
+):
+    crew.worker("one", "--cores", "1", "--memory", "1 GiB")
+    stuck = crew.submit(["sleep", "1000"], max_shutdown_time_milliseconds=0)
+    crew.until(stuck, "running")
+    [leader] = eventually(lambda: crew.processes_of(stuck))
+    thaw = freeze(leader)
+    crew.server.provider.post(f"tasks/{stuck}/cancel")
+    crew.ended(stuck, seconds=30)
+    crew.workers[0].kill()
+    crew.worker("one", "--cores", "1", "--memory", "1 GiB")
+    eventually(lambda: reserved(crew)["cores"] == 1, 30)
+    following = crew.submit("true")
+    thaw()
+    assert crew.ended(following)["outcome"] == "success"
+    eventually(lambda: reserved(crew)["cores"] == 0, 30)
+    assert crew.state_of(stuck) == "cancelled"
+
+
+def reserved(crew: Crew) -> dict[str, float]:
+    """What attempts hold on all workers; the next beat tells of a change."""
+    found: dict[str, float] = crew.server.operator.get("workers/statistics").json()["reserved"]
+    return found
 
 
 def name_of(pid: int) -> str:
