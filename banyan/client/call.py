@@ -1,4 +1,4 @@
-"""`python -m banyan.client.call`: the task's side of a Python callable.
+"""`python -P -m banyan.client.call`: the task's side of a Python callable.
 
 Started by a worker as the command of a task that an Executor submitted. The call comes in the
 environment; what it returns or raises goes to standard output as one marked line.
@@ -8,12 +8,14 @@ import os
 import sys
 import traceback
 
-from banyan.client import calls
+from banyan.client import calls, module_paths
 
 
 def main() -> int:
     """Makes the call; the exit code is 1 where it raised."""
     mark = os.environ.pop(calls.MARK)
+    calls.pickler()  # before there are further places to look in
+    module_paths.add(os.environ.pop(module_paths.VARIABLE, ""))
     call, args, kwargs = calls.unpack(os.environ.pop(calls.CALL))
     try:
         told = calls.pack((True, call(*args, **kwargs)))

@@ -41,8 +41,8 @@ def answer_in(output: bytes, mark: str, task_id: str) -> tuple[bool, Any]:
     raise TaskFailed(task_id, "success", reason=told)
 
 
-def pack(value: Any) -> str:
-    """Text for an environment or a line of output."""
+def pickler() -> Any:
+    """The module cloudpickle, loaded. Errors: RuntimeError where it is not installed."""
     try:
         import cloudpickle
     except ImportError:
@@ -50,7 +50,12 @@ def pack(value: Any) -> str:
             "callables need cloudpickle, here and at the workers: pip install 'banyan[python]'"
         )
         raise RuntimeError(message) from None
-    data: bytes = cloudpickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    return cloudpickle
+
+
+def pack(value: Any) -> str:
+    """Text for an environment or a line of output."""
+    data: bytes = pickler().dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
     return base64.b64encode(zlib.compress(data)).decode()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from banyan.client import module_paths
 from banyan.client.calls import packed_call
 
 Fields = dict[str, Any]
@@ -44,11 +45,17 @@ def of_command(command: str | Sequence[str], args: Sequence[Any]) -> Fields:
 def of_call(
     call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], python: str
 ) -> Fields:
-    """A Python callable; the task's Python looks for modules where this one does."""
+    """A Python callable; the task's Python looks for modules where this one does.
+
+    Banyan itself it never takes from the directory where it starts, which others may write to.
+    """
     env = packed_call(call, args, kwargs)
-    if "PYTHONPATH" in os.environ:
-        env["PYTHONPATH"] = os.environ["PYTHONPATH"]
-    command = [python or sys.executable, "-m", "banyan.client.call"]
+    paths = {
+        "PYTHONPATH": module_paths.of_environment(),
+        module_paths.VARIABLE: module_paths.of_program(),
+    }
+    env |= {name: os.pathsep.join(places) for name, places in paths.items() if places}
+    command = [python or sys.executable, "-P", "-m", "banyan.client.call"]
     return {"command": command, "name": getattr(call, "__name__", ""), "env": env}
 
 

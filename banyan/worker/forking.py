@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
+from banyan.worker import namespaces
 from banyan.worker.spawning import (
     NOT_EXECUTABLE,
     NOT_FOUND,
@@ -134,6 +135,8 @@ def _become(user: Mapping[str, Any]) -> None:
     """
     group = user["group"] if user["own_groups"] else user["gid"]
     _leave_keyring()
+    if user["own_namespaces"]:
+        _leave_namespace(group)
     others = [each for each in user["groups"] if each != user["gid"]]
     os.setgroups([user["gid"], *others])
     os.setresgid(group, group, group)
@@ -141,6 +144,17 @@ def _become(user: Mapping[str, Any]) -> None:
     os.umask(UMASK)
     # Neither sudo nor any file with a set-user-id bit leads back to root.
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _leave_namespace(group: int) -> None:
+    """Its owner is the user with the number of the attempt's group: there is none.
+
+    Errors: NotStarted, no fault of the task.
+    """
+    try:
+        namespaces.leave(group)
+    except OSError as error:
+        raise NotStarted(None, f"the worker can't make a user namespace: {error}") from error
 
 
 def _leave_keyring() -> None:

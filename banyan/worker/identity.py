@@ -7,14 +7,14 @@ worker that is root must never run others' tasks as root without having been tol
 import logging
 import os
 import pwd
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from banyan.addresses import is_loopback
 from banyan.errors import BanyanError
-from banyan.worker import groups
+from banyan.worker import groups, namespaces
 from banyan.worker.options import Options
 
 _ROOT = 0
@@ -33,6 +33,7 @@ class User:
     home: str
     shell: str
     own_groups: bool = True  # each attempt gets a group of its own, which closes it to the others
+    own_namespaces: bool = True  # and a user namespace, which closes those that it makes itself
 
     def to_json(self) -> dict[str, Any]:
         """For the way to the launcher."""
@@ -60,7 +61,7 @@ def user_for(options: Options) -> User | None:
         return None
     if os.geteuid() != _ROOT:
         raise BanyanError("usage", f"--run-as {options.run_as}: only root can do that")
-    return user
+    return replace(user, own_namespaces=user.own_groups and namespaces.are_there(groups.FIRST))
 
 
 def check(options: Options) -> None:
@@ -73,6 +74,8 @@ def check(options: Options) -> None:
     user = user_for(options)
     if user and not user.own_groups:
         _log.warning("tasks can look into each other: this container lacks the group ids for that")
+    elif user and not user.own_namespaces:
+        _log.warning("tasks can look into what makes a user namespace: the worker can make none")
     if options.run_as is not None or os.geteuid() != _ROOT:
         return
     message = "everybody's tasks would run as root: name a user with --run-as, or say --run-as root"

@@ -261,6 +261,23 @@ def test_a_call_that_is_too_large_says_what_to_do(executor: Executor) -> None:
         executor.submit(len, os.urandom(100_000))
 
 
+@pytest.mark.parametrize("start", [["beside/program.py"], ["-c", "{program}"]])
+def test_a_callable_finds_the_modules_of_its_program(
+    stack: Stack, tmp_path: Path, start: list[str]
+) -> None:
+    """Beside the script, or in the current directory where there is none."""
+    (tmp_path / "beside").mkdir()
+    program = "from banyan import Executor\nimport own\nwith Executor() as executor:\n"
+    program += "    print(executor.submit(own.double, 21).result(60))\n"
+    (tmp_path / "beside" / "program.py").write_text(program)
+    home = tmp_path / ("beside" if start[0] != "-c" else ".")
+    (home / "own.py").write_text("def double(number):\n    return 2 * number\n")
+    command = [sys.executable, *(each.format(program=program) for each in start)]
+    environment = {**os.environ, **stack.environment}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=90)
+    assert done.stdout == b"42\n", done.stderr
+
+
 # --- what is shown, what is loaded -------------------------------------------------------
 
 

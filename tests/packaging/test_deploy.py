@@ -8,17 +8,22 @@ import configparser
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
+import psutil
 import pytest
+from pymongo import MongoClient
 
 from banyan.cli.main import banyan
 from banyan.config import knobs
-from tests.harness import Processes, Server, eventually
+from banyan.server.mongod import find_mongod
+from tests.harness import Processes, Server, eventually, start_server
 from tests.harness.processes import ROOT
 from tests.packaging.test_wheel import BUILT_FROM
 from tests.worker.crew import Crew
@@ -33,7 +38,8 @@ OTHERS = {"BANYAN_DATA", "BANYAN_TLS_CA", "BANYAN_URL", "BANYAN_WORKER_OPTIONS"}
 NEWER_THAN_252 = "Unknown key 'DelegateSubgroup' in section [Service], ignoring."
 KNOWN_OF_A_SERVICE = {
     "image", "build", "command", "networks", "volumes", "healthcheck", "restart", "init", "user",
-    "environment", "ports", "depends_on", "stop_grace_period", "secrets",
+    "environment", "ports", "depends_on", "stop_grace_period", "secrets", "network_mode",
+    "group_add",
 }  # fmt: skip
 
 
@@ -118,7 +124,8 @@ def test_the_compose_file_hangs_together():
     for name, service in services.items():
         assert set(service) <= KNOWN_OF_A_SERVICE, name
         assert ("image" in service) != ("build" in service)
-        assert set(service["networks"]) <= set(COMPOSE["networks"])
+        assert ("networks" in service) != ("network_mode" in service)
+        assert set(service.get("networks", ())) <= set(COMPOSE["networks"])
         assert {one.split(":")[0] for one in service["volumes"]} <= set(COMPOSE["volumes"])
         assert set(service.get("secrets", ())) <= set(COMPOSE["secrets"])
         for other in service.get("depends_on", {}):
@@ -146,20 +153,69 @@ def test_nothing_of_compose_is_open_to_other_machines():
     # What forwards addresses is believed, so nobody else may reach such a port.
     assert not understood(services["server"]["command"])["behind_proxy"]
     assert services["server"]["environment"]["BANYAN_ALLOW_PLAIN_HTTP"] == "1"
-    assert COMPOSE["networks"]["database"]["internal"]
     assert services["worker"]["networks"] == ["workers"]
     assert services["worker"]["volumes"] == ["worker:/state"]  # the admin's token is not its own
 
 
 def test_every_mongod_that_we_show_is_closed():
+    """By passwords and TLS, or by being where nobody else gets: no network keeps a host out."""
     operations = (ROOT / "docs" / "operations.md").read_text().replace("\\\n", " ")
     (members,) = re.findall(r"^ +(mongod --replSet .*)$", operations, re.MULTILINE)
-    of_compose = " ".join(COMPOSE["services"]["mongo"]["command"]).replace("=", " ")
+    mongo = COMPOSE["services"]["mongo"]
+    of_compose = " ".join(mongo["command"]).replace("=", " ")
     for command in (members.replace("=", " "), of_compose):
         assert "--networkMessageCompressors disabled" in command
         assert "--setParameter enableLocalhostAuthBypass false" in command
     assert "--keyFile" in members
     assert "--tlsMode requireTLS" in members
+    assert "--keyFile" not in of_compose
+    assert (mongo["network_mode"], mongo.get("ports")) == ("none", None)
+    (place,) = re.findall(r"--bind_ip (\S+)", of_compose)
+    assert re.fullmatch(r"/[\w./]+", place)
+    assert "--bind_ip_all" not in of_compose
+    assert "--filePermissions 0770" in of_compose
+
+
+def test_only_the_server_gets_to_the_database():
+    services = COMPOSE["services"]
+    holders: dict[str, set[str]] = {}
+    for name, service in services.items():
+        for volume in service["volumes"]:
+            holders.setdefault(volume.split(":")[0], set()).add(name)
+    assert holders["socket"] == {"mongo", "server"}
+    assert holders["database"] == {"mongo"}
+    assert not any(value for value in COMPOSE["volumes"].values())  # none is the host's directory
+    with_group = {name for name, one in services.items() if "group_add" in one}
+    assert with_group == {"server"}
+
+
+def test_the_mongod_of_compose_serves_a_server_and_has_no_port(
+    processes: Processes, tmp_path: Path
+):
+    mongo, place = COMPOSE["services"]["mongo"], tmp_path / "mongod.sock"
+    command = [word.replace("/data/configdb/mongod.sock", str(place)) for word in mongo["command"]]
+    (tmp_path / "db").mkdir()
+    program = [find_mongod().path, "--dbpath", str(tmp_path / "db"), *command]
+    mongod = processes.start(program)
+    eventually(place.is_socket, 60)
+    assert place.stat().st_mode & 0o777 == 0o770
+    (member,) = re.findall(r'host: "(.+?)"', mongo["healthcheck"]["test"][-1])
+    assert member == "/data/configdb/mongod.sock"
+    looked_at = unquote(mongo["healthcheck"]["test"][2])
+    assert looked_at == f"mongodb://{member}/?directConnection=true"
+    uri = f"mongodb://{quote(str(place), safe='')}/?directConnection=true"
+    with MongoClient[Any](uri) as client:
+        members = [{"_id": 0, "host": str(place)}]
+        client.admin.command("replSetInitiate", {"_id": "rs0", "members": members})
+        eventually(lambda: client.admin.command("hello")["isWritablePrimary"], 30)
+    of_server = COMPOSE["services"]["server"]["environment"]["BANYAN_MONGO_URI"]
+    assert "socket:/mongo" in COMPOSE["services"]["server"]["volumes"]
+    of_server = of_server.replace("%2Fmongo%2Fmongod.sock", quote(str(place), safe=""))
+    server = start_server(processes, tmp_path / "data", of_server)
+    assert server.provider.post("/tasks", {"command": "true"}).status_code == 201
+    sockets = psutil.Process(mongod.process.pid).net_connections("all")
+    assert [one for one in sockets if one.family != socket.AF_UNIX] == []
+    assert {one.laddr for one in sockets if one.laddr} == {str(place)}
 
 
 def test_no_token_goes_into_an_image():

@@ -126,8 +126,8 @@ def test_tasks_of_one_user_cannot_look_into_each_other(launcher: Launched) -> No
 @needs_root
 def test_without_a_group_of_its_own_they_could(launcher: Launched) -> None:
     """That the other test looks properly."""
-    attempt, pids = family(launcher, {**nobody(), "own_groups": False})
-    user = {**nobody(), "own_groups": False}
+    user = {**nobody(), "own_groups": False, "own_namespaces": False}
+    attempt, pids = family(launcher, user)
     _, output = launcher.run(LOOK.format(pids=pids), user=user)
     for pid in pids.split():
         for what in ("the secret", "read environ", "read mem", "read cwd", "read fd/0"):
