@@ -109,8 +109,9 @@ def serve(
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays: no use in looking through it again
     seen = application.extensions["banyan"].authenticator
+    seen.load()  # those who were here before a restart are no strangers
     threads = knobs().SERVER_THREADS
-    asgi = Application(application, hub, threads, behind_proxy, seen.knows, seen.account_of)
+    asgi = Application(application, hub, threads, behind_proxy, seen.knows, seen.account_of, seen)
     # Whoever comes by a proxy comes from one address.
     of_address = 0 if behind_proxy else knobs().CONNECTIONS_PER_ADDRESS_MAX
     connections = Connections(most_connections(), of_address)
