@@ -16,6 +16,7 @@ from typing import Any
 
 from bson import ObjectId
 from bson.errors import InvalidId
+from pymongo import timeout
 from pymongo.errors import PyMongoError
 
 from banyan.config import knobs
@@ -26,6 +27,7 @@ from banyan.server.store import accounts, tasks
 
 # A revoked token may live on for so long in the other server processes.
 CACHE_SECONDS = 1.0
+LOAD_SECONDS = 5.0  # at most, for reading all tokens
 CACHE_TOKENS_MAX = 10_000
 _ACCOUNT_TOKEN = re.compile(r"bny_[0-9a-f]{16}_[A-Za-z0-9_-]{43}")
 _ATTEMPT_TOKEN = re.compile(r"att_[0-9a-f]{24}_[0-9a-f]{64}")
@@ -102,8 +104,9 @@ class Authenticator:
     def load(self) -> None:
         """Read what `made_here` tells tokens by, unless that was done a moment ago."""
         try:
-            self._secret = self._context.attempt_secret
-            self._refusals.load()
+            with timeout(LOAD_SECONDS):
+                self._secret = self._context.attempt_secret
+                self._refusals.load()
         except PyMongoError:
             logger.warning("tokens can't be read ahead: the database is away")
 

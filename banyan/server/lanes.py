@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from threading import Thread
 from typing import NamedTuple, Protocol, TypeVar
 
 from banyan.errors import BanyanError
@@ -64,6 +65,7 @@ class Accounts:
         self._tokens = tokens
         self._found: dict[int, str] = {}  # by the hash of a header, which may be long
         self._look_after = 0.0
+        self._looking: Thread | None = None
 
     def of(self, header: str) -> str:
         """The account's name; STRANGERS where it is not known yet."""
@@ -84,11 +86,18 @@ class Accounts:
         return bool(header and self._account_of)
 
     def look_again(self) -> None:
-        """Load the tokens that were made here, in a thread; once in a while."""
-        loop = asyncio.get_running_loop()
-        if self._tokens and loop.time() >= self._look_after:
-            self._look_after = loop.time() + LOOK_SECONDS
-            loop.run_in_executor(None, self._tokens.load)
+        """Load the tokens that were made here, in a thread that nobody waits for.
+
+        Once in a while, and not before the last time has come to its end.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._tokens and now >= self._look_after and not self._is_looking():
+            self._look_after = now + LOOK_SECONDS
+            self._looking = Thread(target=self._tokens.load, name="tokens", daemon=True)
+            self._looking.start()
+
+    def _is_looking(self) -> bool:
+        return self._looking is not None and self._looking.is_alive()
 
     def _learn(self, header: str) -> str | None:
         account = self._account_of(header) if header and self._account_of else None
@@ -175,7 +184,7 @@ class Lanes:
             if connection.is_gone:
                 turn.set_exception(Disconnected())
             elif account == STRANGERS:
-                turn.set_exception(_too_many("send no end before the answer"))
+                turn.set_exception(_too_many("do not end it, and send it again soon"))
 
         try:
             with connection.heeding(give_up) if connection else nullcontext():

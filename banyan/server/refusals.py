@@ -45,9 +45,11 @@ class Refusals:
         self._lock = threading.Lock()
 
     def is_refused(self, token: str) -> bool:
-        """Whether it was found wrong a moment ago. No token ever becomes valid later."""
-        with self._lock:
-            return self._refused.has(token, self._clock())
+        """Whether it was found wrong a moment ago. No token ever becomes valid later.
+
+        Without the lock: the event loop asks, too.
+        """
+        return self._refused.has(token, self._clock())
 
     def check(self, address: str, token: str) -> None:
         """Before a token is looked up. Errors: `too_many_requests` where that has to wait."""

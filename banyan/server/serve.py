@@ -109,7 +109,6 @@ def serve(
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.freeze()  # what is loaded by now stays: no use in looking through it again
     seen = application.extensions["banyan"].authenticator
-    seen.load()  # those who were here before a restart are no strangers
     threads = knobs().SERVER_THREADS
     asgi = Application(application, hub, threads, behind_proxy, seen.knows, seen.account_of, seen)
     # Whoever comes by a proxy comes from one address.
@@ -139,10 +138,14 @@ def server_config(application: Application, tls: Tls | None = None) -> uvicorn.C
 
 
 def _warm_up(application: Any) -> None:
-    """Make the Mongo client and the first routes now: threads that race for it make several."""
+    """Make the Mongo client and the first routes now: threads that race for it make several.
+
+    Tokens are read, too: those who were here before a restart are no strangers.
+    """
     client = application.test_client()
     for path in ("/readyz", "/"):
         client.get(path)
+    application.extensions["banyan"].authenticator.load()
 
 
 def main(arguments: list[str] | None = None) -> None:
