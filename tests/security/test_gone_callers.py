@@ -4,6 +4,7 @@ The end of what somebody sends says little: it has gone, or it reads its answer 
 allows. So what is asked that way is answered, but no stranger has to wait for it.
 """
 
+import asyncio
 import socket
 import ssl
 import struct
@@ -14,11 +15,16 @@ from pathlib import Path
 import pytest
 
 from banyan.server import asgi, lanes
+from banyan.server.connections import Connections
 from banyan.server.exposure import Tls
+from banyan.server.intake import Message
 from banyan.server.lanes import STRANGERS
+from banyan.server.protocol import CONNECTION, SHORT
+from banyan.server.waiting import Hub
 from tests.harness import eventually
 from tests.harness.asgi import Served, served
 from tests.harness.things import Things
+from tests.security.test_connections import Silent
 from tests.security.test_fair_threads import ACCOUNTS, THREADS, all_stuck, asking, connected
 
 CERTIFICATES = Path(__file__).with_name("certificates")
@@ -186,3 +192,30 @@ def test_half_a_connection_there_is_not_in_tls(things: Things) -> None:
         eventually(lambda: waiting(front, "a") == 0)
         things.go_on.set()
     assert things.asked == THREADS
+
+
+def test_who_has_gone_at_once_is_not_asked_for(things: Things) -> None:
+    """Though a thread is free: a claim would be made for nobody."""
+    some = Connections(1000, 0)
+    connection = some.enter("", Silent())
+    assert connection
+    connection.be_gone()
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "raw_path": b"/x",
+        "query_string": b"",
+        "http_version": "1.1",
+        "headers": [],
+        "state": {CONNECTION: connection, SHORT: True},
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    application = asgi.Application(things, Hub(), THREADS)
+    asyncio.run(application(scope, receive, send))
+    assert things.asked == 0
