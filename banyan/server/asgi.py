@@ -28,7 +28,7 @@ from banyan.server.bridge import (
 from banyan.server.connections import Connection
 from banyan.server.crowd import Crowd, Request
 from banyan.server.intake import SHORT_BYTES_MAX, Body, Disconnected, Room, discard, read_short
-from banyan.server.lanes import STRANGERS, AccountOf, Accounts, Lanes
+from banyan.server.lanes import STRANGERS, AccountOf, Accounts, Lanes, Place, Tokens
 from banyan.server.protocol import CONNECTION, SHORT
 from banyan.server.store import told
 from banyan.server.turns import Claimant
@@ -63,11 +63,13 @@ class Application:
         behind_proxy: bool = False,
         knows: Callable[[str], bool] = lambda header: True,
         account_of: AccountOf | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
         """threads: that one account may have; all together have twice as many.
 
         knows:      whether this Authorization header was found valid a moment ago; does no I/O.
         account_of: whose it was found to be, if it was; does no I/O.
+        tokens:     what is remembered of those that were not looked up yet.
         """
         self._wsgi = wsgi
         self._behind_proxy = behind_proxy
@@ -75,7 +77,7 @@ class Application:
         self._hub = hub
         # Of which an account may take half, as of the threads: one body has room in it.
         self._room = Room(max(knobs().BODIES_BYTES_MAX, 2 * knobs().BODY_BYTES_MAX))
-        self._accounts = Accounts(account_of)
+        self._accounts = Accounts(account_of, tokens)
         self._lanes = Lanes(2 * threads, "request")
         # What keeps leases alive never stands behind other requests: late beats lose attempts.
         self._beats = Lanes(max(2, threads), "beat")
@@ -93,7 +95,7 @@ class Application:
                 heed_proxy(environ)
             if SHORT in scope["state"]:  # nearly every request
                 body = await read_short(receive, knobs().BODY_BYTES_MAX)
-                await self._serve(scope, receive, send, with_body(environ, body))
+                await self._serve(scope, send, with_body(environ, body))
             else:
                 await self._serve_long(scope, receive, send, environ)
         except Disconnected:
@@ -105,58 +107,60 @@ class Application:
         self, scope: Message, receive: Receive, send: Send, environ: Environ
     ) -> None:
         """A body that is long, or not there yet, is read only for those who may send one."""
-        header = _token(environ)
+        header, connection = _token(environ), scope["state"][CONNECTION]
         known = self._knows(header)
+        self._trust(connection, header)  # now: a slow body may take a minute
         with self._room.share(self._accounts.of(header)) as share:
             body = Body(scope, receive, knobs().BODY_BYTES_MAX, share)
             if body.is_short():
-                known = known or scope["state"][CONNECTION].is_trusted
+                known = known or connection.is_trusted
             if not known and not await body.comes_soon():
-                answer = await self._call({**environ, HEAD_ONLY: True}, b"")
+                answer = await self._call({**environ, HEAD_ONLY: True}, b"", connection)
                 if answer.status != GO_ON:
                     await _send_and_close(send, scope, answer, receive)
                     return
+                self._trust(connection, header, is_valid=True)
                 share.belongs_to(self._accounts.of(header))
             request = with_body(environ, await body.whole())
             if len(request.body) > SHORT_BYTES_MAX:
-                await self._serve(scope, receive, send, request)
+                await self._serve(scope, send, request)
                 return
         # A short one takes nothing of the room while it is held.
-        await self._serve(scope, receive, send, request)
+        await self._serve(scope, send, request)
 
-    async def _serve(self, scope: Message, receive: Receive, send: Send, request: Request) -> None:
+    async def _serve(self, scope: Message, send: Send, request: Request) -> None:
         try:
-            answer = await self._answer(request, receive, scope["state"][CONNECTION])
+            answer = await self._answer(request, scope["state"][CONNECTION])
         except asyncio.CancelledError:  # the server ends, and has waited for this long enough
             answer = error_answer(BanyanError("unavailable", "the server ends; ask again soon"))
         if answer:
             await _send(send, scope, answer)
 
-    async def _answer(
-        self, request: Request, receive: Receive, connection: Connection
-    ) -> Answer | None:
+    async def _answer(self, request: Request, connection: Connection) -> Answer | None:
         """The answer, after the wait if one was asked for; None: the caller has gone."""
         asked = self._hub.now()
         task = _task_in(request)
-        self._trust(connection, request)  # also before: who waits for an answer may have to go
-        answer = None if task and self._has_it(request, task) else await self._ask(request)
-        self._trust(connection, request)
+        header = _token(request.environ)
+        self._trust(connection, header)  # also before: who waits for an answer may have to go
+        has_it = task and self._has_it(request, task)
+        answer = None if has_it else await self._ask(request, connection)
+        self._trust(connection, header)
         topics = _topics(answer) if answer else [task]
         if not topics or not request.wait_seconds:
             return answer
-        with self._hub.subscribe(topics, asked, _claimant(answer)) as waiter:
-            watching = asyncio.create_task(_until_gone(receive, waiter))
-            try:
-                answer = await self._hold(request, answer, waiter)
-                if watching.done():
-                    return None
-                return answer or await self._ask(request)
-            finally:
-                watching.cancel()
+        with (
+            self._hub.subscribe(topics, asked, _claimant(answer)) as waiter,
+            connection.heeding(waiter.cancel),  # who sends nothing more waits no longer
+        ):
+            answer = await self._hold(request, answer, waiter)
+        if connection.is_gone:
+            return None
+        return answer or await self._ask(request, connection)
 
-    def _trust(self, connection: Connection, request: Request) -> None:
-        if not connection.is_trusted and self._knows(_token(request.environ)):
-            connection.trust(self._account_of(request))
+    def _trust(self, connection: Connection, header: str, is_valid: bool = False) -> None:
+        """is_valid: it was looked up just now."""
+        if not connection.is_trusted and (is_valid or self._knows(header)):
+            connection.trust(self._accounts.of(header))
 
     def _has_it(self, request: Request, topic: str) -> bool:
         """Whether the caller has made the task a moment ago, and nothing has become of it yet.
@@ -191,32 +195,52 @@ class Application:
             rested = loop.time() + pause
         return answer
 
-    async def _ask(self, request: Request) -> Answer:
-        answer = await self._call(request.environ, request.body)
+    async def _ask(self, request: Request, connection: Connection | None = None) -> Answer:
+        """Errors: Disconnected, and nothing was asked."""
+        try:
+            answer = await self._call(request.environ, request.body, connection)
+        except BanyanError as error:  # it was not asked
+            return error_answer(error)
         if answer.status >= 500 and request.environ["REQUEST_METHOD"] not in _SAFE_METHODS:
             told.disown()
         return answer
 
-    async def _call(self, environ: Environ, body: bytes) -> Answer:
+    async def _call(
+        self, environ: Environ, body: bytes, connection: Connection | None = None
+    ) -> Answer:
         """Ask the application, in a thread of the caller's account.
 
         Who is not known yet is asked for its head first: strangers share their threads, and
         nothing that takes long is done in those.
+        Errors: `unavailable`, Disconnected; then it was not asked.
         """
+        if connection and connection.is_gone:
+            raise Disconnected
         header = _token(environ)
         lanes = self._beats if _is_beat(environ) else self._lanes
-        group = self._accounts.group_of(header, environ["REMOTE_ADDR"])
-        try:
-            if self._accounts.is_to_be_asked(header) and HEAD_ONLY not in environ:
-                head = {**environ, HEAD_ONLY: True}
-                answer = await lanes.run(STRANGERS, call, self._wsgi, head, b"", group=group)
-                if answer.status != GO_ON:
+        account, group = self._accounts.of(header), ""
+        if account == STRANGERS:
+            place = self._accounts.place_of(header, environ["REMOTE_ADDR"])
+            if self._accounts.is_to_be_asked(header):
+                answer = await self._ask_head(lanes, place, environ, connection)
+                if answer.status != GO_ON or HEAD_ONLY in environ:
                     return answer
-            account = self._accounts.of(header)
-            group = group if account == STRANGERS else ""
-            return await lanes.run(account, call, self._wsgi, environ, body, group=group)
-        except BanyanError as error:
-            return error_answer(error)
+                if connection:
+                    self._trust(connection, header, is_valid=True)
+            found = self._accounts.of(header)
+            account, group = (found, "") if found else place
+        ask = (call, self._wsgi, environ, body)
+        return await lanes.run(account, *ask, group=group, connection=connection)
+
+    async def _ask_head(
+        self, lanes: Lanes, place: Place, environ: Environ, connection: Connection | None
+    ) -> Answer:
+        ask = (call, self._wsgi, {**environ, HEAD_ONLY: True}, b"")
+        try:
+            return await lanes.run(place.lane, *ask, group=place.group, connection=connection)
+        except BanyanError:  # there are too many: whoever is none of them should stand elsewhere
+            self._accounts.look_again()
+            raise
 
     def _account_of(self, request: Request) -> str:
         return self._accounts.of(_token(request.environ))
@@ -276,12 +300,6 @@ def _are_narrow(topics: Sequence[str]) -> bool:
     """Whether a signal for them most likely means an answer, and so needs no pause."""
     few = len(topics) <= _TOPICS_FEW
     return few and all(":" in topic or topic in TURN_TOPICS for topic in topics)
-
-
-async def _until_gone(receive: Receive, waiter: Waiter) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    waiter.cancel()
 
 
 async def _send(send: Send, scope: Message, answer: Answer) -> None:

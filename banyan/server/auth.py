@@ -6,6 +6,7 @@ Every request passes `authenticate`, and every read and write of another's item 
 
 import base64
 import hmac
+import logging
 import re
 import threading
 import time
@@ -15,6 +16,8 @@ from typing import Any
 
 from bson import ObjectId
 from bson.errors import InvalidId
+from pymongo import timeout
+from pymongo.errors import PyMongoError
 
 from banyan.config import knobs
 from banyan.errors import BanyanError
@@ -24,10 +27,13 @@ from banyan.server.store import accounts, tasks
 
 # A revoked token may live on for so long in the other server processes.
 CACHE_SECONDS = 1.0
+LOAD_SECONDS = 5.0  # at most, for reading all tokens
 CACHE_TOKENS_MAX = 10_000
 _ACCOUNT_TOKEN = re.compile(r"bny_[0-9a-f]{16}_[A-Za-z0-9_-]{43}")
 _ATTEMPT_TOKEN = re.compile(r"att_[0-9a-f]{24}_[0-9a-f]{64}")
 _METRICS = " metrics"  # in place of an account's name, which has no spaces
+logger = logging.getLogger(__name__)
+
 NOBODY: Mapping[str, Any] = {"_id": {"$in": []}}
 
 
@@ -41,6 +47,7 @@ class Authenticator:
         self._refusals = Refusals(failures_per_minute, read=read)
         self._seen: dict[str, tuple[float, Caller]] = {}
         self._lock = threading.Lock()
+        self._secret: bytes | None = None  # of attempts, where it was read
 
     def authenticate(self, header: str | None, address: str = "") -> Caller:
         """Errors: `unauthenticated`, the same for no token and for a wrong one.
@@ -76,6 +83,32 @@ class Authenticator:
         if not caller:
             return _METRICS if opens_metrics(header) else None
         return f"tasks of {caller.account}" if caller.task else caller.account
+
+    def made_here(self, header: str) -> str | None:
+        """The public part of a token that was made here, as far as memory tells: at once.
+
+        Empty for one that only the database may know; None where there is no token, or one that
+        can't be valid. The seal of an attempt's token is enough to tell.
+        """
+        token = _token_in(header)
+        if not token or self._refusals.is_refused(token):
+            return None
+        if _ACCOUNT_TOKEN.fullmatch(token):
+            return _public(token) if self._refusals.is_stored(token) else ""
+        if not _ATTEMPT_TOKEN.fullmatch(token):
+            return None
+        if self._secret is None:
+            return ""
+        return _public(token) if attempt_of(self._secret, token) else None
+
+    def load(self) -> None:
+        """Read what `made_here` tells tokens by, unless that was done a moment ago."""
+        try:
+            with timeout(LOAD_SECONDS):
+                self._secret = self._context.attempt_secret
+                self._refusals.load()
+        except PyMongoError:
+            logger.warning("tokens can't be read ahead: the database is away")
 
     def forget(self) -> None:
         """A token was revoked: look all of them up again."""
@@ -133,6 +166,12 @@ def _token_in(header: str) -> str | None:
         return base64.b64decode(value, validate=True).decode().partition(":")[0]
     except ValueError:  # not base64, not ASCII, or not UTF-8 within it
         return None
+
+
+def _public(token: str) -> str:
+    """A token without its secret."""
+    kind, public_id, _ = token.split("_", 2)
+    return f"{kind}_{public_id}"
 
 
 def opens_metrics(header: str | None) -> bool:

@@ -14,7 +14,7 @@ import fcntl
 import resource
 import struct
 import termios
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from itertools import islice
 from typing import Protocol
@@ -69,6 +69,9 @@ class Connection:
         self.holder = holder
         self.is_trusted = False
         self.has_left = False
+        self.has_ended = False  # nothing more is sent by it; an answer may be read still
+        self.is_gone = False  # it is not
+        self._heed: Callable[[], None] | None = None
 
     def trust(self, account: str) -> None:
         """A valid token of this account came by it."""
@@ -76,6 +79,31 @@ class Connection:
             self.is_trusted = True
             self.owner = account
             self._connections.trust(self)
+
+    @contextlib.contextmanager
+    def heeding(self, heed: Callable[[], None]) -> Iterator[None]:
+        """Meanwhile `heed` is called as soon as it has ended, and when it is gone.
+
+        It may be called more than once; a block within this one is told alone.
+        """
+        before, self._heed = self._heed, heed
+        try:
+            if self.has_ended:
+                heed()
+            yield
+        finally:
+            self._heed = before
+
+    def end_sending(self) -> None:
+        """The other end sends nothing more: it has gone, or waits for its answer."""
+        self.has_ended = True
+        if self._heed:
+            self._heed()
+
+    def be_gone(self) -> None:
+        """Nobody is there any more."""
+        self.is_gone = True
+        self.end_sending()
 
     def await_head(self) -> None:
         """From now on the head of a request has to come soon; nothing, where it has to already."""

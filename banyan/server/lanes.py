@@ -3,53 +3,101 @@
 Used by `banyan.server.asgi`, on the event loop only. An account never has more threads than are
 left free: one alone has half of them, however many requests it sends and with however many tokens.
 What waits begins in turn, one request of each account after the other. So nobody waits for all
-that another has sent. Strangers are one account, within which those of each address have their
-turns: with something like a token, and without.
+that another has sent.
+
+Who is not known yet stands in one of two further lanes. Newcomers have a token that was made here,
+as far as memory tells; each token has its turns. Of strangers nothing of the kind is known: those
+of each network have their turns, with what may be a token and without. They may guess as fast as
+they like, so few of them wait, for a second or so; the others are told at once to ask again.
 """
 
 import asyncio
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import nullcontext
+from threading import Thread
+from typing import NamedTuple, Protocol, TypeVar
 
 from banyan.errors import BanyanError
+from banyan.server.connections import Connection
+from banyan.server.intake import Disconnected
 from banyan.server.refusals import network_of
 
-# Requests of one account, or of strangers from one address; each may have 64 KiB of headers.
+# Requests of one account, or of one token that is new; each may have 64 KiB of headers.
 WAITING_MAX = 4_000
-STRANGERS = ""  # all who are not known yet; no account's name
+# Of strangers, shared by their groups; so many are answered within a second or so.
+STRANGERS_WAITING_MAX = 200
+_STRANGERS_LEAST = 8  # of a group, however many there are
+STRANGERS, NEWCOMERS = "", " new"  # who is not known yet; no names of accounts
+LOOK_SECONDS = 1.0
 _REMEMBERED_MAX = 100_000  # headers, a number and a name each
-
-# Of accounts and of attempts, said in any way.
-_LIKE_TOKEN = re.compile(r"(?i)basic\s|\s(bny_[0-9a-f]{16}|att_[0-9a-f]{24})_")
 
 AccountOf = Callable[[str], str | None]
 Result = TypeVar("Result")
 
 
+class Tokens(Protocol):
+    """What this process remembers of tokens that it has not looked up."""
+
+    def made_here(self, header: str) -> str | None:
+        """The public part of a token that was made here, as far as memory tells.
+
+        Empty where the database may know one that memory does not; None where there is none.
+        """
+
+    def load(self) -> None:
+        """Read what is to be remembered, where that was a while ago. Waits for the database."""
+
+
+class Place(NamedTuple):
+    """The lane in which a request waits, and with whom it has its turns there."""
+
+    lane: str
+    group: str
+
+
 class Accounts:
     """Whose request it is, by its Authorization header. It goes by what was found once."""
 
-    def __init__(self, account_of: AccountOf | None) -> None:
+    def __init__(self, account_of: AccountOf | None, tokens: Tokens | None = None) -> None:
         """account_of: see `banyan.server.asgi.Application`; None: nobody is told apart."""
         self._account_of = account_of
+        self._tokens = tokens
         self._found: dict[int, str] = {}  # by the hash of a header, which may be long
+        self._look_after = 0.0
+        self._looking: Thread | None = None
 
     def of(self, header: str) -> str:
         """The account's name; STRANGERS where it is not known yet."""
         found = self._found.get(hash(header))
         return found or self._learn(header) or STRANGERS
 
-    def group_of(self, header: str, address: str) -> str:
-        """With whom a request has its turn, among those of its account."""
-        if self._account_of is None or self.of(header):
-            return ""
-        return f"{bool(_LIKE_TOKEN.search(header))} {network_of(address)}"
+    def place_of(self, header: str, address: str) -> Place:
+        """Where a request waits whose account is not known yet."""
+        if self._account_of is None:
+            return Place(STRANGERS, "")
+        token = self._tokens.made_here(header) if header and self._tokens else None
+        if token:
+            return Place(NEWCOMERS, token)
+        return Place(STRANGERS, f"{token is not None} {network_of(address)}")
 
     def is_to_be_asked(self, header: str) -> bool:
-        """Whether the application can tell whose it is, and has not yet."""
-        return bool(header and self._account_of) and not self.of(header)
+        """Whether the application can tell whose it is, where that is not known yet."""
+        return bool(header and self._account_of)
+
+    def look_again(self) -> None:
+        """Load the tokens that were made here, in a thread that nobody waits for.
+
+        Once in a while, and not before the last time has come to its end.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._tokens and now >= self._look_after and not self._is_looking():
+            self._look_after = now + LOOK_SECONDS
+            self._looking = Thread(target=self._tokens.load, name="tokens", daemon=True)
+            self._looking.start()
+
+    def _is_looking(self) -> bool:
+        return self._looking is not None and self._looking.is_alive()
 
     def _learn(self, header: str) -> str | None:
         account = self._account_of(header) if header and self._account_of else None
@@ -95,18 +143,25 @@ class Lanes:
         self._turns: dict[str, None] = {}  # accounts whose requests wait; whose turn is next first
 
     async def run(
-        self, account: str, work: Callable[..., Result], *arguments: object, group: str = ""
+        self,
+        account: str,
+        work: Callable[..., Result],
+        *arguments: object,
+        group: str = "",
+        connection: Connection | None = None,
     ) -> Result:
         """Do the work in a thread, as soon as there is one for this account.
 
-        group: of its requests; each group has its turns within the account.
-        Errors: `unavailable` where too much of this group waits for that already.
+        group:      of its requests; each group has its turns within the account.
+        connection: by which it came; where that is gone meanwhile, the work is not begun.
+        Errors: `unavailable` where too much of this group waits already, or where it is of a
+        stranger who sends nothing more, and most likely has gone; Disconnected.
         """
         lane = self._lanes.get(account)
         if lane is None:
             lane = self._lanes[account] = _Lane()
         if lane.waiting or lane.working >= self._free:
-            await self._wait(account, lane, group)
+            await self._wait(account, lane, group, connection)
         else:
             self._begin(lane)
         try:
@@ -115,17 +170,27 @@ class Lanes:
         finally:
             self._end(account, lane)
 
-    async def _wait(self, account: str, lane: _Lane, group: str) -> None:
-        if len(lane.waiting.get(group, ())) >= WAITING_MAX:
-            message = f"{WAITING_MAX} requests of this account wait already: send it again soon"
-            raise BanyanError("unavailable", message)
-        turn = asyncio.get_running_loop().create_future()
+    async def _wait(
+        self, account: str, lane: _Lane, group: str, connection: Connection | None
+    ) -> None:
+        _check_room(account, lane, group)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         lane.waiting.setdefault(group, {})[turn] = None
         self._turns.setdefault(account)
+
+        def give_up() -> None:
+            if turn.done() or connection is None:
+                return
+            if connection.is_gone:
+                turn.set_exception(Disconnected())
+            elif account == STRANGERS:
+                turn.set_exception(_too_many("do not end it, and send it again soon"))
+
         try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
+            with connection.heeding(give_up) if connection else nullcontext():
+                await turn
+        except (asyncio.CancelledError, BanyanError, Disconnected):
+            if turn.cancelled() or turn.exception():
                 lane.leave(group, turn)
                 self._forget_idle(account, lane)
             else:  # it was this one's turn
@@ -150,7 +215,7 @@ class Lanes:
             del self._turns[account]
             if lane.waiting:
                 self._turns[account] = None
-            if not turn.cancelled():
+            if not turn.done():
                 self._begin(lane)
                 turn.set_result(None)
 
@@ -163,3 +228,20 @@ class Lanes:
             self._turns.pop(account, None)
             if not lane.working:
                 del self._lanes[account]
+
+
+def _check_room(account: str, lane: _Lane, group: str) -> None:
+    """Errors: `unavailable` where one more of this group may not wait."""
+    waiting, most = len(lane.waiting.get(group, ())), WAITING_MAX
+    if account == STRANGERS:
+        most = max(_STRANGERS_LEAST, STRANGERS_WAITING_MAX // max(1, len(lane.waiting)))
+        if waiting >= most:
+            raise _too_many("send it again soon")
+    elif waiting >= most:
+        message = f"{most} requests of this account wait already: send it again soon"
+        raise BanyanError("unavailable", message)
+
+
+def _too_many(hint: str) -> BanyanError:
+    message = f"too many requests without a token that is known wait from your network: {hint}"
+    return BanyanError("unavailable", message)

@@ -101,6 +101,17 @@ class Protocol(HttpToolsProtocol):
         self._connection.resume(self)
         self._connection.leave()
         super().connection_lost(exc)
+        self._connection.be_gone()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Nothing more comes, but what was asked for is answered: its sender may read still.
+
+        TLS has no such half of a connection. Whether the connection stays open.
+        """
+        if self.scheme == "https" or not self._has_request():
+            return False
+        self._connection.end_sending()
+        return True
 
     def pause_writing(self) -> None:
         """What was written is not taken in."""
@@ -112,6 +123,7 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
         self._connection.resume(self)
         self._go_on()
+        self._end_where_all_is_answered()
 
     def held(self) -> int:
         """The bytes that are kept: of the answer in work, all; and of what may come behind."""
@@ -161,6 +173,11 @@ class Protocol(HttpToolsProtocol):
         if self._behind and not self._has_request():
             data, self._behind = self._behind, b""
             self.data_received(data)
+
+    def _end_where_all_is_answered(self) -> None:
+        """Where nothing more can come."""
+        if self._connection.has_ended and not self._has_request():
+            self.transport.close()
 
     def _end_of_piece(self, data: bytes, start: int) -> int:
         """Not beyond the end of this request. To give the parser less at a time changes nothing."""
@@ -251,6 +268,7 @@ class Protocol(HttpToolsProtocol):
         if self._behind and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self._go_on()
+        self._end_where_all_is_answered()
 
     def send_400_response(self, msg: str) -> None:
         """What can't be parsed as HTTP gets the one error shape too.
@@ -282,10 +300,9 @@ class Protocol(HttpToolsProtocol):
     def standing(self) -> Standing:
         """How far it is. Bytes that come later may wait for long, where nobody has to read them."""
         if self.is_busy():
-            if self._looked_at is not self.cycle:
-                self._looked_at = self.cycle
-                self._claims = any(name == b"authorization" for name, _value in self.headers)
-            return Standing.CLAIMS if self._claims else Standing.ASKS
+            return Standing.CLAIMS if self._has_token() else Standing.ASKS
+        if self._may_go_on() and self._has_token():  # while that is looked at
+            return Standing.CLAIMS
         if self.cycle is not None or self._header_bytes:
             return Standing.SILENT
         client = self.transport.get_extra_info("socket")
@@ -308,6 +325,18 @@ class Protocol(HttpToolsProtocol):
             self.send_400_response("no whole request within the time for one")
         else:
             self.transport.close()  # nothing was asked: an answer could be taken for another's
+
+    def _may_go_on(self) -> bool:
+        """Whether a body is to come, and nobody has refused it."""
+        cycle = self.cycle
+        return cycle is not None and cycle.more_body and not cycle.response_started
+
+    def _has_token(self) -> bool:
+        """Whether the request in work comes with something like it."""
+        if self._looked_at is not self.cycle:
+            self._looked_at = self.cycle
+            self._claims = any(name == b"authorization" for name, _value in self.headers)
+        return self._claims
 
     def _is_asked(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete

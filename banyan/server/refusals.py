@@ -45,9 +45,11 @@ class Refusals:
         self._lock = threading.Lock()
 
     def is_refused(self, token: str) -> bool:
-        """Whether it was found wrong a moment ago. No token ever becomes valid later."""
-        with self._lock:
-            return self._refused.has(token, self._clock())
+        """Whether it was found wrong a moment ago. No token ever becomes valid later.
+
+        Without the lock: the event loop asks, too.
+        """
+        return self._refused.has(token, self._clock())
 
     def check(self, address: str, token: str) -> None:
         """Before a token is looked up. Errors: `too_many_requests` where that has to wait."""
@@ -59,6 +61,14 @@ class Refusals:
                 return
         if not self._stored.has(token):
             raise _slow_down(address, seconds)
+
+    def is_stored(self, token: str) -> bool:
+        """Whether it was among the tokens that were read last. From memory: at once."""
+        return self._stored.had(token)
+
+    def load(self) -> None:
+        """Read all tokens, unless that was done a moment ago."""
+        self._stored.refresh()
 
     def accept(self, token: str) -> None:
         """It was looked up and is valid."""
@@ -127,7 +137,7 @@ class _Bucket:
 
 
 class _Stored:
-    """All tokens of the database, as they were a moment ago; read only where somebody guesses."""
+    """All tokens of the database, as they were last read: at the start, and where one guesses."""
 
     def __init__(self, read: Callable[[], frozenset[str]], clock: Callable[[], float]) -> None:
         self._read = read
@@ -144,6 +154,18 @@ class _Stored:
                 if self._clock() >= self._read_after:
                     self._read_anew()
         return told in self._tokens
+
+    def had(self, token: str) -> bool:
+        """Whether it was one of them."""
+        return accounts.as_stored(token) in self._tokens
+
+    def refresh(self) -> None:
+        """Read them, unless that is too soon or somebody does it already."""
+        if self._clock() >= self._read_after and self._lock.acquire(blocking=False):
+            try:
+                self._read_anew()
+            finally:
+                self._lock.release()
 
     def _read_anew(self) -> None:
         began = self._clock()

@@ -110,7 +110,7 @@ def serve(
     gc.freeze()  # what is loaded by now stays: no use in looking through it again
     seen = application.extensions["banyan"].authenticator
     threads = knobs().SERVER_THREADS
-    asgi = Application(application, hub, threads, behind_proxy, seen.knows, seen.account_of)
+    asgi = Application(application, hub, threads, behind_proxy, seen.knows, seen.account_of, seen)
     # Whoever comes by a proxy comes from one address.
     of_address = 0 if behind_proxy else knobs().CONNECTIONS_PER_ADDRESS_MAX
     connections = Connections(most_connections(), of_address)
@@ -138,10 +138,14 @@ def server_config(application: Application, tls: Tls | None = None) -> uvicorn.C
 
 
 def _warm_up(application: Any) -> None:
-    """Make the Mongo client and the first routes now: threads that race for it make several."""
+    """Make the Mongo client and the first routes now: threads that race for it make several.
+
+    Tokens are read, too: those who were here before a restart are no strangers.
+    """
     client = application.test_client()
     for path in ("/readyz", "/"):
         client.get(path)
+    application.extensions["banyan"].authenticator.load()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -10,6 +10,7 @@ from banyan.server.asgi import Application
 from banyan.server.bridge import WSGIApplication
 from banyan.server.connections import Connections
 from banyan.server.exposure import Tls
+from banyan.server.lanes import Tokens
 from banyan.server.serve import Server, server_config
 from banyan.server.waiting import Hub
 
@@ -41,11 +42,12 @@ def served(
     tls: Tls | None = None,
     knows: Callable[[str], bool] = lambda header: True,
     account_of: Callable[[str], str | None] | None = None,
+    tokens: Tokens | None = None,
 ) -> Iterator[Served]:
     """Serve for as long as the block lasts."""
     hub = Hub()
     listener = socket.create_server(("127.0.0.1", 0))
-    application = Application(wsgi, hub, threads, knows=knows, account_of=account_of)
+    application = Application(wsgi, hub, threads, knows=knows, account_of=account_of, tokens=tokens)
     server = Server(server_config(application, tls), hub, connections)
     thread = threading.Thread(
         target=lambda: asyncio.run(server.serve([listener])), name="test server"
