@@ -18,7 +18,7 @@ from banyan.domain.states import ENDED, HELD, Actor, Ending, Outcome, State, may
 Task = Mapping[str, Any]
 # All that `finish`, `lost`, `given_back` and `record_of_end` read of a task: its payload is more.
 READ_AT_END = (
-    "_id", "state", "holder", "owner", "queue", "attempt_count", "available_since", "reason",
+    "_id", "state", "holder", "owner", "queue", "seq", "attempt_count", "available_since", "reason",
     "failure_count", "max_attempt_count", "retry_delay_milliseconds", "retry_backoff",
     "lost_count", "max_lost_count", *CHILD_LISTS,
 )  # fmt: skip
@@ -159,6 +159,7 @@ def claim(task: Task, holder: Mapping[str, Any], attempt: Mapping[str, Any]) -> 
     record = {
         **attempt,
         "task": task["_id"],
+        "task_seq": task.get("seq"),
         "owner": task["owner"],
         "queue": task.get("queue"),
         "attempt_count": attempt_count,
@@ -271,6 +272,7 @@ def _of_holder(task: Task) -> dict[str, Any]:
     holder = task["holder"]
     return {
         "task": task["_id"],
+        "task_seq": task.get("seq"),
         "owner": task["owner"],
         "queue": task.get("queue"),
         "attempt_count": task["attempt_count"],

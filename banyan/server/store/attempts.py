@@ -230,26 +230,40 @@ def find_within(
     return found, len(attempt_ids)
 
 
-def of_task(store: Store, task_id: ObjectId, bytes_max: int = sys.maxsize) -> pages.Part:
+# What a task must be read with to ask for its attempts.
+ASKED_WITH = ("owner", "seq")
+
+
+def _of(task: Document) -> Document:
+    """The query for the attempts of this task, and of no forgotten one that had its id before.
+
+    Those of a forgotten task go after it, and meanwhile anybody may submit one with its id.
+    Records of earlier versions name only the owner.
+    """
+    of_this = {"$in": [task.get("seq"), None]}
+    return {"task": task["_id"], "owner": task["owner"], "task_seq": of_this}
+
+
+def of_task(store: Store, task: Document, bytes_max: int = sys.maxsize) -> pages.Part:
     """The attempts of a task, the first first; where they are too many, the last ones."""
     newest_first = [("attempt_count", -1)]
-    asked = pages.Asked({"task": task_id}, _WITHOUT_OUTPUT, newest_first)
+    asked = pages.Asked(_of(task), _WITHOUT_OUTPUT, newest_first)
     part = pages.read(store["attempts"], asked, bytes_max)
     return part._replace(documents=part.documents[::-1])
 
 
-def times_of_task(store: Store, task_id: ObjectId) -> list[Document]:
+def times_of_task(store: Store, task: Document) -> list[Document]:
     """When the attempts of a task were claimed, began and ended, the first first.
 
     A worker may claim a task and give it back without end: of so many the first ones.
     """
-    found = store["attempts"].find({"task": task_id}, _TIMES).sort("attempt_count", 1)
+    found = store["attempts"].find(_of(task), _TIMES).sort("attempt_count", 1)
     return list(found.limit(_TIMED_MAX))
 
 
-def one_of_task(store: Store, task_id: ObjectId, attempt_count: int | None) -> Document | None:
+def one_of_task(store: Store, task: Document, attempt_count: int | None) -> Document | None:
     """The attempt of a task with this number, else the latest, with its short output."""
-    query: Document = {"task": task_id}
+    query = _of(task)
     if attempt_count is not None:
         query["attempt_count"] = attempt_count
     return store["attempts"].find_one(query, _OF_LOG, sort=[("attempt_count", -1)])
