@@ -3,9 +3,10 @@
 from typing import Any
 
 from banyan.domain.attempts import EXIT_STATUS_PATTERN
+from banyan.domain.units import LARGEST
 
 _TIME = {"type": "datetime", "coerce": "time", "nullable": True}
-_COUNT = {"type": "integer", "min": 0, "max": 2**53}
+_COUNT = {"type": "integer", "min": 0, "max": LARGEST}
 _MEMORY_SAMPLE = {
     "type": "dict",
     "schema": {

@@ -202,4 +202,4 @@ def _total(parts: Iterable[Mapping[str, Any]]) -> Mapping[str, float]:
     for part in parts:
         for name in added:
             added[name] += part.get(name, 0)
-    return added
+    return {name: domain.bounded(amount) for name, amount in added.items()}
