@@ -297,13 +297,17 @@ def retry(task: Task, open_parents: list[Any], now: datetime) -> Decision:
     waiting = {"state": State.INACTIVE} if open_parents else activated(task, now)
     one_more = {"failure_count": task["max_attempt_count"] - 1}
     fields = {**_alive_again(task, open_parents), **one_more, **waiting}
-    return Change(task["_id"], {"state": state}, fields, ("holder",))
+    return Change(task["_id"], {"state": state}, fields, _OF_LIFE)
 
 
 def restore(task: Task, open_parents: list[Any]) -> Decision:
     """A task that was cancelled because of a parent waits again: the parent is retried."""
     fields = {**_alive_again(task, open_parents), "state": State.INACTIVE}
-    return Change(task["_id"], {"state": State.CANCELLED}, fields, ("holder",))
+    return Change(task["_id"], {"state": State.CANCELLED}, fields, _OF_LIFE)
+
+
+# What a task that its owner brings back to life begins without.
+_OF_LIFE = ("holder", "submission_count")
 
 
 def _alive_again(task: Task, open_parents: list[Any]) -> dict[str, Any]:

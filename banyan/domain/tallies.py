@@ -61,7 +61,7 @@ def add(total: Tally, other: Mapping[str, float]) -> Tally:
 def bounded(amount: float) -> float:
     """A sum as a number that the database and JSON can hold, however much was added up.
 
-    There whole numbers end at 64 bits, floats do not; beyond LARGEST they differ in the last digits.
+    There whole numbers end at 64 bits, and floats do not. Beyond LARGEST they are not exact.
     """
     return amount if -LARGEST <= amount <= LARGEST else float(amount)
 

@@ -31,7 +31,8 @@ anything = st.recursive(
 # Text that looks right but for a detail finds more than text at random.
 nearly = st.from_regex(r"[P0-9.:\-+TZ GiBkmshdMS,\n]{0,30}", fullmatch=True)
 NO_NUMBERS: list[object] = [
-    True, False, None, -1, 1.5, math.nan, math.inf, -math.inf, 2**53 + 1, 2**63, 1e19, [], {}, b"1 B",
+    True, False, None, -1, 1.5, math.nan, math.inf, -math.inf, 2**53 + 1, 2**63, 1e19,
+    [], {}, b"1 B",
 ]  # fmt: skip
 
 

@@ -74,7 +74,6 @@ SCHEMA: dict[str, Any] = {
     "cpu_seconds": {"type": "number", "min": 0, "max": 1e12},
     "peak_memory_bytes": _COUNT,
     "log_size_bytes": {"type": "integer"},
-    "submission_count": {"type": "integer"},
     "memory_usage": _samples(_MEMORY_SAMPLE),
     "cpu_utilization": _samples(_CPU_SAMPLE),
     "time_log_removed": {"type": "datetime", "nullable": True},

@@ -114,6 +114,8 @@ SCHEMA: dict[str, Any] = {
     # from what an account has submitted. Others have neither.
     "submitted_by": _from_server("objectid"),
     "submission_depth": _from_server("integer"),
+    # How many tasks it has submitted itself, by all its attempts since it was last retried.
+    "submission_count": _from_server("integer"),
     "pending_dependency_count": _from_server("integer"),
     "attempt_count": _from_server("integer"),
     "outcome": _from_server("string", allowed=[str(outcome) for outcome in Outcome]),

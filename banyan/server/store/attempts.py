@@ -184,18 +184,6 @@ def _update(one: Addition, guard: Mapping[str, Any]) -> UpdateOne:
     return UpdateOne({"_id": one.attempt_id, **guard}, update, upsert=True)
 
 
-def count_submissions(store: Store, attempt_id: ObjectId, number: int, most: int) -> bool:
-    """Add to the number of tasks that an attempt has submitted; False where it would pass `most`.
-
-    An addition that is forgotten in a crash does no harm: it is a bound, not an account.
-    """
-    collection = store["attempts"].with_options(write_concern=FORGETTABLE)
-    query = {"_id": attempt_id, "submission_count": {"$not": {"$gt": most - number}}}
-    changed = {"_etag": new_etag(), "_updated": now()}
-    update = {"$inc": {"submission_count": number}, "$set": changed}
-    return number <= most and collection.update_one(query, update).matched_count == 1
-
-
 def find(
     store: Store, attempt_ids: Collection[ObjectId], fields: Sequence[str] | None = None
 ) -> dict[ObjectId, Document]:

@@ -97,7 +97,7 @@ def _passed(start: str, end: str) -> Document:
 
 
 def _amount(field: str) -> Document:
-    """A number as it may be; earlier versions stored what workers said. Sums of floats have room."""
+    """As a float, of which any sum has room, and no more than may be given now."""
     number = {"$convert": {"input": field, "to": "double", "onError": 0, "onNull": 0}}
     return {"$max": [0, {"$min": [LARGEST, number]}]}
 
