@@ -16,7 +16,8 @@ from banyan.domain.continuations import CHILD_LISTS, children_of
 from banyan.domain.states import ENDED, HELD, Actor, Ending, Outcome, State, may_move
 
 Task = Mapping[str, Any]
-# All that `finish`, `lost`, `given_back` and `record_of_end` read of a task: its payload is more.
+# All that `finish`, `lost`, `given_back`, `since_claim` and `record_of_end` read of a task: its
+# payload is more.
 READ_AT_END = (
     "_id", "state", "holder", "owner", "queue", "seq", "attempt_count", "available_since", "reason",
     "failure_count", "max_attempt_count", "retry_delay_milliseconds", "retry_backoff",
@@ -264,10 +265,10 @@ def _release_attempt(
 def record_of_end(task: Task, end: Mapping[str, Any]) -> dict[str, Any]:
     """What the record of the attempt that holds, or held, the task says after this end."""
     exit_code, signal = exit_code_and_signal(end["exit_status"])
-    return {**_of_holder(task), **end, "exit_code": exit_code, "signal": signal}
+    return {**since_claim(task), **end, "exit_code": exit_code, "signal": signal}
 
 
-def _of_holder(task: Task) -> dict[str, Any]:
+def since_claim(task: Task) -> dict[str, Any]:
     """What the attempt's record says since the claim; said again in case it was never written."""
     holder = task["holder"]
     return {

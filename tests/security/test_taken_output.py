@@ -24,12 +24,18 @@ SHORT = b"a short secret"
 NEW = b"the output of the second"
 
 
-def ran(world: World, task: str, output: bytes, end: bool = True) -> None:
-    """A worker claims the task, sends its output, and ends it."""
+def claimed(world: World, task: str) -> Any:
+    """The task as the worker gets it that serves its queue."""
     body = {"host": "h", "resources": RESOURCES, "queues": [task]}
     worker = send(world, "worker", "POST", "/workers", body).json["_id"]
     claim = {"worker": worker, "start": True}
     (item,) = send(world, "worker", "POST", "/tasks/claim", claim).json["_items"]
+    return item
+
+
+def ran(world: World, task: str, output: bytes, end: bool = True) -> None:
+    """A worker claims the task, sends its output, and ends it."""
+    item = claimed(world, task)
     said = {"token": item["token"], "log": [chunk(0, output)]}
     if not end:
         path = f"/tasks/{task}/update_execution_data"
@@ -94,6 +100,9 @@ def test_who_takes_the_id_reads_nothing_of_what_ran_before(world: World, who: st
     ran(world, task, NEW)
     (attempt,) = told(world, who, task)["history"]
     assert attempt["owner"] == who
+    current = send(world, who, "GET", f"/tasks/{task}/current_attempt").json["current_attempt"]
+    assert current["owner"] == who
+    assert not {"task_seq", "log_stored_bytes", "output"} & current.keys()
     assert told(world, who, task)["log"] == NEW
     assert "times" in send(world, who, "GET", f"/tasks/{task}/explain").json
 
@@ -130,6 +139,22 @@ def test_what_a_later_task_with_the_id_does_stays_when_the_rest_goes(
     assert world.store["attempts"].count_documents({"task": ObjectId(task)}) == 1
     assert not [one for one in world.store["log_chunks"].find() if one["data"] == SECRET]
     assert told(world, who, task) == before
+
+
+def test_a_record_that_a_report_makes_anew_says_whose_it_is(world: World):
+    """The server was killed at the claim, before it had written the record."""
+    task = removed(world)
+    submit(world, "bob", [new_task(task)])
+    item = claimed(world, task)
+    world.store["attempts"].delete_one({"_id": ObjectId(item["attempt_id"])})
+    said = {"token": item["token"], "log": [chunk(0, NEW)]}
+    path = f"/tasks/{task}/update_execution_data"
+    assert send(world, "worker", "POST", path, said).status_code == 200
+    before = told(world, "bob", task)
+    assert before["log"] == NEW
+    assert [one["attempt_count"] for one in before["history"]] == [1]
+    seen_through(world)
+    assert told(world, "bob", task) == before
 
 
 def test_a_note_of_an_earlier_version_takes_no_later_attempt_along(world: World):
