@@ -67,7 +67,7 @@ ACCOUNT_WORKERS_MAX = 2_000  # workers that one account has registered and that 
 # same: into its own queue, with its labels (and more), at no higher priority. any: wherever it
 # likes. off: nothing. In no case with a secret that the task itself does not name.
 TASK_SUBMISSIONS = "same"
-TASK_SUBMISSIONS_MAX = 10_000  # tasks, by one attempt; 0: no limit
+TASK_SUBMISSIONS_MAX = 10_000  # tasks, by one task in all its attempts; 0: no limit
 TASK_DEPTH_MAX = 1_000  # tasks that each submit the next one; 0: no limit
 
 # --- The API: resources ------------------------------------------------------------------

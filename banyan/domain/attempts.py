@@ -13,6 +13,7 @@ EXIT_STATUS_PATTERN = (
 )
 # No machine has more; what a worker says it used is not believed beyond that.
 CORES_OF_A_MACHINE_MAX = 1024
+_FARTHEST = timedelta(days=36_525)  # a clock is off by a century at most
 _FAILURE = re.compile(r"failure \((?:(?P<code>[0-9]+)|(?P<signal>SIG[A-Z0-9+-]+))\)")
 
 
@@ -43,6 +44,11 @@ def exit_status_of(exit_code: int | None, signal_number: int | None) -> str:
     return f"failure ({exit_code})" if exit_code else "success"
 
 
+def _near(time: datetime | None, claimed: datetime) -> datetime | None:
+    """Within what may be reckoned with: the first and the last year that there are end there."""
+    return time and min(max(time, claimed - _FARTHEST), claimed + _FARTHEST)
+
+
 def believed(said: Mapping[str, Any], holder: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """What a worker says of its attempt, put right where it cannot be so.
 
@@ -53,7 +59,7 @@ def believed(said: Mapping[str, Any], holder: Mapping[str, Any], now: datetime) 
     """
     claimed = holder["claimed"]
     now = max(now, claimed)  # another server's clock may be behind
-    start, end = said.get("time_started"), said.get("time_terminated")
+    start, end = (_near(said.get(one), claimed) for one in ("time_started", "time_terminated"))
     first, last = start or end, end or start
     moved = timedelta(0)
     if last and last > now:

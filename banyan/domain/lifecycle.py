@@ -16,9 +16,10 @@ from banyan.domain.continuations import CHILD_LISTS, children_of
 from banyan.domain.states import ENDED, HELD, Actor, Ending, Outcome, State, may_move
 
 Task = Mapping[str, Any]
-# All that `finish`, `lost`, `given_back` and `record_of_end` read of a task: its payload is more.
+# All that `finish`, `lost`, `given_back`, `since_claim` and `record_of_end` read of a task: its
+# payload is more.
 READ_AT_END = (
-    "_id", "state", "holder", "owner", "queue", "attempt_count", "available_since", "reason",
+    "_id", "state", "holder", "owner", "queue", "seq", "attempt_count", "available_since", "reason",
     "failure_count", "max_attempt_count", "retry_delay_milliseconds", "retry_backoff",
     "lost_count", "max_lost_count", *CHILD_LISTS,
 )  # fmt: skip
@@ -159,6 +160,7 @@ def claim(task: Task, holder: Mapping[str, Any], attempt: Mapping[str, Any]) -> 
     record = {
         **attempt,
         "task": task["_id"],
+        "task_seq": task.get("seq"),
         "owner": task["owner"],
         "queue": task.get("queue"),
         "attempt_count": attempt_count,
@@ -263,14 +265,15 @@ def _release_attempt(
 def record_of_end(task: Task, end: Mapping[str, Any]) -> dict[str, Any]:
     """What the record of the attempt that holds, or held, the task says after this end."""
     exit_code, signal = exit_code_and_signal(end["exit_status"])
-    return {**_of_holder(task), **end, "exit_code": exit_code, "signal": signal}
+    return {**since_claim(task), **end, "exit_code": exit_code, "signal": signal}
 
 
-def _of_holder(task: Task) -> dict[str, Any]:
+def since_claim(task: Task) -> dict[str, Any]:
     """What the attempt's record says since the claim; said again in case it was never written."""
     holder = task["holder"]
     return {
         "task": task["_id"],
+        "task_seq": task.get("seq"),
         "owner": task["owner"],
         "queue": task.get("queue"),
         "attempt_count": task["attempt_count"],
@@ -295,13 +298,17 @@ def retry(task: Task, open_parents: list[Any], now: datetime) -> Decision:
     waiting = {"state": State.INACTIVE} if open_parents else activated(task, now)
     one_more = {"failure_count": task["max_attempt_count"] - 1}
     fields = {**_alive_again(task, open_parents), **one_more, **waiting}
-    return Change(task["_id"], {"state": state}, fields, ("holder",))
+    return Change(task["_id"], {"state": state}, fields, _OF_LIFE)
 
 
 def restore(task: Task, open_parents: list[Any]) -> Decision:
     """A task that was cancelled because of a parent waits again: the parent is retried."""
     fields = {**_alive_again(task, open_parents), "state": State.INACTIVE}
-    return Change(task["_id"], {"state": State.CANCELLED}, fields, ("holder",))
+    return Change(task["_id"], {"state": State.CANCELLED}, fields, _OF_LIFE)
+
+
+# What a task that its owner brings back to life begins without.
+_OF_LIFE = ("holder", "submission_count")
 
 
 def _alive_again(task: Task, open_parents: list[Any]) -> dict[str, Any]:

@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 
 from banyan.domain.fields import Fields, Number, parse_integer, parse_number, tidy
 from banyan.domain.fields import ResourceError as ResourceError
-from banyan.domain.units import parse_bytes
+from banyan.domain.units import LARGEST, parse_bytes
 
 MEMORY_BYTES_DEFAULT = 128 * 2**20
 CORES_DEFAULT = 1
 CORES_MAX = 1_000_000
 GPUS_MAX, OWN_GPUS_MAX = 1024, 64  # that a task may ask for, and that a worker may have
 CUSTOM_NAMES_MAX = 64
-CUSTOM_MAX = 2**53  # up to here every integer is exact as a float
+CUSTOM_MAX = LARGEST
 CAPABILITY_PART_MAX = 999
 TEXT_LENGTH_MAX = 96  # as in NVIDIA's own library
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from banyan.domain.continuations import children_of, parents_of
 from banyan.domain.states import ENDED, State
-from banyan.domain.units import parse_duration_milliseconds
+from banyan.domain.units import LARGEST, parse_duration_milliseconds
 
 FOREVER = "forever"
-LONGEST_MILLISECONDS = 2**53
+LONGEST_MILLISECONDS = LARGEST
 _MARK_BITS = 8
 
 Time = int | str  # milliseconds, or FOREVER

@@ -23,6 +23,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
+from banyan.domain.units import LARGEST
+
 Tally = dict[str, float]
 
 BINS_PER_DECADE = 24
@@ -54,6 +56,14 @@ def add(total: Tally, other: Mapping[str, float]) -> Tally:
         else:
             total[name] = total.get(name, 0) + value
     return total
+
+
+def bounded(amount: float) -> float:
+    """A sum as a number that the database and JSON can hold, however much was added up.
+
+    There whole numbers end at 64 bits, and floats do not. Beyond LARGEST they are not exact.
+    """
+    return amount if -LARGEST <= amount <= LARGEST else float(amount)
 
 
 def rebased(tally: Mapping[str, float], seconds: float) -> Tally:

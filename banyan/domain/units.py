@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
-LARGEST = 2**63 - 1  # what the database can hold in an integer
+LARGEST = 2**53  # bytes and milliseconds: up to here every whole number is exact everywhere
 
 _NUMBER = r"[0-9]{1,19}(?:\.[0-9]{1,18})?"
 # ASCII: without it "K" for kelvin and the long s would pass for k and s when case is ignored.
@@ -23,7 +23,9 @@ _BYTES_IN = {
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "pib": 2**50,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "pb": 10**15,
 }  # fmt: skip
-_BYTES_WANTED = 'must be a whole number of bytes (0 or more), or text like "512 MiB" or "1.5 GB"'
+_BYTES_WANTED = (
+    f'must be a whole number of bytes (0 to {LARGEST}), or text like "512 MiB" or "1.5 GB"'
+)
 
 _SPELLINGS_OF_MILLISECONDS = (
     (604_800_000, "w week weeks"),
@@ -44,7 +46,7 @@ _ISO_DURATION = re.compile(
 )
 _CLOCK = re.compile(r"(?:([0-9]{1,9})-)?([0-9]{1,9}):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,9})?)")
 _DURATION_WANTED = (
-    "must be a whole number of milliseconds (0 or more), "
+    f"must be a whole number of milliseconds (0 to {LARGEST}), "
     'or text like "10 minutes", "1h30m", "PT10M" or "00:10:00"'
 )
 

@@ -5,6 +5,9 @@ last count has found and what it has let in since; upkeep counts again, soon aft
 begun to submit and then at times, for a share of the time at the most. So what several processes
 let in between two of their counts may pass a limit a little; nobody passes it for long, and there
 is no counter that could leak.
+
+Running tasks submit for their owner, by tokens that their workers have, too. They take up the
+first part of each limit only: whatever a worker does with them, the rest is the account's own.
 """
 
 import math
@@ -26,6 +29,8 @@ _SLACK = 100  # without a good count, let in one part of so many, until upkeep h
 # Before somebody is refused it is counted again, but not more often than this.
 PAUSE_SECONDS = 1.0
 _PAUSE_FOR = 20
+# One part of so many of each limit is what running tasks may fill up.
+OF_TASKS = 2
 
 
 class Limit(NamedTuple):
@@ -107,23 +112,36 @@ class Quotas:
         self._counts: dict[tuple[str, str, str], _Count] = {}
         self._lock = threading.Lock()
 
-    def admit(self, store: Store, owner: str, asked: int, limits: Sequence[Limit] = TASKS) -> None:
-        """Let so many more in, or refuse. Errors: `quota_exceeded`."""
-        in_force = [(limit, getattr(knobs(), limit.knob)) for limit in limits]
-        counts = [
-            self._with_room(store, owner, asked, limit, most) for limit, most in in_force if most
-        ]
+    def admit(
+        self,
+        store: Store,
+        owner: str,
+        asked: int,
+        limits: Sequence[Limit] = TASKS,
+        by_task: bool = False,
+    ) -> None:
+        """Let so many more in, or refuse. Errors: `quota_exceeded`.
+
+        by_task: a running task of the owner's asks, and not its account.
+        """
+        in_force = [limit for limit in limits if getattr(knobs(), limit.knob)]
+        counts = [self._with_room(store, owner, asked, limit, by_task) for limit in in_force]
         with self._lock:
             for count in counts:
                 count.added += asked
 
-    def _with_room(self, store: Store, owner: str, asked: int, limit: Limit, most: int) -> _Count:
+    def _with_room(
+        self, store: Store, owner: str, asked: int, limit: Limit, by_task: bool
+    ) -> _Count:
+        whole: int = getattr(knobs(), limit.knob)
+        most = whole // OF_TASKS if by_task else whole
         key = (store.database_name, owner, limit.name)
         count = self._counts.setdefault(key, _Count(0, -math.inf, 0.0))
         if _has_to_count(count, asked, most):
-            count = self._recount(store, owner, limit, most)
+            count = self._recount(store, owner, limit, whole)
         if count.used + asked > most:
-            remedy = f"{limit.remedy}; an operator may raise {limit.knob}"
+            own = f"running tasks fill up one part in {OF_TASKS}, the rest is its account's; "
+            remedy = f"{limit.remedy}; {own if by_task else ''}an operator may raise {limit.knob}"
             raise exceeded(limit.name, most, count.used, asked, limit.what, remedy)
         return count
 

@@ -254,8 +254,11 @@ class Shapes:
         for shape in shapes.values():
             self._known_bytes += _ENTRY_BYTES + len(orjson.dumps(shape["labels"]))
 
-    def admit(self, store: Store, owner: str, keys: Collection[str]) -> None:
-        """Let an owner's tasks of these shapes in, or refuse. Errors: `quota_exceeded`."""
+    def admit(self, store: Store, owner: str, keys: Collection[str], by_task: bool = False) -> None:
+        """Let an owner's tasks of these shapes in, or refuse. Errors: `quota_exceeded`.
+
+        by_task: as `Quotas.admit` has it.
+        """
         most = knobs().OWNER_OPEN_SHAPES_MAX
         place = (store.database_name, owner)
         admitted = self._admitted.get(place, {})
@@ -263,13 +266,13 @@ class Shapes:
         if not new:
             return
         try:
-            QUOTAS.admit(store, owner, len(new), SHAPES_OF_OWNER)
+            QUOTAS.admit(store, owner, len(new), SHAPES_OF_OWNER, by_task)
         except BanyanError:
             # What waits already makes no claim longer.
             old = claims.waiting_among(store, new)
             more = sum(1 for key in new if key not in old)
             if more:
-                QUOTAS.admit(store, owner, more, SHAPES_OF_OWNER)
+                QUOTAS.admit(store, owner, more, SHAPES_OF_OWNER, by_task)
         with self._lock:
             self._note_admitted(place, new, min(most, REMEMBERED_MAX))
 

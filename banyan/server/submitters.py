@@ -13,7 +13,7 @@ from banyan.domain.states import HELD
 from banyan.errors import BanyanError
 from banyan.server.calls import Call, Caller
 from banyan.server.quotas import exceeded
-from banyan.server.store import attempts, tasks
+from banyan.server.store import tasks
 from banyan.server.store.mongo import Document
 
 SAME, ANY, OFF = "same", "any", "off"  # what TASK_SUBMISSIONS may be
@@ -98,15 +98,16 @@ def _secrets(env: Mapping[str, Any]) -> set[str]:
 
 
 def count(call: Call, number: int) -> None:
-    """Note that the caller's attempt submits so many more; nothing for an account.
+    """Note that the calling task submits so many more; nothing for an account.
 
+    Of all its attempts together: a worker may give it back and claim it again without end.
     Errors: `quota_exceeded`.
     """
-    attempt, most = call.caller.attempt, knobs().TASK_SUBMISSIONS_MAX
-    if not attempt or not most or attempts.count_submissions(call.store, attempt, number, most):
+    task, most = call.caller.task, knobs().TASK_SUBMISSIONS_MAX
+    if not task or not most or tasks.count_submissions(call.store, task, number, most):
         return
-    known = attempts.find(call.store, [attempt], ["submission_count"]).get(attempt, {})
-    used, what = known.get("submission_count", 0), "tasks that one attempt has submitted"
+    known = tasks.find(call.store, [task], fields=["submission_count"]).get(task, {})
+    used, what = known.get("submission_count", 0), "tasks that one task has submitted"
     raise exceeded("task_submissions", most, used, number, what, "submit them with an account")
 
 

@@ -279,7 +279,8 @@ def ending(store: Store, count: int = 2) -> list[report.Report]:
 
 
 def ended_as(store: Store, reports: list[report.Report]) -> list[Any]:
-    return [attempts.of_task(store, one.task_id).documents[0].get("exit_status") for one in reports]
+    found = tasks.find(store, [one.task_id for one in reports]).values()
+    return [attempts.of_task(store, task).documents[0].get("exit_status") for task in found]
 
 
 def test_records_are_written_again_where_the_primary_has_changed_in_between(

@@ -3,9 +3,10 @@
 from typing import Any
 
 from banyan.domain.attempts import EXIT_STATUS_PATTERN
+from banyan.domain.units import LARGEST
 
 _TIME = {"type": "datetime", "coerce": "time", "nullable": True}
-_COUNT = {"type": "integer", "min": 0, "max": 2**53}
+_COUNT = {"type": "integer", "min": 0, "max": LARGEST}
 _MEMORY_SAMPLE = {
     "type": "dict",
     "schema": {
@@ -73,7 +74,6 @@ SCHEMA: dict[str, Any] = {
     "cpu_seconds": {"type": "number", "min": 0, "max": 1e12},
     "peak_memory_bytes": _COUNT,
     "log_size_bytes": {"type": "integer"},
-    "submission_count": {"type": "integer"},
     "memory_usage": _samples(_MEMORY_SAMPLE),
     "cpu_utilization": _samples(_CPU_SAMPLE),
     "time_log_removed": {"type": "datetime", "nullable": True},

@@ -7,6 +7,7 @@ creation only), `claim` (until the task runs), `always`.
 from typing import Any
 
 from banyan.domain.states import Outcome, State
+from banyan.domain.units import LARGEST
 
 NAME = r"[A-Za-z0-9_-]{1,64}"
 SECRET_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,63}"  # noqa: S105 - of a name, not a secret
@@ -28,7 +29,7 @@ _WORDS = {
     "valuesrules": {"type": "string", "maxlength": 256},
     "maxlength": 64,
 }
-_DURATION = {"type": "integer", "coerce": "duration", "min": 0, "max": 2**53}
+_DURATION = {"type": "integer", "coerce": "duration", "min": 0, "max": LARGEST}
 _OPTIONAL_DURATION = {**_DURATION, "min": 1, "nullable": True}
 
 
@@ -113,6 +114,8 @@ SCHEMA: dict[str, Any] = {
     # from what an account has submitted. Others have neither.
     "submitted_by": _from_server("objectid"),
     "submission_depth": _from_server("integer"),
+    # How many tasks it has submitted itself, by all its attempts since it was last retried.
+    "submission_count": _from_server("integer"),
     "pending_dependency_count": _from_server("integer"),
     "attempt_count": _from_server("integer"),
     "outcome": _from_server("string", allowed=[str(outcome) for outcome in Outcome]),

@@ -25,12 +25,12 @@ _USED = {
     "type": "dict",
     "schema": {
         "cores": {"type": "number", "min": 0, "max": 1e6},
-        "memory_bytes": {"type": "integer", "min": 0, "max": 2**53},
+        "memory_bytes": {"type": "integer", "min": 0, "max": LARGEST},
         "stuck": {  # granted to attempts that have ended, and of which processes would not
             "type": "dict",
             "schema": {
                 "cores": {"type": "number", "min": 0, "max": 1e6},
-                "memory_bytes": {"type": "integer", "min": 0, "max": 2**53},
+                "memory_bytes": {"type": "integer", "min": 0, "max": LARGEST},
                 "gpu_count": {"type": "integer", "min": 0, "max": 1000},
             },
         },

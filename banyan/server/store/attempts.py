@@ -17,6 +17,7 @@ from pymongo.write_concern import WriteConcern
 
 from banyan.domain.lifecycle import Change
 from banyan.server.store import pages, sizes, together
+from banyan.server.store.logs import STORED
 from banyan.server.store.mongo import (
     BATCH,
     DUPLICATE_KEY,
@@ -35,7 +36,8 @@ LISTS = ("memory_usage", "cpu_utilization", "gpu_usage", "messages")
 _NO_GUARD: Mapping[str, Any] = {}
 _OPEN: Mapping[str, Any] = {"time_terminated": None}
 # Short output, which stands in the record (`logs.py`), is read by who asks for it.
-_WITHOUT_OUTPUT = {"output": 0}
+# What else is not in its schema is nobody's but the server's.
+_SHOWN = {"output": 0, "task_seq": 0, STORED: 0}
 _TIMES = ["time_claimed", "time_started", "time_terminated"]
 _MEASURED_MAX = 1000
 _TIMED_MAX = 10_000
@@ -48,6 +50,7 @@ class Addition:
     """What a report adds to the record of its attempt.
 
     fields: set as they are; lists: samples to append; peaks: values that only grow; counts: added.
+    since_claim: set where there is no record yet.
     """
 
     attempt_id: ObjectId | None
@@ -56,6 +59,7 @@ class Addition:
     lists: Mapping[str, list[Any]] = field(default_factory=dict)
     peaks: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    since_claim: Mapping[str, Any] = field(default_factory=dict)
 
 
 def begin(store: Store, changes: Sequence[Change]) -> None:
@@ -169,7 +173,7 @@ def _update(one: Addition, guard: Mapping[str, Any]) -> UpdateOne:
     time = now()
     update: Document = {
         "$set": {**one.fields, "_etag": new_etag(), "_updated": time},
-        "$setOnInsert": {"_created": time},
+        "$setOnInsert": {"_created": time, **one.since_claim},
     }
     if "task" not in one.fields:
         update["$setOnInsert"]["task"] = one.task_id
@@ -184,24 +188,12 @@ def _update(one: Addition, guard: Mapping[str, Any]) -> UpdateOne:
     return UpdateOne({"_id": one.attempt_id, **guard}, update, upsert=True)
 
 
-def count_submissions(store: Store, attempt_id: ObjectId, number: int, most: int) -> bool:
-    """Add to the number of tasks that an attempt has submitted; False where it would pass `most`.
-
-    An addition that is forgotten in a crash does no harm: it is a bound, not an account.
-    """
-    collection = store["attempts"].with_options(write_concern=FORGETTABLE)
-    query = {"_id": attempt_id, "submission_count": {"$not": {"$gt": most - number}}}
-    changed = {"_etag": new_etag(), "_updated": now()}
-    update = {"$inc": {"submission_count": number}, "$set": changed}
-    return number <= most and collection.update_one(query, update).matched_count == 1
-
-
 def find(
     store: Store, attempt_ids: Collection[ObjectId], fields: Sequence[str] | None = None
 ) -> dict[ObjectId, Document]:
     """The records with these ids, by id, in one query."""
     query = {"_id": {"$in": list(attempt_ids)}}
-    found = store["attempts"].find(query, fields or _WITHOUT_OUTPUT, batch_size=BATCH)
+    found = store["attempts"].find(query, fields or _SHOWN, batch_size=BATCH)
     return {attempt["_id"]: attempt for attempt in found}
 
 
@@ -219,7 +211,7 @@ def find_within(
     for start in range(0, len(attempt_ids), _AT_ONCE):
         piece = attempt_ids[start : start + _AT_ONCE]
         query = {"_id": {"$in": [one for one in piece if one]}}
-        asked = pages.Asked(query, fields or _WITHOUT_OUTPUT, limit=_AT_ONCE)
+        asked = pages.Asked(query, fields or _SHOWN, limit=_AT_ONCE)
         part = pages.read(store["attempts"], asked, bytes_max)
         read = {one["_id"]: one for one in part.documents}
         found |= read
@@ -230,26 +222,40 @@ def find_within(
     return found, len(attempt_ids)
 
 
-def of_task(store: Store, task_id: ObjectId, bytes_max: int = sys.maxsize) -> pages.Part:
+# What a task must be read with to ask for its attempts.
+ASKED_WITH = ("owner", "seq")
+
+
+def _of(task: Document) -> Document:
+    """The query for the attempts of this task, and of no forgotten one that had its id before.
+
+    Those of a forgotten task go after it, and meanwhile anybody may submit one with its id.
+    Records of earlier versions name only the owner.
+    """
+    of_this = {"$in": [task.get("seq"), None]}
+    return {"task": task["_id"], "owner": task["owner"], "task_seq": of_this}
+
+
+def of_task(store: Store, task: Document, bytes_max: int = sys.maxsize) -> pages.Part:
     """The attempts of a task, the first first; where they are too many, the last ones."""
     newest_first = [("attempt_count", -1)]
-    asked = pages.Asked({"task": task_id}, _WITHOUT_OUTPUT, newest_first)
+    asked = pages.Asked(_of(task), _SHOWN, newest_first)
     part = pages.read(store["attempts"], asked, bytes_max)
     return part._replace(documents=part.documents[::-1])
 
 
-def times_of_task(store: Store, task_id: ObjectId) -> list[Document]:
+def times_of_task(store: Store, task: Document) -> list[Document]:
     """When the attempts of a task were claimed, began and ended, the first first.
 
     A worker may claim a task and give it back without end: of so many the first ones.
     """
-    found = store["attempts"].find({"task": task_id}, _TIMES).sort("attempt_count", 1)
+    found = store["attempts"].find(_of(task), _TIMES).sort("attempt_count", 1)
     return list(found.limit(_TIMED_MAX))
 
 
-def one_of_task(store: Store, task_id: ObjectId, attempt_count: int | None) -> Document | None:
+def one_of_task(store: Store, task: Document, attempt_count: int | None) -> Document | None:
     """The attempt of a task with this number, else the latest, with its short output."""
-    query: Document = {"task": task_id}
+    query = _of(task)
     if attempt_count is not None:
         query["attempt_count"] = attempt_count
     return store["attempts"].find_one(query, _OF_LOG, sort=[("attempt_count", -1)])

@@ -2,12 +2,15 @@
 
 Called by the verb `forget` and by upkeep. A note of the tasks that went is written with
 their removal and stays until nothing of theirs is left, so that whoever is killed in between
-leaves work that upkeep finds, and never a task without its attempts.
+leaves work that upkeep finds, and never a task without its attempts. Anybody may submit a task
+with the id of one that went: what that one does is kept, and nobody's who had the id before
+is shown to it (`attempts.py`).
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 from bson import ObjectId
@@ -22,7 +25,7 @@ from banyan.server.store.mongo import BATCH, Document, Store, now
 _LISTS = (*CHILD_LISTS, *PARENT_LISTS)
 # What is decided by. Of the lists, which may be long, only how many they name: `neighbour_count`.
 FIELDS: Document = {
-    **dict.fromkeys(("state", "owner", "unsettled", "queue", "retain", "_updated"), 1),
+    **dict.fromkeys(("state", "owner", "unsettled", "queue", "retain", "seq", "_updated"), 1),
     "neighbour_count": {"$add": [{"$size": {"$ifNull": [f"${name}", []]}} for name in _LISTS]},
 }
 # A worker's report that was under way when its task went may leave something behind it.
@@ -36,25 +39,29 @@ _LISTS_A_BATCH = 20
 Tasks = Mapping[ObjectId, Document]
 # Of some of the tasks those that hang together with one that has not ended, and with which.
 Hanging = Callable[[Collection[ObjectId]], Mapping[ObjectId, ObjectId]]
+# Of tasks that went, by id, `seq`, which tells them from later ones with the same ids.
+Gone = Mapping[ObjectId, int | None]
 # (the tasks as they are, how to ask what they hang together with) -> what goes
 Choice = Callable[[Tasks, Hanging], Collection[ObjectId]]
 
 
-def remove(store: Store, task_ids: Collection[ObjectId], choose: Choice) -> list[ObjectId]:
-    """Remove those of these tasks that are chosen, all or none; returns their ids.
+def remove(store: Store, task_ids: Collection[ObjectId], choose: Choice) -> Gone:
+    """Remove those of these tasks that are chosen, all or none; returns what `clear` is to clear.
 
     choose: called within the transaction, with what is there then. Whoever retries a task,
     or hangs another on it, comes before this or after it, never in between.
     """
 
-    def work(session: ClientSession) -> list[ObjectId]:
+    def work(session: ClientSession) -> Gone:
         found = _found(store, task_ids, session)
         chosen = list(choose(found, partial(_hanging, store, found, session)))
+        gone = {one: found[one].get("seq") for one in chosen}
         if chosen:
             edges.guard(store, {found[one]["owner"] for one in chosen}, session)
             store["tasks"].delete_many({"_id": {"$in": chosen}}, session=session)
-            store["forgotten"].insert_one({"_id": ObjectId(), "tasks": chosen}, session=session)
-        return chosen
+            note = {"_id": ObjectId(), "tasks": chosen, "seqs": list(gone.values())}
+            store["forgotten"].insert_one(note, session=session)
+        return gone
 
     return store.transaction(work)
 
@@ -119,15 +126,23 @@ def _unfinished(
     return {one["_id"]: one["relative"] for one in found}
 
 
-def clear(store: Store, task_ids: Iterable[ObjectId]) -> None:
+def clear(store: Store, gone: Gone) -> None:
     """Remove the output and the attempts of tasks that are gone; may be repeated."""
-    waiting = list(task_ids)
+    waiting = list(gone)
     for start in range(0, len(waiting), _TASKS_AT_ONCE):
         of_these = {"task": {"$in": waiting[start : start + _TASKS_AT_ONCE]}}
-        records = store["attempts"].find(of_these, ["_id"], batch_size=BATCH)
-        attempts = [record["_id"] for record in records]
+        records = store["attempts"].find(of_these, ["task", "task_seq"], batch_size=BATCH)
+        attempts = [one["_id"] for one in records if _is_of(one, gone[one["task"]])]
         store["log_chunks"].delete_many({"attempt": {"$in": attempts}})
-        store["attempts"].delete_many(of_these)
+        store["attempts"].delete_many({"_id": {"$in": attempts}})
+
+
+def _is_of(attempt: Document, seq: int | None) -> bool:
+    """Whether it is of the task that went, and not of a later one with the same id.
+
+    What does not say is a record of an earlier version, or was made anew by a late report.
+    """
+    return attempt.get("task_seq") in (None, seq)
 
 
 def clear_rest(store: Store) -> bool:
@@ -135,6 +150,6 @@ def clear_rest(store: Store) -> bool:
     before = ObjectId.from_datetime(now() - NOTE_STAYS)
     notes = list(store["forgotten"].find({"_id": {"$lt": before}}).limit(_NOTES_AT_ONCE))
     for note in notes:
-        clear(store, note["tasks"])
+        clear(store, dict(zip_longest(note["tasks"], note.get("seqs", ()))))
         store["forgotten"].delete_one({"_id": note["_id"]})
     return bool(notes)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from banyan.domain.tallies import BINS_PER_DECADE, RESOURCES, WIDTHS, Tally, add
+from banyan.domain.units import LARGEST
 from banyan.server.store.mongo import BATCH, Document, Store
 
 ENDED = {"time_terminated": {"$type": "date"}}
@@ -95,6 +96,12 @@ def _passed(start: str, end: str) -> Document:
     return {"$cond": [both, {"$max": [0, {"$subtract": [end, start]}]}, None]}
 
 
+def _amount(field: str) -> Document:
+    """As a float, of which any sum has room, and no more than may be given now."""
+    number = {"$convert": {"input": field, "to": "double", "onError": 0, "onNull": 0}}
+    return {"$max": [0, {"$min": [LARGEST, number]}]}
+
+
 # An attempt that a clock has ended before it began was over at once. What it had in use is
 # known from its start on: one that never started had nothing.
 _STARTED = {"$eq": [{"$type": "$time_started"}, "date"]}
@@ -113,11 +120,8 @@ _PROJECTED: Document = {
     },
     "run": _passed("$time_started", "$time_terminated"),
     "wait": _passed("$time_available", "$time_started"),
-    "cpu": {"$ifNull": ["$cpu_seconds", 0]},
-    **{
-        one: {"$cond": [_STARTED, {"$ifNull": [f"$granted_resources.{one}", 0]}, 0]}
-        for one in RESOURCES
-    },
+    "cpu": _amount("$cpu_seconds"),
+    **{one: {"$cond": [_STARTED, _amount(f"$granted_resources.{one}"), 0]} for one in RESOURCES},
 }
 
 

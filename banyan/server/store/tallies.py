@@ -9,12 +9,14 @@ needs no index of its own on attempts and no write at a claim or an end.
 What is tallied stays when attempts are removed: the past does not change with retention.
 """
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bson import ObjectId
+from bson.errors import BSONError
 from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.errors import OperationFailure
@@ -40,6 +42,9 @@ _FIRST = ObjectId("0" * 24)
 _HELD = ("running", "pending_cancellation")
 # An attempt that nobody holds and whose end was not written, as a server was killed there.
 _GIVEN_UP_AFTER = timedelta(minutes=10)
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,10 +106,10 @@ def advance(store: Store, until: datetime | None = None) -> bool:
     following = list(found.limit(ATTEMPTS_AT_ONCE))
     held = _held(store)
     # What was left open comes first: so never more is left than what is taken at once.
-    due = [one for one in waiting if one["time_terminated"] and one["_id"] not in held]
+    due = [one for one in waiting if _has_ended(one) and one["_id"] not in held]
     taken = following[: max(0, ATTEMPTS_AT_ONCE - len(due))]
     looked_at = [*waiting, *taken]
-    ended = [one["_id"] for one in looked_at if one["time_terminated"] and one["_id"] not in held]
+    ended = [one["_id"] for one in looked_at if _has_ended(one) and one["_id"] not in held]
     missed = {one for one in held if one < known.upto} - {one["_id"] for one in looked_at}
     left = {one["_id"] for one in looked_at if _stays_open(one, held)} | missed
     upto = _next(taken[-1]["_id"]) if taken else known.upto
@@ -127,7 +132,12 @@ def _held(store: Store) -> set[ObjectId]:
 def _stays_open(attempt: Document, held: Collection[ObjectId]) -> bool:
     if attempt["_id"] in held:
         return True
-    return not attempt["time_terminated"] and now() - attempt["_updated"] < _GIVEN_UP_AFTER
+    return not _has_ended(attempt) and now() - attempt["_updated"] < _GIVEN_UP_AFTER
+
+
+def _has_ended(attempt: Document) -> bool:
+    """A record that a late report has made says nothing of its end."""
+    return attempt.get("time_terminated") is not None
 
 
 def _next(attempt_id: ObjectId) -> ObjectId:
@@ -141,24 +151,36 @@ def _write(
     """Tally as many of the ended as one transaction takes; how many: the others are left open.
 
     Attempts of as many queues and minutes change as many tallies, which a transaction has in the
-    database's cache until it ends. One that is refused for its size is tried with fewer.
+    database's cache until it ends. One that is refused for its size is tried with fewer. So is one
+    with an attempt that makes no sense, until that one is alone and is left out.
     """
     count, most = min(len(ended), ATTEMPTS_AT_ONCE), TALLIES_AT_ONCE
     while True:
         part, rest = ended[:count], ended[count:]
-        updates = _updates(measured.by_minute(store, {"_id": {"$in": part}})) if part else []
-        if len(updates) > most and count > 1:
-            count = max(1, count * most // len(updates))
-            continue
         after = State(known.version + 1, upto, tuple(sorted({*left, *rest})))
         try:
+            updates = _updates(measured.by_minute(store, {"_id": {"$in": part}})) if part else []
+            if len(updates) > most and count > 1:
+                count = max(1, count * most // len(updates))
+                continue
             _write_together(store, known, after, updates)
         except OperationFailure as error:
             if count <= 1 or not sizes.is_too_large(error):
                 raise
             most, count = max(1, most // 2), count // 2
+        except _NONSENSE as error:
+            if count > 1:
+                count //= 2
+                continue
+            logger.error("attempt %s is in no tally: %s", part[0], error)
+            _write_together(store, known, after, [])
+            return count
         else:
             return count
+
+
+# What comes of a number or a time that there cannot be, as an earlier version may have stored it.
+_NONSENSE = (OverflowError, ValueError, BSONError)
 
 
 def _write_together(store: Store, known: State, after: State, updates: Sequence[UpdateOne]) -> None:
@@ -191,7 +213,8 @@ def _update(
     width: int, owner: str | None, queue: str | None, begin: datetime, tally: Tally
 ) -> UpdateOne:
     most = {name: value for name, value in tally.items() if name.endswith("/max")}
-    sums = {name: value for name, value in tally.items() if name not in most and value}
+    # As floats: whole numbers that are added again and again end at 64 bits.
+    sums = {name: float(value) for name, value in tally.items() if name not in most and value}
     update: Document = {"$inc": sums} if sums else {}
     if most:
         update["$max"] = most

@@ -23,6 +23,7 @@ from banyan.server.store import pages, sizes, walks
 from banyan.server.store.mongo import (
     BATCH,
     DUPLICATE_KEY,
+    FORGETTABLE,
     Document,
     Store,
     losers,
@@ -242,6 +243,18 @@ def workers_that_hold(store: Store) -> list[ObjectId]:
         query = {"state": state, "holder.worker": {"$gte": _LEAST}}
         found.update(store["tasks"].distinct("holder.worker", query))
     return list(found)
+
+
+def count_submissions(store: Store, task_id: ObjectId, number: int, most: int) -> bool:
+    """Add to the number of tasks that a task has submitted; False where it would pass `most`.
+
+    An addition that is forgotten in a crash does no harm: it is a bound, not an account.
+    """
+    collection = store["tasks"].with_options(write_concern=FORGETTABLE)
+    query = {"_id": task_id, "submission_count": {"$not": {"$gt": most - number}}}
+    changed = {"_etag": new_etag(), "_updated": now()}
+    update = {"$inc": {"submission_count": number}, "$set": changed}
+    return number <= most and collection.update_one(query, update).matched_count == 1
 
 
 def claimed_with(

@@ -42,7 +42,7 @@ def explain(call: Call) -> Answer:
         causes = [_over(task, state)]
     answer: dict[str, Any] = {"_id": task["_id"], "state": state, "causes": causes}
     if state in ENDED or state in HELD:
-        answer["times"] = times_of(task, attempts.times_of_task(call.store, task["_id"]))
+        answer["times"] = times_of(task, attempts.times_of_task(call.store, task))
     return Answer(answer, wait_for=[f"task:{call.item_id}"])
 
 

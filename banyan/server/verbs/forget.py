@@ -30,13 +30,13 @@ def forget(call: Call) -> Answer:
     mine = tasks.find(call.store, ids, scope(call.caller, "tasks"), ["_id"])
     if call.item_id and not mine:
         raise missing("tasks", call.item_id)
-    gone = _remove(call, list(mine)) if mine else []
+    gone = _remove(call, list(mine)) if mine else {}
     forgetting.clear(call.store, gone)
     represent.announce(call.context, [{"_id": task_id} for task_id in gone])
     return Answer(OK)
 
 
-def _remove(call: Call, ids: list[ObjectId]) -> list[ObjectId]:
+def _remove(call: Call, ids: list[ObjectId]) -> forgetting.Gone:
     for _ in range(_ROUNDS):
         try:
             return forgetting.remove(call.store, ids, _all_of_them)

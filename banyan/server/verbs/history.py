@@ -13,8 +13,8 @@ _SHOWN = ("_id", "_created", "_updated", *SCHEMA)
 
 def history(call: Call) -> Answer:
     """{"_items": [attempts], "truncated"}; of very many the last; /attempts has them by pages."""
-    task = scoped.item(call, ["_id"])
-    found = attempts.of_task(call.store, task["_id"], knobs().PAGE_BYTES_MAX)
+    task = scoped.item(call, attempts.ASKED_WITH)
+    found = attempts.of_task(call.store, task, knobs().PAGE_BYTES_MAX)
     items = [
         {name: attempt[name] for name in _SHOWN if name in attempt} for attempt in found.documents
     ]

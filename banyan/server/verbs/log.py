@@ -24,7 +24,7 @@ def log(call: Call) -> Answer:
         raise BanyanError("bad_request", "stream: stdout or stderr")
     offset = _number(call, "offset") or 0
     wanted = _number(call, "attempt")
-    task = scoped.item(call, ["attempt_id", "attempt_count", "state"])
+    task = scoped.item(call, ["attempt_count", *attempts.ASKED_WITH])
     attempt = _attempt(call, task, wanted)
     topics = [f"log:{call.item_id}", f"task:{call.item_id}"]
     if attempt is None:
@@ -55,7 +55,7 @@ def _number(call: Call, name: str) -> int | None:
 
 def _attempt(call: Call, task: Document, wanted: int | None) -> Document | None:
     """The attempt asked for, else the latest; None where there has been none yet."""
-    found = attempts.one_of_task(call.store, task["_id"], wanted)
+    found = attempts.one_of_task(call.store, task, wanted)
     if found or wanted is None:
         return found
     if wanted == task["attempt_count"]:

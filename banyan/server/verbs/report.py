@@ -129,7 +129,8 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
             aftermath.follow(call.context, written, {})  # some may have been, before a lost race
             raise refused[0]
         going = {i: one for i, one in decided.items() if not isinstance(one, BanyanError)}
-        won, too_large = _write(call, {i: (open_ones[i], one) for i, one in going.items()})
+        writing = {i: (open_ones[i], one, found[one.task_id]) for i, one in going.items()}
+        won, too_large = _write(call, writing)
         anew = {i for i in too_large if open_ones[i].target} - for_good
         for_good |= anew
         results.update({index: sizes.too_large() for index in too_large if index not in anew})
@@ -220,23 +221,24 @@ def _touch(task: Document, attempt_id: ObjectId, report: Report) -> Change:
 
 
 def _write(
-    call: Call, decided: Mapping[int, tuple[Report, Change]]
+    call: Call, decided: Mapping[int, tuple[Report, Change, Document]]
 ) -> tuple[dict[int, Document], list[int]]:
     """What was written to the tasks, of those that won; and which are too large for it.
+
+    decided: the report, what becomes of it, and the task as it was read.
 
     The output first, then the attempts' records, then the tasks: whoever sees that a task has
     ended finds how its attempt ended, and all that it wrote. One wait for the majority is
     enough for records and tasks: MongoDB hands its writes on in their order.
     """
-    output = {index: _chunks(*pair) for index, pair in decided.items()}
+    output = {index: _chunks(report, change) for index, (report, change, _) in decided.items()}
     short = {i: output[i] for i in output if _ends(decided[i][1]) and logs.is_short(output[i])}
     apart = [chunk for i in output.keys() - short.keys() for chunk in output[i]]
     stored_bytes = logs.append(call.store, apart, knobs().LOG_BYTES_MAX)
     records = [
-        _record(*pair, output[index], index in short, stored_bytes)
-        for index, pair in decided.items()
+        _record(*one, output[index], index in short, stored_bytes) for index, one in decided.items()
     ]
-    writing = {i: change for i, (_, change) in decided.items() if change.set}
+    writing = {i: change for i, (_, change, _) in decided.items() if change.set}
     concern = FORGETTABLE if len(writing) == len(decided) else MAJORITY
     said = attempts.report(call.store, records, concern)
     outcome = batches.apply(call.store, list(writing.values()))
@@ -281,6 +283,7 @@ def _ends(change: Change) -> bool:
 def _record(
     report: Report,
     change: Change,
+    task: Document,
     output: list[logs.Chunk],
     in_record: bool,
     stored_bytes: Mapping[ObjectId, int],
@@ -297,4 +300,8 @@ def _record(
     # Nothing is added to an end: after it no more output is taken.
     more = stored_bytes.get(change.attempt_id, 0) if change.attempt_id and not _ends(change) else 0
     counts = {logs.STORED: more} if more else {}
-    return attempts.Addition(change.attempt_id, change.task_id, fields, lists, peaks, counts)
+    # An end says all that the claim did; other reports say it where there is no record yet.
+    since_claim = {} if _ends(change) else lifecycle.since_claim(task)
+    return attempts.Addition(
+        change.attempt_id, change.task_id, fields, lists, peaks, counts, since_claim
+    )

@@ -39,7 +39,7 @@ def of_tasks(call: Call) -> Answer:
     """
     if call.item_id:
         task = scoped.item(call)
-        return Answer(times_of(task, attempts.times_of_task(call.store, task["_id"])))
+        return Answer(times_of(task, attempts.times_of_task(call.store, task)))
     groups = _groups(call.args.get("by"))
     where = queries.parse_where(call.args.get("where"), SCHEMA)
     window = read_window(call.args, None if _more_than_whose(where) else tallies.KEPT)
@@ -202,4 +202,4 @@ def _total(parts: Iterable[Mapping[str, Any]]) -> Mapping[str, float]:
     for part in parts:
         for name in added:
             added[name] += part.get(name, 0)
-    return added
+    return {name: domain.bounded(amount) for name, amount in added.items()}

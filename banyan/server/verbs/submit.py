@@ -316,11 +316,11 @@ class _Graph:
 
     def admit(self) -> None:
         """See that they are not too many. Errors: `quota_exceeded`, but not of a repetition."""
+        owner, by_task = self.call.caller.account, self.call.caller.task is not None
+        shapes = {one["shape"] for one in self.tasks}
         try:
-            QUOTAS.admit(self.store_of, self.call.caller.account, len(self.tasks))
-            SHAPES.admit(
-                self.store_of, self.call.caller.account, {one["shape"] for one in self.tasks}
-            )
+            QUOTAS.admit(self.store_of, owner, len(self.tasks), by_task=by_task)
+            SHAPES.admit(self.store_of, owner, shapes, by_task)
             submitters.count(self.call, len(self.tasks))
         except BanyanError:
             if tasks.find(self.store_of, list(self.by_id), fields=["_id"]):
