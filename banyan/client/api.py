@@ -228,9 +228,13 @@ class Client:
         """All accounts, without their tokens."""
         return list(self.find(resource="accounts"))
 
-    def revoke_account(self, id: str) -> None:
-        """Makes all tokens of an account worthless."""
-        self.transport.request("POST", f"/accounts/{id}/revoke", json={}, repeatable=True)
+    def revoke_account(self, id: str) -> Document:
+        """Makes all tokens of an account worthless, and removes its workers.
+
+        Its tasks go on; `open_task_count` of the answer tells how many have not ended.
+        """
+        path = f"/accounts/{id}/revoke"
+        return cast(Document, self.transport.request("POST", path, json={}, repeatable=True).body)
 
     def workers(self) -> list[Document]:
         """All workers: capacity, what is reserved and used, last beat, mode."""
