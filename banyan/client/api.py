@@ -79,6 +79,11 @@ class Client:
         url = escape(self.transport.url)
         return f"<div>Banyan at <code>{url}</code>: {escape(told) or 'no tasks'}</div>"
 
+    def account(self) -> str:
+        """The name of the account whose token this is; empty where the server does not tell it."""
+        name = self._body("GET", "/").get("account")
+        return name if isinstance(name, str) else ""
+
     # --- tasks -------------------------------------------------------------------------
 
     @overload
