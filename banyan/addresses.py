@@ -16,8 +16,8 @@ from banyan.errors import BanyanError
 HOST_LENGTH_MAX = 253
 HOST = rf"[A-Za-z0-9_.:][A-Za-z0-9_.:-]{{0,{HOST_LENGTH_MAX - 1}}}"
 
-# Of other URLs the parsers of this world do not say the same host: some take `http://evil\@here` for
-# `here`, others go to `evil`. So a token is only sent where nothing can be read in two ways.
+# Of other URLs parsers do not say the same host: some take `http://evil\@here` for `here`, others
+# go to `evil`. So a token is only sent where nothing can be read in two ways.
 _SERVER = re.compile(
     r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\])(?::[0-9]{1,5})?"
     r"(?:/[A-Za-z0-9._~%/-]*)?",

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from banyan.cli.curl import plain
-from banyan.cli.output import harmless
 from banyan.client.api import Client
 from banyan.errors import BanyanError
+from banyan.printable import harmless
 
 _OWNERS_NAMED = 5
 

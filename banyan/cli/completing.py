@@ -16,7 +16,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from banyan.cli.output import harmless
+from banyan.printable import harmless
 
 PATIENCE_SECONDS = 0.3  # longer than that, nobody takes it for completion
 _OFFERED_MAX = 50

@@ -166,8 +166,9 @@ def _tell(error: BanyanError) -> None:
     import logging  # only what goes wrong pays for it
 
     from banyan import logs
-    from banyan.cli.output import harmless, say
+    from banyan.cli.output import say
     from banyan.config import knobs
+    from banyan.printable import harmless
 
     if logs.in_json():
         logging.error(error.message, extra={"word": error.word, "issues": error.issues})

@@ -117,10 +117,8 @@ def select(
 ) -> Selection:
     """What is named, as far as it is like that. Errors: `usage` where nothing is asked for."""
     if not texts and not like:
-        message = (
-            "which tasks? Name ids, 'last', @name, or give --state, --tag, --name, --queue or --owner"
-        )
-        raise BanyanError("usage", message)
+        options = "--state, --tag, --name, --queue or --owner"
+        raise BanyanError("usage", f"which tasks? Name ids, 'last', @name, or give {options}")
     named = [_named(client, text) for text in dict.fromkeys(texts)]
     ids = [one for one in named if isinstance(one, str)]
     if named and not like and len(ids) == len(named):

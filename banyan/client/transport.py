@@ -178,7 +178,8 @@ class Transport:
                 allow_redirects=False,
                 **environment,
             )
-        except (requests.RequestException, OSError) as exception:
+        except (requests.RequestException, OSError, ValueError) as exception:
+            # A ValueError: `requests` reads the address that a redirect names, which may be none.
             return trouble_of_exception(exception, self.socket or self.url)
         return _answer(response, raw, repeats, self.socket or self.url)
 

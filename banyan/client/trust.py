@@ -60,8 +60,8 @@ def refuse_to_tell(server: ServerUrl) -> None:
     if server.scheme == "https" or server.is_loopback or knobs().ALLOW_PLAIN_HTTP:
         return
     message = (
-        f"http://{server.host} is not encrypted, and whoever listens on the way would have the token: "
-        "use https (--tls-ca FILE for a certificate of your own), or set "
+        f"http://{server.host} is not encrypted, and whoever listens on the way would have the "
+        "token: use https (--tls-ca FILE for a certificate of your own), or set "
         "BANYAN_ALLOW_PLAIN_HTTP=1 where you trust every machine on the way"
     )
     raise BanyanError("usage", message)

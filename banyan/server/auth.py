@@ -119,7 +119,7 @@ class Authenticator:
     def _task_of(self, token: str) -> Caller | None:
         """A running task that speaks for itself, with the token of its attempt.
 
-        The token is with its worker, too: it is worth nothing once the account of either is revoked.
+        Its worker has the token, too: once the account of either is revoked it is worth nothing.
         """
         if not _ATTEMPT_TOKEN.fullmatch(token):
             return None

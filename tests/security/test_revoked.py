@@ -8,7 +8,7 @@ import pytest
 
 from banyan.errors import EXIT_AUTH
 from banyan.server.store import accounts
-from tests.contract.playing import Item, Play, Player, word
+from tests.contract.playing import Item, Player, word
 from tests.harness import Api, Processes, Server, eventually
 from tests.server.explained import Bench
 

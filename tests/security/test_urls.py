@@ -37,8 +37,8 @@ TWOFOLD = [
     "http://[::1]evil.example",
     "http://[::1].evil.example",
     "http://evil.example[::1]",
-    "http://１２７.0.0.1",
-    "http://ⓛocalhost",
+    "http://\uff11\uff12\uff17.0.0.1",  # digits, but not those of ASCII
+    "http://\u24dbocalhost",
     "http://localhost:5100:80",
     "http://localhost:+80",
     "ftp://localhost",
