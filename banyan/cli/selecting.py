@@ -50,10 +50,11 @@ class Selection:
         """As `find_ids`, each with its `owner` where it had to be looked up."""
         if self.ids:
             return [{"_id": one} for one in self.ids]
-        found = list(plain(client).find(self.where, sort="_id", projection={"owner": 1}))
-        if not found:
+        found = plain(client).find(self.where, sort="_id", projection={"owner": 1})
+        tasks = [{name: one[name] for name in ("_id", "owner") if name in one} for one in found]
+        if not tasks:
             raise BanyanError("not_found", "there is no such task")
-        return found
+        return tasks
 
     def only(self, condition: Where) -> "Selection":
         """Those of them that this holds for, too."""
