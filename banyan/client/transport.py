@@ -107,6 +107,11 @@ class Transport:
         session.mount("https://", bounded(trust.Adapter(self.tls_ca)))
         return session
 
+    @property
+    def uses_proxies(self) -> bool:
+        """Whether the environment may name one; not for this machine."""
+        return bool(self._session.trust_env)
+
     def clone(self) -> "Transport":
         """One more of the same, for another thread."""
         return Transport(self.url, self._token, self.retry_seconds, self.tls_ca, self.socket)
