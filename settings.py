@@ -401,8 +401,9 @@ VIRTUAL_RESOURCES = {
             "levels": ["item"],
             "function": f"{VERBS}.accounts:revoke",
             "body": f"{ANSWERS}:NOTHING",
+            "answer": f"{ANSWERS}:REVOKED",
             "roles": ["admin"],
-            "title": "Take all its tokens away",
+            "title": "Take all its tokens away, and remove its workers",
         },
         "issue": {
             "kind": "action",

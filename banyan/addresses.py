@@ -8,10 +8,46 @@ import contextlib
 import ipaddress
 import re
 from pathlib import Path
+from typing import NamedTuple
+
+from banyan.errors import BanyanError
 
 # What a worker may register as: people copy it into a shell's line, and "-" would be an option.
 HOST_LENGTH_MAX = 253
 HOST = rf"[A-Za-z0-9_.:][A-Za-z0-9_.:-]{{0,{HOST_LENGTH_MAX - 1}}}"
+
+# Of other URLs parsers do not say the same host: some take `http://evil\@here` for `here`, others
+# go to `evil`. So a token is only sent where nothing can be read in two ways.
+_SERVER = re.compile(
+    r"(https?)://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\])(?::[0-9]{1,5})?"
+    r"(?:/[A-Za-z0-9._~%/-]*)?",
+    re.IGNORECASE,
+)
+
+
+class ServerUrl(NamedTuple):
+    """What matters of a server's URL; `host` without brackets."""
+
+    scheme: str
+    host: str
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether what is sent there can't leave this machine."""
+        return is_loopback(self.host)
+
+
+def server_url(url: str) -> ServerUrl:
+    """Scheme and host of a server's URL; both in small letters.
+
+    Errors: `usage` for what is none, or names a user, or has a query or a backslash.
+    """
+    found = _SERVER.fullmatch(url)
+    if not found:
+        shown = url.rpartition("@")[2]  # a password is told to nobody
+        message = f"{shown!r} is not the URL of a server: http://HOST:PORT or https://HOST:PORT"
+        raise BanyanError("usage", f"{message}, with a path or without; no user, no query")
+    return ServerUrl(found[1].lower(), found[2].strip("[]").lower())
 
 
 def is_loopback(host: str) -> bool:

@@ -1,11 +1,13 @@
 """The closed list of errors: word <-> HTTP status <-> CLI exit code.
 
 Every refusal that leaves a Banyan process, over HTTP or as an exit code, carries one
-of these words. Everybody may import this file; it imports nothing of Banyan.
+of these words. Everybody may import this file; of Banyan it imports `printable` alone.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from banyan.printable import harmless_lines
 
 EXIT_OK = 0
 EXIT_TASK_FAILED = 1
@@ -80,6 +82,10 @@ class BanyanError(Exception):
         self.extra = dict(extra or {})
         self.allowed_methods = allowed_methods
         self.retry_after_seconds = retry_after_seconds
+
+    def __str__(self) -> str:
+        """The message, which may be a server's, as a terminal may show it."""
+        return harmless_lines(self.message)
 
     @property
     def status(self) -> int:

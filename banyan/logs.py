@@ -21,6 +21,7 @@ from typing import Any
 
 from banyan.config import knobs
 from banyan.errors import BanyanError
+from banyan.printable import harmless
 
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
@@ -123,7 +124,7 @@ class Json(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         text = json.dumps(_hidden(line), ensure_ascii=False)
-        return text if text.isprintable() else _escaped(text, lambda c: json.dumps(c)[1:-1])
+        return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 class Text(logging.Formatter):
@@ -139,22 +140,9 @@ class Text(logging.Formatter):
         return _hide("\n    ".join([line + told, *rest]))
 
 
-def harmless(text: str) -> str:
-    """The text on one line, its control characters and what turns the direction written out."""
-    return text if text.isprintable() else _escaped(text, _as_python)
-
-
 def _quoted(text: str) -> str:
     """As JSON where it could be taken for more than one fact."""
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
-
-
-def _as_python(character: str) -> str:
-    return character.encode("unicode_escape").decode()
-
-
-def _escaped(text: str, escape: Callable[[str], str]) -> str:
-    return "".join(c if c.isprintable() else escape(c) for c in text)
 
 
 def facts_of(record: logging.LogRecord) -> dict[str, Any]:

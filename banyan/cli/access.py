@@ -134,6 +134,9 @@ def list_command(client: Client, as_json: bool, quiet: bool) -> None:
 def revoke_command(client: Client, account: str) -> None:
     """Make all tokens of an account (its id or its name) worthless.
 
+    Its workers are removed, and what they hold runs elsewhere. Its tasks go on, but can submit
+    nothing more.
+
     \b
     Example:
       banyan account revoke rack7
@@ -144,4 +147,8 @@ def revoke_command(client: Client, account: str) -> None:
         raise BanyanError("not_found", f"there is no account {account!r}")
     if len(found) > 1:
         raise BanyanError("usage", f"several accounts are named {account!r}: give the id")
-    client.revoke_account(found[0]["_id"])
+    revoked = client.revoke_account(found[0]["_id"])
+    if count := revoked.get("open_task_count"):
+        name = found[0].get("name")
+        say(f"{count} of its tasks have not ended, and go on until an operator cancels them:")
+        say(f"  banyan cancel --owner {name}")

@@ -16,7 +16,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from banyan.cli.output import harmless
+from banyan.printable import harmless
 
 PATIENCE_SECONDS = 0.3  # longer than that, nobody takes it for completion
 _OFFERED_MAX = 50
@@ -42,7 +42,7 @@ def complete_tasks(
     """`last`, `@name` and the ids of the newest tasks, with what they are."""
     if begun.startswith("@"):
         return _offered([CompletionItem(f"@{name}") for name in _names(context)], begun)
-    last = [CompletionItem("last", help="the newest")] if "last".startswith(begun) else []
+    last = [CompletionItem("last", help="the newest of yours")] if "last".startswith(begun) else []
     found = _asked(context, lambda client: list(_tasks(client, context, begun)))
     return [*last, *_offered(found, begun)]
 

@@ -45,6 +45,8 @@ class CurlTransport(Transport):
             words += ["--unix-socket", shlex.quote(name)]
         elif self.tls_ca:
             words += ["--cacert", shlex.quote(self.tls_ca)]
+        if not self.uses_proxies:  # else curl would hand the token to one that the shell names
+            words += ["--noproxy", "'*'"]
         line = [_AUTHORIZATION, "|", *words, "-H", "@-"]
         for name in ("Content-Type", "Prefer"):
             if name in sending.headers:

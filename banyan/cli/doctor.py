@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from banyan import ownership, profiles
-from banyan.cli.output import harmless
 from banyan.config import data_directory, knobs
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED
+from banyan.printable import harmless
 
 if TYPE_CHECKING:
     from banyan.server.doctor import Finding

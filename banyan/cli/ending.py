@@ -4,10 +4,10 @@ import sys
 
 import click
 
-from banyan.cli.asking import assured, yes
+from banyan.cli.asking import assured_of_tasks, yes
 from banyan.cli.connection import with_client
 from banyan.cli.output import as_json, print_json, say
-from banyan.cli.selecting import Selection, in_state, selection_options
+from banyan.cli.selecting import Selection, ids_of, in_state, selection_options
 from banyan.cli.verdict import exit_status, in_words, standing
 from banyan.cli.words import duration_seconds
 from banyan.client.api import Client
@@ -57,9 +57,9 @@ def cancel_command(client: Client, chosen: Selection, yes: bool) -> None:
       banyan cancel --yes --state available --tag sweep=7
     """
     # Named one by one they are the server's to judge; of many, those that ended are no matter.
-    ids = (chosen.only(in_state("open")) if chosen.broad else chosen).find_ids(client)
-    assured(f"Cancel {len(ids)} tasks?", len(ids), yes)
-    client.cancel(ids)
+    tasks = (chosen.only(in_state("open")) if chosen.broad else chosen).find(client)
+    assured_of_tasks(client, tasks, yes, "Cancel", "")
+    client.cancel(ids_of(tasks))
 
 
 @click.command("retry")
@@ -113,11 +113,11 @@ def forget_command(client: Client, chosen: Selection, yes: bool) -> None:
     Example:
       banyan forget --yes --state success --tag sweep=7
     """
-    ids = (chosen.only(in_state("ended")) if chosen.broad else chosen).find_ids(client)
-    assured(f"Forget {len(ids)} tasks, with their output?", len(ids), yes)
-    client.forget(ids)
+    tasks = (chosen.only(in_state("ended")) if chosen.broad else chosen).find(client)
+    assured_of_tasks(client, tasks, yes, "Forget", ", with their output")
+    client.forget(ids_of(tasks))
     if chosen.broad:
-        say(f"{len(ids)} tasks are gone")
+        say(f"{len(tasks)} tasks are gone")
 
 
 class _Counter:

@@ -7,10 +7,11 @@ import click
 
 from banyan.cli.completing import complete_tasks
 from banyan.cli.connection import with_client
-from banyan.cli.output import as_json, harmless, harmless_lines, print_json, tell
+from banyan.cli.output import as_json, print_json, tell
 from banyan.cli.selecting import find_id
 from banyan.client.api import Client
 from banyan.domain.units import format_duration, format_time, parse_time
+from banyan.printable import harmless, harmless_lines
 
 # Where an ended task's time went, in the order in which it does.
 _TIMES = {

@@ -6,11 +6,12 @@ import click
 
 from banyan.cli.connection import with_client
 from banyan.cli.following import follow_to_here, write
-from banyan.cli.output import harmless, say
+from banyan.cli.output import say
 from banyan.cli.selecting import Selection, selection_options
 from banyan.cli.verdict import standing
 from banyan.client.api import Client
 from banyan.errors import BanyanError
+from banyan.printable import harmless
 
 
 @click.command("log")

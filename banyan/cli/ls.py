@@ -50,6 +50,7 @@ _USUAL = {"QUEUE": ["default"], "CORES": ["1"], "MEMORY": ["128 MiB"], "ATTEMPTS
 @click.option("--name", help="Only of this name.")
 @click.option("--queue", help="Only of this queue.", shell_complete=complete_queue)
 @click.option("--tag", multiple=True, metavar="KEY=VALUE", help="Only with this tag.")
+@click.option("--owner", help="Only of this account; for operators.")
 @click.option("--where", metavar="JSON", help="Any filter that the API knows.")
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=25, show_default=True,
               metavar="N", help="How many.")  # fmt: skip
@@ -63,6 +64,7 @@ def ls_command(
     name: str | None,
     queue: str | None,
     tag: tuple[str, ...],
+    owner: str | None,
     where: str | None,
     limit: int,
     everything: bool,
@@ -75,7 +77,7 @@ def ls_command(
     Example:
       banyan ls --state failed --tag experiment=7
     """
-    like = filters(state, name, queue, tag) + ([_filter(where)] if where else [])
+    like = filters(state, name, queue, tag, owner) + ([_filter(where)] if where else [])
     wanted = select(client, tasks, like).where if tasks or like else None
     projection = {"state": 1} if quiet else dict.fromkeys(_LISTED, 1)
     found = client.find(

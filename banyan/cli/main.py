@@ -166,15 +166,16 @@ def _tell(error: BanyanError) -> None:
     import logging  # only what goes wrong pays for it
 
     from banyan import logs
-    from banyan.cli.output import harmless, say
+    from banyan.cli.output import say
     from banyan.config import knobs
+    from banyan.printable import harmless
 
     if logs.in_json():
         logging.error(error.message, extra={"word": error.word, "issues": error.issues})
         return
     message = error.message.removesuffix(": see _issues") if error.issues else error.message
     if error.word == "unauthenticated" and "login" not in message:
-        message = "the server does not know this token (any more): see 'banyan login --help'"
+        message = f"the server does not know this token (any more): {_of_token()}"
     say(f"banyan: {message}")
     if error.__cause__ and knobs().LOG_LEVEL == "debug":
         import traceback
@@ -182,6 +183,13 @@ def _tell(error: BanyanError) -> None:
         say("".join(traceback.format_exception(error.__cause__)))
     for name, issue in _flat(error.issues):
         say(f"  {harmless(name)}: {harmless(issue)}" if name else f"  {harmless(issue)}")
+
+
+def _of_token() -> str:
+    if os.environ.get("BANYAN_TASK_TOKEN"):
+        told = "a task's own is worth nothing once its attempt has ended"
+        return f"{told}, or the account of its owner or of its worker has been revoked"
+    return "see 'banyan login --help'"
 
 
 _LEVELS_MAX = 20  # of a task's fields there are fewer

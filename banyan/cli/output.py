@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from banyan.domain.units import parse_time
+from banyan.printable import harmless, harmless_lines
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print ids alone, one a line.")
@@ -75,16 +76,6 @@ def print_table(
     for line in lines:
         padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(padded).rstrip())
-
-
-def harmless(text: str) -> str:
-    """The text on one line, its control characters written out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def harmless_lines(text: str) -> str:
-    """The text with its lines as they are, other control characters written out."""
-    return "\n".join(map(harmless, text.split("\n")))
 
 
 def age(time: str | None) -> str:

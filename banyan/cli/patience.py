@@ -8,9 +8,10 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from banyan.cli.output import harmless, say
+from banyan.cli.output import say
 from banyan.client.api import Client
 from banyan.errors import BanyanError
+from banyan.printable import harmless
 
 _FIRST_SECONDS = 2.0
 _AGAIN_SECONDS = 10.0

@@ -44,17 +44,28 @@ class Selection:
 
     def find_ids(self, client: Client) -> list[str]:
         """The ids; the oldest first unless they were named. Errors: `not_found` for none."""
+        return ids_of(self.find(client))
+
+    def find(self, client: Client) -> list[dict[str, Any]]:
+        """As `find_ids`, each with its `owner` where it had to be looked up."""
         if self.ids:
-            return list(self.ids)
-        found = plain(client).find(self.where, sort="_id", projection={"state": 1})
-        ids = [str(task["_id"]) for task in found]
-        if not ids:
+            return [{"_id": one} for one in self.ids]
+        found = plain(client).find(self.where, sort="_id", projection={"owner": 1})
+        kept = ("_id", "owner")  # of what a false server says besides
+        tasks: list[dict[str, Any]] = []
+        tasks += ({name: one[name] for name in kept if name in one} for one in found)
+        if not tasks:
             raise BanyanError("not_found", "there is no such task")
-        return ids
+        return tasks
 
     def only(self, condition: Where) -> "Selection":
         """Those of them that this holds for, too."""
         return Selection({"$and": [self.where, condition]}, (), self.broad, True)
+
+
+def ids_of(tasks: Iterable[dict[str, Any]]) -> list[str]:
+    """Their ids, in the same order."""
+    return [str(task["_id"]) for task in tasks]
 
 
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,6 +81,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--name", help="Those of this name.")
     @click.option("--queue", help="Those of this queue.", shell_complete=complete_queue)
     @click.option("--tag", multiple=True, metavar="KEY=VALUE", help="Those with this tag.")
+    @click.option("--owner", help="Those of this account; for operators.")
     @functools.wraps(command)
     def with_selection(
         client: Client,
@@ -78,9 +90,10 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         name: str | None,
         queue: str | None,
         tag: tuple[str, ...],
+        owner: str | None,
         **options: Any,
     ) -> Any:
-        like = filters(state, name, queue, tag)
+        like = filters(state, name, queue, tag, owner)
         chosen = select(client, tasks, like, stated=state is not None)
         return command(client, chosen=chosen, **options)
 
@@ -88,11 +101,16 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def filters(
-    state: str | None, name: str | None, queue: str | None, tags: Sequence[str]
+    state: str | None,
+    name: str | None,
+    queue: str | None,
+    tags: Sequence[str],
+    owner: str | None = None,
 ) -> list[Where]:
     """The conditions that these options stand for. Errors: `usage`."""
     conditions = [in_state(state)] if state else []
-    conditions += [{key: value} for key, value in (("name", name), ("queue", queue)) if value]
+    equal = {"name": name, "queue": queue, "owner": owner}
+    conditions += [{key: value} for key, value in equal.items() if value]
     conditions += [_tagged(key, value) for key, value in pairs(tags, "--tag").items()]
     return conditions
 
@@ -102,8 +120,8 @@ def select(
 ) -> Selection:
     """What is named, as far as it is like that. Errors: `usage` where nothing is asked for."""
     if not texts and not like:
-        message = "which tasks? Name ids, 'last', @name, or give --state, --tag, --name or --queue"
-        raise BanyanError("usage", message)
+        options = "--state, --tag, --name, --queue or --owner"
+        raise BanyanError("usage", f"which tasks? Name ids, 'last', @name, or give {options}")
     named = [_named(client, text) for text in dict.fromkeys(texts)]
     ids = [one for one in named if isinstance(one, str)]
     if named and not like and len(ids) == len(named):
@@ -167,7 +185,11 @@ def _named(client: Client, text: str) -> str | Where:
         return find_id(client, text)
     newest = _newest(client)
     array = (newest.get("tags") or {}).get(ARRAY_TAG)
-    return _tagged(ARRAY_TAG, array) if array else str(newest["_id"])
+    if not array:
+        return str(newest["_id"])
+    # Anybody may give a task the tag of another's array; so may a running task of one's own.
+    alike = {name: newest.get(name) for name in ("owner", "submitted_by")}
+    return {**_tagged(ARRAY_TAG, array), **alike}
 
 
 def _tagged(key: str, value: str) -> Where:
@@ -178,11 +200,17 @@ def _tagged(key: str, value: str) -> Where:
 
 
 def _newest(client: Client) -> dict[str, Any]:
-    found = plain(client).find(sort="-_created,-_id", limit=1, projection={"tags": 1})
-    newest = next(found, None)
-    if newest is None:
-        raise BanyanError("not_found", "there is no task yet")
-    return newest
+    """The newest task of the caller; of all that it sees only where it has none.
+
+    Else an operator's `last` would be whatever somebody has submitted a moment ago.
+    """
+    own = plain(client).account()
+    wanted = {"tags": 1, "owner": 1, "submitted_by": 1}
+    for where in [{"owner": own}, None] if own else [None]:
+        found = plain(client).find(where, sort="-_created,-_id", limit=1, projection=wanted)
+        if newest := next(found, None):
+            return newest
+    raise BanyanError("not_found", "there is no task yet")
 
 
 def _only_one(client: Client, where: Where, told: str) -> str:

@@ -8,10 +8,11 @@ import click
 from banyan.cli.completing import complete_tasks
 from banyan.cli.connection import with_client
 from banyan.cli.ls import command, cores, progress, result
-from banyan.cli.output import age, as_json, column, harmless, print_json, print_table
+from banyan.cli.output import age, as_json, column, print_json, print_table
 from banyan.cli.selecting import find_id
 from banyan.client.api import Client
 from banyan.domain.units import format_bytes, format_duration, parse_time
+from banyan.printable import harmless
 
 _LISTS = (
     "after", "after_failure", "after_any",

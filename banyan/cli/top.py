@@ -8,9 +8,10 @@ import click
 
 from banyan.cli.connection import with_client
 from banyan.cli.ls import command
-from banyan.cli.output import age, as_json, column, harmless, print_json, print_table
+from banyan.cli.output import age, as_json, column, print_json, print_table
 from banyan.client.api import Client
 from banyan.domain.units import format_bytes
+from banyan.printable import harmless
 
 _LOOK_SECONDS = 2.0
 _HELD = ["running", "pending_cancellation"]

@@ -7,9 +7,10 @@ import re
 import signal
 from typing import Any
 
-from banyan.cli.output import harmless, say
+from banyan.cli.output import say
 from banyan.client.api import Client
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED
+from banyan.printable import harmless
 
 
 def standing(task: dict[str, Any]) -> str:

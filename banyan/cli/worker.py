@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from banyan import profiles
-from banyan.addresses import socket_in
+from banyan.addresses import server_url, socket_in
 from banyan.cli.connection import TLS_CA_HELP
 from banyan.cli.logging_option import log_format
 from banyan.cli.owner import owner_options, with_owner_options
@@ -142,6 +142,7 @@ def _server(
     if socket_in(url):
         message = "tasks ask by http: give that address with --url, and the socket with --socket"
         raise BanyanError("usage", message)
+    server_url(url)  # else nothing is begun
     if not token_file.is_file():
         raise BanyanError("usage", f"there is no file {token_file}: give one with --token-file")
     return Credentials(url, token_file.absolute(), os.path.abspath(socket) if socket else "")

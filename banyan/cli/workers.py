@@ -3,11 +3,10 @@
 import base64
 import shlex
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import click
 
-from banyan.addresses import is_loopback
+from banyan.addresses import server_url, socket_in
 from banyan.cli.asking import assured, yes
 from banyan.cli.completing import complete_workers
 from banyan.cli.connection import with_client
@@ -118,6 +117,7 @@ def invite_command(client: Client, name: str, address: str | None, queues: tuple
       banyan worker invite rack7 --address https://head:5100
     """
     url = address or client.transport.url
+    server = None if socket_in(url) else server_url(url)
     ca_file, trust = _trust_there(client.transport.tls_ca)
     serve = "".join(f" --queue {shlex.quote(queue)}" for queue in queues)
     token = client.create_account(name, ["worker"], queues)["token"]
@@ -128,7 +128,7 @@ def invite_command(client: Client, name: str, address: str | None, queues: tuple
     )
     say("and type this token when it waits:")
     tell(token)
-    if is_loopback(urlsplit(url).hostname or ""):
+    if server is None or server.is_loopback:
         there = "give --address, as the other machine sees it"
         say(f"{url} is for this machine alone: {there} ('A second machine' in the README)")
 

@@ -15,6 +15,7 @@ from banyan.client.failures import error_of
 from banyan.client.graph import BULK_ITEMS, in_requests, parents_first, prepared
 from banyan.client.ids import PIECE, in_pieces
 from banyan.client.output import Output
+from banyan.client.paging import items_on_page
 from banyan.client.progress import Progress
 from banyan.client.transport import Options, Transport
 from banyan.client.waiting import wait_until_ended
@@ -79,6 +80,11 @@ class Client:
         url = escape(self.transport.url)
         return f"<div>Banyan at <code>{url}</code>: {escape(told) or 'no tasks'}</div>"
 
+    def account(self) -> str:
+        """The name of the account whose token this is; empty where the server does not tell it."""
+        name = self._body("GET", "/").get("account")
+        return name if isinstance(name, str) else ""
+
     # --- tasks -------------------------------------------------------------------------
 
     @overload
@@ -122,22 +128,22 @@ class Client:
         """Tasks (or items of another resource) that match a filter, page by page.
 
         sort: field names, a minus before one for descending: "-_created,name".
+        Errors: `unavailable` where the pages are not those that were asked for, or have no end.
         """
         size = PAGE_ITEMS if limit is None else min(PAGE_ITEMS, limit)
         asked = {"where": where, "projection": projection, "sort": sort, "max_results": size}
         params = {name: value for name, value in asked.items() if value is not None}
-        left, page = limit, 1
+        left, start = limit, 0
         while True:
-            params |= {"page": page, "max_results": size}
+            params |= {"page": start // size + 1, "max_results": size}
             body = self._body("GET", f"/{resource}", params=params, prefer="return=minimal")
             items: list[Document] = body["_items"]
+            size = items_on_page(body["_meta"], start, size, len(items))
             yield from items[:left]
             left = None if left is None else left - len(items)
-            # Of large items the server puts fewer on a page.
-            size = body["_meta"]["max_results"]
-            if not 0 < size <= len(items) or (left is not None and left <= 0):
+            if len(items) < size or (left is not None and left <= 0):
                 return
-            page = body["_meta"]["page"] + 1
+            start += size
 
     def release(self, ids: Iterable[str]) -> None:
         """Lets held (inactive) tasks go. Errors: of the first that could not be released."""
@@ -228,9 +234,13 @@ class Client:
         """All accounts, without their tokens."""
         return list(self.find(resource="accounts"))
 
-    def revoke_account(self, id: str) -> None:
-        """Makes all tokens of an account worthless."""
-        self.transport.request("POST", f"/accounts/{id}/revoke", json={}, repeatable=True)
+    def revoke_account(self, id: str) -> Document:
+        """Makes all tokens of an account worthless, and removes its workers.
+
+        Its tasks go on; `open_task_count` of the answer tells how many have not ended.
+        """
+        path = f"/accounts/{id}/revoke"
+        return cast(Document, self.transport.request("POST", path, json={}, repeatable=True).body)
 
     def workers(self) -> list[Document]:
         """All workers: capacity, what is reserved and used, last beat, mode."""
@@ -302,7 +312,8 @@ class Client:
         """What an earlier sending of the same request has stored; None unless it is all."""
         by_id: dict[str, Document] = {}
         for piece in in_pieces([task["_id"] for task in tasks if "_id" in task]):
-            by_id.update((found["_id"], found) for found in self.find({"_id": {"$in": piece}}))
+            stored = self.find({"_id": {"$in": piece}}, limit=len(piece))
+            by_id.update((found["_id"], found) for found in stored)
         for task in tasks:
             found = by_id.get(task.get("_id", ""))
             if found is None or found.get("command") != task.get("command"):

@@ -17,6 +17,7 @@ from banyan.client.api import Client, Document
 from banyan.client.futures import TaskFailed, TaskFuture, last_lines
 from banyan.client.holding import HOLD_SECONDS
 from banyan.client.ids import in_pieces, new_id, since
+from banyan.client.paging import whole
 from banyan.client.progress import Progress
 from banyan.client.sending import Sender
 from banyan.client.watching import Watch
@@ -238,4 +239,4 @@ def _failure(client: Client, task: Document, mark: str) -> BaseException:
 def _output(client: Client, task: Document) -> bytes:
     """All that the last attempt wrote to standard output; some may still be on its way."""
     attempt = task.get("attempt_count") or 1
-    return b"".join(client.follow(task["_id"], attempt=attempt, stream="stdout"))
+    return whole(client.follow(task["_id"], attempt=attempt, stream="stdout"))

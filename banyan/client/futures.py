@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from html import escape
 from typing import Any
 
+from banyan.printable import harmless, harmless_lines
+
 _TAIL_LINES = 20
 
 
@@ -18,7 +20,8 @@ class TaskFailed(Exception):
 
     outcome:     failure, timeout, oom or lost.
     exit_status: of its last attempt, e.g. `failure (3)`; empty where there was none.
-    output:      the last lines that it wrote, both streams.
+    output:      the last lines that it wrote, both streams; as they are: `str` of the whole is
+                 what a terminal may show.
     result:      what it gave back all the same, else None.
     """
 
@@ -42,8 +45,8 @@ class TaskFailed(Exception):
     def __str__(self) -> str:
         ended = self.exit_status or self.outcome
         reason = f" ({self.reason})" if self.reason not in ("", ended) else ""
-        told = f"task {self.task_id}: {ended}{reason}"
-        return f"{told}\n{self.output}" if self.output else told
+        told = harmless(f"task {self.task_id}: {ended}{reason}")
+        return f"{told}\n{harmless_lines(self.output)}" if self.output else told
 
 
 def last_lines(output: bytes) -> str:

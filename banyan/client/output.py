@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from banyan.client.holding import Held
+from banyan.client.paging import attempts_in, next_offset, number_in, whole
 from banyan.client.transport import Transport
-from banyan.errors import BanyanError
 
 _ENDED = {"terminated", "cancelled"}
 
@@ -23,24 +23,8 @@ class Output:
         self._stream = stream
 
     def of_attempt(self, attempt: int | None) -> bytes:
-        """What an attempt (left out: the last) has written so far.
-
-        Errors: `unavailable` where the answers make no sense.
-        """
-        parts: list[bytes] = []
-        offset, more = 0, True
-        while more:
-            params = self._params(attempt, offset)
-            answer = self._transport.request("GET", f"{self._task}/log", params=params, raw=True)
-            parts.append(bytes(answer.body))
-            more = answer.headers.get("Banyan-Log-More") == "true"
-            if more:  # of the same attempt, also where another begins meanwhile
-                attempt = int(answer.headers["Banyan-Log-Attempt"])
-                before, offset = offset, int(answer.headers["Banyan-Log-Next-Offset"])
-                if offset <= before:  # it would be asked for without end
-                    message = f"{self._transport.url} does not answer like a Banyan server"
-                    raise BanyanError("unavailable", message)
-        return b"".join(parts)
+        """What an attempt (left out: the last) has written so far."""
+        return whole(self._pieces(attempt))
 
     def follow(self, attempt: int | None) -> Iterator[bytes]:
         """What an attempt writes, until it is complete; left out: the newest and all to come."""
@@ -52,7 +36,7 @@ class Output:
         """What each attempt from `first` on (None: the newest) writes, until the task ends."""
         wanted = first
         for task in self._task_changes():
-            newest = int(task.get("attempt_count") or 0)
+            newest = attempts_in(task)
             wanted = max(newest, 1) if wanted is None else wanted
             while wanted <= newest:
                 yield from self._until_complete(wanted)
@@ -67,6 +51,19 @@ class Output:
             if answer is not None:
                 yield answer.body
 
+    def _pieces(self, attempt: int | None) -> Iterator[bytes]:
+        offset, more = 0, True
+        while more:
+            params = self._params(attempt, offset)
+            answer = self._transport.request("GET", f"{self._task}/log", params=params, raw=True)
+            piece = bytes(answer.body or b"")
+            yield piece
+            more = answer.headers.get("Banyan-Log-More") == "true"
+            if more:  # of the same attempt, also where another begins meanwhile
+                attempt = number_in(answer.headers, "Banyan-Log-Attempt")
+                # There is no more to be had behind what has not grown.
+                offset = next_offset(answer.headers, offset, len(piece) or 1)
+
     def _until_complete(self, attempt: int) -> Iterator[bytes]:
         held = Held(self._transport, f"{self._task}/log", growing=True)
         offset = 0
@@ -76,9 +73,9 @@ class Output:
                 continue
             if answer.body:
                 yield answer.body
-            if answer.headers["Banyan-Log-Complete"] == "true":
+            if answer.headers.get("Banyan-Log-Complete") == "true":
                 return
-            offset = int(answer.headers["Banyan-Log-Next-Offset"])
+            offset = next_offset(answer.headers, offset, len(answer.body or b""))
 
     def _params(self, attempt: int | None, offset: int) -> dict[str, Any]:
         params = {"attempt": attempt, "offset": offset, "stream": self._stream}

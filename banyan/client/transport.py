@@ -13,13 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypedDict, Unpack
-from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from banyan import __version__
-from banyan.addresses import is_loopback, socket_in
+from banyan.addresses import ServerUrl, server_url, socket_in
 from banyan.client import local, trust
 from banyan.client.bounds import bounded, check_json
 from banyan.client.failures import Trouble, error_of, trouble_of_answer, trouble_of_exception
@@ -80,18 +79,16 @@ class Transport:
         """
         self.socket = socket_in(url) or socket
         self.base = local.BASE if self.socket else url.rstrip("/")
-        parts = urlsplit(self.base)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BanyanError("usage", f"{url!r} is not the URL of a server: http://HOST:PORT")
+        server = server_url(self.base)
         if not token.isascii() or not token.isprintable():
             raise BanyanError("usage", "the token holds characters that no token has")
         if token:
-            trust.refuse_to_tell(parts.scheme, parts.hostname)
+            trust.refuse_to_tell(server)
         self.url = url.rstrip("/")
         self.retry_seconds = retry_seconds
         self.tls_ca = trust.readable(tls_ca)
         self._token = token
-        self._session = self._opened(parts.hostname)
+        self._session = self._opened(server)
         self._headers = {
             **self._session.headers,
             "Accept-Encoding": "identity",
@@ -99,16 +96,21 @@ class Transport:
             "Accept": "application/json, text/plain;q=0.9",
         }
 
-    def _opened(self, host: str) -> requests.Session:
+    def _opened(self, server: ServerUrl) -> requests.Session:
         session = requests.Session()
         # Proxies and .netrc are for the outside; to look them up costs more than the request.
-        session.trust_env = not is_loopback(host)
+        session.trust_env = not server.is_loopback
         # No Banyan server sets any; kept, those of somebody else would fill up each request.
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         plain = local.Adapter(self.socket) if self.socket else HTTPAdapter()
         session.mount("http://", bounded(plain))
         session.mount("https://", bounded(trust.Adapter(self.tls_ca)))
         return session
+
+    @property
+    def uses_proxies(self) -> bool:
+        """Whether the environment may name one; not for this machine."""
+        return bool(self._session.trust_env)
 
     def clone(self) -> "Transport":
         """One more of the same, for another thread."""
@@ -181,7 +183,8 @@ class Transport:
                 allow_redirects=False,
                 **environment,
             )
-        except (requests.RequestException, OSError) as exception:
+        except (requests.RequestException, OSError, ValueError) as exception:
+            # A ValueError: `requests` reads the address that a redirect names, which may be none.
             return trouble_of_exception(exception, self.socket or self.url)
         return _answer(response, raw, repeats, self.socket or self.url)
 

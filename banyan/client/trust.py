@@ -14,7 +14,7 @@ from typing import Any
 
 from requests.adapters import HTTPAdapter
 
-from banyan.addresses import is_loopback
+from banyan.addresses import ServerUrl
 from banyan.config import knobs
 from banyan.errors import BanyanError
 
@@ -55,13 +55,13 @@ class Adapter(HTTPAdapter):
         super().init_poolmanager(*arguments, **more)
 
 
-def refuse_to_tell(scheme: str, host: str) -> None:
+def refuse_to_tell(server: ServerUrl) -> None:
     """A token must not go over an open line. Errors: `usage`."""
-    if scheme == "https" or is_loopback(host) or knobs().ALLOW_PLAIN_HTTP:
+    if server.scheme == "https" or server.is_loopback or knobs().ALLOW_PLAIN_HTTP:
         return
     message = (
-        f"http://{host} is not encrypted, and whoever listens on the way would have the token: "
-        "use https (--tls-ca FILE for a certificate of your own), or set "
+        f"http://{server.host} is not encrypted, and whoever listens on the way would have the "
+        "token: use https (--tls-ca FILE for a certificate of your own), or set "
         "BANYAN_ALLOW_PLAIN_HTTP=1 where you trust every machine on the way"
     )
     raise BanyanError("usage", message)

@@ -62,7 +62,7 @@ class _Waiting:
         missing = [id for id in piece if id not in found]
         if missing:
             raise BanyanError("not_found", f"there is no task {missing[0]}, or it is not yours")
-        self.ended.update({id: task for id, task in found.items() if task["state"] in _ENDED})
+        self.ended.update({id: found[id] for id in piece if found[id]["state"] in _ENDED})
         self._tell(len(self.ended))
 
     def stay(self, piece: Sequence[str]) -> None:
@@ -77,7 +77,8 @@ class _Waiting:
             if answer is None:  # for long: one of them may be there no more
                 self.look([id for id in piece if id not in self.ended])
                 continue
-            self.ended.update({task["_id"]: task for task in answer.body["_items"]})
+            told = {task["_id"]: task for task in answer.body["_items"]}
+            self.ended.update({id: told[id] for id in piece if id in told})
             self._tell(len(self.ended))
 
     def _seconds_left(self) -> float:

@@ -62,7 +62,7 @@ class Watch:
         """Those of these tasks that have ended."""
         for piece in in_pieces(list(ids)):
             where = {"_id": {"$in": piece}, "state": {"$in": ENDED}}
-            yield from self._client.find(where, projection=_WANTED)
+            yield from self._client.find(where, projection=_WANTED, limit=len(piece))
 
     def _move_on(self, items: list[Document], is_full: bool) -> None:
         if len(items) < _MOVE_AFTER:

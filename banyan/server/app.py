@@ -285,7 +285,7 @@ class Wiring:
             item["_links"] = links.of_item(self.app.config, resource, item, g.caller)
 
     def _home(self) -> Response:
-        body = {"_links": links.of_home(self.app.config, g.caller)}
+        body = {"account": g.caller.account, "_links": links.of_home(self.app.config, g.caller)}
         return Response(render.dumps(body), mimetype="application/json")
 
     def _healthz(self) -> Response:

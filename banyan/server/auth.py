@@ -25,7 +25,8 @@ from banyan.server.calls import Caller, Context
 from banyan.server.refusals import Refusals
 from banyan.server.store import accounts, tasks
 
-# A revoked token may live on for so long in the other server processes.
+# A revoked token, or one of a revoked account's attempts, may live on for so long in the other
+# server processes.
 CACHE_SECONDS = 1.0
 LOAD_SECONDS = 5.0  # at most, for reading all tokens
 CACHE_TOKENS_MAX = 10_000
@@ -64,7 +65,7 @@ class Authenticator:
                 caller = self._look_up(address, token)
             if caller:
                 return caller
-            self._refusals.count(address, token)
+            self._refusals.count(address, token, is_guess=not self._is_sealed(token))
         raise BanyanError("unauthenticated", "send a valid token: `Authorization: Bearer <token>`")
 
     def knows(self, header: str) -> bool:
@@ -119,6 +120,11 @@ class Authenticator:
         until, caller = self._seen.get(token, (0.0, None))
         return caller if until > time.monotonic() else None
 
+    def _is_sealed(self, token: str) -> bool:
+        """Whether it was made here for an attempt, which may have ended since."""
+        sealed = _ATTEMPT_TOKEN.fullmatch(token)
+        return bool(sealed and attempt_of(self._context.attempt_secret, token))
+
     def _look_up(self, address: str, token: str) -> Caller | None:
         """Errors: `too_many_requests`."""
         if _ACCOUNT_TOKEN.fullmatch(token):
@@ -144,7 +150,10 @@ class Authenticator:
         return Caller(found["account"], frozenset(found["roles"]), queues=bound)
 
     def _task_of(self, token: str) -> Caller | None:
-        """A running task that speaks for itself, with the token of its attempt."""
+        """A running task that speaks for itself, with the token of its attempt.
+
+        Its worker has the token, too: once the account of either is revoked it is worth nothing.
+        """
         if not _ATTEMPT_TOKEN.fullmatch(token):
             return None
         attempt_id = attempt_of(self._context.attempt_secret, token)

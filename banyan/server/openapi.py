@@ -83,9 +83,10 @@ def document(tables: Tables) -> Json:
 
 
 def _fixed_paths() -> Json:
-    links = {"type": "object", "properties": {"_links": ref("schemas", "Links")}}
+    told = {"account": {"type": "string"}, "_links": ref("schemas", "Links")}
+    home = {"type": "object", "properties": told}
     answers = {
-        "/": ("Where everything starts", links, (401, 406, 429, 503)),
+        "/": ("Where everything starts, and whose token this is", home, (401, 406, 429, 503)),
         "/healthz": ("Whether the process serves", ref("schemas", "OK"), ()),
         "/readyz": ("Whether the database answers", ref("schemas", "OK"), (503,)),
         "/openapi.json": ("This document", {"type": "object"}, ()),

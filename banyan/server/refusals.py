@@ -45,9 +45,9 @@ class Refusals:
         self._lock = threading.Lock()
 
     def is_refused(self, token: str) -> bool:
-        """Whether it was found wrong a moment ago. No token ever becomes valid later.
+        """Whether it was found wrong a moment ago. Without the lock: the event loop asks, too.
 
-        Without the lock: the event loop asks, too.
+        None becomes valid later, but for those of attempts whose account is in use again.
         """
         return self._refused.has(token, self._clock())
 
@@ -75,15 +75,16 @@ class Refusals:
         with self._lock:
             self._valid.add(token, self._clock())
 
-    def count(self, address: str, token: str) -> None:
+    def count(self, address: str, token: str, is_guess: bool = True) -> None:
         """One more wrong token. Errors: `too_many_requests` where there were too many.
 
         The same one again is no further guess: a forgotten program with a token that was
-        revoked does not use up what everybody behind its address may get wrong.
+        revoked does not use up what everybody behind its address may get wrong. Nor do tasks whose
+        tokens were worth something until a moment ago (`is_guess`).
         """
         with self._lock:
             self._refused.add(token, self._clock())
-            if self._per_minute <= 0:
+            if self._per_minute <= 0 or not is_guess:
                 return
             seconds = self._take(network_of(address), hash(token))
         if seconds > 0:

@@ -10,9 +10,8 @@ import pwd
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from banyan.addresses import is_loopback
+from banyan.addresses import server_url
 from banyan.errors import BanyanError
 from banyan.worker import groups, namespaces
 from banyan.worker.options import Options
@@ -69,7 +68,7 @@ def check(options: Options) -> None:
 
     Root is refused where other machines reach the server; at one that only this machine
     reaches it is warned, as the server's users could be anybody here.
-    Errors: `usage`, also as `user_for`.
+    Errors: `usage`, also as `user_for`, and for a URL that is none.
     """
     user = user_for(options)
     if user and not user.own_groups:
@@ -79,7 +78,7 @@ def check(options: Options) -> None:
     if options.run_as is not None or os.geteuid() != _ROOT:
         return
     message = "everybody's tasks would run as root: name a user with --run-as, or say --run-as root"
-    if not is_loopback(urlsplit(options.url).hostname or ""):
+    if not server_url(options.url).is_loopback:
         raise BanyanError("usage", message)
     _log.warning("%s", message)
 

@@ -193,7 +193,7 @@ def test_what_a_worker_held_is_given_back_in_pieces(
         past = {"$set": {"lease_until": now() - timedelta(days=1)}}
         bench.store["workers"].update_one({"_id": ObjectId(holding)}, past)
     if how == "half removed":
-        workers.set_mode(bench.store, ObjectId(holding), "off")
+        workers.turn_off(bench.store, {"_id": ObjectId(holding)})
     path = f"/workers/{holding}"
     work: dict[str, Callable[[], Any]] = {
         "removed": lambda: bench.client.delete(path, headers=by_operator(bench)),

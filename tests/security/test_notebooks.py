@@ -8,6 +8,7 @@ import pytest
 from banyan.client.api import Client
 from banyan.client.futures import TaskFuture
 from banyan.client.progress import Progress
+from banyan.errors import BanyanError
 from tests.client.scripted import Scripted, ok
 from tests.client.scripted import server as server
 
@@ -22,7 +23,9 @@ def elements(html: str) -> set[str]:
 @pytest.mark.parametrize("counted", [{EVIL: 1}, {"running": EVIL}, {"running": {EVIL: [EVIL]}}])
 def test_what_a_client_shows_is_text(server: Scripted, counted: dict[str, Any]) -> None:
     server.replies = [ok({"by_state": counted})]
-    with Client(f"{server.url}/{EVIL}", "t") as client:
+    with pytest.raises(BanyanError, match="is not the URL"):
+        Client(f"{server.url}/{EVIL}", "t")
+    with Client(server.url, "t") as client:
         html = client._repr_html_()
     assert elements(html) <= OURS, html
     assert "&lt;img" in html

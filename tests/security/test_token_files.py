@@ -94,8 +94,11 @@ def test_a_request_as_curl_shows_the_token_to_nobody(
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
 def test_curl_sends_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with scripted_server() as server:
-        server.replies = [ok({})]
+    """And to the server itself: no proxy that the shell names gets it."""
+    with scripted_server() as server, scripted_server() as proxy:
+        server.replies = proxy.replies = [ok({})]
+        for name in ("http_proxy", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
         monkeypatch.setenv("BANYAN_URL", server.url)
         monkeypatch.setenv("BANYAN_TOKEN", TOKEN)
         assert cli.run(["submit", "--curl", "--name", "pasted", "true"]) == 0
@@ -103,7 +106,9 @@ def test_curl_sends_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
         assert not server.asked
         subprocess.run(["sh", "-c", shown], check=True, timeout=60, capture_output=True)
         (asked,) = server.asked
+        assert not proxy.asked
     assert asked.headers["Authorization"] == f"Bearer {TOKEN}"
+    assert asked.path == "/tasks"
     assert json.loads(asked.body)["name"] == "pasted"
 
 
@@ -112,6 +117,8 @@ def test_nothing_tells_to_show_a_token(path: Path) -> None:
     text = path.read_text()
     assert not re.search(r"""(-H|--header)[ =]["']Authorization""", text)
     assert not re.search(r"--oauth2-bearer|curl[^\n]* (-u|--user) ", text)
+    for line in re.findall(r"[|] curl[^\n]* -H @-", text):
+        assert "--noproxy" in line, "the server of this machine is asked by no proxy"
     for match in re.finditer(r">\s*\S*token\b", text):
         before = text[max(0, match.start() - 300) : match.start()]
         if "account create" in before:
@@ -160,3 +167,16 @@ def test_who_else_can_read_a_file(place: Path) -> None:
     place.chmod(0o700)
     assert not told_of_readers(file)
     assert not told_of_readers(Path("/dev/null"))
+
+
+def test_a_request_as_curl_goes_the_way_that_the_client_goes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANYAN_TOKEN", TOKEN)
+    for url, direct in (
+        ("http://127.0.0.1:5100", True),
+        ("unix:///run/banyan/server.sock", True),
+        ("https://head.example.org:5100", False),  # a proxy sees no token in what is encrypted
+    ):
+        assert cli.run(["ls", "--curl", "--url", url]) == 0
+        assert ("--noproxy '*'" in capsys.readouterr().out) == direct

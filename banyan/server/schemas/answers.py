@@ -75,6 +75,7 @@ BEAT = _object(
     wanted=_object(number=_COUNT, attempts=_list(_ID)),
 )
 ACCOUNT_WITH_TOKEN: Rules = {"item_of": "accounts", "schema": {"token": {"type": "string"}}}
+REVOKED: Rules = {"item_of": "accounts", "schema": {"open_task_count": _COUNT}}
 TOKEN = _object(name=_TEXT, token={"type": "string"}, _status={"type": "string"})
 _TIME: Rules = {"type": "datetime", "nullable": True}
 TOKENS = _items(_object(_id={"type": "string"}, created=_TIME, expires=_TIME, last_use=_TIME))

@@ -46,6 +46,11 @@ def by_name(store: Store, name: str) -> Document | None:
     return store["accounts"].find_one({"name": name})
 
 
+def is_revoked(store: Store, name: str) -> bool:
+    """Whether the account was revoked, and has got no token since."""
+    return store["accounts"].find_one({"name": name, "revoked": True}, ["_id"]) is not None
+
+
 def issue(store: Store, account: Mapping[str, Any], expires: datetime | None = None) -> str:
     """Make a token for the account; this is the only time that it is seen."""
     public_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)

@@ -215,11 +215,35 @@ def _held_by(workers: Collection[ObjectId]) -> Document:
 
 
 def of_attempt(store: Store, attempt_id: ObjectId) -> Document | None:
-    """The task that this attempt holds now."""
-    attempt = store["attempts"].find_one({"_id": attempt_id}, ["task"])
-    query = {"holder.attempt": attempt_id, "state": {"$in": list(_HELD)}}
-    fields = ["owner", "submission_depth"]
-    return attempt and store["tasks"].find_one({"_id": attempt["task"], **query}, fields)
+    """The task that this attempt holds now.
+
+    None also where the account of its owner, or of its worker, has been revoked. One command.
+    """
+    held = {"holder.attempt": attempt_id, "state": {"$in": list(_HELD)}}
+    fields = {"owner": 1, "submission_depth": 1, "accounts": ["$owner", "$holder.account"]}
+    task = {
+        "from": "tasks",
+        "localField": "task",
+        "foreignField": "_id",
+        "pipeline": [{"$match": held}, {"$project": fields}],
+        "as": "task",
+    }
+    revoked = {
+        "from": "accounts",
+        "localField": "accounts",
+        "foreignField": "name",
+        "pipeline": [{"$match": {"revoked": True}}],
+        "as": "revoked",
+    }
+    pipeline: list[Document] = [
+        {"$match": {"_id": attempt_id}},
+        {"$lookup": task},
+        {"$unwind": "$task"},
+        {"$replaceWith": "$task"},
+        {"$lookup": revoked},
+        {"$match": {"revoked": []}},
+    ]
+    return next(iter(store["attempts"].aggregate(pipeline)), None)
 
 
 def held(

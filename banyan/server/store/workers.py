@@ -103,12 +103,10 @@ def mark_lost(store: Store) -> int:
     return store["workers"].update_many(lapsed, update).modified_count
 
 
-def set_mode(
-    store: Store, worker_id: ObjectId, mode: str, before: str | None = None
-) -> Document | None:
+def set_mode(store: Store, worker_id: ObjectId, mode: str, before: str) -> Document | None:
     """Change the mode, and wake the worker's held beat; None where it is not `before` any more."""
     fields = {"mode": mode, "signal": new_etag(), "_etag": new_etag(), "_updated": now()}
-    query = {"_id": worker_id, **({"mode": before} if before else {})}
+    query = {"_id": worker_id, "mode": before}
     return store["workers"].find_one_and_update(
         query, {"$set": fields}, return_document=ReturnDocument.AFTER
     )
@@ -137,9 +135,17 @@ def want(store: Store, worker_id: ObjectId, attempts: list[ObjectId]) -> None:
     store["workers"].update_one({"_id": worker_id}, update)
 
 
-def delete(store: Store, worker_id: ObjectId) -> None:
-    """The worker is gone: its next beat will not find it."""
-    store["workers"].delete_one({"_id": worker_id})
+def turn_off(store: Store, query: Mapping[str, Any]) -> set[ObjectId]:
+    """From here on these workers renew nothing and claim nothing; which they are."""
+    found = {worker["_id"] for worker in store["workers"].find(query, ["_id"])}
+    fields = {"mode": "off", "signal": new_etag(), "_etag": new_etag(), "_updated": now()}
+    store["workers"].update_many({"_id": {"$in": list(found)}}, {"$set": fields})
+    return found
+
+
+def delete(store: Store, worker_ids: Collection[ObjectId]) -> None:
+    """The workers are gone: their next beats will not find them."""
+    store["workers"].delete_many({"_id": {"$in": list(worker_ids)}})
 
 
 def find(store: Store, worker_id: ObjectId) -> Document | None:

@@ -8,7 +8,10 @@ from banyan.server import represent, scoped, validation
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas.accounts import ISSUE, SCHEMA
 from banyan.server.schemas.answers import NOTHING
-from banyan.server.store import accounts
+from banyan.server.store import accounts, holdings
+from banyan.server.verbs import workers
+
+_COUNTED_MAX = 1_000_000  # of the open tasks of an account
 
 
 def create(call: Call) -> Answer:
@@ -42,10 +45,18 @@ def tokens(call: Call) -> Answer:
 
 
 def revoke(call: Call) -> Answer:
-    """POST /accounts/<id>/revoke: all its tokens are worth nothing from now on."""
+    """POST /accounts/<id>/revoke: all its tokens are worth nothing from now on.
+
+    Nor are those of the attempts that its tasks or its workers hold (see `auth`). Its workers are
+    removed, and what they hold is given back. Its tasks stay: `open_task_count` tells how many
+    have not ended.
+    """
     validation.demand(NOTHING, {} if call.body is None else call.body)
     account = scoped.item(call)
     accounts.revoke_tokens(call.store, account["name"])
     revoked = accounts.set_revoked(call.store, account["_id"], revoked=True)
     current_app.extensions["banyan"].authenticator.forget()
-    return Answer({**represent.account(call, revoked or account), "_status": "OK"})
+    workers.remove_of(call.context, account["name"])
+    count = holdings.open_tasks(call.store, account["name"], _COUNTED_MAX)
+    shown = represent.account(call, revoked or account)
+    return Answer({**shown, "open_task_count": count, "_status": "OK"})

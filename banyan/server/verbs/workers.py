@@ -1,5 +1,8 @@
 """Workers come, drain and go."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from bson import ObjectId
 
 from banyan.config import knobs
@@ -7,11 +10,11 @@ from banyan.domain.lifecycle import READ_AT_END
 from banyan.errors import BanyanError
 from banyan.server import aftermath, represent, scoped, validation
 from banyan.server.auth import check_queues, scope
-from banyan.server.calls import Answer, Call
+from banyan.server.calls import Answer, Call, Context
 from banyan.server.quotas import QUOTAS, WORKERS
 from banyan.server.schemas.answers import NOTHING
 from banyan.server.schemas.workers import SAID_BYTES_MAX, SCHEMA
-from banyan.server.store import sizes, tasks, workers
+from banyan.server.store import accounts, sizes, tasks, workers
 from banyan.server.store.mongo import Document, new_etag, now
 from banyan.server.verbs.release import give_back
 
@@ -39,11 +42,23 @@ def register(call: Call) -> Answer:
         "_etag": new_etag(),
     }
     workers.insert(call.store, worker)
+    _refuse_revoked(call, worker)
     lease = {
         "lease_seconds": knobs().LEASE_SECONDS,
         "lease_margin_seconds": knobs().LEASE_MARGIN_SECONDS,
     }
     return Answer({**represent.worker(call, worker), **lease, "_status": "OK"}, 201)
+
+
+def _refuse_revoked(call: Call, worker: Document) -> None:
+    """Errors: `unauthenticated`. A remembered token may have just lost its worth.
+
+    Asked after the worker is stored: whoever revokes the account notes that before it looks for
+    workers, and so one of the two finds the other.
+    """
+    if accounts.is_revoked(call.store, worker["account"]):
+        workers.delete(call.store, [worker["_id"]])
+        raise BanyanError("unauthenticated", "this account has been revoked")
 
 
 def _check_size(body: Document) -> None:
@@ -78,13 +93,23 @@ def _change(call: Call, before: str, after: str) -> Answer:
 
 def remove(call: Call) -> Answer:
     """DELETE /workers/<id>: 204. What it holds is given back; its next beat gets 404."""
-    worker = _own(call)
-    workers.set_mode(call.store, worker["_id"], "off")  # from here on it renews nothing
-    for held in tasks.held_in_pieces(call.store, [worker["_id"]], READ_AT_END):
-        give_back(call.context, held, "its worker was removed")
-    workers.delete(call.store, worker["_id"])
-    call.context.signals.signal(f"worker:{worker['_id']}")
+    _remove_all(call.context, {"_id": _own(call)["_id"]}, "its worker was removed")
     return Answer(None, 204)
+
+
+def remove_of(context: Context, account: str) -> None:
+    """Remove all workers of an account that was revoked."""
+    _remove_all(context, {"account": account}, "the account of its worker was revoked")
+
+
+def _remove_all(context: Context, query: Mapping[str, Any], reason: str) -> None:
+    """Remove workers; what they hold is given back, for that reason."""
+    removed = workers.turn_off(context.store, query)
+    for held in tasks.held_in_pieces(context.store, removed, READ_AT_END):
+        give_back(context, held, reason)
+    workers.delete(context.store, removed)
+    for worker_id in removed:
+        context.signals.signal(f"worker:{worker_id}")
 
 
 def running(call: Call) -> Answer:

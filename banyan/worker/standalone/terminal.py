@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from banyan.printable import harmless
+
 _REDRAW_SECONDS = 0.1
 _PROGRESS_SECONDS = 1.0  # where lines stay, from one of a task to the next
 _ENDED = ("success", "failure", "timeout", "oom", "lost", "cancelled")
@@ -28,7 +30,7 @@ class Terminal:
     def say(self, text: str) -> None:
         """One line that stays."""
         self._clear()
-        sys.stdout.write(f"{_harmless(text)}\n")
+        sys.stdout.write(f"{harmless(text)}\n")
         sys.stdout.flush()
 
     def progress(self, name: str, value: Mapping[str, Any] | None) -> None:
@@ -59,7 +61,7 @@ class Terminal:
         if not self._live or time.monotonic() - self._drawn_at < _REDRAW_SECONDS:
             return
         self._clear()
-        sys.stdout.write(_harmless("; ".join(filter(None, [self.summary(counts()), self._told]))))
+        sys.stdout.write(harmless("; ".join(filter(None, [self.summary(counts()), self._told]))))
         sys.stdout.flush()
         self._drawn, self._drawn_at = True, time.monotonic()
 
@@ -73,10 +75,6 @@ class Terminal:
         if self._drawn:
             sys.stdout.write("\r\x1b[2K")
         self._drawn = False
-
-
-def _harmless(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _in_words(progress: Mapping[str, Any]) -> str:
