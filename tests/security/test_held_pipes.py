@@ -1,4 +1,4 @@
-"""A task that keeps everybody from reading its output: it writes from memory that never answers."""
+"""A task that keeps everybody from reading its output: it holds the lock of the pipe."""
 
 import contextlib
 import ctypes
@@ -7,16 +7,23 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from banyan.worker import pipes
-from banyan.worker.pipes import Pipes
+from banyan.worker import launching, pipes, starting, supervision, wire
+from banyan.worker.cells import Cells
+from banyan.worker.limits import Limits
+from banyan.worker.pipes import Pipes, Replaced, Step
+from banyan.worker.spawning import Spawned
+from banyan.worker.starting import Started
+from banyan.worker.timers import Timers
 from tests.harness import eventually
-from tests.security import silent_files
-from tests.worker.launched import Launched
+from tests.security import pipe_holder, silent_files
+from tests.worker.launched import Launched, alive
 from tests.worker.test_run_as import needs_root, nobody
 
 # The launcher stands still until the pipe has something to read and is held. The kernel asks the
@@ -44,10 +51,31 @@ os.kill(launcher, signal.SIGCONT)
 time.sleep(1000)
 """
 WRITE_A_FILE = """
-import mmap, os
+import mmap, os, sys
 os.write(1, b"x")
-os.write(1, mmap.mmap(0, 4096, prot=mmap.PROT_READ))
+with open(sys.argv[1]) as file:
+    os.write(1, mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ))
 """
+
+
+HOLDER = pipe_holder.__file__
+SAID = "somebody held the pipe"
+
+
+def others_go_on(launcher: Launched) -> None:
+    for each in [launcher.shell("echo hello") for _ in range(20)]:
+        assert launcher.ended(each)["code"] == 0
+        assert launcher.output(each) == b"hello\n"
+
+
+def ended_for_it(launcher: Launched, holder: str, seconds: float = 20) -> None:
+    ended = launcher.ended(holder, seconds)
+    assert (ended["why"], ended["signal"]) == ("output", 9)
+    assert SAID in ended["reason"]
+
+
+def open_files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 @needs_root
@@ -56,82 +84,292 @@ def test_others_go_on_and_it_is_ended(launcher: Launched) -> None:
     holder = launcher.start(["python3", "-c", HOLD])
     leader = launcher.until("started", holder)["pid"]
     try:
-        assert launcher.run("echo hello")[1] == b"hello\n"
-        ended = launcher.ended(holder)
-        assert (ended["why"], ended["signal"]) == ("output", 9)
-        assert "memory that did not answer" in ended["reason"]
+        others_go_on(launcher)
+        ended_for_it(launcher, holder)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(leader, signal.SIGKILL)
 
 
-@needs_root
-def test_so_they_do_where_a_server_of_files_is_asked_and_lives(tmp_path: Path) -> None:
-    """The kernel does not let go of who has asked it, killed or not."""
-    user = nobody()["uid"]
-    place = tmp_path / "files"
-    place.mkdir()
-    files = subprocess.Popen(
-        [sys.executable, silent_files.__file__, place, str(user)], stdout=subprocess.PIPE
-    )
-    assert files.stdout
-    if files.stdout.readline() != b"mounted\n":
-        pytest.skip("no file system can be mounted by FUSE here")
-    pipe, writing = os.pipe()
-    holder = None
-    try:
-        with (place / "f").open() as file:
-            argv = ["python3", "-c", WRITE_A_FILE]
-            holder = subprocess.Popen(argv, stdin=file, stdout=writing, user=user, cwd="/")
-        os.close(writing)
-        eventually(lambda: "request_wait" in Path(f"/proc/{holder.pid}/wchan").read_text())
-        own = Pipes(select.epoll(), lambda: True)
-        own.follow(pipe)
-        assert own.read(pipe, 100) == b"x"
-        assert pipe in own.freed
-        assert files.wait(20) == holder.wait(20) == -signal.SIGKILL
-    finally:
-        for process in filter(None, (files, holder)):
-            process.kill()
-            process.wait()
-        ctypes.CDLL(None).umount2(os.fsencode(place), 2)
+def test_so_they_do_where_nobody_has_the_pipe_open(launcher: Launched) -> None:
+    """A splice that is under way has it, and it is in no list of open files."""
+    before = launcher.start(["sleep", "1000"])
+    launcher.until("started", before)
+    files = open_files(launcher.process.pid)
+    for _ in range(3):  # the thread that has replaced another is replaced in turn
+        holder = launcher.start(["python3", HOLDER, "own", "0"])
+        others_go_on(launcher)
+        ended_for_it(launcher, holder)
+    launcher.stop(before, grace_seconds=0)
+    assert launcher.ended(before)["why"] == "cancelled"
+    others_go_on(launcher)
+    eventually(lambda: open_files(launcher.process.pid) <= files)
+
+
+def test_what_ended_meanwhile_left_its_mark_and_was_late_is_not_forgotten(
+    launcher: Launched,
+) -> None:
+    """What the held thread had still to do is done by the next."""
+    late = launcher.start(["sleep", "1000"], timeout_seconds=1, grace_seconds=0)
+    orphan = launcher.shell("setsid sleep 1000 & echo $!; exec sleep 1")
+    holder = launcher.start(["python3", HOLDER, "own", "0"])
+    follower = launcher.shell("echo follows", after=holder)
+    assert launcher.ended(late)["why"] == "timeout"
+    assert launcher.ended(orphan)["code"] == 0
+    assert not alive(int(launcher.output(orphan)))
+    ended_for_it(launcher, holder)
+    assert launcher.ended(follower)["code"] == 0
+    # A child of the thread that is held, and one that the launcher has taken over.
+    orphan = launcher.shell("setsid sleep 1000 & echo $!")
+    assert launcher.ended(orphan)["code"] == 0
+    eventually(lambda: not alive(int(launcher.output(orphan))))
+
+
+class Accomplice:
+    """A process that is of no attempt, and holds the pipe that it is handed."""
+
+    def __init__(self, place: Path, launcher: int) -> None:
+        self.path = str(place / "to")
+        argv = [sys.executable, HOLDER, "take", self.path, str(launcher)]
+        self.process = subprocess.Popen(argv, stderr=subprocess.PIPE)
+        self.says("listens")
+
+    def says(self, text: str) -> None:
+        assert self.process.stderr
+        assert self.process.stderr.readline().decode() == f"{text}\n"
+
+    def let_go(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture
-def watched() -> Iterator[Pipes]:
-    """Pipes that nothing but the test looks at."""
-    with select.epoll() as epoll:
-        yield Pipes(epoll, lambda: False)
+def accomplice(launcher: Launched, tmp_path: Path) -> Iterator[Accomplice]:
+    one = Accomplice(tmp_path, launcher.process.pid)
+    yield one
+    one.let_go()
 
 
-def test_who_has_another_pipe_of_the_same_number_by_now_is_not_ended(watched: Pipes) -> None:
-    reading, writing = os.pipe()
-    holder = subprocess.Popen(["sleep", "1000"], stdout=writing)
+def test_who_was_handed_the_pipe_lives_and_the_attempt_ends(
+    launcher: Launched, accomplice: Accomplice
+) -> None:
+    files = open_files(launcher.process.pid)
+    giver = launcher.start(["python3", HOLDER, "give", accomplice.path])
+    accomplice.says("held")
+    others_go_on(launcher)
+    ended_for_it(launcher, giver)
+    others_go_on(launcher)
+    assert accomplice.process.poll() is None
+    accomplice.let_go()
+    others_go_on(launcher)
+    eventually(lambda: open_files(launcher.process.pid) <= files)  # the pipe is closed now
+    assert len(os.listdir(f"/proc/{launcher.process.pid}/task")) == 3
+
+
+def test_nobody_waits_for_a_launcher_that_cannot_end(
+    launcher: Launched, accomplice: Accomplice
+) -> None:
+    giver = launcher.start(["python3", HOLDER, "give", accomplice.path])
+    accomplice.says("held")
+    ended_for_it(launcher, giver)
+    launcher.say({"do": "goodbye"})
+    with pytest.raises(wire.Gone):
+        launcher.until("nothing")
+    assert launching.find(launcher.state_directory) is None
+    second = Launched(launcher.state_directory)
     try:
-        over = pipes._Step(reading, 0, 0.0)  # a read that has come back
-        watched._free(over)
-        assert holder.poll() is None
-        assert watched.freed == set()
-        watched._step = over
-        watched._free(over)
-        assert holder.wait(20) == -signal.SIGKILL
-        assert watched.freed == {reading}
+        others_go_on(second)
     finally:
-        holder.kill()
-        holder.wait()
-        os.close(reading)
-        os.close(writing)
+        second.end()
+    assert launcher.process.poll() is None
+    accomplice.let_go()
+    assert launcher.process.wait(20) == 0
+
+
+def test_a_killed_one_that_cannot_end_is_followed_by_another(
+    launcher: Launched, accomplice: Accomplice
+) -> None:
+    giver = launcher.start(["python3", HOLDER, "give", accomplice.path])
+    accomplice.says("held")
+    ended_for_it(launcher, giver)
+    launching.kill(launcher.state_directory)
+    assert launcher.process.poll() is None
+    second = Launched(launcher.state_directory)
+    try:
+        others_go_on(second)
+    finally:
+        second.end()
+
+
+@needs_root
+def test_so_they_do_where_a_server_of_files_is_asked(launcher: Launched, tmp_path: Path) -> None:
+    """The kernel does not let go of who has asked it, killed or not. The server is another's."""
+    place = tmp_path / "files"
+    place.mkdir()
+    user = str(nobody()["uid"])
+    argv = [sys.executable, silent_files.__file__, place, user]
+    files = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    assert files.stdout
+    if files.stdout.readline() != b"mounted\n":
+        pytest.skip("no file system can be mounted by FUSE here")
+    try:
+        holder = launcher.start(["python3", "-c", WRITE_A_FILE, f"{place}/f"])
+        others_go_on(launcher)
+        ended_for_it(launcher, holder, 60)
+        assert files.poll() is None
+    finally:
+        files.kill()
+        files.wait()
+        ctypes.CDLL(None).umount2(os.fsencode(place), 2)
+    others_go_on(launcher)
+
+
+# --- One step, without a launcher ----------------------------------------------------------
+
+
+class Held:
+    """A pipe, and a process that holds it until it is killed."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        ends = ((self.reading, os.O_RDONLY), (self.writing, os.O_WRONLY))
+        code = f"""
+import os, sys, time
+sys.path.insert(0, {str(Path(HOLDER).parent)!r})
+import pipe_holder
+own = [os.open(f"/proc/self/fd/{{number}}", flags) for number, flags in {ends}]
+for number, _ in {ends}:  # so that ours are the last of their kind
+    os.close(number)
+pipe_holder.hold(*own, 0)
+os.write(2, b"held")
+time.sleep(1000)
+"""
+        argv = [sys.executable, "-c", code]
+        self.process = subprocess.Popen(
+            argv, stderr=subprocess.PIPE, pass_fds=[self.reading, self.writing]
+        )
+        assert self.process.stderr
+        assert self.process.stderr.read(4) == b"held"
+
+    def let_go(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    one = Held()
+    yield one
+    one.let_go()
+
+
+class Loop:
+    """Pipes, and one thread after the other that is at them."""
+
+    def __init__(self) -> None:
+        self.pipes = Pipes(select.epoll())
+        self.taken: list[Step] = []
+        self.came_back: list[str] = []
+        self.pipes.watch(self.taken.append)
+
+    def run(self, step: Callable[[], Any]) -> threading.Thread:
+        def work() -> None:
+            self.pipes._thread = threading.get_native_id()
+            try:
+                step()
+                self.came_back.append("in time")
+            except Replaced:
+                self.came_back.append("replaced")
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return thread
+
+
+def test_a_read_that_does_not_come_back_is_another_threads_no_more(held: Held) -> None:
+    loop = Loop()
+    loop.pipes.follow(held.reading, "a")
+    thread = loop.run(lambda: loop.pipes.read(held.reading, 100))
+    eventually(lambda: loop.taken)
+    assert loop.taken[0][:3] == (held.reading, "a", True)
+    loop.pipes.go_on_without(loop.taken[0])
+    assert held.reading not in loop.pipes
+    assert not loop.came_back
+    held.let_go()
+    thread.join(20)
+    assert loop.came_back == ["replaced"]
+    os.fstat(held.reading)  # that thread does not close it
+    loop.pipes.close_dropped()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(held.reading)
+    os.close(held.writing)
+
+
+@pytest.mark.parametrize("end", ["reading", "writing"])
+def test_a_close_neither(held: Held, end: str) -> None:
+    loop = Loop()
+    pipe: int = getattr(held, end)
+    loop.pipes.close_later(pipe, "a")
+    thread = loop.run(loop.pipes.close_dropped)
+    eventually(lambda: loop.taken)
+    assert loop.taken[0][:3] == (pipe, "a", False)
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(pipe)  # the number is free
+    loop.pipes.go_on_without(loop.taken[0])
+    assert not loop.came_back
+    held.let_go()
+    thread.join(20)
+    assert loop.came_back == ["replaced"]
+    loop.pipes.close_dropped()  # nothing is left to close
+    os.close(held.writing if end == "reading" else held.reading)
+
+
+def test_a_process_is_known_before_its_ends_of_the_pipes_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That may wait for it already."""
+    monkeypatch.setattr(starting, "Spawner", lambda: None)  # it raises limits of ours
+    out, err = os.pipe(), os.pipe()
+    spawned = Spawned(os.getpid(), out[0], err[0], None, (out[1], err[1]))
+    monkeypatch.setattr(
+        starting.Starter, "start", lambda self, message: Started(spawned, Limits(), None)
+    )
+    told: list[Any] = []
+    own = supervision.Supervision(tmp_path, Cells(tmp_path), select.epoll(), Timers(), told.append)
+    message = {"attempt": "a", "log_bytes_max": 1, "keep": None, "grace_seconds": 1}
+    own.start({**message, "timeout_seconds": None})
+    assert list(own.running) == ["a"]
+    assert [each["is"] for each in told] == ["started"]
+    for end in spawned.writing:
+        os.fstat(end)
+    own.settle_pipes()
+    for end in spawned.writing:
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(end)
+    for end in (spawned.stdout, spawned.stderr):
+        os.close(end)
 
 
 def test_what_holds_for_a_moment_now_and_then_is_not_ended(
-    watched: Pipes, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock, freed = [pipes.now()], list[int]()
+    own, clock, taken = Pipes(select.epoll()), [pipes.now()], list[Step]()
     monkeypatch.setattr(pipes, "now", lambda: clock[0])
-    monkeypatch.setattr(watched, "_free", lambda step: freed.append(step.pipe))
+    monkeypatch.setattr(pipes, "_is_held_up", lambda step: True)
     for pause, ends in ((10.0, False), (1.0, True)):
         for _ in range(100):
-            watched._step = pipes._Step(7, 0, clock[0])
+            own._enter(7, "a", True)
             clock[0] += pause
-            watched._look()
-        assert bool(freed) is ends
+            own._look(taken.append)
+        assert bool(taken) is ends
+
+
+def test_who_waits_for_the_processor_or_for_something_else_is_not_held() -> None:
+    done = threading.Event()
+    waits = threading.Thread(target=done.wait)
+    waits.start()
+    for thread in (waits.native_id, threading.get_native_id()):
+        assert thread
+        assert not pipes._is_held_up(Step(7, "a", True, thread, 0.0))
+    done.set()
+    waits.join()
