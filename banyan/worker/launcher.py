@@ -129,9 +129,10 @@ class Launcher:
 
     def _turn(self) -> None:
         child_ended = False
+        readable = []  # read last: there may be a number that hold up the loop, one after the other
         for file, _ in self._epoll.poll(self._sleep_seconds()):
             if file in self._attempts.pipes:
-                self._attempts.read(file)
+                readable.append(file)
             elif file == self._child_ended:
                 with contextlib.suppress(BlockingIOError):
                     os.read(file, 4096)
@@ -140,6 +141,9 @@ class Launcher:
                 self._accept()
             elif self._agent and file == self._agent.fileno():
                 self._hear(self._agent)
+        for pipe in readable:
+            if pipe in self._attempts.pipes:  # still
+                self._attempts.read(pipe)
         self._rest_of_turn(child_ended)
 
     def _rest_of_turn(self, child_ended: bool) -> None:

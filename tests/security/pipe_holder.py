@@ -47,15 +47,21 @@ def hold(reading: int, writing: int, launcher: int) -> None:
         ctypes.CDLL(None).splice(reading, None, full.fileno(), None, _MOST, 0)
         full.close()
 
-    if launcher:
-        os.kill(launcher, signal.SIGSTOP)
+    def held(seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if threads and "sock" in Path(f"/proc/self/task/{threads[0]}/wchan").read_text():
+                return True
+            time.sleep(0.01)
+        return False
+
     threading.Thread(target=splice, daemon=True).start()
-    os.write(writing, bytes(_MOST // 2))
-    until = time.monotonic() + 15
-    while time.monotonic() < until:
-        if threads and "sock" in Path(f"/proc/self/task/{threads[0]}/wchan").read_text():
+    for _ in range(60):  # the launcher may be faster, where another holder lets it go on
+        if launcher:
+            os.kill(launcher, signal.SIGSTOP)
+        os.write(writing, bytes(_MOST // 2))
+        if held(0.5):
             break
-        time.sleep(0.01)
     if launcher:
         os.kill(launcher, signal.SIGCONT)
 

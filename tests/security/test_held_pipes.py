@@ -100,6 +100,9 @@ def test_so_they_do_where_nobody_has_the_pipe_open(launcher: Launched) -> None:
         holder = launcher.start(["python3", HOLDER, "own", "0"])
         others_go_on(launcher)
         ended_for_it(launcher, holder)
+    for holder in [launcher.start(["python3", HOLDER, "own", "0"]) for _ in range(4)]:
+        others_go_on(launcher)
+        ended_for_it(launcher, holder, 60)
     launcher.stop(before, grace_seconds=0)
     assert launcher.ended(before)["why"] == "cancelled"
     others_go_on(launcher)
@@ -202,7 +205,9 @@ def test_a_killed_one_that_cannot_end_is_followed_by_another(
 
 
 @needs_root
-def test_so_they_do_where_a_server_of_files_is_asked(launcher: Launched, tmp_path: Path) -> None:
+def test_so_they_do_where_a_server_of_files_is_asked_and_lives(
+    launcher: Launched, tmp_path: Path
+) -> None:
     """The kernel does not let go of who has asked it, killed or not. The server is another's."""
     place = tmp_path / "files"
     place.mkdir()
@@ -270,6 +275,8 @@ class Loop:
         self.pipes = Pipes(select.epoll())
         self.taken: list[Step] = []
         self.came_back: list[str] = []
+
+    def watch(self) -> None:
         self.pipes.watch(self.taken.append)
 
     def run(self, step: Callable[[], Any]) -> threading.Thread:
@@ -288,6 +295,7 @@ class Loop:
 
 def test_a_read_that_does_not_come_back_is_another_threads_no_more(held: Held) -> None:
     loop = Loop()
+    loop.watch()
     loop.pipes.follow(held.reading, "a")
     thread = loop.run(lambda: loop.pipes.read(held.reading, 100))
     eventually(lambda: loop.taken)
@@ -305,9 +313,31 @@ def test_a_read_that_does_not_come_back_is_another_threads_no_more(held: Held) -
     os.close(held.writing)
 
 
+def test_it_is_tried_again_where_no_thread_can_be_started(held: Held) -> None:
+    loop = Loop()
+    tries: list[Step] = []
+
+    def replace(step: Step) -> None:
+        tries.append(step)
+        if len(tries) == 1:
+            raise RuntimeError("can't start new thread")
+
+    loop.pipes.watch(replace)
+    loop.pipes.follow(held.reading, "a")
+    thread = loop.run(lambda: loop.pipes.read(held.reading, 100))
+    eventually(lambda: len(tries) == 2)
+    assert tries[0] is tries[1]
+    held.let_go()
+    thread.join(20)
+    assert loop.came_back == ["replaced"]
+    os.close(held.writing)
+    os.close(held.reading)
+
+
 @pytest.mark.parametrize("end", ["reading", "writing"])
 def test_a_close_neither(held: Held, end: str) -> None:
     loop = Loop()
+    loop.watch()
     pipe: int = getattr(held, end)
     loop.pipes.close_later(pipe, "a")
     thread = loop.run(loop.pipes.close_dropped)
@@ -366,7 +396,7 @@ def test_what_holds_for_a_moment_now_and_then_is_not_ended(
 
 def test_who_waits_for_the_processor_or_for_something_else_is_not_held() -> None:
     done = threading.Event()
-    waits = threading.Thread(target=done.wait)
+    waits = threading.Thread(target=done.wait, daemon=True)
     waits.start()
     for thread in (waits.native_id, threading.get_native_id()):
         assert thread
