@@ -33,14 +33,12 @@ class Running:
     """An attempt from its start until the agent forgets it."""
 
     def __init__(
-        self,
-        attempt: str,
-        keep: Any,
-        started: Started,
-        spool: Spool,
-        pipes: Pipes,
+        self, attempt: str, keep: Any, started: Started, spool: Spool, pipes: Pipes
     ) -> None:
-        """`keep` is what the agent wants to be told again, should it be a new one."""
+        """`keep` is what the agent wants to be told again, should it be a new one.
+
+        pipes: those of all attempts.
+        """
         process, self.limits, self.cell = started
         self._all_pipes = pipes
         self.attempt = attempt

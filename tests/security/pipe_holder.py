@@ -39,7 +39,7 @@ _kept: list[socket.socket] = []
 
 def hold(reading: int, writing: int, launcher: int) -> None:
     """Returns once it is held."""
-    full = full_socket()
+    full, never = full_socket(), threading.Event()
     threads: list[int] = []
 
     def splice() -> None:
@@ -52,7 +52,7 @@ def hold(reading: int, writing: int, launcher: int) -> None:
         while time.monotonic() < until:
             if threads and "sock" in Path(f"/proc/self/task/{threads[0]}/wchan").read_text():
                 return True
-            time.sleep(0.01)
+            never.wait(0.01)
         return False
 
     threading.Thread(target=splice, daemon=True).start()
@@ -87,7 +87,7 @@ def main() -> None:
             _, [(_, _, sent)], *_ = line.recvmsg(1, 100)
             hold(*array.array("i", sent), int(more[1]))
             os.write(2, b"held\n")
-    time.sleep(1000)
+    signal.pause()
 
 
 if __name__ == "__main__":
