@@ -302,7 +302,7 @@ class Holding:
                 self._behind.add(each["after"], Waiting(attempt, None, now()))
 
     def _stays(self, attempt: str) -> None:
-        """An agent before this one has reported its end, and there are processes of it still."""
+        """An agent before this one has reported its end; processes of it are still there."""
         held = self._held[attempt]
         held.ended = held.reported = held.stuck = True
         self._reports.drop(attempt)

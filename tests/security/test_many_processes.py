@@ -98,7 +98,7 @@ def test_too_many_that_nobody_can_place_are_ended_too(launcher: Launched) -> Non
     )
 
     def is_over() -> bool:
-        """Those that a look finds below their leader are counted as its own, and may end it."""
+        """All have started, or so many were seen below their leader that they are its end."""
         launcher.run("true")  # hears what there is to hear
         told = [each["is"] for each in launcher.heard if each.get("attempt") == attempt]
         return "ended" in told or b"all" in launcher.output(attempt)
@@ -197,7 +197,7 @@ def test_who_has_most_ends_before_others_find_no_room(narrow: Launched) -> None:
 
 
 def test_short_tasks_in_between_make_no_further_bounds() -> None:
-    """Each changes of whom those may be that come while it runs."""
+    """What comes while one of them runs may be of that one, too."""
     orphans = Orphans(lambda pid: None)
     for pid in range(3):
         orphans._owners[pid] = Owners(frozenset(["long", f"short {pid}"]), False)

@@ -151,7 +151,7 @@ def test_time_and_memory_used_are_told(launcher: Launched):
         '[[], "a"]', "[" * 9000, "\xff", '[126, "a", 1]', "null",
     ],
 )  # fmt: skip
-def test_a_child_that_says_no_sense_has_not_started(told: str):
+def test_a_child_that_talks_nonsense_has_not_started(told: str):
     """Until its program is there it is the task's user who speaks."""
     failure = failure_in(lambda pipe, most: told.encode("latin-1"), 0)
     assert failure
