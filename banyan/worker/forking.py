@@ -112,7 +112,6 @@ def _be(order: Order, pipe: int, launcher: int) -> NoReturn:
 
 def _let_go(order: Order, pipe: int) -> None:
     """A session, files and signals of its own: nothing of the launcher's is held while it waits."""
-    signal.set_wakeup_fd(-1)
     for each in SIGNALS_RESET:
         signal.signal(each, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

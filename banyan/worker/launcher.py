@@ -3,8 +3,8 @@
 Started by `launching.py`, with its listening socket and the state directory as arguments. It
 outlives its agent: tasks go on when the agent is killed, and the next agent takes them
 over. It ends them by itself when their time is up, and when nobody renews the leases. One
-thread (but see `pipes.py`), standard library only, no network: so it stays small, and starting a
-task cheap.
+thread, standard library only, no network: so it stays small, and starting a task cheap. Where the
+kernel holds up that thread for a task, another goes on with the loop (see `pipes.py`).
 It must never forget a process that it has started.
 
 What it is told: start, stop, withdraw, trust, shipped, forget, goodbye. What it tells: hello (to
@@ -19,11 +19,16 @@ import select
 import signal
 import socket
 import sys
+import threading
+import time
+import traceback
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 from banyan.worker import wire
 from banyan.worker.cells import Cells
+from banyan.worker.pipes import Replaced, Step
 from banyan.worker.supervision import Supervision
 from banyan.worker.timers import Timers, now
 
@@ -34,6 +39,8 @@ _SLEEP_SECONDS_MAX = 5.0  # epoll's clock stands still while a machine sleeps, l
 _LEASE_GRACE = 0.7  # of the time between the last trusted moment and the end of the lease
 _NICE = -10
 _PR_SET_CHILD_SUBREAPER = 36
+_SIGNAL_SET_LONGS = 32  # at least what the kernel and any C library have
+_LOOK_AGAIN_SECONDS = 1.0
 _LEASE = "lease"
 _TELL = "tell"
 _TELL_SECONDS = 0.016  # so long what is told gathers while others wait to start
@@ -44,6 +51,7 @@ class Launcher:
 
     def __init__(self, listener: socket.socket, state_directory: Path) -> None:
         self._listener = listener
+        self._socket = state_directory / SOCKET
         self._epoll = select.epoll()
         self._timers = Timers()
         self._cells = Cells(state_directory)
@@ -52,6 +60,7 @@ class Launcher:
         )
         self._agent: wire.Line | None = None
         self._agent_is_slow = False
+        self._heard: deque[wire.Message] = deque()  # and not obeyed yet
         self._goodbye = False
         self._lease_end: float | None = None
         self._child_ended = _wake_on_child()
@@ -60,13 +69,54 @@ class Launcher:
         self._epoll.register(listener, select.EPOLLIN)
 
     def serve(self) -> None:
-        """Works until there is nothing to do and nobody who might bring more."""
+        """Works until there is nothing to do and nobody who might bring more.
+
+        Returns only then; in another thread the process ends with it.
+        """
+        self._attempts.pipes.watch(self._replace)
         self._accept()  # the agent has connected before it started this process
+        try:
+            self._work()
+        except Replaced:
+            threading.Event().wait()  # the process ends with the thread that goes on
+
+    def _work(self) -> None:
         while not self._finished():
             self._turn()
         for attempt in list(self._attempts.ended):
             self._attempts.forget(attempt)
         self._cells.end()
+        # The kernel may keep the process for as long as somebody holds a pipe that it has open.
+        # Nobody is to wait for that.
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            self._socket.unlink()
+        self._drop_agent()
+
+    def _replace(self, step: Step) -> None:
+        threading.Thread(target=self._go_on, args=(step,), daemon=True).start()
+
+    def _go_on(self, step: Step) -> None:
+        """In a new thread: is the loop, where a step of the last one does not come back."""
+        try:
+            _go_first()
+            self._attempts.go_on_without(step)
+            self._obey_heard()
+            self._rest_of_turn(child_ended=True)
+            self._work()
+        except Replaced:
+            self._outlast_starts()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        else:
+            os._exit(0)
+
+    def _outlast_starts(self) -> None:
+        """What this thread has forked dies with it until its program is there: see `forking`."""
+        starting = self._attempts.starting()
+        while starting & self._attempts.starting():
+            time.sleep(_LOOK_AGAIN_SECONDS)
 
     def _finished(self) -> bool:
         if self._attempts.running:
@@ -79,20 +129,29 @@ class Launcher:
 
     def _turn(self) -> None:
         child_ended = False
+        readable = []  # read last: there may be a number that hold up the loop, one after the other
         for file, _ in self._epoll.poll(self._sleep_seconds()):
             if file in self._attempts.pipes:
-                self._attempts.read(file)
+                readable.append(file)
             elif file == self._child_ended:
-                os.read(file, 4096)
+                with contextlib.suppress(BlockingIOError):
+                    os.read(file, 4096)
                 child_ended = True
             elif file == self._listener.fileno():
                 self._accept()
             elif self._agent and file == self._agent.fileno():
                 self._hear(self._agent)
+        for pipe in readable:
+            if pipe in self._attempts.pipes:  # still
+                self._attempts.read(pipe)
+        self._rest_of_turn(child_ended)
+
+    def _rest_of_turn(self, child_ended: bool) -> None:
         if child_ended:
             self._attempts.reap()
         for key in self._timers.due(now()):
             self._due(key)
+        self._attempts.settle_pipes()
         self._attempts.go_home()
         if self._attempts.waiting and self._agent:  # there is no hurry: more follows by itself
             self._timers.set_earlier(_TELL, now() + _TELL_SECONDS)
@@ -165,8 +224,13 @@ class Launcher:
         except wire.Gone:
             self._drop_agent()
             return
-        for message in messages:
-            self._obey(message)
+        self._heard += messages
+        self._obey_heard()
+
+    def _obey_heard(self) -> None:
+        while self._heard:
+            self._obey(self._heard.popleft())
+            self._attempts.settle_pipes()
 
     def _obey(self, message: wire.Message) -> None:
         match message["do"]:
@@ -193,15 +257,21 @@ class Launcher:
 def _wake_on_child() -> int:
     """A file that becomes readable when a child has ended.
 
+    Whichever thread waits for it then: a signal with a handler may be given to a thread that the
+    kernel holds up, and nobody else would hear of it.
     What a signal to the worker means is the agent's to decide; one to the launcher, sent
     to everything in a unit or on a machine that goes down, means nothing.
     """
-    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    return reading
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # for all threads that follow, too
+    wanted = (ctypes.c_ulong * _SIGNAL_SET_LONGS)(1 << (signal.SIGCHLD - 1))
+    libc = ctypes.CDLL(None, use_errno=True)
+    file = libc.signalfd(-1, wanted, os.O_CLOEXEC | os.O_NONBLOCK)
+    if file < 0:
+        raise OSError(ctypes.get_errno(), "signalfd")
+    return int(file)
 
 
 def _become_subreaper() -> None:
@@ -232,7 +302,4 @@ def main() -> None:
     _become_subreaper()
     _go_first()
     os.chdir("/")
-    with socket.socket(fileno=int(sys.argv[1])) as listener:
-        Launcher(listener, state_directory).serve()
-    with contextlib.suppress(OSError):
-        (state_directory / SOCKET).unlink()
+    Launcher(socket.socket(fileno=int(sys.argv[1])), state_directory).serve()

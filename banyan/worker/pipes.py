@@ -1,151 +1,182 @@
-"""Reading pipes for the launcher, which no task may keep from coming back.
+"""Reading and closing pipes for the launcher, which no task may keep from coming back.
 
-A process that writes to a pipe holds the pipe's lock while the kernel copies from its memory. That
-memory may be a mapped file of a network file system whose server is away, or of a file system that
-the task serves itself. Everybody else who reads the pipe waits meanwhile, even in non-blocking
-mode, and no signal ends the wait. So a second thread watches the first one, and kills the
-processes that have the pipe open. Standard library only.
+Who moves data into or out of a pipe holds its lock meanwhile, for as long as the other side of that
+lets him wait: memory of a file server that is away, or a socket that nobody reads. Everybody else
+who reads or closes the pipe waits, even in non-blocking mode, and no signal ends the wait. Nothing
+tells who holds it, and it may be somebody outside of the task. So the thread that waits is given
+up: another goes on with the launcher's loop, without that pipe. Standard library only.
+
+A read or a close of a pipe that a task can hold is a step. While the loop is in one, nothing else
+may be under way in it that the next thread would not do again.
 """
 
-import contextlib
 import os
 import select
-import signal
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
-from banyan.worker import tree
 from banyan.worker.timers import now
 
 _LOOK_SECONDS = 0.25
 _LONG_SECONDS = 0.1  # nothing that is not held takes so long
-_TIMES_MAX = 20  # that a pipe is found held for so long, for a moment each, ...
-_TIMES_SECONDS = 60.0  # ... in this time
-_FREED_SECONDS = 1.0  # who is killed has let go by then
-_FILE_SERVER = "/dev/fuse"
+_LOOKS_MAX = 5  # at one step that takes so long
+_TIMES_MAX = 20  # that an attempt's pipes are found held, for a moment each, in so many seconds
+_TIMES_SECONDS = 60.0
 
 
-class _Step(NamedTuple):
-    """A call that the first thread is in. inode: the pipe's, for a close; 0 for a read."""
+class Step(NamedTuple):
+    """A call that the loop is in. thread: the loop's; reads: it is a read, and no close."""
 
     pipe: int
-    inode: int
+    attempt: str
+    reads: bool
+    thread: int
     since: float
 
 
+class Replaced(BaseException):
+    """Raised in a thread that has come back from a step when another had gone on as the loop."""
+
+
 class Pipes:
-    """Reads and closes pipes for the first thread."""
+    """Those of all attempts. Everything but `watch` is for the thread that is the loop."""
 
-    def __init__(self, epoll: select.epoll, in_use: Callable[[], bool]) -> None:
-        """in_use: whether there are any."""
-        self.freed: set[int] = set()  # those whose holders were killed, until they are closed
+    def __init__(self, epoll: select.epoll) -> None:
+        """epoll: what the loop waits with."""
         self._epoll = epoll
-        self._in_use = in_use
+        self._attempts: dict[int, str] = {}  # by the pipes of which the loop hears
+        self._to_close: deque[tuple[int, str]] = deque()
         self._wanted = threading.Event()
-        self._step: _Step | None = None
-        self._seen: _Step | None = None
-        self._times: Counter[int] = Counter()
+        self._lock = threading.Lock()
+        self._step: Step | None = None
+        self._thread = threading.get_native_id()
+        self._seen: Step | None = None  # held, at the last look
+        self._seen_times = 0
+        self._times: Counter[str] = Counter()
         self._times_since = now()
-        threading.Thread(target=self._watch, name="pipes", daemon=True).start()
 
-    def follow(self, pipe: int) -> None:
+    def __contains__(self, pipe: int) -> bool:
+        return pipe in self._attempts
+
+    def attempt_of(self, pipe: int) -> str:
+        """Whose it is."""
+        return self._attempts[pipe]
+
+    def follow(self, pipe: int, attempt: str) -> None:
         """One more, of which the loop is to hear."""
         self._epoll.register(pipe, select.EPOLLIN)
+        self._attempts[pipe] = attempt
         self._wanted.set()
 
     def read(self, pipe: int, most: int) -> bytes:
-        """As `os.read`."""
-        self._step = _Step(pipe, 0, now())
+        """As `os.read`. A step."""
+        step = self._enter(pipe, self._attempts[pipe], True)
         try:
             return os.read(pipe, most)
         finally:
-            self._step = None
+            self._leave(step)
 
-    def close(self, pipe: int) -> None:
-        """As `os.close`, and tells the kernel first that nothing is to be heard of it.
+    def drop(self, pipe: int) -> None:
+        """Nothing is to be heard of it any more; `close_dropped` closes it.
 
         A process that is just being started has copies of all that is open here until its program
-        is there. Such a copy would keep the old pipe watched, under a number that may be another
+        is there. Such a copy would keep a closed pipe watched, under a number that may be another
         pipe's by then.
         """
         self._epoll.unregister(pipe)
-        self._step = _Step(pipe, os.fstat(pipe).st_ino, now())
-        try:
-            os.close(pipe)
-        finally:
-            self._step = None
-        self.freed.discard(pipe)
-        self._times.pop(pipe, None)
+        self._to_close.append((pipe, self._attempts[pipe]))
+        del self._attempts[pipe]
 
-    def _watch(self) -> None:
+    def close_later(self, pipe: int, attempt: str) -> None:
+        """Leaves one of which the loop does not hear to `close_dropped`."""
+        self._to_close.append((pipe, attempt))
+        self._wanted.set()
+
+    def close_dropped(self) -> None:
+        """Closes what is to be closed. Each is a step."""
+        while self._to_close:
+            step = self._enter(*self._to_close[0], False)
+            self._to_close.popleft()  # its number is another's as soon as the call has begun
+            try:
+                os.close(step.pipe)
+            finally:
+                self._leave(step)
+
+    def go_on_without(self, step: Step) -> None:
+        """The calling thread is the loop now, and leaves the pipe to the one that was before."""
+        self._thread = threading.get_native_id()
+        if step.reads:
+            self._epoll.unregister(step.pipe)
+            del self._attempts[step.pipe]
+
+    def watch(self, replace: Callable[[Step], None]) -> None:
+        """From now on, lets another thread go on where a step does not come back.
+
+        replace: starts it. Called in a thread of its own. Errors: RuntimeError, where it can't be
+        started now.
+        """
+        threading.Thread(target=self._watch, args=(replace,), name="pipes", daemon=True).start()
+
+    def _enter(self, pipe: int, attempt: str, reads: bool) -> Step:
+        self._step = step = Step(pipe, attempt, reads, self._thread, now())
+        return step
+
+    def _leave(self, step: Step) -> None:
+        with self._lock:
+            if self._step is step:
+                self._step = None
+                return
+        if step.reads:  # by the loop: see `spawning` for what another thread would do to a start
+            self.close_later(step.pipe, step.attempt)
+        raise Replaced
+
+    def _watch(self, replace: Callable[[Step], None]) -> None:
         while self._wanted.wait():
             self._wanted.clear()
-            while self._in_use():
+            # In the order in which a pipe goes through them.
+            while self._attempts or self._to_close or self._step:
                 time.sleep(_LOOK_SECONDS)
-                self._look()
+                self._look(replace)
 
-    def _look(self) -> None:
-        step, before = self._step, self._seen
-        self._seen = step
+    def _look(self, replace: Callable[[Step], None]) -> None:
         if now() - self._times_since > _TIMES_SECONDS:
             self._times.clear()
             self._times_since = now()
-        if step is None or now() - step.since < _LONG_SECONDS:
+        step = self._step
+        if step is None or now() - step.since < _LONG_SECONDS or not _is_held_up(step):
             return
-        self._times[step.pipe] += 1
-        if step is before or self._times[step.pipe] > _TIMES_MAX:
-            self._free(step)
+        self._seen_times = self._seen_times + 1 if step is self._seen else 1
+        self._seen = step
+        self._times[step.attempt] += 1
+        if self._seen_times >= _LOOKS_MAX or self._times[step.attempt] > _TIMES_MAX:
+            self._take(step, replace)
 
-    def _free(self, step: _Step) -> None:
-        """Kill the processes that hold it up, and then the file servers that these may wait for."""
-        try:
-            inode = step.inode or os.fstat(step.pipe).st_ino
-        except OSError:  # it is past it
-            return
-        if self._step is not step:  # past it, too: the number may be another pipe's
-            return
-        self.freed.add(step.pipe)
-        users = _kill_all_with(f"pipe:[{inode}]")
-        deadline = now() + _FREED_SECONDS
-        while self._step is step and now() < deadline:
-            time.sleep(_LOOK_SECONDS / 10)
-        if self._step is step:  # a process that has asked a file server dies only after it
-            _kill_all_with(_FILE_SERVER, users - {os.geteuid()})
-
-
-def _kill_all_with(file: str, users: set[int] | None = None) -> set[int]:
-    """SIGKILL to all other processes with this file open; the users whose they were.
-
-    users: only theirs; None: anybody's.
-    """
-    found = set()
-    for pid in tree.everybody():
-        with contextlib.suppress(OSError):
-            user = tree.user_of(pid)
-            if pid == os.getpid() or (users is not None and user not in users):
-                continue
-            process = os.pidfd_open(pid)
+    def _take(self, step: Step, replace: Callable[[Step], None]) -> None:
+        with self._lock:
+            if self._step is not step:  # it has come back
+                return
+            self._step = None
             try:
-                if _has_open(pid, file):
-                    signal.pidfd_send_signal(process, signal.SIGKILL)
-                    found.add(user)
-            finally:
-                os.close(process)
-    return found
+                replace(step)
+            except RuntimeError:  # no further thread can be started: at the next look, perhaps
+                self._step = step
 
 
-def _has_open(pid: int, file: str) -> bool:
-    """Whether one of its threads has: each can have files of its own, and the first can be over."""
-    return any(_thread_has_open(thread, file) for thread in os.listdir(f"/proc/{pid}/task"))
-
-
-def _thread_has_open(thread: str, file: str) -> bool:
-    with contextlib.suppress(OSError):  # it has ended meanwhile
-        for number in os.listdir(f"/proc/{thread}/fd"):
-            with contextlib.suppress(OSError):  # closed meanwhile
-                if os.readlink(f"/proc/{thread}/fd/{number}") == file:
-                    return True
-    return False
+def _is_held_up(step: Step) -> bool:
+    """Whether its thread waits in the kernel, and for this pipe: not for a processor or memory."""
+    thread = f"/proc/self/task/{step.thread}"
+    try:
+        state = Path(f"{thread}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    if state != "D":
+        return False
+    try:
+        call = Path(f"{thread}/syscall").read_text().split()
+    except OSError:  # not every kernel tells
+        return True
+    return len(call) > 1 and call[0].isdecimal() and int(call[1], 16) == step.pipe

@@ -4,15 +4,18 @@ Used by the launcher only; standard library only. It must never signal a process
 that may have become another's: the leader and its group only until the leader is reaped.
 """
 
+import base64
 import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
 from banyan.worker import tree
+from banyan.worker.forking import failure_in
+from banyan.worker.pipes import Pipes, Step
 from banyan.worker.spawning import NotStarted
 from banyan.worker.spool import STDERR, STDOUT, Spool
 from banyan.worker.starting import Started
@@ -30,22 +33,14 @@ class Running:
     """An attempt from its start until the agent forgets it."""
 
     def __init__(
-        self,
-        attempt: str,
-        keep: Any,
-        started: Started,
-        spool: Spool,
-        read: Callable[[int, int], bytes],
-        close: Callable[[int], None],
+        self, attempt: str, keep: Any, started: Started, spool: Spool, pipes: Pipes
     ) -> None:
         """`keep` is what the agent wants to be told again, should it be a new one.
 
-        read:  as `os.read`, of one of its pipes.
-        close: closes one of them, of which nothing may be heard from then on.
+        pipes: those of all attempts.
         """
         process, self.limits, self.cell = started
-        self._read = read
-        self._close = close
+        self._all_pipes = pipes
         self.attempt = attempt
         self.keep = keep
         self.pid = process.pid
@@ -85,10 +80,12 @@ class Running:
         """True once nobody waits for it to end by itself."""
         return self.leader_ended or (self.kill_at is not None and self.kill_at <= now())
 
-    @property
-    def all_pipes(self) -> list[int]:
-        """Those of which the loop is to hear."""
-        return [*self.pipes, *([] if self.begins is None else [self.begins])]
+    def follow(self, writing: Iterable[int]) -> None:
+        """Lets the loop hear of its pipes. writing: the ends that are the process's alone."""
+        for pipe in (*self.pipes, *([] if self.begins is None else [self.begins])):
+            self._all_pipes.follow(pipe, self.attempt)
+        for pipe in writing:
+            self._all_pipes.close_later(pipe, self.attempt)
 
     def held(self, ended: Container[str]) -> dict[str, Any]:
         """What a new agent is told of it. ended: attempts whose end is still to be reported."""
@@ -101,29 +98,50 @@ class Running:
         }
 
     def read(self, pipe: int) -> bool:
-        """Takes what a readable pipe holds; False where nothing came, or at its end (then closed).
+        """Takes what a readable pipe holds; False where nothing came, or at its end (then dropped).
 
         Nothing comes where the task has read its own output itself before us.
         """
         try:
-            data = self._read(pipe, _READ_BYTES)
+            data = self._all_pipes.read(pipe, _READ_BYTES)
         except BlockingIOError:
             return False
         if data:
             self.spool.add(self.pipes[pipe], data)
             return True
         del self.pipes[pipe]
-        self._close(pipe)
+        self._all_pipes.drop(pipe)
         return False
 
+    def hear_of_begin(self, pipe: int) -> None:
+        """Reads from the pipe `begins` that its program is there, or why it is not."""
+        with contextlib.suppress(BlockingIOError):  # it died without a word; see `Spawned`
+            why = failure_in(self._all_pipes.read, pipe)
+            self.not_begun = self.not_begun or why
+        self.begins = None
+        self._all_pipes.drop(pipe)
+
     def drain(self) -> None:
-        """Takes what is left in the pipes and closes them."""
+        """Takes what is left in the pipes, and drops them; called again where it was broken off."""
+        if self.begins is not None and self.leader_ended:
+            self.hear_of_begin(self.begins)
         for pipe in list(self.pipes):
             for _ in range(_DRAIN_READS):
                 if not self.read(pipe):
                     break
             if self.pipes.pop(pipe, None):
-                self._close(pipe)
+                self._all_pipes.drop(pipe)
+
+    def go_on_without(self, step: Step) -> None:
+        """Forgets a pipe that is held."""
+        if step.reads and self.pipes.pop(step.pipe, None) is None:
+            self.begins = None
+
+    def drop_begins(self) -> None:
+        """Waits for its program no more."""
+        if self.begins is not None:
+            self._all_pipes.drop(self.begins)
+            self.begins = None
 
     def terminate(self, orphans: Iterable[int]) -> None:
         """SIGTERM, once, to every process of the tree; SIGCONT so that stopped ones hear it."""
@@ -186,6 +204,12 @@ class Running:
         A process starts with the launcher's own peak as its peak (the kernel hands it on
         through `vfork`): a peak that is not above that is unknown, and left out.
         """
+        inline = self.spool.finish()  # which may bring trouble to tell
+        told = self._ended(left, own_peak_kibibytes)
+        told["inline"] = None if inline is None else base64.b64encode(inline).decode()
+        return told
+
+    def _ended(self, left: list[int], own_peak_kibibytes: int) -> dict[str, Any]:
         if self.not_begun and self.why is None:
             return self._never_began(self.not_begun, left)
         # Nobody can know it of a leader that is not reaped; a signal is a negative code.
@@ -210,18 +234,23 @@ class Running:
         return told
 
     def _never_began(self, why: NotStarted, left: list[int]) -> dict[str, Any]:
-        told: dict[str, Any] = {
-            "code": why.exit_code,
-            "signal": None,
-            "why": None if why.exit_code else "not_started",
-            "time_ended": self.time_ended or time.time(),
-            "cpu_seconds": 0.0,
-            "reason": why.reason,
-        }
+        told = never_began(why, self.time_ended or time.time())
         return {**told, "left": left} if left else told
 
     def _in_group(self, pid: int) -> bool:
         return not self.leader_ended and tree.birth_of(pid).group == self.pid
+
+
+def never_began(why: NotStarted, time_ended: float) -> dict[str, Any]:
+    """What the agent is told of one that no program was started for."""
+    return {
+        "code": why.exit_code,
+        "signal": None,
+        "why": None if why.exit_code else "not_started",
+        "time_ended": time_ended,
+        "cpu_seconds": 0.0,
+        "reason": why.reason,
+    }
 
 
 class OwnPeak:

@@ -39,13 +39,17 @@ class Spawned(NamedTuple):
 
     No read of these waits. A task may open its own output for reading, and so take what the kernel
     has already announced here.
-    begins: another pipe, where the program is not there yet: see `forking.failure_in`.
+    begins:  another pipe, where the program is not there yet: see `forking.failure_in`.
+    writing: the other ends, which the caller closes: as the process has them by then, it may wait.
+             It is to do so before the next start, and never while one is under way: a process that
+             is just being started has copies, and would wait in its place.
     """
 
     pid: int
     stdout: int
     stderr: int
     begins: int | None = None
+    writing: tuple[int, ...] = ()
 
 
 class NotStarted(Exception):
@@ -107,10 +111,10 @@ class Spawner:
             else:
                 pid, begins = self._spawn(program, argv, env, files), None
         except (OSError, ValueError) as error:
-            _close(pipes)
+            for pipe in pipes:
+                os.close(pipe)
             raise not_started(name, error) from error
-        _close([pipes[1], pipes[3]])
-        return Spawned(pid, pipes[0], pipes[2], begins)
+        return Spawned(pid, pipes[0], pipes[2], begins, (pipes[1], pipes[3]))
 
     def _all_answer(self, cwd: str, name: str, path: str) -> bool:
         """Whether the directory, and all where the program is looked for, are no trouble."""
@@ -225,8 +229,3 @@ def not_started(name: str, error: OSError | ValueError) -> NotStarted:
 
 def _told(error: OSError | ValueError) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-def _close(files: list[int]) -> None:
-    for file in files:
-        os.close(file)

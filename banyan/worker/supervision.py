@@ -2,24 +2,23 @@
 
 Owned by the launcher's loop, which calls it when a pipe is readable, a child has ended or a
 deadline has come. Standard library only. It must never report an end while a process of the
-attempt lives that it can kill.
+attempt lives that it can kill. Only `read` and `settle_pipes` may touch a pipe that a task can
+hold: another thread goes on with the loop where they do not come back (see `pipes.py`).
 """
 
-import base64
 import contextlib
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from banyan.worker import memory, watching
 from banyan.worker.cells import Cells
-from banyan.worker.forking import failure_in
 from banyan.worker.orphans import Orphans
-from banyan.worker.pipes import Pipes
-from banyan.worker.running import OwnPeak, Running, ended_child, kill_trees
+from banyan.worker.pipes import Pipes, Step
+from banyan.worker.running import OwnPeak, Running, ended_child, kill_trees, never_began
 from banyan.worker.spawning import NOT_EXECUTABLE, NotStarted
 from banyan.worker.spool import Spool
 from banyan.worker.starting import Starter, bound_memory
@@ -31,7 +30,7 @@ _FLUSH_SECONDS = 0.1  # so long output may be in memory only
 _FLUSH_BYTES = 1 << 20  # or so much of it
 _LOOK_AGAIN_SECONDS = 0.05
 _REAPS_MAX = 512  # in one go: chains of forks must not keep the loop from all else
-_HELD_UP = "its output could not be read: it was writing from memory that did not answer"
+_HELD_UP = "its output could not be read: somebody held the pipe, and did not let go of it"
 _AGAIN = "again"
 _REAP = "reap"
 _WATCH = "watch"
@@ -58,9 +57,9 @@ class Supervision:
         self._looks = memory.Looks()
         self._successors = Successors()
         self._leaders: dict[int, str] = {}
-        self._reads = Pipes(epoll, lambda: bool(self.pipes))
         self._starter = Starter(cells, self._leaders, self._orphans)
-        self.pipes: dict[int, Running] = {}
+        self._over: dict[str, list[int]] = {}  # to be read to their end; with what is left
+        self.pipes = Pipes(epoll)
         self.running: dict[str, Running] = {}
         self.ended: dict[str, Message] = {}  # until the agent says that they are reported
 
@@ -96,9 +95,9 @@ class Supervision:
             self._not_started(message, error)
             return
         spool = Spool(f"{self._outputs}/{attempt}", message["log_bytes_max"])
-        running = Running(attempt, message["keep"], started, spool, self._read, self._close)
+        running = Running(attempt, message["keep"], started, spool, self.pipes)
         running.grace_seconds = message["grace_seconds"]
-        self._follow(running)
+        self._follow(running, started.process.writing)
         if message["timeout_seconds"] is not None:
             self._timers.set((attempt, "timeout"), now() + message["timeout_seconds"])
         if running.begins is None:
@@ -110,12 +109,9 @@ class Supervision:
         bound_memory(running.cell, running.limits)
         self._tell({"is": "started", "attempt": running.attempt, "pid": running.pid})
 
-    def _heard_of_begin(self, running: Running, pipe: int) -> None:
+    def _hear_of_begin(self, running: Running, pipe: int) -> None:
         """The program of a forked process is there, or why it is not."""
-        with contextlib.suppress(BlockingIOError):  # it died without a word; see `Spawned`
-            running.not_begun = running.not_begun or failure_in(self._read, pipe)
-        running.begins = None
-        self._close(pipe)
+        running.hear_of_begin(pipe)
         self._timers.drop((running.attempt, "begin"))
         if running.not_begun is None and not running.leader_ended:
             self._has_begun(running)
@@ -127,24 +123,12 @@ class Supervision:
         running.kill_at = now()
         self._kill(running)
 
-    def _follow(self, running: Running) -> None:
+    def _follow(self, running: Running, writing: Iterable[int]) -> None:
         self.running[running.attempt] = running
         self._leaders[running.pid] = running.attempt
-        for pipe in running.all_pipes:
-            self.pipes[pipe] = running
-            self._reads.follow(pipe)
+        running.follow(writing)
         watching.begin(running)
         self._timers.set_earlier(_WATCH, now() + watching.LOOK_SECONDS)
-
-    def _read(self, pipe: int, most: int) -> bytes:
-        data = self._reads.read(pipe, most)
-        if pipe in self._reads.freed:
-            self._end_for(self.pipes[pipe], "output", _HELD_UP)
-        return data
-
-    def _close(self, pipe: int) -> None:
-        del self.pipes[pipe]
-        self._reads.close(pipe)
 
     def go_home(self) -> None:
         """To be called after a number of starts: leaves the last one's directory."""
@@ -158,7 +142,8 @@ class Supervision:
     def stop(self, attempt: str, why: str, grace_seconds: float) -> None:
         """SIGTERM now, SIGKILL after the grace; a second call can only shorten the grace."""
         if waiting := self._successors.withdraw(attempt):
-            self._never_started(waiting, why, None)
+            told = {**never_began(NotStarted(None, ""), time.time()), "why": why, "reason": None}
+            self._never_started(waiting, told)
             return
         running = self.running.get(attempt)
         if running is None or (running.leader_ended and running.why is None):
@@ -190,9 +175,9 @@ class Supervision:
 
     def read(self, pipe: int) -> None:
         """A pipe is readable."""
-        running = self.pipes[pipe]
+        running = self.running[self.pipes.attempt_of(pipe)]
         if pipe == running.begins:
-            self._heard_of_begin(running, pipe)
+            self._hear_of_begin(running, pipe)
             return
         if not running.read(pipe):
             return
@@ -234,7 +219,7 @@ class Supervision:
         if left:
             self._give_up(running, left)
         else:
-            self._finish(running)
+            self._over[running.attempt] = []
 
     def reap(self) -> None:
         """Children have ended: reaps a number of them, the others at the next turn."""
@@ -256,8 +241,7 @@ class Supervision:
         running = self.running.get(self._leaders.get(ended, ""))
         if running and not running.leader_ended:
             running.reap()
-            if running.begins is not None:
-                self._heard_of_begin(running, running.begins)
+            self._timers.drop((running.attempt, "begin"))
             self._timers.drop((running.attempt, "timeout"))
             if running.why is None and watching.out_of_memory(running):
                 running.why, running.reason = "oom", watching.kernel_said(running)
@@ -304,7 +288,7 @@ class Supervision:
         for running in closing:
             left = running.keeping(self._orphans_of(running))
             if not left:
-                self._finish(running)
+                self._over[running.attempt] = []
             elif running.kill_at is None or running.kill_at <= now():
                 self._kill_rest(running, left)
 
@@ -316,15 +300,46 @@ class Supervision:
     def _give_up(self, running: Running, left: list[int]) -> None:
         """Tells its end where SIGKILL has had its time, and these are left."""
         if now() >= (running.give_up_at or 0) and not running.told_ended:
-            self._tell_ended(running, left)
+            self._over.setdefault(running.attempt, left)
 
-    def _finish(self, running: Running) -> None:
-        if running.told_ended:
-            self._tell({"is": "cleared", "attempt": running.attempt})
-        else:
-            self._tell_ended(running, [])
+    def settle_pipes(self) -> None:
+        """Reads what is over to its end, and tells it; closes what is to be closed.
+
+        To be called after everything else in here, and before the next start. Where a thread is
+        replaced in it, it is to be called again, and goes on.
+        """
+        self.pipes.close_dropped()
+        while self._over:
+            attempt = next(iter(self._over))
+            running = self.running[attempt]
+            running.drain()
+            left = self._over.pop(attempt)
+            if not running.told_ended:
+                self._tell_ended(running, left)
+            elif not left:
+                self._tell({"is": "cleared", "attempt": attempt})
+            if not left:
+                self._forget_process(running)
+            self.pipes.close_dropped()
+
+    def go_on_without(self, step: Step) -> None:
+        """In a thread that is the loop from now on: ends the attempt whose pipe held up the last.
+
+        What that one was at when it was held up is called again.
+        """
+        self.pipes.go_on_without(step)
+        if running := self.running.get(step.attempt):
+            running.go_on_without(step)
+            self._end_for(running, "output", _HELD_UP)
+
+    def starting(self) -> set[str]:
+        """Attempts whose program is not there yet."""
+        return {each.attempt for each in [*self.running.values()] if each.begins is not None}
+
+    def _forget_process(self, running: Running) -> None:
         for what in ("timeout", "begin", "kill", "flush"):
             self._timers.drop((running.attempt, what))
+        running.drop_begins()
         del self.running[running.attempt]
         if running.cell:
             self._cells.close(running.cell)
@@ -337,33 +352,17 @@ class Supervision:
             self.start({**successor, "after": ""})
 
     def _tell_ended(self, running: Running, left: list[int]) -> None:
-        running.drain()
-        inline = running.spool.finish()
         told = running.ended(left, self._own_peak.kibibytes())
-        told["inline"] = None if inline is None else base64.b64encode(inline).decode()
         running.told_ended = True
-        told["shipped"] = running.shipped
-        self._tell_end(running.attempt, running.keep, told)
+        self._tell_end(running.attempt, running.keep, {**told, "shipped": running.shipped})
 
     def _not_started(self, message: Message, error: NotStarted) -> None:
-        why = None if error.exit_code else "not_started"
-        self._never_started(message, why, error.reason, error.exit_code)
+        self._never_started(message, never_began(error, time.time()))
         self._go_on_after(message["attempt"])
 
-    def _never_started(
-        self, message: Message, why: str | None, reason: str | None, code: int | None = None
-    ) -> None:
-        told = {
-            "code": code,
-            "signal": None,
-            "why": why,
-            "time_ended": time.time(),
-            "cpu_seconds": 0.0,
-            "reason": reason,
-            "inline": "",
-            "shipped": (0, 0),
-        }
-        self._tell_end(message["attempt"], message["keep"], told)
+    def _never_started(self, message: Message, told: Message) -> None:
+        more = {"inline": "", "shipped": (0, 0)}
+        self._tell_end(message["attempt"], message["keep"], {**told, **more})
 
     def _tell_end(self, attempt: str, keep: Any, told: Message) -> None:
         self.ended[attempt] = {"is": "ended", "attempt": attempt, "keep": keep, **told}

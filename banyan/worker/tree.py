@@ -23,8 +23,10 @@ def children(pid: int) -> list[int]:
 
 
 def own_children() -> list[int]:
-    """The same of the calling process, whose other threads have none; as in the launcher."""
-    return _listed("/proc/thread-self/children") if _HAS_CHILDREN_FILE else children(os.getpid())
+    """The same of the calling process. Its first thread must have all, where that one calls."""
+    if _HAS_CHILDREN_FILE and threading.get_native_id() == os.getpid():
+        return _listed("/proc/thread-self/children")
+    return children(os.getpid())
 
 
 def descendants(roots: Iterable[int]) -> list[int]:

@@ -147,7 +147,7 @@ def test_no_tree_is_walked_of_what_is_in_a_cgroup(
     monkeypatch.setattr(running, "send_to_group", lambda group, number: None)
     monkeypatch.setattr(tree, "children", lambda pid: pytest.fail("a tree is walked"))
     inside = Inside(seals)
-    one: Any = SimpleNamespace(cell=inside, leader_ended=False, pid=1 << 29)
+    one: Any = SimpleNamespace(cell=inside, leader_ended=False, pid=1 << 29, give_up_at=None)
     one._in_group = lambda pid: True
     Running.kill(one, inside.pids())
     assert heard == [number for number in sent for _ in range(5000)]

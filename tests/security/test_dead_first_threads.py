@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from banyan.worker import memory, tree
-from banyan.worker.pipes import _kill_all_with
 from banyan.worker.sweep import sweep
 from tests.harness import eventually
 from tests.worker.launched import Launched
@@ -92,22 +91,6 @@ def test_it_does_not_outlive_a_killed_launcher(launcher: Launched) -> None:
     launcher.process.wait(5)
     assert sweep({worker}) == []
     eventually(lambda: tree.ended(pid))
-
-
-def test_who_holds_a_pipe_is_found_by_any_of_its_threads() -> None:
-    reading, writing = os.pipe()
-    command = "os.write(1, b'x')"
-    process = subprocess.Popen(alone(command), stdout=writing)
-    os.close(writing)
-    try:
-        assert os.read(reading, 1) == b"x"
-        inode = os.fstat(reading).st_ino
-        assert _kill_all_with(f"pipe:[{inode}]")
-        assert process.wait(20) == -9
-    finally:
-        process.kill()
-        process.wait()
-        os.close(reading)
 
 
 def test_nothing_more_is_read_of_an_ordinary_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,8 @@
-"""A task that keeps everybody from reading its output: it writes from memory that never answers."""
+"""A task that keeps everybody from reading its output: it holds the lock of the pipe."""
 
 import contextlib
 import ctypes
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -12,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from banyan.worker import pipes
-from banyan.worker.pipes import Pipes
+from banyan.worker import launching, wire
 from tests.harness import eventually
-from tests.security import silent_files
-from tests.worker.launched import Launched
+from tests.security import pipe_holder, silent_files
+from tests.worker.launched import Launched, alive
 from tests.worker.test_run_as import needs_root, nobody
 
 # The launcher stands still until the pipe has something to read and is held. The kernel asks the
@@ -44,10 +42,31 @@ os.kill(launcher, signal.SIGCONT)
 time.sleep(1000)
 """
 WRITE_A_FILE = """
-import mmap, os
+import mmap, os, sys
 os.write(1, b"x")
-os.write(1, mmap.mmap(0, 4096, prot=mmap.PROT_READ))
+with open(sys.argv[1]) as file:
+    os.write(1, mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ))
 """
+
+
+HOLDER = pipe_holder.__file__
+SAID = "somebody held the pipe"
+
+
+def others_go_on(launcher: Launched) -> None:
+    for each in [launcher.shell("echo hello") for _ in range(20)]:
+        assert launcher.ended(each)["code"] == 0
+        assert launcher.output(each) == b"hello\n"
+
+
+def ended_for_it(launcher: Launched, holder: str, seconds: float = 20) -> None:
+    ended = launcher.ended(holder, seconds)
+    assert (ended["why"], ended["signal"]) == ("output", 9)
+    assert SAID in ended["reason"]
+
+
+def open_files(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 @needs_root
@@ -56,82 +75,146 @@ def test_others_go_on_and_it_is_ended(launcher: Launched) -> None:
     holder = launcher.start(["python3", "-c", HOLD])
     leader = launcher.until("started", holder)["pid"]
     try:
-        assert launcher.run("echo hello")[1] == b"hello\n"
-        ended = launcher.ended(holder)
-        assert (ended["why"], ended["signal"]) == ("output", 9)
-        assert "memory that did not answer" in ended["reason"]
+        others_go_on(launcher)
+        ended_for_it(launcher, holder)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(leader, signal.SIGKILL)
 
 
-@needs_root
-def test_so_they_do_where_a_server_of_files_is_asked_and_lives(tmp_path: Path) -> None:
-    """The kernel does not let go of who has asked it, killed or not."""
-    user = nobody()["uid"]
-    place = tmp_path / "files"
-    place.mkdir()
-    files = subprocess.Popen(
-        [sys.executable, silent_files.__file__, place, str(user)], stdout=subprocess.PIPE
-    )
-    assert files.stdout
-    if files.stdout.readline() != b"mounted\n":
-        pytest.skip("no file system can be mounted by FUSE here")
-    pipe, writing = os.pipe()
-    holder = None
-    try:
-        with (place / "f").open() as file:
-            argv = ["python3", "-c", WRITE_A_FILE]
-            holder = subprocess.Popen(argv, stdin=file, stdout=writing, user=user, cwd="/")
-        os.close(writing)
-        eventually(lambda: "request_wait" in Path(f"/proc/{holder.pid}/wchan").read_text())
-        own = Pipes(select.epoll(), lambda: True)
-        own.follow(pipe)
-        assert own.read(pipe, 100) == b"x"
-        assert pipe in own.freed
-        assert files.wait(20) == holder.wait(20) == -signal.SIGKILL
-    finally:
-        for process in filter(None, (files, holder)):
-            process.kill()
-            process.wait()
-        ctypes.CDLL(None).umount2(os.fsencode(place), 2)
+def test_so_they_do_where_nobody_has_the_pipe_open(launcher: Launched) -> None:
+    """A splice that is under way has it, and it is in no list of open files."""
+    before = launcher.start(["sleep", "1000"])
+    launcher.until("started", before)
+    files = open_files(launcher.process.pid)
+    for _ in range(3):  # the thread that has replaced another is replaced in turn
+        holder = launcher.start(["python3", HOLDER, "own", "0"])
+        others_go_on(launcher)
+        ended_for_it(launcher, holder)
+    for holder in [launcher.start(["python3", HOLDER, "own", "0"]) for _ in range(4)]:
+        others_go_on(launcher)
+        ended_for_it(launcher, holder, 60)
+    launcher.stop(before, grace_seconds=0)
+    assert launcher.ended(before)["why"] == "cancelled"
+    others_go_on(launcher)
+    eventually(lambda: open_files(launcher.process.pid) <= files)
+
+
+def test_what_ended_meanwhile_left_its_mark_and_was_late_is_not_forgotten(
+    launcher: Launched,
+) -> None:
+    """What the held thread had still to do is done by the next."""
+    late = launcher.start(["sleep", "1000"], timeout_seconds=1, grace_seconds=0)
+    orphan = launcher.shell("setsid sleep 1000 & echo $!; exec sleep 1")
+    holder = launcher.start(["python3", HOLDER, "own", "0"])
+    follower = launcher.shell("echo follows", after=holder)
+    assert launcher.ended(late)["why"] == "timeout"
+    assert launcher.ended(orphan)["code"] == 0
+    assert not alive(int(launcher.output(orphan)))
+    ended_for_it(launcher, holder)
+    assert launcher.ended(follower)["code"] == 0
+    # A child of the thread that is held, and one that the launcher has taken over.
+    orphan = launcher.shell("setsid sleep 1000 & echo $!")
+    assert launcher.ended(orphan)["code"] == 0
+    eventually(lambda: not alive(int(launcher.output(orphan))))
+
+
+class Accomplice:
+    """A process that is of no attempt, and holds the pipe that it is handed."""
+
+    def __init__(self, place: Path, launcher: int) -> None:
+        self.path = str(place / "to")
+        argv = [sys.executable, HOLDER, "take", self.path, str(launcher)]
+        self.process = subprocess.Popen(argv, stderr=subprocess.PIPE)
+        self.says("listens")
+
+    def says(self, text: str) -> None:
+        assert self.process.stderr
+        assert self.process.stderr.readline().decode() == f"{text}\n"
+
+    def let_go(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture
-def watched() -> Iterator[Pipes]:
-    """Pipes that nothing but the test looks at."""
-    with select.epoll() as epoll:
-        yield Pipes(epoll, lambda: False)
+def accomplice(launcher: Launched, tmp_path: Path) -> Iterator[Accomplice]:
+    one = Accomplice(tmp_path, launcher.process.pid)
+    yield one
+    one.let_go()
 
 
-def test_who_has_another_pipe_of_the_same_number_by_now_is_not_ended(watched: Pipes) -> None:
-    reading, writing = os.pipe()
-    holder = subprocess.Popen(["sleep", "1000"], stdout=writing)
-    try:
-        over = pipes._Step(reading, 0, 0.0)  # a read that has come back
-        watched._free(over)
-        assert holder.poll() is None
-        assert watched.freed == set()
-        watched._step = over
-        watched._free(over)
-        assert holder.wait(20) == -signal.SIGKILL
-        assert watched.freed == {reading}
-    finally:
-        holder.kill()
-        holder.wait()
-        os.close(reading)
-        os.close(writing)
-
-
-def test_what_holds_for_a_moment_now_and_then_is_not_ended(
-    watched: Pipes, monkeypatch: pytest.MonkeyPatch
+def test_who_was_handed_the_pipe_lives_and_the_attempt_ends(
+    launcher: Launched, accomplice: Accomplice
 ) -> None:
-    clock, freed = [pipes.now()], list[int]()
-    monkeypatch.setattr(pipes, "now", lambda: clock[0])
-    monkeypatch.setattr(watched, "_free", lambda step: freed.append(step.pipe))
-    for pause, ends in ((10.0, False), (1.0, True)):
-        for _ in range(100):
-            watched._step = pipes._Step(7, 0, clock[0])
-            clock[0] += pause
-            watched._look()
-        assert bool(freed) is ends
+    files = open_files(launcher.process.pid)
+    giver = launcher.start(["python3", HOLDER, "give", accomplice.path])
+    accomplice.says("held")
+    others_go_on(launcher)
+    ended_for_it(launcher, giver)
+    others_go_on(launcher)
+    assert accomplice.process.poll() is None
+    accomplice.let_go()
+    others_go_on(launcher)
+    eventually(lambda: open_files(launcher.process.pid) <= files)  # the pipe is closed now
+    assert len(os.listdir(f"/proc/{launcher.process.pid}/task")) == 3
+
+
+def test_nobody_waits_for_a_launcher_that_cannot_end(
+    launcher: Launched, accomplice: Accomplice
+) -> None:
+    giver = launcher.start(["python3", HOLDER, "give", accomplice.path])
+    accomplice.says("held")
+    ended_for_it(launcher, giver)
+    launcher.say({"do": "goodbye"})
+    with pytest.raises(wire.Gone):
+        launcher.until("nothing")
+    assert launching.find(launcher.state_directory) is None
+    second = Launched(launcher.state_directory)
+    try:
+        others_go_on(second)
+    finally:
+        second.end()
+    assert launcher.process.poll() is None
+    accomplice.let_go()
+    assert launcher.process.wait(20) == 0
+
+
+def test_a_killed_one_that_cannot_end_is_followed_by_another(
+    launcher: Launched, accomplice: Accomplice
+) -> None:
+    giver = launcher.start(["python3", HOLDER, "give", accomplice.path])
+    accomplice.says("held")
+    ended_for_it(launcher, giver)
+    launching.kill(launcher.state_directory)
+    assert launcher.process.poll() is None
+    second = Launched(launcher.state_directory)
+    try:
+        others_go_on(second)
+    finally:
+        second.end()
+
+
+@needs_root
+def test_so_they_do_where_a_server_of_files_is_asked_and_lives(
+    launcher: Launched, tmp_path: Path
+) -> None:
+    """The kernel does not let go of who has asked it, killed or not. The server is another's."""
+    place = tmp_path / "files"
+    place.mkdir()
+    user = str(nobody()["uid"])
+    argv = [sys.executable, silent_files.__file__, place, user]
+    files = subprocess.Popen(argv, stdout=subprocess.PIPE)
+    assert files.stdout
+    if files.stdout.readline() != b"mounted\n":
+        pytest.skip("no file system can be mounted by FUSE here")
+    try:
+        holder = launcher.start(["python3", "-c", WRITE_A_FILE, f"{place}/f"])
+        others_go_on(launcher)
+        ended_for_it(launcher, holder, 60)
+        assert files.poll() is None
+    finally:
+        files.kill()
+        files.wait()
+        ctypes.CDLL(None).umount2(os.fsencode(place), 2)
+    others_go_on(launcher)
