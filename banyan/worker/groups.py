@@ -32,7 +32,7 @@ class Groups:
 
     def attempt_of(self, group: int) -> str | None:
         """Whose it is; empty: of an attempt that is over; None: no group of an attempt."""
-        if not FIRST <= group < FIRST + COUNT or group == self._own:
+        if not is_one(group) or group == self._own:
             return None
         return self._attempts.get(group, "")
 
@@ -41,3 +41,8 @@ class Groups:
         for group, attempt in list(self._attempts.items()):
             if attempt not in alive:
                 del self._attempts[group]
+
+
+def is_one(group: int) -> bool:
+    """Whether it is one that attempts get, of whatever worker."""
+    return FIRST <= group < FIRST + COUNT

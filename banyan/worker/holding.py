@@ -72,6 +72,7 @@ class Holding:
         self._reports = reports
         self._samples = GpuSamples(lambda attempt, sample: reports.sample(attempt, sample))
         self._user = identity.user_for(options)
+        self.users = identity.users_of_tasks(options)
         self._secrets = Secrets(options.secrets_file)
         self._base_environment = environment.base_environment(
             os.environ,
