@@ -187,6 +187,7 @@ class Holding:
             "begin_seconds": _BEGIN_SECONDS,
             "log_bytes_max": knobs().LOG_BYTES_MAX,
             "limits": limits.to_json(),
+            "all_memory_bytes": self._ledger.total.memory_bytes,
         }
 
     def stop(self, attempt: str, why: str, grace_seconds: float | None = None) -> None:

@@ -45,7 +45,10 @@ class Starter:
         cell = None
         if limits.by_cgroup:
             cell = self._cells.open(limits.memory_bytes, limits.processes, limits.cores)
+            self._cells.give(message.get("all_memory_bytes", 0))
         try:
+            if cell and not self._cells.have_room():
+                raise NotStarted(None, "tasks use all memory, or have left it in shared memory")
             if now() >= message["before"]:
                 raise NotStarted(None, "the worker came to it too late")
             with self._cells.inside(cell):

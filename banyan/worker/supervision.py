@@ -319,6 +319,7 @@ class Supervision:
             self._tell_ended(running, left)
 
     def _finish(self, running: Running) -> None:
+        self._orphans.clear_after(running.attempt)
         if running.told_ended:
             self._tell({"is": "cleared", "attempt": running.attempt})
         else:
