@@ -9,8 +9,9 @@ import contextlib
 import ctypes
 import mmap
 import os
+import select
+import signal
 import sys
-import time
 
 _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
 _NAMES = ["start_code", "end_code", "start_data", "end_data", "start_brk", "brk", "start_stack"]
@@ -50,7 +51,7 @@ def close(path: str) -> None:
         with contextlib.suppress(OSError):  # the file system has ended
             os.read(reading, 1)
         os._exit(0)
-    time.sleep(0.2)  # until the kernel waits for it
+    select.select([], [], [], 0.2)  # until the kernel waits for it
     os.write(1, b"x")
     mmap.mmap(mapped, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ)
 
@@ -63,7 +64,7 @@ def main() -> None:
         os.write(1, b"x")
     else:
         close(sys.argv[1])
-    time.sleep(1000)
+    signal.pause()
 
 
 if __name__ == "__main__":
