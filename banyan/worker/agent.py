@@ -111,7 +111,7 @@ class Agent:
         last = self._state.identity()
         if last:
             self._workers.add(last.worker)
-            sweep(self._workers, spare=known)
+            sweep(self._workers, known, users=self._holding.users)
         self._state.forget_outputs(but=set(known))
         if last and known:  # the server may have moved, or be another one
             self._take_over(last._replace(takeovers=last.takeovers + 1), known)
@@ -349,7 +349,7 @@ class Agent:
     def _replace_launcher(self) -> None:
         _log.error("the launcher has died: its tasks are ended, and reported as lost")
         self._link.close()
-        left = sweep(self._workers, state_directory=self._state.path)
+        left = sweep(self._workers, (), self._state.path, self._holding.users)
         if left:
             _log.error("these processes would not end: %s", left)
         self._holding.launcher_died()

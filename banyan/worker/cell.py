@@ -18,6 +18,7 @@ SHARES, WEIGHT = 1024, 100  # of one core, in version 1 and 2
 SHARES_MAX, WEIGHT_MAX = 1 << 18, 10_000
 # So many that each of thousands of cells may keep its own open, to be entered sooner the next time.
 _HAS_MANY_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 8192
+_NEXT_BYTES = 1 << 20  # more than what the kernel could not add any more
 # Pages of files that the kernel gives up before it kills, in version 1 and 2.
 _CACHE = (b"total_active_file", b"total_inactive_file", b"active_file", b"inactive_file")
 
@@ -69,16 +70,24 @@ class Cell:
                 weigh(self._twins.get("cpu", self.path), cores)
                 self._cores = cores
 
-    def bound(self, memory_bytes: int) -> None:
-        """Bounds memory and swap together. Errors: OSError, also where it holds more already."""
+    def bound(self, memory_bytes: int, all_at_once: bool = True) -> None:
+        """Bounds memory and swap together. Errors: OSError, also where it holds more already.
+
+        all_at_once: the kernel, where it can, kills all in it when it kills one.
+        """
         try:
+            if 0 < self.bound_bytes < memory_bytes:
+                self._bound_with_swap(memory_bytes)  # never less than without
             write(f"{self.path}/memory.limit_in_bytes", memory_bytes)
         except FileNotFoundError:
-            self._bound_version_2(memory_bytes)
+            self._bound_version_2(memory_bytes, all_at_once)
         else:
-            with contextlib.suppress(OSError):  # a kernel without swap has no such file
-                write(f"{self.path}/memory.memsw.limit_in_bytes", memory_bytes)
+            self._bound_with_swap(memory_bytes)
         self.bound_bytes = memory_bytes
+
+    def _bound_with_swap(self, memory_bytes: int) -> None:
+        with contextlib.suppress(OSError):  # a kernel without swap has no such file
+            write(f"{self.path}/memory.memsw.limit_in_bytes", memory_bytes)
 
     def enter(self) -> None:
         """Moves the calling thread in, which only version 1 lets it do alone. Errors: OSError."""
@@ -94,9 +103,9 @@ class Cell:
         while self._doors:
             os.close(self._doors.pop())
 
-    def _bound_version_2(self, memory_bytes: int) -> None:
+    def _bound_version_2(self, memory_bytes: int, all_at_once: bool) -> None:
         write(f"{self.path}/memory.max", memory_bytes)
-        for name, value in (("memory.swap.max", 0), ("memory.oom.group", 1)):
+        for name, value in (("memory.swap.max", 0), ("memory.oom.group", int(all_at_once))):
             with contextlib.suppress(OSError):
                 write(f"{self.path}/{name}", value)
 
@@ -132,6 +141,18 @@ class Cell:
         said = {name: int(value) for name, value in lines if name in _CACHE}
         cache = sum(said.get(name, said.get(name[6:], 0)) for name in _CACHE[:2])
         return max(usage_bytes - cache, 0)
+
+    def has_hit_bound(self) -> bool:
+        """Whether its own bound of memory was reached; else the one of a cgroup above was."""
+        events = cgroups.read_short(f"{self.path}/memory.events")
+        if events:
+            return int(events.partition(b"\noom ")[2].partition(b"\n")[0] or 0) > 0
+        limit = int(cgroups.read_short(f"{self.path}/memory.limit_in_bytes") or 0)
+        peaks = [
+            int(cgroups.read_short(f"{self.path}/{name}.max_usage_in_bytes") or 0)
+            for name in ("memory", "memory.memsw")
+        ]
+        return 0 < limit <= max(peaks) + _NEXT_BYTES
 
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed for want of memory."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from banyan.worker import cgroups, tree
+from banyan.worker import cgroups, room, tree
 from banyan.worker.cell import MODE, THREADS, Cell, count, weigh, write
 
 NOTE = "launcher.cgroup"  # in the state directory: where the launcher's cells are
@@ -23,6 +23,8 @@ _TWINS = {"pids": "pids.max", "cpu": "cpu.shares"}
 _ROOMY_BYTES = 64 << 20  # a cell that the launcher may enter while it is bounded
 _FREE_MAX = 64
 _EMPTY_BYTES = 1 << 20  # a cell with no more in it holds nothing of its last attempt
+_BOUND_SECONDS = 1.0
+_WORTH_BYTES = 1 << 20
 _CLEAR_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
 _KERNEL_COUNTS = ("/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max")
@@ -36,11 +38,14 @@ class Cells:
     def __init__(self, state_directory: Path) -> None:
         self._note = state_directory / NOTE
         self._root: Path | None = None
+        self._all: Cell | None = None  # the root as one
         self._twins: dict[str, Path] = {}  # with version 1, by controller, the other roots
         self._homes: list[int] = []  # open files through which a thread leaves a cell again
         self._looked = False
         self._count = 0
         self._processes_max = 0  # of all cells together; 0: not bounded
+        self._given_bytes = 0  # memory of all cells together; 0: as much as there is
+        self._bound_again = 0.0
         self._free: list[Cell] = []  # empty and bounded: to make one costs more than to keep it
         self._emptied: list[Cell] = []
 
@@ -83,6 +88,7 @@ class Cells:
         if self._root:
             self._twins = _make_twins(self._root)
             self._keep_note([str(path) for path in self._roots()])
+            self._all = Cell(str(self._root))
             self._homes = _homes(["memory", *self._twins])
             self._share()
 
@@ -103,6 +109,34 @@ class Cells:
             most = _processes_left()
             write(f"{self._root_of('pids')}/pids.max", most)
             self._processes_max = most
+
+    def give(self, memory_bytes: int) -> None:
+        """How much memory tasks may have together, with what earlier ones have left; 0: any."""
+        if memory_bytes != self._given_bytes:
+            self._given_bytes = memory_bytes
+            self._bound_again = 0.0
+        self.bound_all()
+
+    def bound_all(self) -> None:
+        """Sets the bound of all cells together, now and then: what others leave changes."""
+        if not self._all or not self._given_bytes or time.monotonic() < self._bound_again:
+            return
+        self._bound_again = time.monotonic() + _BOUND_SECONDS
+        wanted = room.bytes_for(self._all, self._given_bytes)
+        if abs(wanted - self._all.bound_bytes) >= _WORTH_BYTES:
+            with contextlib.suppress(OSError):  # they have more already, and keep it
+                self._all.bound(wanted, all_at_once=False)
+
+    def have_room(self) -> bool:
+        """Whether a task can be started in one: the launcher stands among them while it does that.
+
+        With a little room only it would be the one whom the kernel chooses.
+        """
+        if not self._all or not self._all.bound_bytes:
+            return True
+        most = self._all.bound_bytes - room.ROOMY_BYTES // 2
+        usage = self._all.usage_bytes()
+        return usage <= most or self._all.held_bytes(usage) <= most
 
     def are_crowded(self) -> bool:
         """Whether so many processes are in all of them that others may soon not be startable."""

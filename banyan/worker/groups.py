@@ -20,6 +20,7 @@ class Groups:
 
     def __init__(self) -> None:
         self._attempts: dict[int, str] = {}
+        self._groups: dict[str, int] = {}
         self._own = os.getgid()  # a launcher may itself run in a task with such a group
 
     def draw(self, attempt: str) -> int:
@@ -28,11 +29,16 @@ class Groups:
             group = FIRST + int.from_bytes(os.urandom(_RANDOM_BYTES)) % COUNT
             if group not in self._attempts and group != self._own:
                 self._attempts[group] = attempt
+                self._groups[attempt] = group
                 return group
+
+    def group_of(self, attempt: str) -> int | None:
+        """That of a living attempt, if it has one."""
+        return self._groups.get(attempt)
 
     def attempt_of(self, group: int) -> str | None:
         """Whose it is; empty: of an attempt that is over; None: no group of an attempt."""
-        if not FIRST <= group < FIRST + COUNT or group == self._own:
+        if not is_one(group) or group == self._own:
             return None
         return self._attempts.get(group, "")
 
@@ -41,3 +47,9 @@ class Groups:
         for group, attempt in list(self._attempts.items()):
             if attempt not in alive:
                 del self._attempts[group]
+                self._groups.pop(attempt, None)
+
+
+def is_one(group: int) -> bool:
+    """Whether it is one that attempts get, of whatever worker."""
+    return FIRST <= group < FIRST + COUNT

@@ -72,6 +72,7 @@ class Holding:
         self._reports = reports
         self._samples = GpuSamples(lambda attempt, sample: reports.sample(attempt, sample))
         self._user = identity.user_for(options)
+        self.users = identity.users_of_tasks(options)
         self._secrets = Secrets(options.secrets_file)
         self._base_environment = environment.base_environment(
             os.environ,
@@ -186,6 +187,7 @@ class Holding:
             "begin_seconds": _BEGIN_SECONDS,
             "log_bytes_max": knobs().LOG_BYTES_MAX,
             "limits": limits.to_json(),
+            "all_memory_bytes": self._ledger.total.memory_bytes,
         }
 
     def stop(self, attempt: str, why: str, grace_seconds: float | None = None) -> None:

@@ -63,6 +63,17 @@ def user_for(options: Options) -> User | None:
     return replace(user, own_namespaces=user.own_groups and namespaces.are_there(groups.FIRST))
 
 
+def users_of_tasks(options: Options) -> tuple[int, ...] | None:
+    """As whom the tasks of this worker can run; None: as anybody, as tasks of root can.
+
+    Errors: as `user_for`.
+    """
+    user = user_for(options)
+    if user is None and os.geteuid() == _ROOT:
+        return None
+    return (user.uid if user else os.geteuid(),)
+
+
 def check(options: Options) -> None:
     """Before the first task: whether this worker may do what it would do.
 

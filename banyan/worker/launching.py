@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import banyan
 from banyan import ownership
-from banyan.worker import cells, secrets_file, wire
+from banyan.worker import cells, cgroups, secrets_file, tree, wire
 from banyan.worker.launcher import OUTPUT, SOCKET
 
 _STDERR = "launcher.stderr"
@@ -62,7 +62,7 @@ def start(state_directory: Path) -> tuple[wire.Line, subprocess.Popen[bytes]]:
                 start_new_session=True,  # a signal to the agent's group is not for it
             )
     with _new(state_directory / _PID) as noted:
-        noted.write(str(process.pid).encode())
+        noted.write(_note_of(process.pid).encode())
     return line, process
 
 
@@ -106,11 +106,21 @@ def _new(path: Path) -> BinaryIO:
 
 def _pid_of(state_directory: Path) -> int | None:
     try:
-        pid = int(ownership.read_text(state_directory / _PID))
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        noted = ownership.read_text(state_directory / _PID)
+        pid = int(noted.partition(" ")[0])
     except (OSError, ValueError):
         return None
-    return pid if os.fsencode(state_directory) in command else None
+    return pid if tree.birth_of(pid).ticks and noted == _note_of(pid) else None
+
+
+def _note_of(pid: int) -> str:
+    """What tells a process from all others, of whatever time.
+
+    Its command line would not do: that is memory of its choice, of any size, and may let whoever
+    reads it wait for ever.
+    """
+    boot = cgroups.text(Path("/proc/sys/kernel/random/boot_id"))
+    return f"{pid} {tree.birth_of(pid).ticks} {boot}"
 
 
 def _python() -> list[str]:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from banyan.worker import tree
 from banyan.worker.groups import Groups
+from banyan.worker.leftovers import Leftovers
+from banyan.worker.marks import Marks
 
 _NEW_MAX = 256
 
@@ -31,6 +33,8 @@ class Orphans:
         """confined_in: the attempt in whose cgroup a process is; None: in none."""
         self._confined_in = confined_in
         self.groups = Groups()
+        self._marks = Marks()
+        self._leftovers = Leftovers()
         self._owners: dict[int, Owners] = {}
         self._seen: dict[str, dict[int, tree.Birth]] = {}  # below the leaders, at the last look
 
@@ -55,7 +59,7 @@ class Orphans:
         for attempt in self._seen.keys() - alive:
             del self._seen[attempt]
         self.groups.keep(alive)
-        new = children - self._owners.keys() - leaders.keys()
+        new = children - self._owners.keys() - leaders.keys() - self._marks.readers
         for pid in itertools.islice(new, _NEW_MAX if all_confined else None):
             self._owners[pid] = self._suspects(pid, leaders, alive)
 
@@ -64,8 +68,18 @@ class Orphans:
         known = self._seen.get(attempt, {})
         self._seen[attempt] = {pid: known.get(pid) or tree.birth_of(pid) for pid in pids}
 
+    def clear_after(self, attempt: str) -> None:
+        """Of an attempt without processes: removes what it has left in shared memory.
+
+        Where it had a group of its own, which alone tells what is its.
+        """
+        group = self.groups.group_of(attempt)
+        if group is not None:
+            self._leftovers.clear(group)
+
     def reaped(self, pid: int) -> str | None:
         """Forgets a process that has ended; its attempt, where there is no doubt."""
+        self._marks.forget(pid)
         owners = self._owners.pop(pid, None)
         return next(iter(owners.attempts), None) if owners and owners.sure else None
 
@@ -82,6 +96,18 @@ class Orphans:
         """Those whose last possible attempt is gone."""
         living = set(alive)
         return [pid for pid, owners in self._owners.items() if not owners.attempts & living]
+
+    def may_be_of(self, attempt: str, pid: int, all_confined: bool) -> bool:
+        """Whether a child of the launcher that is in no cgroup may be of an attempt that begins.
+
+        all_confined: all others have a cgroup. Then nobody else's is left, and it is not asked.
+        """
+        if pid in self._owners or pid in self._marks.readers:
+            return False
+        owner = self.groups.attempt_of(tree.user_group_of(pid))
+        if owner is not None:
+            return owner == attempt
+        return all_confined or self._marks.of(pid).attempt in (None, attempt)
 
     def surely_of(self, attempt: str) -> list[int]:
         """Those of which there is no doubt: what they use is the attempt's."""
@@ -107,9 +133,10 @@ class Orphans:
     def _suspects(self, pid: int, leaders: Mapping[int, str], alive: Collection[str]) -> Owners:
         """Its user group, its cgroup, its session, and below whom it was seen: that is sure.
 
-        The mark in its environment is the task's to write. Whoever bears it is held to be of
-        that attempt, and of no other's account: a wrong one ends sooner than without a mark. Who
-        has cleared it too is held to belong to every attempt that was alive when it was first seen.
+        The mark in its environment is the task's to write, and is read last, if it can be. Whoever
+        bears it is held to be of that attempt, and of no other's account: a wrong one ends sooner
+        than without a mark. Who has cleared it too is held to belong to every attempt that was
+        alive when it was first seen.
         """
         owner = self.groups.attempt_of(tree.user_group_of(pid))
         if owner is not None:
@@ -123,7 +150,7 @@ class Orphans:
         for attempt, seen in self._seen.items():
             if _is_among(pid, born, seen):
                 return Owners(frozenset([attempt]), True)
-        marked = tree.variable_of(pid, tree.ATTEMPT_VARIABLE)
+        marked = self._marks.of(pid).attempt
         return Owners(frozenset([marked] if marked and marked in alive else alive), False)
 
 

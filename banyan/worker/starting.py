@@ -37,6 +37,7 @@ class Starter:
         self._leaders = leaders
         self._orphans = orphans
         self._spawner = Spawner()
+        self._all_confined = True  # all that were started so far, each in a cgroup of its own
 
     def start(self, message: Message) -> Started:
         """Starts what the agent asks for. Errors: NotStarted."""
@@ -44,7 +45,10 @@ class Starter:
         cell = None
         if limits.by_cgroup:
             cell = self._cells.open(limits.memory_bytes, limits.processes, limits.cores)
+            self._cells.give(message.get("all_memory_bytes", 0))
         try:
+            if cell and not self._cells.have_room():
+                raise NotStarted(None, "tasks use all memory, or have left it in shared memory")
             if now() >= message["before"]:
                 raise NotStarted(None, "the worker came to it too late")
             with self._cells.inside(cell):
@@ -56,7 +60,9 @@ class Starter:
                 self._cells.close(cell)
             raise
         limits.apply(process.pid)
-        return Started(process, limits, self._confined(message["attempt"], process, cell))
+        cell = self._confined(message["attempt"], process, cell)
+        self._all_confined = self._all_confined and cell is not None
+        return Started(process, limits, cell)
 
     def _user(self, message: Message) -> dict[str, Any] | None:
         """As whom it is to run, with a group of its own where the machine has such."""
@@ -102,9 +108,8 @@ class Starter:
             pid
             for pid in tree.own_children()
             if pid not in self._leaders
-            and pid not in self._orphans
-            and tree.variable_of(pid, tree.ATTEMPT_VARIABLE) in (None, attempt)
             and not self._cells.path_of(pid)
+            and self._orphans.may_be_of(attempt, pid, self._all_confined)
         ]
         return [pid for pid in tree.descendants([leader, *strays]) if pid not in taken]
 

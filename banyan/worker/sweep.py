@@ -4,11 +4,13 @@ Called by the agent when its launcher has died, or when it starts where one has.
 the attempts that a living launcher holds.
 """
 
+import os
 import time
 from collections.abc import Collection
 from pathlib import Path
 
-from banyan.worker import cells, tree
+from banyan.worker import cells, groups, tree
+from banyan.worker.marks import Marks
 from banyan.worker.running import kill_trees
 
 _GIVE_UP_SECONDS = 5.0
@@ -16,26 +18,42 @@ _LOOK_AGAIN_SECONDS = 0.01
 
 
 def sweep(
-    workers: Collection[str], spare: Collection[str] = (), state_directory: Path | None = None
+    workers: Collection[str],
+    spare: Collection[str] = (),
+    state_directory: Path | None = None,
+    users: Collection[int] | None = None,
 ) -> list[int]:
     """Kills the processes of all attempts that these workers started, but those to `spare`.
 
-    state_directory: of a launcher that is dead; what its cgroups hold is killed first. Returns
-    the processes that would not go. A process that has cleared its environment is not found
-    where there were no cgroups: nothing tells whose it is.
+    state_directory: of a launcher that is dead; what its cgroups hold is killed first.
+    users:           as whom the tasks may run; None: anybody.
+
+    Returns the processes that would not go. A process that has cleared its environment, or whose
+    environment cannot be read, is not found where there were no cgroups: nothing tells whose it is.
     """
     if state_directory:
         cells.clear(state_directory)
     deadline = time.monotonic() + _GIVE_UP_SECONDS
-    while left := [pid for pid in tree.everybody() if _is_left(pid, workers, spare)]:
-        if time.monotonic() > deadline:
-            return left
-        kill_trees(left)
-        time.sleep(_LOOK_AGAIN_SECONDS)
-    return []
+    marks = Marks()
+    try:
+        while True:
+            candidates = [pid for pid in tree.everybody() if _may_be(pid, users)]
+            left = [pid for pid in candidates if _is_left(marks, pid, workers, spare)]
+            if not (left or marks.lacking) or time.monotonic() > deadline:
+                return left
+            kill_trees(left)
+            time.sleep(_LOOK_AGAIN_SECONDS)
+    finally:
+        marks.close()
 
 
-def _is_left(pid: int, workers: Collection[str], spare: Collection[str]) -> bool:
-    if tree.variable_of(pid, tree.WORKER_VARIABLE) not in workers or tree.ended(pid):
+def _may_be(pid: int, users: Collection[int] | None) -> bool:
+    """Whether a task can have started it: others show what they like, and are not read."""
+    if pid == os.getpid():
         return False
-    return tree.variable_of(pid, tree.ATTEMPT_VARIABLE) not in spare
+    return users is None or tree.user_of(pid) in users or groups.is_one(tree.user_group_of(pid))
+
+
+def _is_left(marks: Marks, pid: int, workers: Collection[str], spare: Collection[str]) -> bool:
+    worker, attempt = marks.of(pid)
+    return worker in workers and attempt not in spare and not tree.ended(pid)

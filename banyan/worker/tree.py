@@ -6,13 +6,17 @@ What it reads may be out of date when it returns: callers look again until nothi
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 ATTEMPT_VARIABLE = "BANYAN_ATTEMPT"
 WORKER_VARIABLE = "BANYAN_WORKER_ID"
 
+ENVIRONMENT_BYTES_MAX = 6 << 20  # the kernel starts no process with more
+
 _FOUND_MAX = 1 << 15
+_PART_BYTES = 1 << 16
+_VARIABLE_BYTES_MAX = 512  # longer than any mark, with its name
 _PF_EXITING = 0x4  # of the kernel's flags of a thread
 _HAS_CHILDREN_FILE = os.path.exists(f"/proc/self/task/{threading.get_native_id()}/children")
 
@@ -124,24 +128,53 @@ def other_threads(pid: int) -> list[int]:
         return []
 
 
-def variable_of(pid: int, name: str) -> str | None:
-    """A variable of the environment with which the process was started, if it is there."""
-    environment = _environment(pid)
-    if not environment:
-        environment = next(filter(None, map(_environment, other_threads(pid))), b"")
-    prefix = f"{name}=".encode()
-    for entry in environment.split(b"\0"):
-        if entry.startswith(prefix):
-            return entry[len(prefix) :].decode(errors="replace")
-    return None
+def variables_of(
+    pid: int, names: Sequence[str], most: int = ENVIRONMENT_BYTES_MAX
+) -> tuple[dict[str, bytes], int]:
+    """Of these variables those with which the process was started; how many bytes were read.
+
+    most: so many are read at most. Values that are long are left out. What is read is memory of the
+    process's choice, and may let whoever reads it wait for ever: see `marks`.
+    """
+    found, spent = _variables_of(pid, names, most)
+    for thread in other_threads(pid) if not spent else ():
+        found, spent = _variables_of(thread, names, most)
+        if spent:
+            break
+    return found, spent
 
 
-def _environment(pid: int) -> bytes:
+def _variables_of(pid: int, names: Sequence[str], most: int) -> tuple[dict[str, bytes], int]:
+    left = {name: f"\0{name}=".encode() for name in names}
+    found: dict[str, bytes] = {}
+    spent, window = 0, b"\0"
+    for part in _environment(pid, min(most, ENVIRONMENT_BYTES_MAX)):
+        spent += len(part)
+        window = window[-_VARIABLE_BYTES_MAX:] + (part or b"\0")
+        for name, prefix in list(left.items()):
+            _, here, after = window.partition(prefix)
+            value, ends, _ = after.partition(b"\0")
+            if here and ends:
+                del left[name]
+                if len(value) < _VARIABLE_BYTES_MAX:
+                    found[name] = value
+        if not left:
+            break
+    return found, spent
+
+
+def _environment(pid: int, most: int) -> Iterator[bytes]:
+    """In parts; empty is the last one, where it was read to its end."""
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as environment:
-            return environment.readall()
+            while most > 0:
+                part = environment.read(min(most, _PART_BYTES)) or b""
+                most -= len(part)
+                yield part
+                if not part:
+                    break
     except OSError:
-        return b""
+        return
 
 
 def everybody() -> list[int]:

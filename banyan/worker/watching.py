@@ -4,11 +4,13 @@ Called by the launcher's loop a few times a second while anything runs. Standard
 It must cost next to nothing for an attempt that is well below its bound.
 """
 
+import os
 import time
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 from banyan.worker import memory, tree
+from banyan.worker.cell import Cell
 from banyan.worker.cells import Cells
 from banyan.worker.limits import Limits
 from banyan.worker.memory import Looks, Seen
@@ -76,8 +78,10 @@ def crowding(cells: Cells, running: Iterable[Running]) -> tuple[Running, str] | 
     """Where all together leave no processes to others: who has most, and why it must end.
 
     One at a time: what it leaves may be enough. So while processes stay of the one that has most,
-    killed or told as ended, no other ends in its place.
+    killed or told as ended, no other ends in its place. It is also the time to see what memory all
+    of them may have.
     """
+    cells.bound_all()
     if not cells.are_crowded():
         return None
     counts = {each: each.cell.count() for each in running if each.cell}
@@ -164,9 +168,19 @@ def processes(running: Running, orphans: list[int]) -> list[int]:
     return tree.descendants([running.pid, *orphans])
 
 
+def _others_had_it(cell: Cell) -> str:
+    """Where the kernel has killed in a cell that was within its bound."""
+    if Cell(os.path.dirname(cell.path)).has_hit_bound():
+        return (
+            "the tasks of this worker together, with what earlier ones have left in shared memory, "
+            "used all memory that they may use, and the kernel chose this task"
+        )
+    return "the machine had no memory left, and the kernel chose this task"
+
+
 def _said(running: Running, used_bytes: int | None) -> str:
-    if not running.limits.memory_bytes:
-        return "the machine had no memory left, and the kernel chose this task"
+    if used_bytes is None and running.cell and not running.cell.has_hit_bound():
+        return _others_had_it(running.cell)
     asked = f"{running.limits.memory_bytes / 2**20:.0f} MiB"
     if used_bytes is None:
         return f"it used more than the {asked} of memory that it had asked for"

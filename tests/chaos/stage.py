@@ -45,7 +45,7 @@ class Post:
     def launcher(self) -> int | None:
         """The process id of the launcher that lives there; None where there is none."""
         try:
-            pid = int((self.directory / "launcher.pid").read_text())
+            pid = int((self.directory / "launcher.pid").read_text().split()[0])
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except (OSError, ValueError):
             return None

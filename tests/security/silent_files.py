@@ -12,6 +12,7 @@ import sys
 
 _LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _INIT, _INTERRUPT = 1, 2, 3, 14, 15, 26, 36
 _IN = struct.Struct("IIQQIIIHH")
+_DIRECT, _KEEP = 1, 2  # reads pass by what the kernel has of the file; it is not thrown away
 _ROOT = 1
 
 
@@ -30,7 +31,7 @@ def attributes(node: int) -> bytes:
     return struct.pack("6Q10I", node, 4096, 8, 0, 0, 0, 0, 0, 0, kind, 1, 0, 0, 0, 4096, 0)
 
 
-def answer(opcode: int, node: int) -> bytes | None:
+def answer(opcode: int, node: int, flags: int) -> bytes | None:
     """None: it can't do that."""
     if opcode == _INIT:
         return struct.pack("IIIIHHIIHHI7I", 7, 31, 65536, 0, 1, 1, 65536, 1, 0, 0, 0, *[0] * 7)
@@ -38,7 +39,8 @@ def answer(opcode: int, node: int) -> bytes | None:
         return struct.pack("QQQQII", 2, 0, 1000, 1000, 0, 0) + attributes(2)
     if opcode == _GETATTR:
         return struct.pack("QII", 1000, 0, 0) + attributes(node)
-    return struct.pack("QII", 0, 0, 0) if opcode == _OPEN else None
+    how = _KEEP | (_DIRECT if flags & os.O_DIRECT else 0)
+    return struct.pack("QII", 0, how, 0) if opcode == _OPEN else None
 
 
 def main() -> None:
@@ -50,7 +52,8 @@ def main() -> None:
         _, opcode, unique, node, *_ = _IN.unpack_from(request)
         if opcode in (_READ, _FORGET, _INTERRUPT):
             continue
-        body = answer(opcode, node)
+        flags = int.from_bytes(request[_IN.size : _IN.size + 4], sys.byteorder)
+        body = answer(opcode, node, flags)
         error = -errno.ENOSYS if body is None else 0
         body = body or b""
         os.write(server, struct.pack("IiQ", 16 + len(body), error, unique) + body)

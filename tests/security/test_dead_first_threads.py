@@ -72,7 +72,8 @@ def test_its_memory_is_read_whole(hoarder: subprocess.Popen[bytes]) -> None:
 
 def test_it_has_not_ended_until_its_last_thread_has(hoarder: subprocess.Popen[bytes]) -> None:
     assert not tree.ended(hoarder.pid)
-    assert tree.variable_of(hoarder.pid, "PATH") == os.environ["PATH"]
+    found, _ = tree.variables_of(hoarder.pid, [tree.WORKER_VARIABLE])
+    assert found[tree.WORKER_VARIABLE]
     hoarder.kill()
     os.waitid(os.P_PID, hoarder.pid, os.WEXITED | os.WNOWAIT)
     assert tree.ended(hoarder.pid)
@@ -106,6 +107,6 @@ def test_nothing_more_is_read_of_an_ordinary_process(monkeypatch: pytest.MonkeyP
     pids = [os.getpid()]
     memory.resident_bytes(pids)
     tree.ended(os.getpid())
-    tree.variable_of(os.getpid(), "PATH")
+    tree.variables_of(os.getpid(), ["PATH"])
     place = Path("/proc") / str(os.getpid())
     assert read == [f"{place}/{name}" for name in ("statm", "stat", "environ")]

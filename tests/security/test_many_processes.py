@@ -214,7 +214,7 @@ class Counted:
 
 def test_nobody_ends_in_the_place_of_one_that_cannot() -> None:
     """Not even when it has been told as ended: its processes count as before."""
-    crowded: Any = SimpleNamespace(are_crowded=lambda: True)
+    crowded: Any = SimpleNamespace(are_crowded=lambda: True, bound_all=lambda: None)
     few, most = Counted(1), Counted(1000)
     both: Any = [few, most]
     ending = watching.crowding(crowded, both)

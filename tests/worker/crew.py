@@ -65,7 +65,7 @@ class Crew:
 
     def launcher(self, name: str = "one") -> int:
         """The process id of a worker's launcher."""
-        return int((self.state(name) / "launcher.pid").read_text())
+        return int((self.state(name) / "launcher.pid").read_text().split()[0])
 
     def submit(self, command: str | list[str] | None, **fields: Any) -> str:
         """A task that may run; its id. The mark of the test goes with its processes."""

@@ -35,6 +35,11 @@ UNKNOWN = "its worker does not know of it"  # it was claimed, and had not begun
 ENDED = {"terminated", "cancelled"}
 
 
+def task_of(pid: int) -> str:
+    """The task that a process belongs to; empty where that cannot be seen any more."""
+    return tree.variables_of(pid, ["BANYAN_TASK_ID"])[0].get("BANYAN_TASK_ID", b"").decode()
+
+
 class Ground:
     """One machine, and what its tasks have noted."""
 
@@ -94,13 +99,13 @@ class Ground:
     def _kill_a_process(self) -> None:
         """Any that a task has started, found by its number; and seen again before it is killed."""
         marked = sorted(marked_processes(self.crew.processes.mark))
-        pids = [pid for pid in marked if tree.variable_of(pid, "BANYAN_TASK_ID")]
+        pids = [pid for pid in marked if task_of(pid)]
         if not pids:
             return
         pid = self.chance.choice(pids)
         end = os.pidfd_open(pid)
         try:
-            if task := tree.variable_of(pid, "BANYAN_TASK_ID"):
+            if task := task_of(pid):
                 self.killed.add(task)
                 signal.pidfd_send_signal(end, signal.SIGKILL)
                 self.struck["task"] += 1

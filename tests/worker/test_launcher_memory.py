@@ -172,7 +172,7 @@ def test_what_a_killed_launcher_has_confined_is_cleared(launcher: Launched):
         ["/usr/bin/env", "-i", "/bin/sleep", "1000"], limits=limits("cgroup", 64)
     )
     pid = launcher.until("started", attempt)["pid"]
-    eventually(lambda: tree.variable_of(pid, "PATH") is None)
+    eventually(lambda: not tree.variables_of(pid, ["PATH"])[0])
     root = cells_of(launcher)
     launcher.process.kill()
     launcher.process.wait()

@@ -52,4 +52,4 @@ def test_a_process_that_is_gone_has_no_relatives():
     assert tree.ended(pid)
     assert tree.birth_of(pid) == (0, 0, 0)
     assert tree.user_group_of(pid) == 0
-    assert tree.variable_of(pid, "PATH") is None
+    assert tree.variables_of(pid, ["PATH"]) == ({}, 0)

@@ -102,7 +102,7 @@ class Run:
         self._plan.begin(done)
         self._holding.hear(self._link.open())
         known = self._holding.attempts
-        sweep([self._holding.worker], spare=known)
+        sweep([self._holding.worker], known, users=self._holding.users)
         self._state.forget_outputs(but=set(known))
         for attempt in set(known) - self._attempts.keys():
             self._holding.lose(attempt)  # of a task that has changed since
@@ -187,7 +187,7 @@ class Run:
     def _replace_launcher(self) -> None:
         _log.error("the launcher has died: its tasks are ended, and count as lost")
         self._link.close()
-        sweep([self._holding.worker], state_directory=self._state.path)
+        sweep([self._holding.worker], (), self._state.path, self._holding.users)
         self._holding.launcher_died()
         self._holding.hear(self._link.open())
         self._trust()  # the timer may have been taken out, by what has led here
