@@ -14,6 +14,7 @@ from banyan.server.app import Silent
 from banyan.server.calls import Context
 from banyan.server.rota import Rota
 from banyan.server.store import settlements, tasks
+from banyan.server.store.edges import GraphChangedError
 from banyan.server.store.mongo import Document, Store, now
 from banyan.server.upkeep import duties
 from banyan.server.upkeep.loop import Upkeep
@@ -356,3 +357,30 @@ def test_however_long_one_duty_takes_the_others_come(
     finally:
         done.set()
         upkeep.stop()
+
+
+# --- Requests that try again -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["submit", "retry"])
+def test_all_tries_of_a_request_have_one_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str
+):
+    """Each of them may take twenty seconds, and a graph may change under all eight."""
+    parent = new_id()
+    submit(world, "alice", [{"_id": parent, "command": "x"}])
+    send(world, "alice", "POST", f"/tasks/{parent}/cancel")
+    ends: list[float] = []
+
+    def transaction(_: Store, work: Any, until: float) -> None:
+        ends.append(until)
+        raise GraphChangedError
+
+    monkeypatch.setattr(Store, "transaction", transaction)
+    if what == "submit":
+        answer = send(world, "alice", "POST", "/tasks", {"command": "x", "after_any": [parent]})
+    else:
+        answer = send(world, "alice", "POST", f"/tasks/{parent}/retry")
+    assert answer.status_code == 409
+    assert len(ends) == 8
+    assert len(set(ends)) == 1
