@@ -5,7 +5,7 @@ half done: everything here may be done again. It must never decide from memory w
 child's state will be; the write that empties the child's set decides that.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -16,13 +16,14 @@ from banyan.domain.continuations import Cancel, Release, settle
 from banyan.domain.lifecycle import activated, is_group
 from banyan.domain.states import Ending, State
 from banyan.server.alarm import ALARM
+from banyan.server.rota import Rota
 from banyan.server.store import settlements
 from banyan.server.store.mongo import Document, Store, now
 
 # A request goes on for so long, then leaves the rest of a very deep graph to upkeep.
 REQUEST_SECONDS = 2.0
 PARENTS_AT_ONCE = 1000
-CHILDREN_AT_ONCE = 10_000  # a parent may have any number of them
+CHILDREN_AT_ONCE = 2000  # a parent may have any number of them
 
 
 @dataclass(frozen=True)
@@ -39,32 +40,41 @@ class Level:
 
 
 def settle_ended(
-    store: Store, task_ids: Collection[ObjectId] | None, seconds: float = REQUEST_SECONDS
+    store: Store, task_ids: Collection[ObjectId], seconds: float = REQUEST_SECONDS
 ) -> list[ObjectId]:
-    """Settle the children of these ended tasks, or of any that upkeep finds unsettled.
+    """Settle the children of these ended tasks.
 
-    Three commands a level, up to a thousand parents wide, ten thousand children or two hundred
+    Three commands a level, up to a thousand parents wide, two thousand children or fifty
     thousand edges; one more where some that waited for others were cancelled. Returns the
     children that may be claimed now; of those that wait for their time, the alarm is set.
     """
     deadline = monotonic() + seconds
     ready: list[ObjectId] = []
-    waiting = None if task_ids is None else list(task_ids)
-    while waiting is None or waiting:
-        asked = (
-            settlements.any_unsettled(store, PARENTS_AT_ONCE)
-            if waiting is None
-            else waiting[:PARENTS_AT_ONCE]
-        )
-        if not asked:
-            break
-        level = _settle_level(store, asked)
+    waiting = list(task_ids)
+    while waiting:
+        level = _settle_level(store, waiting[:PARENTS_AT_ONCE])
         ready += level.ready
-        if waiting is not None:
-            waiting = level.left + waiting[PARENTS_AT_ONCE:] + level.ended
+        waiting = level.left + waiting[PARENTS_AT_ONCE:] + level.ended
         if monotonic() > deadline:
             break
     return ready
+
+
+def settle_rest(
+    store: Store, rota: Rota[str], seconds: float = REQUEST_SECONDS
+) -> Iterator[list[ObjectId]]:
+    """Settle what others have left: of each owner one level, or a part of it, then the next.
+
+    Yields the children that may be claimed now, after each.
+    """
+    deadline = monotonic() + seconds
+    while owners := settlements.owners_unsettled(store):
+        for owner in rota.turn(owners):
+            asked = settlements.any_unsettled(store, owner, PARENTS_AT_ONCE)
+            if asked:
+                yield _settle_level(store, asked).ready
+            if monotonic() > deadline:
+                return
 
 
 def _settle_level(store: Store, parent_ids: list[ObjectId]) -> Level:

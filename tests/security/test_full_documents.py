@@ -15,7 +15,8 @@ from bson import ObjectId
 from banyan.server.app import create_app, prepare_database
 from banyan.server.calls import Context, Silent
 from banyan.server.embedded import PrivateMongo
-from banyan.server.settle import settle_ended
+from banyan.server.rota import Rota
+from banyan.server.settle import settle_rest
 from banyan.server.store import accounts, sizes, tasks
 from banyan.server.verbs.release import give_back
 from tests.harness import Processes, eventually, start_server
@@ -257,7 +258,7 @@ def test_a_full_child_does_not_hold_up_its_siblings(play: Play, field: str, exit
     play.fill(children[1], field)
     (item,) = play.claim(1)
     assert play.end([item], exit_status=exit_status).status_code == 200
-    settle_ended(play.store, None)
+    list(settle_rest(play.store, Rota()))
     first, full, *others = play.states(*children)
     if exit_status == "success":
         assert [first, *others] == ["available"] * 3

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from bson import ObjectId
 
 from banyan.server.calls import Context, Silent
 from banyan.server.store import ageing
-from banyan.server.upkeep.duties import DUTIES, TALLYING
+from banyan.server.upkeep.duties import DUTIES
 from banyan.server.upkeep.retention import Retention
 from banyan.server.verbs.claim import CLAIMS
 from tests.harness import eventually
@@ -41,7 +42,7 @@ def bench(module_database: str) -> Iterator[Bench]:
 
 
 def upkeep(bench: Bench) -> None:
-    for duty in (*DUTIES, *TALLYING):
+    for duty in chain(*DUTIES.values()):
         duty(Context(bench.store, Silent()))
 
 
@@ -136,12 +137,12 @@ ASKED: dict[str, tuple[str, str, str, str]] = {
     "waiting shapes": ("claim", "aggregate", "shape", "claim_in_time"),
     "claim candidates": ("claim", "find", "shape", "claim_in_time"),
     "what this claim_id took": ("repeated claim", "find", "holder.claim_id", "claim_id"),
-    "what a worker holds": ("beat", "find", "holder.worker", "held_by"),
+    "what a worker holds": ("beat", "find", "holder.worker", "held_of_owner"),
     "who may be stolen from": ("steal", "aggregate", "holder.spare", "spare"),
     "what may be stolen": ("steal", "find", "holder.spare", "spare"),
-    "who holds anything": ("upkeep", "distinct", "holder.worker", "held_by"),
-    "what is unsettled": ("upkeep", "find", "unsettled", "unsettled"),
-    "whose delay is over": ("upkeep", "find", "wake_at", "wake_available"),
+    "who holds anything": ("upkeep", "distinct", "holder.worker", "held_of_owner"),
+    "what is unsettled": ("upkeep", "distinct", "unsettled", "unsettled_of_owner"),
+    "whose delay is over": ("upkeep", "distinct", "wake_at", "wake_of_owner"),
     "who waits for a parent": ("a parent ends", "find", "open_parents", "open_parents"),
     "cancelled because": ("a parent ends", "find", "cancelled_because", "cancelled_because"),
     "times of their own": ("retention", "distinct", "forget_after", "forget_after"),

@@ -1,5 +1,6 @@
 """A transaction that others stand in the way of: tried again, and not for ever."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -38,3 +39,16 @@ def test_who_is_in_the_way_for_long_is_an_outage_that_passes(
         assert tries > 1
     store.transaction(write)
     assert store["things"].find_one() == {"_id": 1, "by": "one"}
+
+
+def test_who_tries_several_times_gives_up_at_one_time(store: Store) -> None:
+    """Else a request could hold its thread for this time, and then again and again."""
+    store["things"].insert_one({"_id": 1})
+
+    def write(session: ClientSession) -> None:
+        store["things"].update_one({"_id": 1}, {"$set": {"by": "one"}}, session=session)
+
+    store.transaction(write, time.monotonic() + 60)
+    with pytest.raises(PyMongoError) as raised:
+        store.transaction(write, time.monotonic() - 1)
+    assert outages.is_passing(raised.value)

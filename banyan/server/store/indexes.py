@@ -14,6 +14,7 @@ from banyan.server.store.mongo import Store
 UPKEEP = "upkeep"
 RETENTION = "retention"
 TALLIES = "tallies"
+SETTLING = "settling"
 HELD_STATES = ["running", "pending_cancellation"]
 
 INDEXES = {
@@ -32,10 +33,11 @@ INDEXES = {
             name="claim_in_time",
             partialFilterExpression={"state": "available"},
         ),
-        # What a worker holds; upkeep asks which workers hold anything.
+        # What a worker holds. Upkeep asks which workers hold anything, and of those that are lost
+        # whose tasks: without the owner it would read all of them to find that out.
         IndexModel(
-            [("state", ASCENDING), ("holder.worker", ASCENDING)],
-            name="held_by",
+            [("state", ASCENDING), ("holder.worker", ASCENDING), ("owner", ASCENDING)],
+            name="held_of_owner",
             partialFilterExpression={"state": {"$in": HELD_STATES}},
         ),
         # What may be stolen: of each worker, what it comes to last. To count it no document
@@ -55,14 +57,15 @@ INDEXES = {
         IndexModel([("open_parents", ASCENDING)], name="open_parents", sparse=True),
         # What a running task has submitted; what accounts submit is not in it.
         IndexModel([("submitted_by", ASCENDING)], name="submitted_by", sparse=True),
+        # What upkeep has to do for owners, who take turns: it asks for the owners first.
         IndexModel(
-            [("unsettled", ASCENDING)],
-            name="unsettled",
+            [("unsettled", ASCENDING), ("owner", ASCENDING)],
+            name="unsettled_of_owner",
             partialFilterExpression={"unsettled": True},
         ),
         IndexModel(
-            [("wake_at", ASCENDING)],
-            name="wake_available",
+            [("state", ASCENDING), ("owner", ASCENDING), ("wake_at", ASCENDING)],
+            name="wake_of_owner",
             partialFilterExpression={"state": "available", "wake_at": {"$type": "date"}},
         ),
         # A repeated claim finds what it took, also when some of it has ended since.
@@ -113,8 +116,8 @@ INDEXES = {
 
 _INDEX_NOT_FOUND = 27
 # Of earlier versions. The one of dedupe_keys did not tell apart who had submitted a task; those of
-# claims and delays had tasks in the way that nobody asks for.
-_OUTDATED = {"tasks": ["dedupe", "claim", "wake"]}
+# claims and delays had tasks in the way that nobody asks for; the last three knew no owners.
+_OUTDATED = {"tasks": ["dedupe", "claim", "wake", "held_by", "unsettled", "wake_available"]}
 _OUTDATED_COLLECTION = "shapes"
 
 # The bulk write of guarded changes relies on this: where its guard does not match, the
@@ -132,7 +135,7 @@ def ensure(store: Store) -> None:
             _drop(store, name, outdated)
     store.database.drop_collection(_OUTDATED_COLLECTION)
     tallies.ensure(store)
-    for duty in (UPKEEP, RETENTION, TALLIES):
+    for duty in (UPKEEP, SETTLING, RETENTION, TALLIES):
         duties.ensure(store, duty)
 
 

@@ -42,6 +42,7 @@ _HEARTBEAT_MILLISECONDS = 2_000
 _SOCKET_TIMEOUT_MILLISECONDS = 30_000
 # Longer than an election takes; who is in somebody's way for so long is told to ask again.
 TRANSACTION_SECONDS_MAX = 20.0
+_SECONDS_MIN = 0.001  # 0 would be no end
 
 
 class Store:
@@ -79,12 +80,15 @@ class Store:
     def __getitem__(self, collection: str) -> Collection[Document]:
         return self.database[collection]
 
-    def transaction(self, work: Callable[[ClientSession], T]) -> T:
+    def transaction(self, work: Callable[[ClientSession], T], until: float | None = None) -> T:
         """Run `work` in one transaction; it is run again where another write came between.
 
+        until: when to give up, by `time.monotonic`: who tries several times has one end for all.
         Errors: an ExecutionTimeout where something came between for TRANSACTION_SECONDS_MAX.
         """
-        with timeout(TRANSACTION_SECONDS_MAX), self.client.start_session() as session:
+        most = TRANSACTION_SECONDS_MAX
+        seconds = most if until is None else max(_SECONDS_MIN, until - time.monotonic())
+        with timeout(seconds), self.client.start_session() as session:
             return session.with_transaction(
                 work, read_concern=ReadConcern("snapshot"), write_concern=MAJORITY
             )

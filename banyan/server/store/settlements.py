@@ -20,7 +20,7 @@ from banyan.domain.states import Ending, State
 from banyan.server.store import sizes
 from banyan.server.store.mongo import BATCH, FORGETTABLE, MAJORITY, Document, Store, new_etag, now
 
-IDS_AT_ONCE = 200_000  # in the lists of tasks that are read together; one may have more
+IDS_AT_ONCE = 50_000  # in the lists of tasks that are read together; one may have more
 
 _CHILD_FIELDS = ["state", "command", "not_before", "revival_count"]
 _PARENT_FIELDS: Document = {
@@ -55,10 +55,16 @@ def unsettled(store: Store, task_ids: Collection[ObjectId]) -> list[Document]:
     return list(store["tasks"].find(query, _PARENT_FIELDS, batch_size=BATCH))
 
 
-def any_unsettled(store: Store, limit: int) -> list[ObjectId]:
-    """Such tasks, so many at most."""
-    found = store["tasks"].find({"unsettled": True}, ["_id"], batch_size=BATCH).limit(limit)
-    return [parent["_id"] for parent in found]
+def owners_unsettled(store: Store) -> list[str]:
+    """Whose tasks are such, one index seek for each owner."""
+    return list(store["tasks"].distinct("owner", {"unsettled": True}))
+
+
+def any_unsettled(store: Store, owner: str, limit: int) -> list[ObjectId]:
+    """Such tasks of one owner, so many at most."""
+    query = {"unsettled": True, "owner": owner}
+    found = store["tasks"].find(query, ["_id"], batch_size=BATCH, hint="unsettled_of_owner")
+    return [parent["_id"] for parent in found.limit(limit)]
 
 
 class Children(NamedTuple):

@@ -126,7 +126,7 @@ _LOOKED_AT = ["time_terminated", "_updated"]
 def _held(store: Store) -> set[ObjectId]:
     query = {"state": {"$in": list(_HELD)}}
     found = store["tasks"].find(query, {"holder.attempt": 1, "_id": 0}, batch_size=BATCH)
-    return {one["holder"]["attempt"] for one in found.hint("held_by") if "holder" in one}
+    return {one["holder"]["attempt"] for one in found.hint("held_of_owner") if "holder" in one}
 
 
 def _stays_open(attempt: Document, held: Collection[ObjectId]) -> bool:

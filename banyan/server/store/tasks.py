@@ -34,6 +34,8 @@ from banyan.server.store.told import told_etag
 
 HELD_MAX = 100_000  # that a beat may name
 HELD_AT_ONCE = 500  # given back in one transaction
+HELD_INDEX = "held_of_owner"
+DELAYED_INDEX = "wake_of_owner"
 _VALIDATION_FAILED = 121
 # In place of what was written: MongoDB has refused it, as the task would be too large.
 TOO_LARGE: Document = {}
@@ -185,12 +187,26 @@ def held_by(
 
 
 def held_in_pieces(
-    store: Store, workers: Collection[ObjectId], fields: Sequence[str]
+    store: Store, workers: Collection[ObjectId], fields: Sequence[str], owner: str | None = None
 ) -> Iterator[list[Document]]:
-    """All tasks that these workers hold, some at a time: nothing says how many they claim."""
-    found = store["tasks"].find(_held_by(workers), fields, batch_size=HELD_AT_ONCE)
+    """All tasks that these workers hold, some at a time: nothing says how many they claim.
+
+    owner: whose tasks; None: everybody's.
+    """
+    query = {**_held_by(workers), **({} if owner is None else {"owner": owner})}
+    # The other index of owners would go through all tasks of theirs that run anywhere.
+    found = store["tasks"].find(query, fields, batch_size=HELD_AT_ONCE, hint=HELD_INDEX)
     while piece := list(islice(found, HELD_AT_ONCE)):
         yield piece
+
+
+def owners_held_by(store: Store, workers: Collection[ObjectId]) -> set[str]:
+    """Whose tasks these workers hold: one index seek for each worker and owner."""
+    owners: set[str] = set()
+    for state in _HELD:
+        query = {"state": state, "holder.worker": {"$in": list(workers)}}
+        owners.update(store["tasks"].distinct("owner", query))
+    return owners
 
 
 def granted_by(
@@ -293,19 +309,27 @@ def claimed_with(
     return sorted(found, key=lambda task: (-task["priority"], task["seq"]))  # as it was answered
 
 
-def wake_due(store: Store, limit: int) -> int:
-    """Take the mark off tasks whose delay is over, which wakes whoever waits for work.
+def owners_due(store: Store) -> list[str]:
+    """Who has tasks whose delay is over: one index seek for each owner that delays any."""
+    return list(store["tasks"].distinct("owner", _due()))
 
-    Of at most so many, those that wait longest; how many it were.
-    """
+
+def due(store: Store, owner: str, limit: int) -> list[ObjectId]:
+    """Of the owner's tasks whose delay is over those that wait longest, so many at most."""
+    query = {"owner": owner, **_due()}
+    found = store["tasks"].find(query, ["_id"], batch_size=BATCH, hint=DELAYED_INDEX)
+    return [task["_id"] for task in found.sort("wake_at", 1).limit(limit)]
+
+
+def wake(store: Store, task_ids: Collection[ObjectId]) -> None:
+    """Take the mark off those of these tasks whose delay is over, so that they are claimed."""
+    update = {"$set": {"wake_at": None, "_etag": new_etag(), "_updated": now()}}
+    store["tasks"].update_many({"_id": {"$in": list(task_ids)}, **_due()}, update)
+
+
+def _due() -> Document:
     # The type is that of the index's own filter, without which MongoDB would not use it.
-    query = {"state": "available", "wake_at": {"$lte": now(), "$type": "date"}}
-    found = store["tasks"].find(query, ["_id"], batch_size=BATCH).sort("wake_at", 1).limit(limit)
-    ids = [task["_id"] for task in found]
-    if ids:
-        update = {"$set": {"wake_at": None, "_etag": new_etag(), "_updated": now()}}
-        store["tasks"].update_many({"_id": {"$in": ids}, **query}, update)
-    return len(ids)
+    return {"state": "available", "wake_at": {"$lte": now(), "$type": "date"}}
 
 
 _HELD = ("running", "pending_cancellation")

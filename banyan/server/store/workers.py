@@ -88,12 +88,20 @@ def live_among(store: Store, worker_ids: Collection[ObjectId]) -> set[ObjectId]:
     return {worker["_id"] for worker in store["workers"].find(query, ["_id"])}
 
 
-def removed_among(store: Store, worker_ids: Collection[ObjectId]) -> set[ObjectId]:
-    """Which of these workers were removed, or are being removed now."""
-    if not worker_ids:
-        return set()
-    there = {"_id": {"$in": list(worker_ids)}, "mode": {"$ne": "off"}}
-    return set(worker_ids) - {one["_id"] for one in store["workers"].find(there, ["_id"])}
+def gone_by_account(
+    store: Store, worker_ids: Collection[ObjectId]
+) -> dict[tuple[str, bool], list[ObjectId]]:
+    """These workers by their account, and whether they were removed, or are being removed now.
+
+    Of one that is not there any more the account is not known: it is "".
+    """
+    query = {"_id": {"$in": list(worker_ids)}}
+    there = {one["_id"]: one for one in store["workers"].find(query, ["account", "mode"])}
+    gone: dict[tuple[str, bool], list[ObjectId]] = {}
+    for worker_id in worker_ids:
+        one = there.get(worker_id, {"account": "", "mode": "off"})
+        gone.setdefault((one["account"], one["mode"] == "off"), []).append(worker_id)
+    return gone
 
 
 def mark_lost(store: Store) -> int:

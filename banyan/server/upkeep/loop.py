@@ -3,8 +3,8 @@
 A process does the duties only while it has their lease in the database; when it is
 killed, another takes over as soon as the lease is over. What a killed server holds in an
 open transaction would block a duty, so a thread of its own sees to that, in every process.
-What has had its time is removed by one more thread, and what has ended is added up by another:
-each may take long, and leases may not wait.
+Each of them may take long, so each kind has a thread of its own: lapsed leases wait for nothing
+else. One more thread removes what has had its time.
 """
 
 import logging
@@ -12,7 +12,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property, partial
 
 from pymongo.errors import PyMongoError
@@ -23,14 +23,12 @@ from banyan.server.calls import Context, Signals
 from banyan.server.counters import COUNTERS
 from banyan.server.outages import told
 from banyan.server.store import duties, orphans
-from banyan.server.store.indexes import RETENTION, TALLIES, UPKEEP
+from banyan.server.store.indexes import RETENTION
 from banyan.server.store.mongo import Store
 from banyan.server.upkeep.duties import (
     COUNTS_SECONDS,
     DUTIES,
     LOOK_ON_SECONDS,
-    TALLYING,
-    Duty,
     Seldom,
     delays,
     hand_on_counts,
@@ -64,8 +62,7 @@ class Upkeep:
         self._threads = [
             threading.Thread(target=self._loop, args=[work], name="upkeep", daemon=True)
             for work in (
-                self._duties,
-                self._tallies,
+                *(partial(self._do, name) for name in DUTIES),
                 self._orphans,
                 self._retention,
                 self._counts,
@@ -96,17 +93,11 @@ class Upkeep:
             # A little off the beat, so that processes do not all ask at one moment.
             self._stop.wait(period * random.uniform(0.9, 1.1))  # noqa: S311 - not a secret
 
-    def _duties(self) -> None:
-        self._do(UPKEEP, DUTIES)
-
-    def _tallies(self) -> None:
-        self._do(TALLIES, TALLYING)
-
-    def _do(self, name: str, these: Iterable[Duty]) -> None:
-        """These duties, while this process has their lease."""
+    def _do(self, name: str) -> None:
+        """The duties of this name, while this process has their lease."""
         seconds = PERIODS_HELD * knobs().UPKEEP_SECONDS
         if duties.take(self._store, name, self._name, seconds):
-            for duty in these:
+            for duty in DUTIES[name]:
                 begun = time.perf_counter()
                 if not self._round(partial(duty, self._context)):  # it stops no other
                     COUNTERS.count("banyan_upkeep_failures_total", duty=duty.__name__)

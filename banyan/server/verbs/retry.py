@@ -4,6 +4,7 @@ The tasks that are restored hang together by their edges, so all of it is one tr
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from bson import ObjectId
@@ -20,7 +21,13 @@ from banyan.server.calls import OK, Answer, Call
 from banyan.server.scoped import missing
 from banyan.server.settle import settle_ended
 from banyan.server.store import edges, walks
-from banyan.server.store.mongo import BATCH, Document, new_etag, now
+from banyan.server.store.mongo import (
+    BATCH,
+    TRANSACTION_SECONDS_MAX,
+    Document,
+    new_etag,
+    now,
+)
 from banyan.server.verbs import targets
 
 # What is decided by; a task's payload and result are not.
@@ -53,10 +60,11 @@ def retry(call: Call) -> Answer:
 def _write(call: Call, ids: list[ObjectId], work: Callable[[ClientSession], None]) -> None:
     """Settle what is retried, then retry it: an end that is half settled is not undone."""
     unsettled = ids
+    until = monotonic() + TRANSACTION_SECONDS_MAX
     for _ in range(_ROUNDS):
         settle_ended(call.store, unsettled)
         try:
-            call.store.transaction(work)
+            call.store.transaction(work, until)
         except edges.GraphChangedError as error:
             unsettled = list(error.args)
         else:

@@ -6,7 +6,7 @@ exist; what is read of those is checked again by the transaction that writes.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
-from time import time_ns
+from time import monotonic, time_ns
 from typing import Any
 
 from bson import ObjectId
@@ -26,7 +26,13 @@ from banyan.server.schemas.tasks import DEFAULTS, SCHEMA
 from banyan.server.settle import settle_ended
 from banyan.server.shapes import SHAPES, of_task
 from banyan.server.store import dedupe, edges, tasks
-from banyan.server.store.mongo import DUPLICATE_KEY, Document, now, unforeseen_id
+from banyan.server.store.mongo import (
+    DUPLICATE_KEY,
+    TRANSACTION_SECONDS_MAX,
+    Document,
+    now,
+    unforeseen_id,
+)
 from banyan.server.store.told import told_etag
 from banyan.server.verbs.edits import refuse_too_many_edges
 
@@ -104,6 +110,7 @@ def _invalid(call: Call, issues: Mapping[int, dict[str, Any]]) -> BanyanError:
 
 def _store_new(call: Call, given: list[Document]) -> tuple[list[Document], bool]:
     """Store what is not there by its dedupe_key; returns all of it, in order."""
+    until = monotonic() + TRANSACTION_SECONDS_MAX
     for tries in range(_ATTEMPTS):
         found = dedupe.find(call.store, call.caller.account, call.caller.task, given)
         fresh = _first_of_each_key(given, found)
@@ -111,7 +118,7 @@ def _store_new(call: Call, given: list[Document]) -> tuple[list[Document], bool]
             graph = _Graph(call, fresh) if fresh else None
             if graph and not tries:
                 graph.admit()
-            built = graph.store() if graph else []
+            built = graph.store(until) if graph else []
         except edges.GraphChangedError:
             continue
         except (DuplicateKeyError, BulkWriteError, OperationFailure) as error:
@@ -327,15 +334,18 @@ class _Graph:
                 raise _already_exists() from None
             raise
 
-    def store(self) -> list[Document]:
-        """Errors: GraphChangedError where a task that the new ones hang on has changed."""
+    def store(self, until: float) -> list[Document]:
+        """Errors: GraphChangedError where a task that the new ones hang on has changed.
+
+        until: as `Store.transaction` has it.
+        """
         SHAPES.note(self.store_of, self.tasks)
         if len(self.tasks) == 1 and not self.to_children and not self.to_parents:
             edges.insert(self.store_of, self.tasks, (), None)
         elif self.to_children and self.to_parents:
-            self.store_of.transaction(self._write_checked)
+            self.store_of.transaction(self._write_checked, until)
         else:
-            self.store_of.transaction(self._write)
+            self.store_of.transaction(self._write, until)
         return self.tasks
 
     def _write(self, session: Any) -> None:
