@@ -362,7 +362,7 @@ def test_however_long_one_duty_takes_the_others_come(
 # --- Requests that try again -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["submit", "retry"])
+@pytest.mark.parametrize("what", ["submit", "retry", "forget"])
 def test_all_tries_of_a_request_have_one_end(
     world: World, monkeypatch: pytest.MonkeyPatch, what: str
 ):
@@ -380,7 +380,7 @@ def test_all_tries_of_a_request_have_one_end(
     if what == "submit":
         answer = send(world, "alice", "POST", "/tasks", {"command": "x", "after_any": [parent]})
     else:
-        answer = send(world, "alice", "POST", f"/tasks/{parent}/retry")
+        answer = send(world, "alice", "POST", f"/tasks/{parent}/{what}")
     assert answer.status_code == 409
     assert len(ends) == 8
     assert len(set(ends)) == 1

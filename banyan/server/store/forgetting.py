@@ -45,11 +45,14 @@ Gone = Mapping[ObjectId, int | None]
 Choice = Callable[[Tasks, Hanging], Collection[ObjectId]]
 
 
-def remove(store: Store, task_ids: Collection[ObjectId], choose: Choice) -> Gone:
+def remove(
+    store: Store, task_ids: Collection[ObjectId], choose: Choice, until: float | None = None
+) -> Gone:
     """Remove those of these tasks that are chosen, all or none; returns what `clear` is to clear.
 
     choose: called within the transaction, with what is there then. Whoever retries a task,
     or hangs another on it, comes before this or after it, never in between.
+    until: as `Store.transaction` has it.
     """
 
     def work(session: ClientSession) -> Gone:
@@ -63,7 +66,7 @@ def remove(store: Store, task_ids: Collection[ObjectId], choose: Choice) -> Gone
             store["forgotten"].insert_one(note, session=session)
         return gone
 
-    return store.transaction(work)
+    return store.transaction(work, until)
 
 
 def would_go(store: Store, task_ids: Collection[ObjectId], choose: Choice) -> bool:

@@ -4,6 +4,7 @@ Upkeep does the same to those whose time is over (`banyan.server.upkeep.retentio
 """
 
 from collections.abc import Collection
+from time import monotonic
 
 from bson import ObjectId
 
@@ -15,6 +16,7 @@ from banyan.server.calls import OK, Answer, Call
 from banyan.server.scoped import missing
 from banyan.server.settle import settle_ended
 from banyan.server.store import edges, forgetting, tasks, walks
+from banyan.server.store.mongo import TRANSACTION_SECONDS_MAX
 from banyan.server.verbs import targets
 
 _ROUNDS = 8  # while what they end in is being settled by others
@@ -37,9 +39,10 @@ def forget(call: Call) -> Answer:
 
 
 def _remove(call: Call, ids: list[ObjectId]) -> forgetting.Gone:
+    until = monotonic() + TRANSACTION_SECONDS_MAX
     for _ in range(_ROUNDS):
         try:
-            return forgetting.remove(call.store, ids, _all_of_them)
+            return forgetting.remove(call.store, ids, _all_of_them, until)
         except edges.GraphChangedError:
             settle_ended(call.store, ids)
     raise BanyanError("conflict", "the tasks keep changing; try again")
