@@ -1,11 +1,14 @@
 """A file system in a file: one file, which can be opened and mapped, and never says what is in it.
 
-`python silent_files.py MOUNT_POINT UID`: mounts it by FUSE (as root), then serves as this user.
+`python silent_files.py MOUNT_POINT UID`: mounts it by FUSE (as root), then serves as this user. It
+ends with whoever has started it: whoever waits for the file, or reads the memory of a process that
+does, waits as long as this lives.
 """
 
 import ctypes
 import errno
 import os
+import signal
 import stat
 import struct
 import sys
@@ -14,6 +17,7 @@ _LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _INIT, _INTERRUPT = 1, 2, 3, 14, 15, 2
 _IN = struct.Struct("IIQQIIIHH")
 _DIRECT, _KEEP = 1, 2  # reads pass by what the kernel has of the file; it is not thrown away
 _ROOT = 1
+_PR_SET_PDEATHSIG = 1
 
 
 def mount(place: str) -> int:
@@ -46,6 +50,7 @@ def answer(opcode: int, node: int, flags: int) -> bytes | None:
 def main() -> None:
     server = mount(sys.argv[1])
     os.setuid(int(sys.argv[2]))
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     os.write(1, b"mounted\n")
     while True:
         request = os.read(server, 1 << 17)
