@@ -2,8 +2,8 @@
 
 Called by the launcher a few times a second for each attempt that lives so long. Standard
 library only. Pages that processes share are counted once where that decides something. To count
-them so takes the kernel time for each page of each process: `Looks` must never hold up the loop
-for longer than one process takes, and that not often.
+them so takes the kernel time for each page of each process, and a process can keep others from
+it: `Looks` must never hold up the loop for longer than one process takes, and that not often.
 """
 
 import os
@@ -12,12 +12,14 @@ from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
 from banyan.worker import tree
+from banyan.worker.process_reader import ANSWER_SECONDS, ProcessReader, Question
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TURN_SECONDS = 0.05  # for looking at processes, in one turn of the loop
 _REST = 4  # times as long as it took, before the next look
 _GIANT_BYTES = 16 << 30  # of which one look may take a second
+_BYTES_IN_A_SECOND = 4 << 30  # are looked at however slow the machine is
 
 
 def resident_bytes(pids: Iterable[int]) -> int:
@@ -48,7 +50,8 @@ class Seen(NamedTuple):
 class Looks:
     """At the memory of trees, each over as many turns of the loop as it takes, in fair shares."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: ProcessReader) -> None:
+        self._reader = reader
         self._unfinished: dict[Hashable, _Look] = {}  # who is looked at next is first
         self._done: dict[Hashable, _Look] = {}
         self._asked: set[Hashable] = set()
@@ -72,7 +75,7 @@ class Looks:
         """
         self._asked.add(key)
         if key not in self._unfinished and key not in self._done:
-            self._unfinished[key] = _Look(pids)
+            self._unfinished[key] = _Look(pids, self._reader)
             self._go_on()
         whole = key in self._done
         return Seen((self._done if whole else self._unfinished)[key].size(), whole)
@@ -93,30 +96,40 @@ class Looks:
 
 
 class _Look:
-    """At one tree."""
+    """At one tree.
 
-    def __init__(self, pids: Iterable[int]) -> None:
+    Of a process that cannot be read all counts that it has resident, what it shares too: whoever
+    closes its memory to others has the disadvantage. Where nobody can be asked at the moment, as
+    others have closed theirs, a process is no worse off than a giant.
+    """
+
+    def __init__(self, pids: Iterable[int], reader: ProcessReader) -> None:
+        self._reader = reader
         self._left = list(pids)
         self._found: dict[int, int] = {}
-        self._giants: list[int] = []
+        self._unknown: list[int] = []  # giants, and those of whom nobody could be asked
 
     def go_on(self) -> bool:
         """Looks at one more process; False when there is none left."""
         if self._left:
             pid = self._left.pop()
-            if resident_bytes([pid]) > _GIANT_BYTES:
-                self._giants.append(pid)
+            resident = resident_bytes([pid])
+            found = _proportional_bytes(pid, self._reader) if resident <= _GIANT_BYTES else None
+            if found is None and self._reader.is_unreadable(pid):
+                found = resident
+            if found is None:
+                self._unknown.append(pid)
             else:
-                self._found[pid] = _proportional_bytes(pid)
+                self._found[pid] = found
         return bool(self._left)
 
     def size(self) -> int:
         """Of those looked at which live yet: who shared with one that has ended has more now.
 
-        Of the giants the largest counts alone: the others may share all with it.
+        Of the unknown the largest counts alone: the others may share all with it.
         """
-        small = sum(size for pid, size in self._found.items() if _pages(pid).virtual)
-        return small + largest_bytes(self._giants)[0]
+        known = sum(size for pid, size in self._found.items() if _pages(pid).virtual)
+        return known + largest_bytes(self._unknown)[0]
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
@@ -128,22 +141,17 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return total / _TICKS
 
 
-def _proportional_bytes(pid: int) -> int:
-    found = _told_proportional_bytes(pid)
-    if not found:
-        found = next(filter(None, map(_told_proportional_bytes, tree.other_threads(pid))), 0)
-    if found:
-        return found
-    pages = _pages(pid)  # no such file in old kernels: less what may be shared
-    return max(pages.resident - pages.shared, 0) * _PAGE_BYTES
-
-
-def _told_proportional_bytes(pid: int) -> int:
-    found = 0
-    for line in _read(pid, "smaps_rollup").splitlines():
-        if line.startswith((b"Pss:", b"SwapPss:")):
-            found += int(line.split()[1]) * 1024
-    return found
+def _proportional_bytes(pid: int, reader: ProcessReader) -> int | None:
+    """None: nobody can be asked, or it cannot be read."""
+    pages = _pages(pid)
+    if not pages.virtual:
+        return 0
+    seconds = ANSWER_SECONDS + pages.resident * _PAGE_BYTES / _BYTES_IN_A_SECOND
+    answer = reader.ask(Question.PROPORTIONAL, pid, seconds=seconds)
+    if answer is None:
+        return None
+    # No such file in old kernels: less what may be shared.
+    return int(answer) or max(pages.resident - pages.shared, 0) * _PAGE_BYTES
 
 
 class _Pages(NamedTuple):

@@ -15,6 +15,7 @@ from banyan.worker import tree
 from banyan.worker.groups import Groups
 from banyan.worker.leftovers import Leftovers
 from banyan.worker.marks import Marks
+from banyan.worker.process_reader import ProcessReader
 
 _NEW_MAX = 256
 
@@ -29,11 +30,12 @@ class Owners(NamedTuple):
 class Orphans:
     """The orphans seen so far. A pid stays valid until the launcher, its parent, reaps it."""
 
-    def __init__(self, confined_in: Callable[[int], str | None]) -> None:
+    def __init__(self, confined_in: Callable[[int], str | None], reader: ProcessReader) -> None:
         """confined_in: the attempt in whose cgroup a process is; None: in none."""
         self._confined_in = confined_in
         self.groups = Groups()
-        self._marks = Marks()
+        self._reader = reader
+        self._marks = Marks(reader)
         self._leftovers = Leftovers()
         self._owners: dict[int, Owners] = {}
         self._seen: dict[str, dict[int, tree.Birth]] = {}  # below the leaders, at the last look
@@ -59,7 +61,7 @@ class Orphans:
         for attempt in self._seen.keys() - alive:
             del self._seen[attempt]
         self.groups.keep(alive)
-        new = children - self._owners.keys() - leaders.keys() - self._marks.readers
+        new = children - self._owners.keys() - leaders.keys() - self._reader.readers
         for pid in itertools.islice(new, _NEW_MAX if all_confined else None):
             self._owners[pid] = self._suspects(pid, leaders, alive)
 
@@ -79,7 +81,7 @@ class Orphans:
 
     def reaped(self, pid: int) -> str | None:
         """Forgets a process that has ended; its attempt, where there is no doubt."""
-        self._marks.forget(pid)
+        self._reader.forget(pid)
         owners = self._owners.pop(pid, None)
         return next(iter(owners.attempts), None) if owners and owners.sure else None
 
@@ -102,7 +104,7 @@ class Orphans:
 
         all_confined: all others have a cgroup. Then nobody else's is left, and it is not asked.
         """
-        if pid in self._owners or pid in self._marks.readers:
+        if pid in self._owners or pid in self._reader.readers:
             return False
         owner = self.groups.attempt_of(tree.user_group_of(pid))
         if owner is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from banyan.worker import memory, watching
+from banyan.worker import memory, process_reader, watching
 from banyan.worker.cells import Cells
 from banyan.worker.orphans import Orphans
 from banyan.worker.pipes import Pipes, Step
@@ -52,9 +52,10 @@ class Supervision:
         self._cells = cells
         self._timers = timers
         self._tell = tell
-        self._orphans = Orphans(self._confined_in)
+        reader = process_reader.ProcessReader()
+        self._orphans = Orphans(self._confined_in, reader)
         self._own_peak = OwnPeak()
-        self._looks = memory.Looks()
+        self._looks = memory.Looks(reader)
         self._successors = Successors()
         self._leaders: dict[int, str] = {}
         self._starter = Starter(cells, self._leaders, self._orphans)

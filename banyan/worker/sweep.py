@@ -11,6 +11,7 @@ from pathlib import Path
 
 from banyan.worker import cells, groups, tree
 from banyan.worker.marks import Marks
+from banyan.worker.process_reader import ProcessReader
 from banyan.worker.running import kill_trees
 
 _GIVE_UP_SECONDS = 5.0
@@ -34,17 +35,18 @@ def sweep(
     if state_directory:
         cells.clear(state_directory)
     deadline = time.monotonic() + _GIVE_UP_SECONDS
-    marks = Marks()
+    reader = ProcessReader()
+    marks = Marks(reader)
     try:
         while True:
             candidates = [pid for pid in tree.everybody() if _may_be(pid, users)]
             left = [pid for pid in candidates if _is_left(marks, pid, workers, spare)]
-            if not (left or marks.lacking) or time.monotonic() > deadline:
+            if not (left or reader.lacking) or time.monotonic() > deadline:
                 return left
             kill_trees(left)
             time.sleep(_LOOK_AGAIN_SECONDS)
     finally:
-        marks.close()
+        reader.close()
 
 
 def _may_be(pid: int, users: Collection[int] | None) -> bool:

@@ -105,6 +105,11 @@ def spent(pid: int) -> bool:
     return all(_has_nothing(_stat(int(thread))) for thread in threads)
 
 
+def cannot_be_interrupted(pid: int) -> bool:
+    """Whether it waits in the kernel for something to come."""
+    return _stat(pid)[:1] == [b"D"]
+
+
 def _has_nothing(stat: list[bytes]) -> bool:
     """Whether a thread has let go of its memory, and of all else."""
     if not stat or stat[0] in (b"Z", b"X"):
@@ -134,7 +139,7 @@ def variables_of(
     """Of these variables those with which the process was started; how many bytes were read.
 
     most: so many are read at most. Values that are long are left out. What is read is memory of the
-    process's choice, and may let whoever reads it wait for ever: see `marks`.
+    process's choice, and may let whoever reads it wait for ever: see `process_reader`.
     """
     found, spent = _variables_of(pid, names, most)
     for thread in other_threads(pid) if not spent else ():

@@ -3,6 +3,7 @@
 `python false_environment.py MEBIBYTES`: it shows so much memory that holds nothing, and says "x".
 `python false_environment.py FILE`: it says "x", and its memory is closed to all who would read it,
 for as long as the file's file system (see `silent_files`) says nothing.
+`python false_environment.py FILE MEBIBYTES`: it uses so much memory before that.
 """
 
 import contextlib
@@ -43,7 +44,7 @@ def show(start: int, size: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_MM)")
 
 
-def close(path: str) -> None:
+def close(path: str, mebibytes: int = 0) -> None:
     """Maps a file while a page of it is being read: the kernel waits, and the memory with it."""
     reading = os.open(path, os.O_RDONLY)
     mapped = os.open(path, os.O_RDONLY | os.O_DIRECT)
@@ -53,7 +54,9 @@ def close(path: str) -> None:
         os._exit(0)
     select.select([], [], [], 0.2)  # until the kernel waits for it
     os.write(1, b"x")
+    used = bytearray(mebibytes << 20)
     mmap.mmap(mapped, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ)
+    del used
 
 
 def main() -> None:
@@ -63,7 +66,7 @@ def main() -> None:
         show(ctypes.addressof(ctypes.c_char.from_buffer(memory)), len(memory))
         os.write(1, b"x")
     else:
-        close(sys.argv[1])
+        close(sys.argv[1], *map(int, sys.argv[2:]))
     signal.pause()
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from banyan.worker import agent, cell, cgroups, orphans, running, tree, wire
 from banyan.worker.link import Link
+from banyan.worker.process_reader import ProcessReader
 from banyan.worker.running import Running
 from banyan.worker.timers import Timers, now
 from tests.worker.launched import Launched, carrying
@@ -158,7 +159,7 @@ def test_of_thousands_that_come_a_number_is_looked_at(monkeypatch: pytest.Monkey
     """Where each attempt has a cgroup, which knows who is of it."""
     looked: list[int] = []
     monkeypatch.setattr(tree, "own_children", lambda: list(range(1 << 29, (1 << 29) + 5000)))
-    found = orphans.Orphans(lambda pid: looked.append(pid) or "a")
+    found = orphans.Orphans(lambda pid: looked.append(pid) or "a", ProcessReader())
     found.look({}, ["a"], all_confined=True)
     assert 0 < len(looked) < 1000
     found.look({}, ["a"], all_confined=False)

@@ -11,6 +11,7 @@ import pytest
 
 from banyan.worker import cells, memory, watching
 from banyan.worker.limits import Limits
+from banyan.worker.process_reader import ProcessReader
 from tests.worker.launched import Launched
 from tests.worker.test_launcher_memory import HOARD, NEEDS_CGROUP, cells_of, limits
 
@@ -106,7 +107,7 @@ class Clock:
         monkeypatch.setattr(memory, "_proportional_bytes", self._look)
         monkeypatch.setattr(memory, "_fields", lambda pid, name: [b"9", b"9", b"0"])
 
-    def _look(self, pid: int) -> int:
+    def _look(self, pid: int, reader: ProcessReader) -> int:
         self.now += self._each_seconds
         self.looked_at.append(pid)
         return 10
@@ -127,7 +128,7 @@ def turn(looks: memory.Looks, clock: Clock) -> None:
 def test_one_turn_looks_at_a_few_and_the_next_ones_at_the_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock, looks = Clock(monkeypatch, 0.04), memory.Looks()
+    clock, looks = Clock(monkeypatch, 0.04), memory.Looks(ProcessReader())
     pids, other = list(range(100, 200)), [7, 8]
     seen: dict[str, list[int]] = {"all": [], "other": []}
     for _ in range(400):
@@ -143,7 +144,7 @@ def test_one_turn_looks_at_a_few_and_the_next_ones_at_the_others(
 
 
 def test_a_very_slow_look_is_followed_by_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, looks = Clock(monkeypatch, 1.0), memory.Looks()
+    clock, looks = Clock(monkeypatch, 1.0), memory.Looks(ProcessReader())
     looked = 0
     for _ in range(100):
         turn(looks, clock)
@@ -155,7 +156,7 @@ def test_a_very_slow_look_is_followed_by_a_rest(monkeypatch: pytest.MonkeyPatch)
 def test_too_much_is_seen_at_once_however_long_the_look_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock, looks = Clock(monkeypatch, 1.0), memory.Looks()
+    clock, looks = Clock(monkeypatch, 1.0), memory.Looks(ProcessReader())
     monkeypatch.setattr(memory, "_fields", lambda pid, name: [b"9", b"9", b"0"])
     one = running("a", limits=Limits(memory_bytes=4096, enforcement="watch"))
     reason = watching.too_large(one, list(range(100, 200)), looks)
@@ -164,7 +165,7 @@ def test_too_much_is_seen_at_once_however_long_the_look_takes(
 
 
 def test_who_has_ended_is_not_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, looks = Clock(monkeypatch, 0.06), memory.Looks()
+    clock, looks = Clock(monkeypatch, 0.06), memory.Looks(ProcessReader())
     gone: set[int] = set()
     monkeypatch.setattr(
         memory, "_fields", lambda pid, name: [] if pid in gone else [b"9", b"9", b"0"]
@@ -194,7 +195,7 @@ def test_of_a_cgroup_no_process_is_looked_at(
     cell = cells.Cell(str(path))
     cell.bound_bytes = 64 * MIB
     one = running(attempt, cell=cell)
-    assert watching.too_large(one, cell.pids(), memory.Looks()) is None
+    assert watching.too_large(one, cell.pids(), memory.Looks(ProcessReader())) is None
     assert 20 * MIB < one.peak_bytes < 40 * MIB
     assert clock.looked_at == []
     said = launcher.until("sample", attempt)

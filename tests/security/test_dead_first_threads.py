@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from banyan.worker import memory, tree
+from banyan.worker.process_reader import ProcessReader
 from banyan.worker.sweep import sweep
 from tests.harness import eventually
 from tests.worker.launched import Launched
@@ -63,7 +64,7 @@ def test_its_memory_is_read_whole(hoarder: subprocess.Popen[bytes]) -> None:
     pids = [hoarder.pid]
     assert 40 * MIB <= memory.resident_bytes(pids) <= memory.virtual_bytes(pids)
     assert min(memory.largest_bytes(pids)) >= 40 * MIB
-    looks = memory.Looks()
+    looks = memory.Looks(ProcessReader())
     looks.begin_turn()
     size, whole = eventually(lambda: (seen := looks.at("one", pids)).whole and seen)
     assert whole

@@ -11,6 +11,7 @@ import pytest
 from banyan.worker import tree
 from banyan.worker.groups import COUNT, FIRST, Groups
 from banyan.worker.orphans import Orphans
+from banyan.worker.process_reader import ProcessReader
 from tests.worker.launched import Launched
 from tests.worker.test_run_as import needs_root, nobody
 
@@ -42,14 +43,14 @@ def test_what_has_the_group_of_no_living_attempt_is_nobodys(
     """Also where its process id would say another attempt."""
     child = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
     try:
-        orphans = Orphans(lambda pid: None)
+        orphans = Orphans(lambda pid: None, ProcessReader())
         group = orphans.groups.draw("a")
         monkeypatch.setattr(tree, "user_group_of", lambda pid: group)
         monkeypatch.setattr(tree, "own_children", lambda: [child])
         orphans.look({}, ["a", "b"], False)
         assert orphans.of_nobody(["b"]) == [child]
         assert orphans.surely_of("a") == [child]
-        late = Orphans(lambda pid: None)
+        late = Orphans(lambda pid: None, ProcessReader())
         late.look({group - FIRST: "a"}, ["a"], False)
         assert late.of_nobody(["a"]) == [child]
     finally:

@@ -15,6 +15,7 @@ from banyan.cli.owner import owner_options
 from banyan.worker import cells, cgroups, watching
 from banyan.worker.endings import end_of
 from banyan.worker.orphans import Orphans, Owners
+from banyan.worker.process_reader import ProcessReader
 from tests.harness import eventually
 from tests.worker.launched import Launched, carrying
 from tests.worker.test_launcher_memory import NEEDS_CGROUP, cells_of
@@ -198,7 +199,7 @@ def test_who_has_most_ends_before_others_find_no_room(narrow: Launched) -> None:
 
 def test_short_tasks_in_between_make_no_further_bounds() -> None:
     """What comes while one of them runs may be of that one, too."""
-    orphans = Orphans(lambda pid: None)
+    orphans = Orphans(lambda pid: None, ProcessReader())
     for pid in range(3):
         orphans._owners[pid] = Owners(frozenset(["long", f"short {pid}"]), False)
     assert orphans.unsure(["long"]) == [(frozenset(["long"]), [0, 1, 2])]

@@ -1,12 +1,14 @@
 """What a process shows as its environment is read in bounded parts, and holds nobody up.
 
-Any process may show other memory there: of any size, or of files that never answer.
+Any process may show other memory there: of any size, or of files that never answer. The same keeps
+others from its memory, so that what it shares is not told either.
 """
 
 import ctypes
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from banyan.worker import groups, launching, marks, orphans, starting, tree
+from banyan.worker import groups, launching, marks, memory, orphans, starting, tree
 from banyan.worker.identity import users_of_tasks
 from banyan.worker.marks import Mark, Marks
+from banyan.worker.process_reader import HELD_MAX, ProcessReader
 from banyan.worker.sweep import sweep
 from tests.harness import eventually
 from tests.security import false_environment, silent_files
@@ -61,10 +64,15 @@ def start() -> Iterator[Starts]:
 
 
 @pytest.fixture
-def own() -> Iterator[Marks]:
-    made = Marks()
+def reader() -> Iterator[ProcessReader]:
+    made = ProcessReader()
     yield made
     made.close()
+
+
+@pytest.fixture
+def own(reader: ProcessReader) -> Marks:
+    return Marks(reader)
 
 
 class Silent:
@@ -98,19 +106,24 @@ def silent(tmp_path: Path) -> Iterator[Silent]:
         made.end()
 
 
-def closed(start: Starts, silent: Silent, **more: Any) -> int:
+def closed(start: Starts, silent: Silent) -> int:
     """A process whose memory nobody can read."""
-    pid = showing(silent.file, start, **more)
-    eventually(lambda: b"D" in Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2])
+    pid = showing(silent.file, start)
+    eventually(lambda: tree.cannot_be_interrupted(pid))
     return pid
 
 
 def showing(what: object, start: Starts, **more: Any) -> int:
     """A process that shows this in place of its environment."""
-    process = start([sys.executable, false_environment.__file__, str(what)], **more)
+    process = start(closing(what), **more)
     assert process.stdout
     assert process.stdout.read(1) == b"x"
     return process.pid
+
+
+def closing(what: object, *more: object) -> list[str]:
+    """The command line of that."""
+    return [sys.executable, false_environment.__file__, str(what), *map(str, more)]
 
 
 def marked(worker: str, attempt: str = "a", filling: int = 0) -> dict[str, str]:
@@ -176,17 +189,17 @@ def test_a_value_that_is_no_mark_is_not_carried_about(monkeypatch: pytest.Monkey
 
 @needs_root
 def test_who_cannot_be_read_has_no_mark_and_holds_nobody(
-    start: Starts, own: Marks, silent: Silent
+    start: Starts, own: Marks, reader: ProcessReader, silent: Silent
 ) -> None:
-    pids = [closed(start, silent) for _ in range(2 * marks._HELD_MAX)]
+    pids = [closed(start, silent) for _ in range(2 * HELD_MAX)]
     other = start(["sleep", "1000"], env=marked("w"))
     for _ in range(2):
         assert own.of(pids[0]) == Mark()
         assert own.of(other.pid) == Mark("w", "a"), "another reader has its place"
-    assert len(own._held) == 1, "it is not asked again"
+    assert len(reader._held) == 1, "it is not asked again"
     for pid in pids:
         assert own.of(pid) == Mark()
-    assert len(own._held) == marks._HELD_MAX, "so many and no more wait for them"
+    assert len(reader._held) == HELD_MAX, "so many and no more wait for them"
     assert own.of(other.pid) == Mark()
 
 
@@ -208,7 +221,7 @@ def carrying_mark(pid: int) -> str:
 
 @needs_root
 def test_a_launcher_goes_on(launcher: Launched, silent: Silent) -> None:
-    bound, number = limits("watch", 256), 2 * marks._HELD_MAX
+    bound, number = limits("watch", 256), 2 * HELD_MAX
     argv = ["python3", "-c", DAEMONS.format(number), false_environment.__file__, str(silent.file)]
     mark = uuid.uuid4().hex
     holder = launcher.start(argv, limits=bound, env={"MARK": mark})
@@ -234,6 +247,75 @@ def test_readers_are_gone_with_their_launcher(launcher: Launched) -> None:
     children = tree.children(launcher.process.pid)
     launcher.end()
     eventually(lambda: all(map(tree.ended, children)))
+
+
+# --- Whose memory cannot be read -----------------------------------------------------------------
+
+
+@needs_root
+def test_a_task_that_closes_its_memory_holds_up_no_other(
+    launcher: Launched, silent: Silent
+) -> None:
+    bound = limits("watch", 256)
+    holder = launcher.start(closing(silent.file), limits=bound)
+    launcher.says(holder, b"x")
+    pid = launcher.until("started", holder)["pid"]
+    eventually(lambda: tree.cannot_be_interrupted(pid))
+    since = time.time()
+    told = launcher.until("sample", holder, seconds=30, having=lambda it: it["time"] > since)
+    assert told["resident_memory_bytes"] >= MIB
+    assert launcher.run("echo hello", limits=bound)[1] == b"hello\n"
+    silent.end()  # and what it has held can end
+    launcher.stop(holder, grace_seconds=0)
+    launcher.ended(holder)
+
+
+@needs_root
+def test_nor_does_that_hide_how_much_it_uses(launcher: Launched, silent: Silent) -> None:
+    hoarder = launcher.start(closing(silent.file, 120), limits=limits("watch", 64))
+    assert launcher.ended(hoarder, seconds=40)["why"] == "oom"
+
+
+@needs_root
+def test_who_closes_its_memory_is_counted_with_all_that_it_shares(
+    start: Starts, reader: ProcessReader, silent: Silent
+) -> None:
+    pids = [closed(start, silent) for _ in range(2)]
+    seen = whole(reader, [*pids, os.getpid()])
+    own_size = whole(reader, [os.getpid()])
+    assert seen >= memory.resident_bytes(pids) + 0.9 * own_size
+    assert len(reader._held) == 2
+
+
+@needs_root
+def test_those_who_cannot_be_asked_for_that_are_not_charged_with_it(
+    start: Starts, reader: ProcessReader, silent: Silent
+) -> None:
+    others = [start(["sleep", "1000"]).pid for _ in range(8)]
+    for _ in range(HELD_MAX):
+        whole(reader, [closed(start, silent)])
+    assert whole(reader, others) == memory.largest_bytes(others)[0] > 0
+
+
+def whole(reader: ProcessReader, pids: list[int]) -> int:
+    looks = memory.Looks(reader)
+    while True:
+        looks.begin_turn()
+        seen = looks.at("these", pids)
+        if seen.whole:
+            return seen.size
+        looks._rest_until = 0.0
+
+
+def test_a_reader_is_started_when_it_has_something_to_read(
+    start: Starts, own: Marks, reader: ProcessReader
+) -> None:
+    assert whole(reader, [1 << 22]) == 0
+    assert reader.readers == set()
+    pid = start(["sleep", "1000"], env=marked("w")).pid
+    assert whole(reader, [pid, os.getpid()]) > 0
+    assert eventually(lambda: own.of(pid) == Mark("w", "a"))
+    assert len(reader.readers) == 1, "the same for both"
 
 
 # --- Who is read ---------------------------------------------------------------------------------
@@ -273,7 +355,7 @@ def test_where_a_cgroup_or_a_group_tells_nothing_is_read(
 ) -> None:
     monkeypatch.setattr(starting, "Spawner", lambda: None)
     monkeypatch.setattr(tree, "own_children", lambda: [1 << 30, 1 << 29])
-    known = orphans.Orphans(lambda pid: "a")
+    known = orphans.Orphans(lambda pid: "a", ProcessReader())
     cells: Any = SimpleNamespace(path_of=lambda pid: "/cell")
     starter = starting.Starter(cells, (), known)
     assert starter._escaped("a", 7, set()) == [7]

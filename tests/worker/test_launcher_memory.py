@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from banyan.worker import cells, cgroups, memory, tree
+from banyan.worker.process_reader import ProcessReader
 from tests.harness import eventually
 from tests.worker.launched import Launched, alive, carrying
 
@@ -204,12 +205,12 @@ def test_a_cell_of_version_2_is_killed_at_one_stroke(launcher: Launched):
 def test_memory_is_read_of_processes_and_not_of_what_is_gone():
     pids = [os.getpid()]
     resident = memory.resident_bytes(pids)
-    seen, whole = memory.Looks().at("self", pids)
+    seen, whole = memory.Looks(ProcessReader()).at("self", pids)
     assert whole
     assert 0 < seen <= resident * 1.1
     assert memory.virtual_bytes(pids) > resident
     assert memory.cpu_seconds(pids) > 0
     gone = [1 << 22]
     assert (memory.resident_bytes(gone), memory.largest_bytes(gone)) == (0, (0, 0))
-    assert memory.Looks().at("gone", gone) == (0, True)
+    assert memory.Looks(ProcessReader()).at("gone", gone) == (0, True)
     assert memory.cpu_seconds(gone) == 0
