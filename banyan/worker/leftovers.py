@@ -11,13 +11,14 @@ import ctypes
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 _PLACES = ("/dev/shm", "/dev/mqueue")  # noqa: S108 - others' files there are not touched
 _SYSTEM_V = "/proc/sysvipc"
 _IPC_RMID = 0
 _TABLE_BYTES_MAX = 1 << 20
-_SECONDS = 0.02  # for all that there is to do after one attempt
+_SECONDS = 0.02  # in one go
+_REST = 9  # times as long as it took, before it goes on
 _DEPTH_MAX = 32
 _REMEMBERED_MAX = 1000
 _libc = ctypes.CDLL(None)
@@ -32,76 +33,96 @@ class Leftovers:
     """Of the attempts of one launcher."""
 
     def __init__(self) -> None:
-        self._groups: list[int] = []  # of which there may be something yet
-        self._deadline = 0.0
+        self._groups: dict[int, None] = {}  # of which there may be something; the oldest first
+        self._search: Iterator[None] | None = None  # for those of which it was known at its begin
+        self._rest_until = 0.0
 
     def clear(self, group: int) -> None:
-        """Removes what has this group; what takes too long is gone on with at the next call."""
-        self._deadline = time.monotonic() + _SECONDS
-        groups = {*self._groups[-_REMEMBERED_MAX:], group}
-        for kind, remove in _REMOVERS.items():
-            _remove_objects(kind, groups, remove)
-        for place in _PLACES:
-            self._clear(place, groups)
-        self._groups = list(groups) if self._is_late() else []
+        """Removes what has this group; what takes too long is gone on with at a later call.
 
-    def _is_late(self) -> bool:
-        return time.monotonic() > self._deadline
+        Anybody may fill the places with names, and each has to be looked at.
+        """
+        self._groups[group] = None
+        if len(self._groups) > _REMEMBERED_MAX:
+            del self._groups[next(iter(self._groups))]
+        began = time.monotonic()
+        if began < self._rest_until:
+            return
+        while self._search or self._groups:
+            if not self._search:
+                self._search, self._groups = _search(set(self._groups)), {}
+            for _ in self._search:
+                if (spent := time.monotonic() - began) > _SECONDS:
+                    self._rest_until = began + spent * (1 + _REST)
+                    return
+            self._search = None
 
-    def _clear(self, place: str, groups: set[int]) -> None:
+
+def _search(groups: set[int]) -> Iterator[None]:
+    """Removes all that has one of these groups, a step at a time."""
+    for kind, remove in _REMOVERS.items():
+        _remove_objects(kind, groups, remove)
+    for place in _PLACES:
         try:
             directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:  # there is no such place here
-            return
+            continue
         try:
-            for name in os.listdir(directory):
-                self._remove(directory, name, groups)
-                if self._is_late():
-                    return
+            for name in _names(directory):
+                yield from _remove(directory, name, groups)
+                yield
         finally:
             os.close(directory)
 
-    def _remove(self, directory: int, name: str, groups: set[int]) -> None:
-        """One that others can exchange: removed as its owner, who can remove nobody else's."""
-        with contextlib.suppress(OSError):
-            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            if found.st_gid not in groups or not found.st_uid:
-                return
-            if is_directory := stat.S_ISDIR(found.st_mode):
-                self._empty(directory, name, groups, _DEPTH_MAX)
-            _libc.setfsuid(found.st_uid)  # of this thread alone
-            try:
-                (os.rmdir if is_directory else os.unlink)(name, dir_fd=directory)
-            finally:
-                _libc.setfsuid(os.geteuid())
 
-    def _empty(self, above: int, name: str, groups: set[int], depth: int) -> None:
-        """Errors: OSError."""
-        directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
-        try:
-            if os.fstat(directory).st_gid not in groups:  # it was exchanged
-                return
-            for each in os.listdir(directory):
-                if self._is_late():
-                    return
-                with contextlib.suppress(OSError):
-                    self._remove_within(directory, each, groups, depth)
-        finally:
-            os.close(directory)
+def _names(directory: int) -> Iterator[str]:
+    """Not all at once: there may be millions."""
+    with os.scandir(directory) as entries:
+        yield from (entry.name for entry in entries)
 
-    def _remove_within(self, directory: int, name: str, groups: set[int], depth: int) -> None:
-        """What lies in a directory of the attempt is removed, unless somebody else's.
 
-        Errors: OSError.
-        """
+def _remove(directory: int, name: str, groups: set[int]) -> Iterator[None]:
+    """One that others can exchange: removed as its owner, who can remove nobody else's."""
+    with contextlib.suppress(OSError):
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if found.st_gid not in groups:
+        if found.st_gid not in groups or not found.st_uid:
             return
-        if not stat.S_ISDIR(found.st_mode):
-            os.unlink(name, dir_fd=directory)
-        elif depth:
-            self._empty(directory, name, groups, depth - 1)
-            os.rmdir(name, dir_fd=directory)
+        if is_directory := stat.S_ISDIR(found.st_mode):
+            yield from _empty(directory, name, groups, _DEPTH_MAX)
+        _libc.setfsuid(found.st_uid)  # of this thread alone
+        try:
+            (os.rmdir if is_directory else os.unlink)(name, dir_fd=directory)
+        finally:
+            _libc.setfsuid(os.geteuid())
+
+
+def _empty(above: int, name: str, groups: set[int], depth: int) -> Iterator[None]:
+    """Errors: OSError."""
+    directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+    try:
+        if os.fstat(directory).st_gid not in groups:  # it was exchanged
+            return
+        for each in _names(directory):
+            with contextlib.suppress(OSError):
+                yield from _remove_within(directory, each, groups, depth)
+            yield
+    finally:
+        os.close(directory)
+
+
+def _remove_within(directory: int, name: str, groups: set[int], depth: int) -> Iterator[None]:
+    """What lies in a directory of the attempt is removed, unless somebody else's.
+
+    Errors: OSError.
+    """
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if found.st_gid not in groups:
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        os.unlink(name, dir_fd=directory)
+    elif depth:
+        yield from _empty(directory, name, groups, depth - 1)
+        os.rmdir(name, dir_fd=directory)
 
 
 def _remove_objects(kind: str, groups: set[int], remove: Callable[[int], int]) -> None:

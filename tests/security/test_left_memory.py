@@ -208,7 +208,39 @@ def test_what_takes_long_is_gone_on_with_after_the_next(
     assert sum(path.exists() for path in paths) == 4, "it is late after each"
     monkeypatch.setattr(leftovers, "_SECONDS", 60.0)
     own.clear(groups.FIRST + 12)
+    assert sum(path.exists() for path in paths) == 4, "it rests"
+    monkeypatch.setattr(own, "_rest_until", 0.0)
+    own.clear(groups.FIRST + 12)
     assert not any(path.exists() for path in paths)
+
+
+@needs_root
+def test_names_without_number_are_not_read_in_one_go(
+    left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may fill the place: the launcher would stand still after each attempt."""
+    group = groups.FIRST + 15
+    place = Path(f"{left}-place")
+    place.mkdir()
+    os.chown(place, NOBODY, group)
+    for number in range(50):
+        (place / f"{number}").touch()
+        os.chown(place / f"{number}", NOBODY, group)
+    looked_at: list[str] = []
+    names = leftovers._names
+    monkeypatch.setattr(
+        leftovers, "_names", lambda of: (looked_at.append(one) or one for one in names(of))
+    )
+    own = Leftovers()
+    monkeypatch.setattr(leftovers, "_SECONDS", -1.0)
+    monkeypatch.setattr(leftovers, "_REST", -1)
+    calls = 0
+    while place.exists():
+        before = len(looked_at)
+        own.clear(group)
+        assert len(looked_at) <= before + 2, "one step, and perhaps the begin of the next"
+        calls += 1
+    assert calls >= 50
 
 
 @needs_root
