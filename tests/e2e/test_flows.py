@@ -83,7 +83,7 @@ def test_a_second_machine_joins_with_a_copied_line_and_its_token(
 def test_the_curl_of_the_readme(stack: Stack, tmp_path: Path) -> None:
     token = json.loads(stack.credentials.read_text())["provider"]
     command = "\n".join(indented(README, "One picture").splitlines()[-2:])
-    assert command.startswith('echo "Authorization: Bearer $TOKEN" | curl -X POST ')
+    assert command.startswith('echo "Authorization: Bearer $TOKEN" | curl ')
     made = json.loads(shell(stack, tmp_path, command, TOKEN=token, BANYAN_URL=stack.url))
     assert made["requested_resources"]["cpu_memory_bytes"] == 2**30
     assert "cancel" in made["_links"]
