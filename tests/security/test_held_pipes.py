@@ -42,10 +42,19 @@ os.kill(launcher, signal.SIGCONT)
 time.sleep(1000)
 """
 WRITE_A_FILE = """
-import mmap, os, sys
+import mmap, os, signal, sys, time
+launcher = os.getppid()
+os.kill(launcher, signal.SIGSTOP)
 os.write(1, b"x")
-with open(sys.argv[1]) as file:
-    os.write(1, mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ))
+writer = os.fork()
+if not writer:
+    with open(sys.argv[1]) as file:
+        os.write(1, mmap.mmap(file.fileno(), 4096, prot=mmap.PROT_READ))
+until = time.monotonic() + 15
+while " D " not in open(f"/proc/{writer}/stat").read() and time.monotonic() < until:
+    time.sleep(0.01)
+os.kill(launcher, signal.SIGCONT)
+time.sleep(1000)
 """
 
 
@@ -65,8 +74,12 @@ def ended_for_it(launcher: Launched, holder: str, seconds: float = 20) -> None:
     assert SAID in ended["reason"]
 
 
-def open_files(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def pipes_of(pid: int) -> int:
+    found = 0
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found += os.readlink(file).startswith("pipe:")
+    return found
 
 
 @needs_root
@@ -86,7 +99,7 @@ def test_so_they_do_where_nobody_has_the_pipe_open(launcher: Launched) -> None:
     """A splice that is under way has it, and it is in no list of open files."""
     before = launcher.start(["sleep", "1000"])
     launcher.until("started", before)
-    files = open_files(launcher.process.pid)
+    pipes = pipes_of(launcher.process.pid)
     for _ in range(3):  # the thread that has replaced another is replaced in turn
         holder = launcher.start(["python3", HOLDER, "own", "0"])
         others_go_on(launcher)
@@ -97,7 +110,7 @@ def test_so_they_do_where_nobody_has_the_pipe_open(launcher: Launched) -> None:
     launcher.stop(before, grace_seconds=0)
     assert launcher.ended(before)["why"] == "cancelled"
     others_go_on(launcher)
-    eventually(lambda: open_files(launcher.process.pid) <= files)
+    eventually(lambda: pipes_of(launcher.process.pid) <= pipes)
 
 
 def test_what_ended_meanwhile_left_its_mark_and_was_late_is_not_forgotten(
@@ -147,7 +160,7 @@ def accomplice(launcher: Launched, tmp_path: Path) -> Iterator[Accomplice]:
 def test_who_was_handed_the_pipe_lives_and_the_attempt_ends(
     launcher: Launched, accomplice: Accomplice
 ) -> None:
-    files = open_files(launcher.process.pid)
+    pipes = pipes_of(launcher.process.pid)
     giver = launcher.start(["python3", HOLDER, "give", accomplice.path])
     accomplice.says("held")
     others_go_on(launcher)
@@ -156,7 +169,7 @@ def test_who_was_handed_the_pipe_lives_and_the_attempt_ends(
     assert accomplice.process.poll() is None
     accomplice.let_go()
     others_go_on(launcher)
-    eventually(lambda: open_files(launcher.process.pid) <= files)  # the pipe is closed now
+    eventually(lambda: pipes_of(launcher.process.pid) <= pipes)  # the pipe is closed now
     assert len(os.listdir(f"/proc/{launcher.process.pid}/task")) == 3
 
 
