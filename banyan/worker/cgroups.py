@@ -34,29 +34,30 @@ def text(path: Path) -> str:
 
 def read(path: str) -> bytes:
     """The same, as it is, without what a `Path` costs."""
-    said = b""
-    for part in _parts(path):
-        said += part
-    return said
+    return _read(path, whole=True)
 
 
 def read_short(path: str) -> bytes:
     """The same of a file with a few lines, which the kernel gives at once."""
-    return next(_parts(path), b"")
+    return _read(path, whole=False)
 
 
-def _parts(path: str) -> Iterator[bytes]:
+def _read(path: str, whole: bool) -> bytes:
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError:
-        return
+        return b""
+    said = b""
     try:
         while part := os.read(file, _READ_BYTES):
-            yield part
+            said += part
+            if not whole:
+                break
     except OSError:  # it was removed meanwhile
-        return
+        pass
     finally:
         os.close(file)
+    return said
 
 
 def _mounts(proc: Path) -> Iterator[tuple[Path, str, list[str]]]:

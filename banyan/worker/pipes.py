@@ -70,7 +70,7 @@ class Pipes:
         """One more, of which the loop is to hear."""
         self._epoll.register(pipe, select.EPOLLIN)
         self._attempts[pipe] = attempt
-        self._wanted.set()
+        self._wake()
 
     def read(self, pipe: int, most: int) -> bytes:
         """As `os.read`. A step."""
@@ -94,7 +94,7 @@ class Pipes:
     def close_later(self, pipe: int, attempt: str) -> None:
         """Leaves one of which the loop does not hear to `close_dropped`."""
         self._to_close.append((pipe, attempt))
-        self._wanted.set()
+        self._wake()
 
     def close_dropped(self) -> None:
         """Closes what is to be closed. Each is a step."""
@@ -133,6 +133,11 @@ class Pipes:
         if step.reads:  # by the loop: see `spawning` for what another thread would do to a start
             self.close_later(step.pipe, step.attempt)
         raise Replaced
+
+    def _wake(self) -> None:
+        """Lets the watcher look, unless it is about to: to say so each time costs more."""
+        if not self._wanted.is_set():
+            self._wanted.set()
 
     def _watch(self, replace: Callable[[Step], None]) -> None:
         while self._wanted.wait():
