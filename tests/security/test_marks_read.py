@@ -220,18 +220,17 @@ def carrying_mark(pid: int) -> str:
 
 
 @needs_root
-def test_a_launcher_goes_on(launcher: Launched, silent: Silent) -> None:
-    bound, number = limits("watch", 256), 2 * HELD_MAX
-    argv = ["python3", "-c", DAEMONS.format(number), false_environment.__file__, str(silent.file)]
-    mark = uuid.uuid4().hex
-    holder = launcher.start(argv, limits=bound, env={"MARK": mark})
-    launcher.says(holder, b"x" * number, seconds=60)
-    for _ in range(3):
-        assert launcher.run("echo hello", limits=bound)[1] == b"hello\n"
-    silent.end()  # and what it has held can end
-    launcher.stop(holder, grace_seconds=0)
-    launcher.ended(holder)
-    eventually(lambda: carrying("MARK", mark) == [])
+def test_an_orphan_that_cannot_be_read_may_be_of_anybody(
+    start: Starts, silent: Silent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = closed(start, silent)
+    monkeypatch.setattr(tree, "own_children", lambda: [pid])
+    reader = ProcessReader()
+    known = orphans.Orphans(lambda pid: None, reader)
+    known.look({}, {"a", "b"}, False)
+    assert known.unsure({"a", "b"}) == [(frozenset({"a", "b"}), [pid])]
+    assert reader.is_unreadable(pid)
+    reader.close()
 
 
 def test_readers_are_gone_with_their_launcher(launcher: Launched) -> None:
