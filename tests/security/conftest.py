@@ -5,9 +5,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from banyan.server.lanes import Lanes
 from tests.server.explained import bench as bench
 from tests.server.explained import nothing_remembered as nothing_remembered
 from tests.server.worlds import world as world
@@ -26,3 +28,17 @@ def services() -> Iterator[Path]:
     made.chmod(0o755)
     yield made
     shutil.rmtree(made)
+
+
+@pytest.fixture
+def lanes_taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lanes by which requests go, in their order."""
+    taken: list[str] = []
+    run = Lanes.run
+
+    def noted(self: Lanes, account: str, *arguments: Any, **more: Any) -> Any:
+        taken.append(account)
+        return run(self, account, *arguments, **more)
+
+    monkeypatch.setattr(Lanes, "run", noted)
+    return taken

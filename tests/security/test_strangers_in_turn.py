@@ -5,7 +5,6 @@ import select
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -73,26 +72,18 @@ def test_strangers_without_a_token_do_not_stand_before_those_with_one(
 
 
 def test_nor_do_they_stand_before_whoever_reads_the_metrics(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, lanes_taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(knobs(), "METRICS_TOKEN", "scrape-me")
-    ran: list[str] = []
-    run = Lanes.run
-
-    def noted(self: Lanes, account: str, *arguments: Any, **more: Any) -> Any:
-        ran.append(account)
-        return run(self, account, *arguments, **more)
-
-    monkeypatch.setattr(Lanes, "run", noted)
     application = world.client.application
     seen = application.extensions["banyan"].authenticator
     some = Connections(1000, 0)
     with served(application, THREADS, some, None, seen.knows, seen.account_of) as front:
         metrics = Api(front.url, "scrape-me").get("metrics")
         assert (metrics.status_code, some._trusted.count) == (200, 1)
-        assert lanes.STRANGERS not in ran
+        assert lanes.STRANGERS not in lanes_taken
         assert Api(front.url, "scrape-m").get("metrics").status_code == 401
-        assert lanes.STRANGERS in ran
+        assert lanes.STRANGERS in lanes_taken
         assert Api(front.url, "scrape-me").get("tasks").status_code == 401
 
 

@@ -2,7 +2,6 @@
 
 import threading
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 from bson import ObjectId
@@ -11,7 +10,7 @@ from banyan.errors import BanyanError
 from banyan.server import lanes
 from banyan.server.auth import Authenticator, attempt_token
 from banyan.server.calls import Context, Silent
-from banyan.server.lanes import NEWCOMERS, STRANGERS, Lanes
+from banyan.server.lanes import NEWCOMERS, STRANGERS
 from banyan.server.serve import _warm_up
 from banyan.server.store.mongo import Store
 from tests.harness import Api, eventually
@@ -71,28 +70,20 @@ def test_and_starts_without_a_database_too() -> None:
 
 
 def test_the_first_request_of_each_goes_by_the_lane_of_newcomers(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, lanes_taken: list[str]
 ) -> None:
     """As after a restart; a token that was revoked goes by that of strangers."""
-    ran: list[str] = []
-    run = Lanes.run
-
-    def noted(self: Lanes, account: str, *arguments: Any, **more: Any) -> Any:
-        ran.append(account)
-        return run(self, account, *arguments, **more)
-
-    monkeypatch.setattr(Lanes, "run", noted)
     application = world.client.application
     seen = application.extensions["banyan"].authenticator
     seen.load()
     with served(application, THREADS, None, None, seen.knows, seen.account_of, seen) as front:
         assert Api(front.url, world.tokens["alice"]).get("tasks").status_code == 200
         assert Api(front.url, world.tokens["alice"]).get("tasks").status_code == 200
-        assert ran == [NEWCOMERS, "alice", "alice"]
+        assert lanes_taken == [NEWCOMERS, "alice", "alice"]
         world.store["tokens"].delete_many({"account": "bob"})
         for _ in range(2):
             assert Api(front.url, world.tokens["bob"]).get("tasks").status_code == 401
-        assert ran[3:] == [NEWCOMERS, STRANGERS]
+        assert lanes_taken[3:] == [NEWCOMERS, STRANGERS]
 
 
 class Remembered:
