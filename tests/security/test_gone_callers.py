@@ -91,6 +91,7 @@ def test_who_has_gone_before_its_turn_came_is_not_waited_for(
         for number in range(200):
             with connected(server, stack, asking("/x", f"never-{number}")):
                 pass
+        eventually(lambda: server.server._connections.count == THREADS)  # it has heard of each end
         patient = connected(server, stack, asking("/x", "patient"))
         eventually(lambda: waiting(server, STRANGERS) == 1)
         things.go_on.set()
