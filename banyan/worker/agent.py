@@ -275,8 +275,7 @@ class Agent:
             self._holding.lose(attempt)
 
     def _reported(self, event: mailbox.Reported) -> None:
-        for attempt in event.attempts:
-            self._holding.reported(attempt)
+        self._holding.reported(event.attempts)
         if self._registration:
             self._registration.reported()
 

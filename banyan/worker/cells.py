@@ -24,6 +24,7 @@ _ROOMY_BYTES = 64 << 20  # a cell that the launcher may enter while it is bounde
 _FREE_MAX = 64
 _EMPTY_BYTES = 1 << 20  # a cell with no more in it holds nothing of its last attempt
 _BOUND_SECONDS = 1.0
+_ROOM_SECONDS = 0.01
 _WORTH_BYTES = 1 << 20
 _CLEAR_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
@@ -46,6 +47,7 @@ class Cells:
         self._processes_max = 0  # of all cells together; 0: not bounded
         self._given_bytes = 0  # memory of all cells together; 0: as much as there is
         self._bound_again = 0.0
+        self._room_until = 0.0  # for so long there is believed to be room
         self._free: list[Cell] = []  # empty and bounded: to make one costs more than to keep it
         self._emptied: list[Cell] = []
 
@@ -132,11 +134,13 @@ class Cells:
 
         With a little room only it would be the one whom the kernel chooses.
         """
-        if not self._all or not self._all.bound_bytes:
+        if not self._all or not self._all.bound_bytes or time.monotonic() < self._room_until:
             return True
         most = self._all.bound_bytes - room.ROOMY_BYTES // 2
         usage = self._all.usage_bytes()
-        return usage <= most or self._all.held_bytes(usage) <= most
+        found = usage <= most or self._all.held_bytes(usage) <= most
+        self._room_until = time.monotonic() + _ROOM_SECONDS * found
+        return found
 
     def are_crowded(self) -> bool:
         """Whether so many processes are in all of them that others may soon not be startable."""
@@ -176,15 +180,18 @@ class Cells:
                 return f"{self._root}/{after.partition(chr(10))[0]}"
         return ""
 
-    def close(self, cell: Cell) -> None:
+    def close(self, cell: Cell, is_clean: bool = False) -> None:
         """Keeps an emptied cell for the next attempt with its bound, or removes it.
+
+        is_clean: it is known that no process is left in it, and none was killed by the kernel.
 
         One in which the kernel has killed would go on saying so. One in which something is left
         (a file in /dev/shm) would charge the next attempt for it, and have no room for the launcher
         while that stands in it. A process that is left (it cannot go) would be the next attempt's.
         What cannot be removed at once is when the kernel is done with it.
         """
-        if _is_roomy(cell) and not cell.oom_kills() and _is_as_new(cell) and not cell.pids():
+        is_clean = is_clean or (not cell.oom_kills() and not cell.pids())
+        if is_clean and _is_roomy(cell) and _is_as_new(cell):
             cell.entered = False
             cell.unseal()
             self._free.append(cell)

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +51,7 @@ class Held:
     reported: bool = False
     silent: bool = False  # it is not ours any more: nothing is reported of it
     stuck: bool = False  # processes of it would not end, and keep its resources
+    has_file: bool = False  # for its output
 
 
 class Holding:
@@ -209,18 +210,20 @@ class Holding:
         held.silent = True
         self._reports.drop(attempt)
         if held.ended:
-            self.reported(attempt)
+            self.reported([attempt])
         else:
             self.stop(attempt, "lost", 0)
 
-    def reported(self, attempt: str) -> None:
-        """Its end is recorded, or needs not be."""
-        if held := self._held.get(attempt):
-            held.reported = True
-            if not held.stuck:
-                del self._held[attempt]
-        self._link.say({"do": "forget", "attempts": [attempt]})
-        self._state.output_of(attempt).unlink(missing_ok=True)
+    def reported(self, attempts: Sequence[str]) -> None:
+        """Their ends are recorded, or need not be."""
+        for attempt in attempts:
+            if held := self._held.get(attempt):
+                held.reported = True
+                if held.has_file:  # the launcher that would remove it may have died
+                    self._state.output_of(attempt).unlink(missing_ok=True)
+                if not held.stuck:
+                    del self._held[attempt]
+        self._link.say({"do": "forget", "attempts": attempts})
 
     def shipped(self, attempt: str, position: int, offset: int) -> None:
         """So much of its output is recorded."""
@@ -320,6 +323,7 @@ class Holding:
         if held is None or held.ended:
             return
         held.ended = True
+        held.has_file = message["inline"] is None
         held.stuck = bool(message.get("left"))
         if attempt in self._behind:
             self._behind.take_out(attempt)
@@ -338,11 +342,11 @@ class Holding:
             _log.error("task %s was not started: %s", held.task, message["reason"])
             self.short = True
         if held.silent or message["why"] == "lost":
-            self.reported(attempt)
+            self.reported([attempt])
         elif message["why"] in ("released", "not_started"):
             self._reports.drop(attempt)
             self.to_release.append(held.token)
-            self.reported(attempt)
+            self.reported([attempt])
         else:
             self._reports.ended(attempt, end_of(message), message["inline"])
 

@@ -60,6 +60,7 @@ class Launcher:
         )
         self._agent: wire.Line | None = None
         self._agent_is_slow = False
+        self._starts: dict[str, wire.Message] = {}  # not told yet
         self._heard: deque[wire.Message] = deque()  # and not obeyed yet
         self._goodbye = False
         self._lease_end: float | None = None
@@ -199,15 +200,25 @@ class Launcher:
             self._epoll.unregister(self._agent)
             self._agent.close()
         self._agent = None
+        self._starts.clear()
         self._agent_is_slow = False
 
     def _tell(self, message: wire.Message) -> None:
+        """Keeps it for the next flush. Of what has ended by then no start is told."""
+        if message["is"] == "started":
+            self._starts[message["attempt"]] = message
+            return
+        if message["is"] == "ended":
+            self._starts.pop(message["attempt"], None)
         if self._agent:
             self._agent.say(message)
 
     def _flush_agent(self) -> None:
         if not self._agent:
             return
+        for message in self._starts.values():
+            self._agent.say(message)
+        self._starts.clear()
         try:
             self._agent.flush()
         except wire.Gone:

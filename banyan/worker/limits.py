@@ -7,7 +7,7 @@ started. Standard library only.
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 # How memory is held to what was granted: by the kernel, by looking, not at all; or the best
@@ -28,7 +28,7 @@ class Limits:
 
     def to_json(self) -> dict[str, Any]:
         """For the way to the launcher."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}  # `asdict` copies deeply
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any] | None) -> "Limits":

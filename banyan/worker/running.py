@@ -54,6 +54,7 @@ class Running:
         self.grace_seconds = 0.0  # between SIGTERM and SIGKILL, where its own time is up
         self.give_up_at: float | None = None  # from then on reported with what is left
         self.spent: list[int] = []  # processes that stay, and have nothing any more
+        self.left_nothing: bool | None = None  # when its leader ended, see `watching.look_back`
         self.told_ended = False
         self.shipped = (0, 0)  # position in the spool and offset in the output, delivered
         self.time_started = time.time()

@@ -42,6 +42,7 @@ class StateDirectory:
         with contextlib.suppress(PermissionError):  # root's
             path.chmod(0o700)  # output and tokens of tasks pass through it
         self.path = path.absolute()
+        self._outputs = self.path / OUTPUT
         self._lock = ownership.open_file(path / "lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,7 +50,7 @@ class StateDirectory:
             os.close(self._lock)
             message = f"another worker is at work in {path}; give this one a directory of its own"
             raise BanyanError("data_directory_in_use", message) from None
-        (path / OUTPUT).mkdir(exist_ok=True, mode=0o700)
+        self._outputs.mkdir(exist_ok=True, mode=0o700)
 
     def identity(self) -> Identity | None:
         """The worker that was here last; None after an orderly end."""
@@ -85,11 +86,11 @@ class StateDirectory:
 
     def output_of(self, attempt: str) -> Path:
         """Where the output of an attempt lies, as long as it is not delivered."""
-        return self.path / OUTPUT / attempt
+        return self._outputs / attempt
 
     def forget_outputs(self, but: set[str]) -> None:
         """Removes the output of all other attempts: nobody will deliver it."""
-        for left in (self.path / OUTPUT).iterdir():
+        for left in self._outputs.iterdir():
             if left.name not in but:
                 left.unlink(missing_ok=True)
 

@@ -244,8 +244,6 @@ class Supervision:
             running.reap()
             self._timers.drop((running.attempt, "begin"))
             self._timers.drop((running.attempt, "timeout"))
-            if running.why is None and watching.out_of_memory(running):
-                running.why, running.reason = "oom", watching.kernel_said(running)
             return
         if not running:
             self._leaders.pop(ended, None)
@@ -288,6 +286,7 @@ class Supervision:
         self._look()
         for running in closing:
             left = running.keeping(self._orphans_of(running))
+            watching.look_back(running, left)
             if not left:
                 self._over[running.attempt] = []
             elif running.kill_at is None or running.kill_at <= now():
@@ -345,7 +344,7 @@ class Supervision:
         running.drop_begins()
         del self.running[running.attempt]
         if running.cell:
-            self._cells.close(running.cell)
+            self._cells.close(running.cell, bool(running.left_nothing))
         if running.leader_ended and self._leaders.get(running.pid) == running.attempt:
             del self._leaders[running.pid]
         self._go_on_after(running.attempt)
@@ -368,8 +367,9 @@ class Supervision:
         self._tell_end(message["attempt"], message["keep"], {**told, **more})
 
     def _tell_end(self, attempt: str, keep: Any, told: Message) -> None:
-        self.ended[attempt] = {"is": "ended", "attempt": attempt, "keep": keep, **told}
-        self._tell(self.ended[attempt])
+        message = {"is": "ended", "attempt": attempt, **told}
+        self.ended[attempt] = {**message, "keep": keep}  # for an agent to come
+        self._tell(message)
 
     def _tell_output(self, running: Running) -> None:
         size = running.spool.flush()

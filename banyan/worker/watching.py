@@ -6,7 +6,7 @@ It must cost next to nothing for an attempt that is well below its bound.
 
 import os
 import time
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from banyan.worker import memory, tree
@@ -27,7 +27,7 @@ Unsure = Iterable[tuple[frozenset[str], list[int]]]
 
 def too_large(running: Running, pids: list[int], looks: Looks) -> str | None:
     """Why an attempt with these processes must end for its memory, or None; notes the peak."""
-    if out_of_memory(running):
+    if _out_of_memory(running):
         return _said(running, None)
     if not _is_worth_a_look(running, pids, looks):
         return None
@@ -117,14 +117,22 @@ def _are_too_large(
     return memory.resident_bytes(pids) > bound and _seen_of(attempts, pids, looks).size > bound
 
 
-def out_of_memory(running: Running) -> bool:
-    """Whether the kernel has killed something of it for want of memory."""
+def look_back(running: Running, left: Sequence[int]) -> None:
+    """Once the leader has ended, and before these that are left are killed: why it has.
+
+    Where the kernel has killed for want of memory, that is why. Where it has not, and nothing is
+    left, its cell needs no further look before it is used again.
+    """
+    if running.left_nothing is not None:
+        return
+    killed = _out_of_memory(running)
+    if killed and running.why is None:
+        running.why, running.reason = "oom", _said(running, None)
+    running.left_nothing = not (killed or left or running.spent)
+
+
+def _out_of_memory(running: Running) -> bool:
     return running.cell is not None and running.cell.oom_kills() > 0
-
-
-def kernel_said(running: Running) -> str:
-    """The reason where the kernel was first."""
-    return _said(running, None)
 
 
 def sample(running: Running, pids: list[int], looks: Looks) -> dict[str, Any] | None:

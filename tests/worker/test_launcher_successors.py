@@ -1,18 +1,12 @@
 """Starts that wait in the launcher for another attempt's end."""
 
+import itertools
 import os
 from pathlib import Path
 
 from banyan.worker.timers import now
 from tests.harness import eventually
 from tests.worker.launched import Launched, carrying
-
-
-def order_of(launcher: Launched, *attempts: str) -> list[str]:
-    """In which order these were started."""
-    for attempt in attempts:
-        launcher.until("started", attempt)
-    return [each["attempt"] for each in launcher.heard if each["is"] == "started"]
 
 
 def blocked(launcher: Launched, path: Path) -> str:
@@ -30,9 +24,10 @@ def test_one_starts_when_the_one_before_has_ended(launcher: Launched, tmp_path: 
     assert launcher.ended(launcher.shell("exit 0"))["code"] == 0
     assert not carrying("BANYAN_ATTEMPT", second), "it has been told of, and waits"
     (tmp_path / "go").write_text("")
-    assert [launcher.ended(each)["code"] for each in (first, second, third)] == [0, 3, 4]
-    order = order_of(launcher, first, second, third)
-    assert [each for each in order if each in (first, second, third)] == [first, second, third]
+    ends = [launcher.ended(each) for each in (first, second, third)]
+    assert [end["code"] for end in ends] == [0, 3, 4]
+    for before, after in itertools.pairwise(ends):
+        assert before["time_ended"] <= after["time_started"]
 
 
 def test_it_waits_until_nothing_is_left_of_the_one_before(launcher: Launched, tmp_path: Path):

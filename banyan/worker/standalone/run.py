@@ -231,7 +231,7 @@ class Run:
             task["progress"] = output.progress
             for over in self._plan.ended(task, end):
                 self._note(over, str(end["time_terminated"]))
-        self._holding.reported(attempt)
+        self._holding.reported([attempt])
 
     def drop(self, attempt: str) -> None:
         """It does not count."""
