@@ -134,6 +134,8 @@ def _become(user: Mapping[str, Any]) -> None:
     """
     group = user["group"] if user["own_groups"] else user["gid"]
     _leave_keyring()
+    if user["own_memory"]:
+        _leave_shared_memory()
     if user["own_namespaces"]:
         _leave_namespace(group)
     others = [each for each in user["groups"] if each != user["gid"]]
@@ -143,6 +145,18 @@ def _become(user: Mapping[str, Any]) -> None:
     os.umask(UMASK)
     # Neither sudo nor any file with a set-user-id bit leads back to root.
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _leave_shared_memory() -> None:
+    """What the attempt leaves in it is to go with its last process.
+
+    Errors: NotStarted, no fault of the task.
+    """
+    try:
+        namespaces.own_memory()
+    except OSError as error:
+        told = f"the worker can't give it shared memory of its own: {error}"
+        raise NotStarted(None, told) from error
 
 
 def _leave_namespace(group: int) -> None:

@@ -314,8 +314,6 @@ class Supervision:
             running = self.running[attempt]
             running.drain()
             left = self._over.pop(attempt)
-            if not left:
-                self._orphans.clear_after(attempt)
             if not running.told_ended:
                 self._tell_ended(running, left)
             elif not left:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from banyan.worker import forking, groups, identity, namespaces
+from banyan.worker.namespaces import Found
 from banyan.worker.spawning import NotStarted
 from tests.harness import eventually
 from tests.security.test_tasks_apart import LOOK
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 NS_GET_OWNER_UID = 0xB704
 SHOWN = ("the secret", "read environ", "read mem", "read cwd", "read fd/0")
 needs_namespaces = pytest.mark.skipif(
-    os.geteuid() != 0 or not namespaces.are_there(groups.FIRST),
+    os.geteuid() != 0 or not namespaces.found(groups.FIRST).of_users,
     reason="needs root, as tasks are another user, and user namespaces",
 )
 
@@ -176,7 +177,7 @@ def test_without_them_tasks_run_as_they_did() -> None:
     as_root_of_another("""
 with open("/proc/sys/user/max_user_namespaces", "w") as most:  # of this namespace alone
     most.write("0")
-assert not namespaces.are_there(2_100_000_002)
+assert not namespaces.found(2_100_000_002).of_users
 assert not namespaces.leave(2_100_000_002)
 assert os.getresuid() == (0, 0, 0)
 """)
@@ -186,10 +187,10 @@ def test_then_the_worker_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(namespaces, "are_there", lambda owner: False)
+    monkeypatch.setattr(namespaces, "found", lambda owner: Found(False, True))
     identity.check(options(run_as="nobody"))
     assert "user namespace" in caplog.text
-    monkeypatch.setattr(namespaces, "are_there", lambda owner: True)
+    monkeypatch.setattr(namespaces, "found", lambda owner: Found(True, True))
     caplog.clear()
     identity.check(options(run_as="nobody"))
     assert not caplog.records
