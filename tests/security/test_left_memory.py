@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from banyan.worker import cells, room
+from banyan.worker import cells, cgroups, remains, room
 from banyan.worker.cell import Cell
+from tests.harness import eventually
+from tests.worker.conftest import hurried as hurried
+from tests.worker.crew import Crew
 from tests.worker.launched import Launched
 from tests.worker.test_launcher_memory import HOARD, NEEDS_CGROUP, cells_of, limits
 
@@ -126,3 +129,143 @@ def test_it_leaves_to_others_what_they_have(
 def test_the_limits_of_this_machine_are_read() -> None:
     [machine, *_] = room._places()
     assert 0 < machine[1] < machine[0] <= 2 * os.sysconf("SC_PHYS_PAGES") * 4096
+
+
+# --- What is left is offered to nobody ---------------------------------------------------------
+
+
+class Cgroups:
+    """Stand-ins for the cgroups of a launcher: files that say what the kernel would."""
+
+    def __init__(self, place: Path, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.place = place
+        self._version = version
+        self.read: list[str] = []
+        self.told: list[int] = []
+        self.has_room = True
+        self.now = 1000.0
+        read = cgroups.read
+        monkeypatch.setattr(cgroups, "read", lambda path: self.read.append(path) or read(path))
+        monkeypatch.setattr(remains, "now", lambda: self.now)
+        own: Any = SimpleNamespace(whole=self.cell("", 0), have_room=lambda: self.has_room)
+        self.remains = remains.Remains(
+            own, lambda message: self.told.append(message["memory_bytes"])
+        )
+
+    def cell(self, name: str, shared_bytes: int, other_bytes: int = 0) -> Cell:
+        place = self.place / name
+        place.mkdir(exist_ok=True)
+        total = "total_" if self._version == 1 else ""
+        said = (
+            f"shmem {0 if total else shared_bytes}\n{total}shmem {shared_bytes}\ninactive_file 7\n"
+        )
+        (place / "memory.stat").write_text(said)
+        file = "memory.usage_in_bytes" if self._version == 1 else "memory.current"
+        (place / file).write_text(str(shared_bytes + other_bytes + 7))
+        return Cell(str(place))
+
+    def look(self, *running: Cell) -> bool:
+        self.now += 1
+        return self.remains.look([running_in(each) for each in running])
+
+
+@pytest.fixture(params=[1, 2])
+def faked(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cgroups:
+    return Cgroups(tmp_path, request.param, monkeypatch)
+
+
+def running_in(cell: Cell) -> Any:
+    return SimpleNamespace(cell=cell)
+
+
+def test_what_is_left_is_told_when_it_was_seen_twice(faked: Cgroups) -> None:
+    runs = faked.cell("1", 100 * MIB)
+    faked.cell("", 150 * MIB)
+    faked.look(runs)
+    assert faked.told == []
+    assert faked.look(runs)
+    assert faked.told == [50 * MIB]
+    for more in (5, 10, 15):
+        faked.cell("", (150 + more) * MIB)
+        faked.look(runs)
+    assert faked.told == [50 * MIB], "it is not much more"
+    faked.cell("", 100 * MIB)
+    faked.look(runs)
+    assert faked.told == [50 * MIB, 0]
+
+
+def test_where_nothing_is_left_no_attempt_is_read_for_it(faked: Cgroups) -> None:
+    runs = faked.cell("1", 0, 200 * MIB)
+    faked.cell("", 10 * MIB, 200 * MIB)
+    for _ in range(3):
+        assert not faked.look(runs)
+        faked.remains.look([running_in(runs)])  # within the same second
+    assert faked.read == [f"{faked.place}/memory.stat"] * 3
+    assert faked.told == []
+
+
+def test_memory_of_the_kernel_counts_only_where_there_is_no_room(faked: Cgroups) -> None:
+    runs = faked.cell("1", 0, 200 * MIB)
+    faked.cell("", 0, 260 * MIB)
+    faked.look(runs)
+    faked.look(runs)
+    assert faked.told == []
+    faked.has_room = False
+    faked.look(runs)
+    faked.look(runs)
+    assert faked.told == [60 * MIB]
+
+
+def test_it_is_looked_at_until_it_is_gone(faked: Cgroups) -> None:
+    assert not faked.look()
+    assert faked.remains.look([]), "an attempt may have ended within this second"
+    assert not faked.look()
+    faked.cell("", 50 * MIB)
+    assert faked.look()
+    assert faked.look()
+    faked.cell("", 0)
+    assert not faked.look()
+    assert faked.told == [50 * MIB, 0]
+
+
+@NEEDS_CGROUP
+def test_the_agent_and_the_next_one_are_told(launcher: Launched, left: str) -> None:
+    other = launcher.shell("exec sleep 1000", limits=limits("cgroup", 64), **GIVEN)
+    ended, _ = launcher.run(FILL.format(110 * MIB, left), limits=limits("cgroup", 150), **GIVEN)
+    assert ended["code"] == 0
+    told = launcher.until("left")["memory_bytes"]
+    assert 110 * MIB <= told < 115 * MIB
+    launcher.hang_up()
+    assert launcher.call_again()["left_bytes"] == told
+    Path(left).unlink()
+    assert launcher.until("left")["memory_bytes"] == 0
+    launcher.stop(other, grace_seconds=0)
+    launcher.ended(other)
+
+
+@NEEDS_CGROUP
+def test_a_task_that_does_not_fit_beside_it_waits_unclaimed(hurried: Crew, left: str) -> None:
+    crew = hurried
+    crew.worker("one", "--cores", "2", "--memory", "300 MiB")
+    asked = {"requested_resources": {"cores": 1, "memory": "150 MiB"}}
+    leaves = crew.submit(FILL.format(110 * MIB, left), **asked)
+    assert crew.ended(leaves)["outcome"] == "success"
+    worker = f"workers/{crew.registered()}"
+    provider = crew.server.provider
+    used = lambda: provider.get(worker).json()["used"].get("stuck", {})  # noqa: E731
+    eventually(lambda: used().get("memory_bytes", 0) >= 110 * MIB)
+    assert (used()["cores"], used()["gpu_count"]) == (0, 0)
+    large = crew.submit("true", requested_resources={"cores": 1, "memory": "250 MiB"})
+    fits = [crew.submit("true", **asked) for _ in range(3)]
+    assert [crew.ended(task)["outcome"] for task in fits] == ["success"] * 3
+    assert crew.attempts(large) == []
+    cause = provider.get(f"tasks/{large}/explain").json()["causes"][0]
+    assert cause["cause"] == "waiting"
+    assert cause["lacking"]["memory_bytes"]["wanted"] == 250 * MIB
+    assert "ended tasks still take 110" in cause["message"]
+    assert "of 300 MiB of memory there" in cause["message"]
+    assert provider.get(worker).json()["reserved"]["memory_bytes"] >= 110 * MIB
+    Path(left).unlink()
+    assert crew.ended(large)["outcome"] == "success"
+    assert len(crew.attempts(large)) == 1
+    eventually(lambda: not used())
