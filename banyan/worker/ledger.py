@@ -74,6 +74,11 @@ class Ledger:
         return len(self._held) >= self._max_tasks
 
     @property
+    def usable(self) -> Capacity:
+        """What there is when nothing runs: all but memory that earlier attempts have left taken."""
+        return self.total.minus(Grant(memory_bytes=self.left_bytes))
+
+    @property
     def is_overdrawn(self) -> bool:
         """Whether attempts were granted memory that earlier ones have not left free."""
         if not self.left_bytes:

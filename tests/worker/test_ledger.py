@@ -71,6 +71,7 @@ def test_what_earlier_attempts_have_left_is_not_free():
     kept = {"cores": 1, "memory_bytes": 9 * GIB, "gpu_count": 0}
     assert ledger.kept_by(["a", "none"]) == kept
     ledger.give_back("a")
+    assert ledger.usable == ledger.free == Capacity(4, 2 * GIB)
     assert not ledger.is_overdrawn
     assert ledger.free.memory_bytes == 2 * GIB
     ledger.leave(0)
