@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness import Processes, Server, marked_processes, start_server
 from tests.harness.mongo import database, session_mongo
-from tests.harness.order import is_quick, put_longest_files_first
+from tests.harness.order import SLOW_FOLDERS, is_quick, put_longest_files_first
 from tests.harness.processes import MARK
 
 MONGO_BYTES = 4 * 1024**3  # ten times what it mostly has, and several sessions go on at a time
@@ -22,6 +22,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`scripts/test --fast`: an answer within a minute and a half, while somebody writes."""
     told = "only tests that start nothing, and need no database"
     parser.addoption("--fast", action="store_true", help=told)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where only quick tests are wanted, folders without them are not even loaded."""
+    return (config.getoption("--fast") and collection_path.name in SLOW_FOLDERS) or None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
