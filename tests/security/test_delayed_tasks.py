@@ -1,7 +1,7 @@
 """Tasks that wait for their time, and claims that ask for short ones, are in nobody's way."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -104,22 +104,8 @@ def test_of_many_that_wait_for_one_moment_it_is_kept_once(monkeypatch: pytest.Mo
     assert len(own._times) == 2
 
 
-@pytest.fixture
-def seldom(serve: Callable[..., Server]) -> Iterator[Callable[[], Server]]:
-    """Servers that hardly do any upkeep; killed, as in order they would end only after it."""
-    started: list[Server] = []
-
-    def start() -> Server:
-        started.append(serve(UPKEEP_SECONDS=600))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.started.kill()
-
-
-def test_it_is_claimed_at_its_moment_not_at_the_next_round(seldom: Callable[[], Server]):
-    server = seldom()
+def test_it_is_claimed_at_its_moment_not_at_the_next_round(serve: Callable[..., Server]):
+    server = serve(UPKEEP_SECONDS=600)
     body = {"host": "h", "resources": RESOURCES}
     worker = server.worker.post("workers", body).json()["_id"]
     due = (now() + timedelta(seconds=1)).isoformat()
@@ -130,8 +116,8 @@ def test_it_is_claimed_at_its_moment_not_at_the_next_round(seldom: Callable[[], 
     assert now().isoformat() >= due
 
 
-def test_so_is_a_retry(seldom: Callable[[], Server]):
-    server = seldom()
+def test_so_is_a_retry(serve: Callable[..., Server]):
+    server = serve(UPKEEP_SECONDS=600)
     body = {"host": "h", "resources": RESOURCES}
     worker = server.worker.post("workers", body).json()["_id"]
     retried = {"max_attempt_count": 2, "retry_delay_milliseconds": 500}
@@ -145,8 +131,8 @@ def test_so_is_a_retry(seldom: Callable[[], Server]):
     )
 
 
-def test_so_is_a_child_whose_parent_has_ended(seldom: Callable[[], Server]):
-    server = seldom()
+def test_so_is_a_child_whose_parent_has_ended(serve: Callable[..., Server]):
+    server = serve(UPKEEP_SECONDS=600)
     player = Player(server.worker, "default")
     parent = server.provider.post("tasks", {"command": "x", "state": "available"}).json()["_id"]
     due = (now() + timedelta(seconds=2)).isoformat()
