@@ -22,7 +22,6 @@ from pymongo.errors import ConnectionFailure, PyMongoError
 from banyan.addresses import is_loopback
 from banyan.errors import BanyanError
 from banyan.server import bootstrap, exposure, listening, near
-from banyan.server.app import prepare_database
 from banyan.server.embedded import PrivateMongo
 from banyan.server.leaks import ADVICE
 from banyan.server.options import Options
@@ -30,6 +29,7 @@ from banyan.server.probe import Probe
 from banyan.server.processes import Child, spawn
 from banyan.server.services import Service, environment, python
 from banyan.server.store import release
+from banyan.server.store.indexes import prepare_database
 from banyan.server.store.mongo import Store
 
 logger = logging.getLogger(__name__)
