@@ -34,6 +34,7 @@ class User:
     own_groups: bool = True  # each attempt gets a group of its own, which closes it to the others
     own_namespaces: bool = True  # and a user namespace, which closes those that it makes itself
     own_memory: bool = True  # and shared memory, which goes with it
+    containers: bool = False  # whether tasks may make namespaces of mounts and networks
 
     def to_json(self) -> dict[str, Any]:
         """For the way to the launcher."""
@@ -63,7 +64,12 @@ def user_for(options: Options) -> User | None:
         raise BanyanError("usage", f"--run-as {options.run_as}: only root can do that")
     found = namespaces.found(groups.FIRST)
     of_users = user.own_groups and found.of_users
-    return replace(user, own_namespaces=of_users, own_memory=found.of_memory)
+    return replace(
+        user,
+        own_namespaces=of_users,
+        own_memory=found.of_memory,
+        containers=options.containers,
+    )
 
 
 def users_of_tasks(options: Options) -> tuple[int, ...] | None:

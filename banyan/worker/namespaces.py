@@ -17,6 +17,7 @@ last process that can see them. It uncovers the machine's nowhere: what covers t
 user namespace above its own.
 """
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -37,6 +38,8 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MS_REC, _MS_SLAVE = 0x4000, 0x8_0000
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - none of ours is put there
 _MESSAGE_QUEUES = "/dev/mqueue"
+# How many there may be in the user namespace that one is in, and below.
+_BOUNDS = ("/proc/sys/user/max_mnt_namespaces", "/proc/sys/user/max_net_namespaces")
 
 
 class Found(NamedTuple):
@@ -107,11 +110,12 @@ def own_memory() -> None:
         _check(_mount(source, target, kind, ctypes.c_ulong(flags), data))
 
 
-def leave(owner: int) -> bool:
+def leave(owner: int, with_containers: bool = False) -> bool:
     """Takes this process, root's and of one thread, into a new one.
 
     False where the machine allows none: then nobody else makes any, either.
-    owner: a user that nobody is.
+    owner:           a user that nobody is.
+    with_containers: whether there may be namespaces of mounts and networks below it.
     Errors: OSError, where it can't be done for another reason.
     """
     try:
@@ -122,7 +126,22 @@ def leave(owner: int) -> bool:
             raise
         return False
     os.close(namespace)
+    if not with_containers:
+        _forbid_containers()
     return True
+
+
+def _forbid_containers() -> None:
+    """Where `/proc/sys` can be written.
+
+    Root of a network can have memory from the kernel that no cgroup is charged for. Who mounts can
+    keep all others waiting that do so on the machine: for the start of each task, too.
+    """
+    for bound in _BOUNDS:
+        with contextlib.suppress(OSError):
+            file = os.open(bound, os.O_WRONLY)
+            os.write(file, b"0")
+            os.close(file)
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from banyan.worker.cells import Cells
 from banyan.worker.orphans import Orphans
 from banyan.worker.pipes import Pipes, Step
 from banyan.worker.running import OwnPeak, Running, ended_child, kill_trees, never_began
-from banyan.worker.spawning import NOT_EXECUTABLE, NotStarted
+from banyan.worker.spawning import NotStarted
 from banyan.worker.spool import Spool
 from banyan.worker.starting import Starter, bound_memory
 from banyan.worker.successors import Successors
@@ -121,9 +121,7 @@ class Supervision:
 
     def _does_not_begin(self, running: Running) -> None:
         """It waits for a directory or a program that does not answer, and is to end."""
-        reason = "its cwd or its program is where nobody answers"
-        running.not_begun = NotStarted(NOT_EXECUTABLE, reason)
-        running.kill_at = now()
+        running.give_up_start()
         self._kill(running)
 
     def _follow(self, running: Running, writing: Iterable[int]) -> None:

@@ -126,6 +126,18 @@ def test_it_leaves_to_others_what_they_have(
     assert room.bytes_for(root, 1024 * MIB) == bound * MIB
 
 
+def test_the_table_of_mounts_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock is the whole kernel's: anybody who mounts may keep the launcher waiting for it."""
+    read: list[Path] = []
+    text = cgroups.text
+    monkeypatch.setattr(cgroups, "text", lambda path: read.append(path) or text(path))
+    cgroups._mounts.cache_clear()
+    for _ in range(3):
+        room._places()
+    assert [path.name for path in read].count("mountinfo") == 1
+    assert [path.name for path in read].count("cgroup") == 3
+
+
 def test_the_limits_of_this_machine_are_read() -> None:
     [machine, *_] = room._places()
     assert 0 < machine[1] < machine[0] <= 2 * os.sysconf("SC_PHYS_PAGES") * 4096

@@ -212,7 +212,7 @@ def test_what_others_have_there_is_neither_seen_nor_touched(launcher: Launched, 
 def test_a_namespace_of_its_own_does_not_uncover_the_machines(
     launcher: Launched, name: str, way: str, own_namespaces: bool
 ) -> None:
-    user = {**nobody(), "own_namespaces": own_namespaces}
+    user = {**nobody(), "own_namespaces": own_namespaces, "containers": True}
     (SHARED / f"{name}-root").touch()
     script = f"""
         touch /dev/shm/{name[::-1]}

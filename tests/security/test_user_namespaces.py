@@ -9,12 +9,14 @@ import fcntl
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from banyan.worker import forking, groups, identity, namespaces
+from banyan.worker.identity import user_for
 from banyan.worker.namespaces import Found
 from banyan.worker.spawning import NotStarted
 from tests.harness import eventually
@@ -60,7 +62,7 @@ def seen_by(launcher: Launched, pid: int, user: dict[str, Any]) -> str:
 def as_root_of_another(script: str) -> None:
     """In a process of its own, in a namespace with all users and groups, as in a container."""
     first = "import os, sys\nfrom banyan.worker import namespaces\n"
-    leaving = f"{first}assert namespaces.leave(2_100_000_001)\n"
+    leaving = f"{first}assert namespaces.leave(2_100_000_001, True)\n"
     leaving += "os.execv(sys.executable, [sys.executable, '-c', sys.argv[1]])"
     command = [sys.executable, "-c", leaving, first + script]
     subprocess.run(command, cwd=ROOT, check=True, timeout=60)
@@ -80,7 +82,7 @@ def test_other_tasks_of_the_user_do_not_see_into_it(launcher: Launched) -> None:
 def test_nor_does_one_that_is_in_a_namespace_itself(launcher: Launched) -> None:
     _, pid = contained(launcher, nobody())
     script = f"unshare -Urm sh -c '{LOOK.format(pids=pid)}'"
-    assert launcher.run(script, user=nobody())[1] == b"looked\n"
+    assert launcher.run(script, user={**nobody(), "containers": True})[1] == b"looked\n"
 
 
 @needs_namespaces
@@ -138,9 +140,33 @@ def test_a_task_makes_namespaces_and_looks_into_itself(launcher: Launched) -> No
         unshare -Ur sleep 1000 & sleep 0.1; cat /proc/$!/environ > /dev/null && echo seen
         grep -E 'NoNewPrivs|Cap(Eff|Prm|Amb)' /proc/self/status | tr -d '\\t0\\n'
     """
-    ended, output = launcher.run(script, user=nobody())
+    ended, output = launcher.run(script, user={**nobody(), "containers": True})
     assert output == b"0\n0\nseen\nseen\nCapPrm:CapEff:CapAmb:NoNewPrivs:1"
     assert ended["code"] == 0
+
+
+@needs_namespaces
+@pytest.mark.parametrize(("option", "kind"), [("n", "net"), ("m", "mnt")])
+def test_containers_are_made_only_where_the_worker_lets_them(
+    launcher: Launched, option: str, kind: str
+) -> None:
+    """Root of a network takes memory that no cgroup is charged for; who mounts holds up others."""
+    bound = Path(f"/proc/sys/user/max_{kind}_namespaces")
+    before = bound.read_text()
+    for script in (
+        f"unshare -Ur{option} true",
+        f"unshare -Ur unshare -{option} true",
+        f"unshare -Ur unshare -Ur{option} true",
+        f"unshare -Ur sh -c 'echo 9 > {bound}; unshare -{option} true'",
+    ):
+        ended, _ = launcher.run(script, user=nobody())
+        assert ended["code"] != 0, script
+        ended, _ = launcher.run(script, user={**nobody(), "containers": True})
+        assert ended["code"] == 0, script
+    assert bound.read_text() == before
+    assert user_for(replace(options(run_as="nobody"), containers=True)) != user_for(
+        options(run_as="nobody")
+    )
 
 
 @needs_namespaces
@@ -207,5 +233,5 @@ def test_where_it_fails_only_now_the_task_is_not_started(
 
     monkeypatch.setattr(namespaces, "_make", make)
     with pytest.raises(NotStarted, match="not now") as failure:
-        forking._leave_namespace(groups.FIRST)
+        forking._leave_namespace(groups.FIRST, False)
     assert failure.value.exit_code is None
