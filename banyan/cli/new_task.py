@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from banyan.cli.completing import complete_queue, complete_tasks
-from banyan.cli.directives import runnable, script_of, with_directives
+from banyan.cli.directives import remarks, runnable, script_of, with_directives
+from banyan.cli.output import say
 from banyan.cli.selecting import find_ids
 from banyan.cli.words import cores as cores_wanted
 from banyan.cli.words import duration_milliseconds, environment, pairs, retained
@@ -60,7 +61,12 @@ _OPTIONS = (
         help="Wait until it ended.",
         shell_complete=complete_tasks,
     ),
-    click.option("--env", multiple=True, metavar="KEY[=VALUE]", help="For its environment."),
+    click.option(
+        "--env",
+        multiple=True,
+        metavar="KEY[=VALUE]",
+        help="For its environment; KEY alone: its value here; ALL: all variables here.",
+    ),
     click.option(
         "--secret", multiple=True, metavar="KEY=NAME", help="A secret of the worker, by its name."
     ),
@@ -82,6 +88,8 @@ def task_options(command: Command) -> Command:
         script = script_of(words)
         if script and not mine["shell"]:
             mine = with_directives(script, mine, click.get_current_context(), _NAMES)
+            for remark in remarks(script):
+                say(remark)
             mine["name"] = mine["name"] or script.stem
             words = tuple(runnable(script, words))
         return command(client, task=_task(client, words, **mine), **options)

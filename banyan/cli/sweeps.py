@@ -4,6 +4,7 @@ Called by `banyan submit`. In the words of the command {index}, {line}, {item} a
 a JSON object are put in; the environment has the same, so that nothing must be quoted.
 """
 
+import codecs
 import json
 import re
 import shlex
@@ -33,14 +34,14 @@ _OPTIONS = (
     ),
     click.option(
         "--each-line",
-        type=click.File(encoding="utf-8"),
+        type=click.File(encoding="utf-8-sig"),
         metavar="FILE",
         help="One task for each line that is not empty (-: standard input). It is {line}, and "
         "BANYAN_LINE.",
     ),
     click.option(
         "--from-json",
-        type=click.File(encoding="utf-8"),
+        type=click.File(encoding="utf-8-sig"),
         metavar="FILE",
         help="One task for each item of a JSON list, or of a file with one JSON value a line. "
         "It is {item}, its members are {name} each, and BANYAN_ITEM.",
@@ -146,4 +147,6 @@ def _text(file: TextIO) -> str:
     try:
         return file.read()
     except UnicodeDecodeError as problem:
-        raise BanyanError("usage", f"{file.name} is no UTF-8 text: {problem}") from None
+        wide = problem.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        why = "it is UTF-16; save it as UTF-8" if wide else problem
+        raise BanyanError("usage", f"{file.name} is no UTF-8 text: {why}") from None

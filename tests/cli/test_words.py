@@ -43,6 +43,15 @@ def test_pairs_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert words.environment(["HERE", "X=2"]) == {"HERE": "value", "X": "2"}
 
 
+def test_all_of_the_environment_but_what_is_banyans_or_the_shells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = {"A": "1", "B": "2", "BANYAN_TOKEN": "secret", "_": "x", "PWD": "/here", "SHLVL": "1"}
+    monkeypatch.setattr(words.os, "environ", here)
+    assert words.environment(["ALL"]) == {"A": "1", "B": "2"}
+    assert words.environment(["B=mine", "ALL", "ALL=one"]) == {"A": "1", "B": "mine", "ALL": "one"}
+
+
 @pytest.mark.parametrize(
     ("read", "option"),
     [

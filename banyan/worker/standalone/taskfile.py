@@ -27,7 +27,7 @@ _KEYED = ("command", "requested_resources", "env", "cwd")  # what makes it anoth
 def read_tasks(path: Path) -> list[Task]:
     """The tasks of a file, in its order. Errors: BanyanError `usage`, which names the line."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise BanyanError("usage", f"{path} cannot be read: {error}") from None
     tasks: dict[str, Task] = {}
