@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from banyan.addresses import HOST, HOST_LENGTH_MAX
+from banyan.domain import variables
 from banyan.domain.retention import FOREVER
 from banyan.domain.units import parse_bytes, parse_duration_milliseconds
 from banyan.errors import BanyanError
@@ -71,11 +72,13 @@ def environment(texts: Iterable[str]) -> dict[str, str]:
 
 
 def _handed_on(here: Mapping[str, str]) -> dict[str, str]:
-    """Without tokens and settings of Banyan's, and what a shell says of itself."""
+    """Without what is Banyan's (tokens too), what a shell says of itself, and unreadable names."""
     return {
         name: value
         for name, value in here.items()
-        if not name.startswith(_OF_BANYAN) and name not in _OF_THE_SHELL
+        if re.fullmatch(variables.NAME, name)
+        and not name.startswith(_OF_BANYAN)
+        and name not in _OF_THE_SHELL
     }
 
 

@@ -78,7 +78,9 @@ def task_environment(
     granted = task["granted_resources"]
     listed = ",".join(map(str, gpus))
     own = task.get("env") or {}
+    marks = {WORKER_VARIABLE: worker, ATTEMPT_VARIABLE: str(task["attempt_id"])}
     environment = {
+        **marks,  # first, where whoever looks for them need not read far
         **base,
         **_threads(granted["cores"], own),
         **own,
@@ -86,8 +88,7 @@ def task_environment(
         "BANYAN_TASK_ID": str(task["_id"]),
         "BANYAN_TASK_NAME": str(task.get("name") or ""),
         "BANYAN_TASK_TOKEN": str(task["token"]),
-        WORKER_VARIABLE: worker,
-        ATTEMPT_VARIABLE: str(task["attempt_id"]),
+        **marks,
         "BANYAN_ATTEMPT_COUNT": str(task["attempt_count"]),
         "BANYAN_CORES": str(granted["cores"]),
         "BANYAN_MEMORY_BYTES": str(granted["memory_bytes"]),

@@ -46,10 +46,14 @@ def test_pairs_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_of_the_environment_but_what_is_banyans_or_the_shells(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    here = {"A": "1", "B": "2", "BANYAN_TOKEN": "secret", "_": "x", "PWD": "/here", "SHLVL": "1"}
+    here = {"A": "1", "B": "2", "BANYAN_TOKEN": "secret", "_": "x", "PWD": "/here", "SHLVL": "1",
+            "BASH_FUNC_module%%": "() { :; }", "two words": "x"}  # fmt: skip
     monkeypatch.setattr(words.os, "environ", here)
-    assert words.environment(["ALL"]) == {"A": "1", "B": "2"}
-    assert words.environment(["B=mine", "ALL", "ALL=one"]) == {"A": "1", "B": "mine", "ALL": "one"}
+    handed_on = {"A": "1", "B": "2", "BASH_FUNC_module%%": "() { :; }"}
+    assert words.environment(["ALL"]) == handed_on
+    assert words.environment(["B=mine", "ALL", "ALL=one"]) == {
+        **handed_on, "B": "mine", "ALL": "one",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def test_a_task_decides_over_the_machine_and_banyan_over_the_task():
     assert (made["BANYAN_ATTEMPT"], made["BANYAN_ATTEMPT_COUNT"]) == ("a", "2")
     assert (made["BANYAN_GPUS"], made["CUDA_VISIBLE_DEVICES"]) == ("2,0", "2,0")
     assert made["BANYAN_CORES"] == "1.5"
+    assert list(made)[:2] == ["BANYAN_WORKER_ID", "BANYAN_ATTEMPT"], "found at once by who looks"
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(0, "1"), (0.5, "1"), (1.5, "1"), (4, "4")])
