@@ -145,8 +145,20 @@ def _word(value: Any) -> str:
 
 def _text(file: TextIO) -> str:
     try:
-        return file.read()
+        text = file.read()
     except UnicodeDecodeError as problem:
-        wide = problem.object[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        why = "it is UTF-16; save it as UTF-8" if wide else problem
-        raise BanyanError("usage", f"{file.name} is no UTF-8 text: {why}") from None
+        text, why = _bytes_kept(problem.object[:2]), str(problem)
+    else:
+        why = ""
+    if text[:2] in _MARKS_OF_UTF_16:
+        why = "it is UTF-16; save it as UTF-8"
+    if why:
+        raise BanyanError("usage", f"{file.name} is no UTF-8 text: {why}")
+    return text
+
+
+def _bytes_kept(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+_MARKS_OF_UTF_16 = (_bytes_kept(codecs.BOM_UTF16_LE), _bytes_kept(codecs.BOM_UTF16_BE))

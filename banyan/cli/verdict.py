@@ -30,7 +30,7 @@ def exit_code_of(client: Client, task: dict[str, Any]) -> int:
     told = in_words(task, status)
     if code is None or told != status:  # what the code says need not be said
         say(f"banyan: task {task['_id']}: {told}")
-    if hint := _hint_for(task, status):
+    if hint := hint_for(task, status):
         say(hint)
     return EXIT_TASK_FAILED if code is None else code
 
@@ -44,7 +44,7 @@ def in_words(task: dict[str, Any], status: str) -> str:
     return f"{short}: {harmless(reason)}"
 
 
-def _hint_for(task: dict[str, Any], status: str) -> str:
+def hint_for(task: dict[str, Any], status: str) -> str:
     """What would help where a program was not found; empty for all else. status: as above."""
     reason = str(task.get("reason") or "")
     if status != _NOT_FOUND or not (reason.startswith("no program") or reason in _UNTOLD):
