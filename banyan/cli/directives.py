@@ -5,6 +5,7 @@ options that may be given several times are added to. A script that is not execu
 what its `#!` line names.
 """
 
+import contextlib
 import os
 import shlex
 from collections.abc import Collection, Iterator, Sequence
@@ -19,6 +20,7 @@ from banyan.errors import BanyanError
 MARK = "#BANYAN"
 _MARKS_OF_OTHERS = ("#SBATCH", "#PBS", "#BSUB", "#$", "#HQ", "#OAR", "#COBALT")
 _SHELL = "/bin/sh"
+_LINE_BYTES_MAX = 256
 
 
 def script_of(words: Sequence[str]) -> Path | None:
@@ -33,19 +35,20 @@ def runnable(script: Path, words: Sequence[str]) -> list[str]:
     return [*([] if os.access(path, os.X_OK) else _interpreter(script)), path, *words[1:]]
 
 
-def remarks(script: Path) -> list[str]:
-    """What in it would surprise who submits it, a sentence each."""
-    text = _read(script)
+def remarks(words: Sequence[str]) -> list[str]:
+    """What in the program that is submitted would surprise, a sentence each."""
+    script = script_of(words)
+    text = _read(script) if script else _first_line(words[0])
     found = []
-    if text.startswith("\ufeff"):
+    if script and text.startswith("\ufeff"):
         found.append("it begins with a byte order mark, which no shell expects; save it without")
     if "\r\n" in text:
-        ends = "its lines end as in DOS (CR LF), which no shell expects"
+        ends = "its lines end as in DOS (CR LF), which breaks scripts"
         found.append(f"{ends}; convert it, as with dos2unix")
     first_words = {line.split(maxsplit=1)[0] for line in _comments(text)}
     for mark in sorted(first_words.intersection(_MARKS_OF_OTHERS)):
         found.append(f"its {mark} lines are not read; options stand in {MARK} lines")
-    return [f"banyan: {script}: {remark}" for remark in found]
+    return [f"banyan: {words[0]}: {remark}" for remark in found]
 
 
 def with_directives(
@@ -98,6 +101,16 @@ def _comments(text: str) -> Iterator[str]:
             yield line
         elif line:
             return
+
+
+def _first_line(program: str) -> str:
+    """Of a file here that names its interpreter; empty for all else."""
+    line = b""
+    with contextlib.suppress(OSError):
+        if "/" in program and os.path.isfile(program):
+            with open(program, "rb") as file:
+                line = file.readline(_LINE_BYTES_MAX)
+    return line.decode(errors="replace") if line.startswith(b"#!") else ""
 
 
 def _read(script: Path) -> str:

@@ -85,11 +85,11 @@ def task_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_task(client: Client, words: tuple[str, ...], **options: Any) -> Any:
         mine = {name: options.pop(name) for name in _NAMES}
-        script = script_of(words)
-        if script and not mine["shell"]:
+        script = None if mine["shell"] else script_of(words)
+        for remark in () if mine["shell"] else remarks(words):
+            say(remark)
+        if script:
             mine = with_directives(script, mine, click.get_current_context(), _NAMES)
-            for remark in remarks(script):
-                say(remark)
             mine["name"] = mine["name"] or script.stem
             words = tuple(runnable(script, words))
         return command(client, task=_task(client, words, **mine), **options)

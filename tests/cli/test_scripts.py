@@ -10,7 +10,7 @@ import pytest
 from banyan.cli import directives, verdict
 from banyan.cli.new_task import task_options
 
-DOS = "its lines end as in DOS (CR LF), which no shell expects; convert it, as with dos2unix"
+DOS = "its lines end as in DOS (CR LF), which breaks scripts; convert it, as with dos2unix"
 
 
 def script(tmp_path: Path, content: bytes, mode: int = 0o644) -> Path:
@@ -55,7 +55,19 @@ def test_a_script_that_is_not_executable_is_run_by_its_interpreter(
 )  # fmt: skip
 def test_what_would_surprise_is_said(tmp_path: Path, content: bytes, said: list[str]) -> None:
     path = script(tmp_path, content)
-    assert directives.remarks(path) == [f"banyan: {path}: {remark}" for remark in said]
+    expected = [f"banyan: {path}: {remark}" for remark in said]
+    assert directives.remarks([str(path), "x"]) == expected
+
+
+def test_of_other_programs_the_line_is_looked_at_that_names_the_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tool").write_bytes(b"#!/usr/bin/env python3\r\nprint()\r\n")
+    (tmp_path / "data").write_bytes(b"a\r\nb\r\n")
+    monkeypatch.chdir(tmp_path)
+    assert directives.remarks(["./tool"]) == [f"banyan: ./tool: {DOS}"]
+    for other in ("tool", "./data", "./gone", "./", "/dev/null", "a\0/b", ""):
+        assert directives.remarks([other]) == []
 
 
 def test_directives_are_found_behind_a_byte_order_mark_and_in_dos_lines(
