@@ -108,7 +108,7 @@ def read_believed(path: Path) -> str:
     Errors: `usage`; OSError; ValueError for what is no text.
     """
     check_file(path)
-    with os.fdopen(_open_regular(path), encoding="utf-8") as file:
+    with os.fdopen(_open_regular(path), encoding="utf-8-sig") as file:
         _check_named(path, os.fstat(file.fileno()).st_uid)  # it may be another by now
         return file.read()
 
@@ -119,7 +119,7 @@ def read_own(path: Path, forbidden: int = 0) -> str:
     forbidden: bits that its mode must not have. Errors: as of `read_believed`.
     """
     _check_way(path)
-    with os.fdopen(_open_regular(path), encoding="utf-8") as file:
+    with os.fdopen(_open_regular(path), encoding="utf-8-sig") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
         if mode & forbidden:
             message = f"{path} can be read by others (mode {mode:04o}): chmod 600 {path}"

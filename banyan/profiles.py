@@ -191,8 +191,7 @@ def load() -> Profiles:
         if not _is_there(path()):
             return Profiles({})
         ownership.check_own(path())
-        with path().open("rb") as file:
-            content = tomllib.load(file)
+        content = tomllib.loads(path().read_text("utf-8-sig"))
         tables = content.get("profile", {})
         profiles = {name: _profile(name, table) for name, table in tables.items()}
         return Profiles(profiles, str(content.get("default_profile", "")))
@@ -245,8 +244,9 @@ def read_token(text: str, role: str, origin: str) -> str:
 
     origin: what to call the file in an error.
     """
-    if not text.lstrip().startswith("{"):
-        return text.strip()
+    text = text.removeprefix("\ufeff").strip()  # the mark of an editor
+    if not text.startswith("{"):
+        return text
     try:
         tokens = json.loads(text)
     except ValueError:

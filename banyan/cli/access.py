@@ -47,7 +47,8 @@ def login_command(url: str, token_file: str | None, tls_ca: str | None, name: st
 def _profile(url: str, token: str, token_file: str | None, tls_ca: str) -> profiles.Profile:
     from pathlib import Path
 
-    if token_file not in (None, "-") and Path(str(token_file)).read_text().lstrip()[:1] == "{":
+    text = Path(token_file).read_text("utf-8-sig") if token_file not in (None, "-") else ""
+    if text.lstrip().startswith("{"):
         credentials = str(Path(str(token_file)).absolute())
         return profiles.Profile(url, credentials=credentials, tls_ca=tls_ca)
     return profiles.Profile(url, token=token, tls_ca=tls_ca)

@@ -1,12 +1,14 @@
-"""`#BANYAN --cores 4` in a script: options of `banyan submit` that travel with it.
+"""A script as COMMAND: `#BANYAN --cores 4` in it are options of `banyan submit`.
 
 Read where the command is a file that ends in .sh. What the command line says goes before;
-options that may be given several times are added to.
+options that may be given several times are added to. A script that is not executable is run by
+what its `#!` line names.
 """
 
+import contextlib
 import os
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from click.core import ParameterSource
 from banyan.errors import BanyanError
 
 MARK = "#BANYAN"
+_MARKS_OF_OTHERS = ("#SBATCH", "#PBS", "#BSUB", "#$", "#HQ", "#OAR", "#COBALT")
+_SHELL = "/bin/sh"
+_LINE_BYTES_MAX = 256
 
 
 def script_of(words: Sequence[str]) -> Path | None:
@@ -25,9 +30,25 @@ def script_of(words: Sequence[str]) -> Path | None:
 
 
 def runnable(script: Path, words: Sequence[str]) -> list[str]:
-    """The command for it, from any directory; through the shell where it is no program."""
+    """The command for it, from any directory; by its interpreter where it is no program."""
     path = str(script.absolute())
-    return [path, *words[1:]] if os.access(path, os.X_OK) else ["/bin/sh", path, *words[1:]]
+    return [*([] if os.access(path, os.X_OK) else _interpreter(script)), path, *words[1:]]
+
+
+def remarks(words: Sequence[str]) -> list[str]:
+    """What in the program that is submitted would surprise, a sentence each."""
+    script = script_of(words)
+    text = _read(script) if script else _first_line(words[0])
+    found = []
+    if script and text.startswith("\ufeff"):
+        found.append("it begins with a byte order mark, which no shell expects; save it without")
+    if "\r\n" in text:
+        ends = "its lines end as in DOS (CR LF), which breaks scripts"
+        found.append(f"{ends}; convert it, as with dos2unix")
+    first_words = {line.split(maxsplit=1)[0] for line in _comments(text)}
+    for mark in sorted(first_words.intersection(_MARKS_OF_OTHERS)):
+        found.append(f"its {mark} lines are not read; options stand in {MARK} lines")
+    return [f"banyan: {words[0]}: {remark}" for remark in found]
 
 
 def with_directives(
@@ -54,19 +75,46 @@ def with_directives(
     return merged
 
 
+def _interpreter(script: Path) -> list[str]:
+    """What its `#!` line names, and as the kernel reads it at most one argument; or the shell."""
+    first = _read(script).removeprefix("\ufeff").partition("\n")[0]
+    named = first[2:].split(maxsplit=1) if first.startswith("#!") else []
+    return [word.strip() for word in named] or [_SHELL]
+
+
 def _arguments(script: Path) -> list[str]:
-    """What stands behind the marks, as far as the first line that is no comment."""
+    """What stands behind the marks."""
     found: list[str] = []
-    try:
-        lines = script.read_text(errors="replace").splitlines()
-    except OSError as problem:
-        raise BanyanError("usage", f"{script}: {problem.strerror}") from None
-    for line in lines:
-        if line.strip() and not line.lstrip().startswith("#"):
-            break
-        if line.split(maxsplit=1)[:1] == [MARK]:
+    for line in _comments(_read(script)):
+        if line.split(maxsplit=1)[0] == MARK:
             try:
                 found += shlex.split(line[len(MARK) :], comments=True)
             except ValueError as problem:
                 raise BanyanError("usage", f"{script}: {line}: {problem}") from None
     return found
+
+
+def _comments(text: str) -> Iterator[str]:
+    """Those at its top, as far as the first line that is none."""
+    for line in map(str.strip, text.removeprefix("\ufeff").splitlines()):
+        if line.startswith("#"):
+            yield line
+        elif line:
+            return
+
+
+def _first_line(program: str) -> str:
+    """Of a file here that names its interpreter; empty for all else."""
+    line = b""
+    with contextlib.suppress(OSError):
+        if "/" in program and os.path.isfile(program):
+            with open(program, "rb") as file:
+                line = file.readline(_LINE_BYTES_MAX)
+    return line.decode(errors="replace") if line.startswith(b"#!") else ""
+
+
+def _read(script: Path) -> str:
+    try:
+        return script.read_bytes().decode(errors="replace")
+    except OSError as problem:
+        raise BanyanError("usage", f"{script}: {problem.strerror}") from None

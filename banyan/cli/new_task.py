@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from banyan.cli.completing import complete_queue, complete_tasks
-from banyan.cli.directives import runnable, script_of, with_directives
+from banyan.cli.directives import remarks, runnable, script_of, with_directives
+from banyan.cli.output import say
 from banyan.cli.selecting import find_ids
 from banyan.cli.words import cores as cores_wanted
 from banyan.cli.words import duration_milliseconds, environment, pairs, retained
@@ -60,7 +61,12 @@ _OPTIONS = (
         help="Wait until it ended.",
         shell_complete=complete_tasks,
     ),
-    click.option("--env", multiple=True, metavar="KEY[=VALUE]", help="For its environment."),
+    click.option(
+        "--env",
+        multiple=True,
+        metavar="KEY[=VALUE]",
+        help="For its environment; KEY alone: its value here; ALL: all variables here.",
+    ),
     click.option(
         "--secret", multiple=True, metavar="KEY=NAME", help="A secret of the worker, by its name."
     ),
@@ -79,8 +85,10 @@ def task_options(command: Command) -> Command:
     @functools.wraps(command)
     def with_task(client: Client, words: tuple[str, ...], **options: Any) -> Any:
         mine = {name: options.pop(name) for name in _NAMES}
-        script = script_of(words)
-        if script and not mine["shell"]:
+        script = None if mine["shell"] else script_of(words)
+        for remark in () if mine["shell"] else remarks(words):
+            say(remark)
+        if script:
             mine = with_directives(script, mine, click.get_current_context(), _NAMES)
             mine["name"] = mine["name"] or script.stem
             words = tuple(runnable(script, words))

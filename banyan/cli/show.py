@@ -8,8 +8,9 @@ import click
 from banyan.cli.completing import complete_tasks
 from banyan.cli.connection import with_client
 from banyan.cli.ls import command, cores, progress, result
-from banyan.cli.output import age, as_json, column, print_json, print_table
+from banyan.cli.output import age, as_json, column, print_json, print_table, say
 from banyan.cli.selecting import find_id
+from banyan.cli.verdict import hint_for
 from banyan.client.api import Client
 from banyan.domain.units import format_bytes, format_duration, parse_time
 from banyan.printable import harmless
@@ -46,6 +47,8 @@ def show_command(client: Client, id: str, as_json: bool) -> None:
     if attempts:
         click.echo()
         print_table(_TITLES, [_attempt_row(attempt) for attempt in attempts], _USUAL)
+        if hint := hint_for(task, str(attempts[-1].get("exit_status"))):
+            say(hint)
 
 
 def _facts(task: dict[str, Any]) -> dict[str, str]:

@@ -4,6 +4,7 @@ Called by `banyan submit`. In the words of the command {index}, {line}, {item} a
 a JSON object are put in; the environment has the same, so that nothing must be quoted.
 """
 
+import codecs
 import json
 import re
 import shlex
@@ -33,14 +34,14 @@ _OPTIONS = (
     ),
     click.option(
         "--each-line",
-        type=click.File(encoding="utf-8"),
+        type=click.File(encoding="utf-8-sig"),
         metavar="FILE",
         help="One task for each line that is not empty (-: standard input). It is {line}, and "
         "BANYAN_LINE.",
     ),
     click.option(
         "--from-json",
-        type=click.File(encoding="utf-8"),
+        type=click.File(encoding="utf-8-sig"),
         metavar="FILE",
         help="One task for each item of a JSON list, or of a file with one JSON value a line. "
         "It is {item}, its members are {name} each, and BANYAN_ITEM.",
@@ -144,6 +145,20 @@ def _word(value: Any) -> str:
 
 def _text(file: TextIO) -> str:
     try:
-        return file.read()
+        text = file.read()
     except UnicodeDecodeError as problem:
-        raise BanyanError("usage", f"{file.name} is no UTF-8 text: {problem}") from None
+        text, why = _bytes_kept(problem.object[:2]), str(problem)
+    else:
+        why = ""
+    if text[:2] in _MARKS_OF_UTF_16:
+        why = "it is UTF-16; save it as UTF-8"
+    if why:
+        raise BanyanError("usage", f"{file.name} is no UTF-8 text: {why}")
+    return text
+
+
+def _bytes_kept(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+_MARKS_OF_UTF_16 = (_bytes_kept(codecs.BOM_UTF16_LE), _bytes_kept(codecs.BOM_UTF16_BE))

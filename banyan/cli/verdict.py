@@ -12,6 +12,9 @@ from banyan.client.api import Client
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED
 from banyan.printable import harmless
 
+_NOT_FOUND = "failure (127)"
+_UNTOLD = ("", "failure", _NOT_FOUND)  # reasons that say no more than the code
+
 
 def standing(task: dict[str, Any]) -> str:
     """One word for a list: how it ended, else its state."""
@@ -27,6 +30,8 @@ def exit_code_of(client: Client, task: dict[str, Any]) -> int:
     told = in_words(task, status)
     if code is None or told != status:  # what the code says need not be said
         say(f"banyan: task {task['_id']}: {told}")
+    if hint := hint_for(task, status):
+        say(hint)
     return EXIT_TASK_FAILED if code is None else code
 
 
@@ -37,6 +42,23 @@ def in_words(task: dict[str, Any], status: str) -> str:
     if reason.startswith(short) or reason == standing(task):
         return harmless(max(short, reason, key=len))
     return f"{short}: {harmless(reason)}"
+
+
+def hint_for(task: dict[str, Any], status: str) -> str:
+    """What would help where a program was not found; empty for all else. status: as above."""
+    reason = str(task.get("reason") or "")
+    if status != _NOT_FOUND or not (reason.startswith("no program") or reason in _UNTOLD):
+        return ""
+    command, env = task.get("command"), task.get("env") or {}
+    if isinstance(command, list) and len(command) == 1 and len(command[0].split()) > 1:
+        return (
+            f"banyan: {command[0]!r} is taken for the name of a program; is it a line for --shell?"
+        )
+    if "PATH" in env:
+        return ""
+    return (
+        "banyan: it had the PATH of its worker; --env PATH gives it yours, --env ALL all variables"
+    )
 
 
 def exit_status(client: Client, id: str) -> str:

@@ -5,12 +5,17 @@ Called by the commands. Errors always name the option.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from banyan.addresses import HOST, HOST_LENGTH_MAX
+from banyan.domain import variables
 from banyan.domain.retention import FOREVER
 from banyan.domain.units import parse_bytes, parse_duration_milliseconds
 from banyan.errors import BanyanError
+
+EVERY_VARIABLE = "ALL"
+_OF_BANYAN = "BANYAN_"
+_OF_THE_SHELL = {"_", "PWD", "OLDPWD", "SHLVL"}
 
 
 def size_bytes(text: str, option: str) -> int:
@@ -51,16 +56,30 @@ def pairs(texts: Iterable[str], option: str) -> dict[str, str]:
 
 
 def environment(texts: Iterable[str]) -> dict[str, str]:
-    """`KEY=VALUE`, or `KEY` alone for its value here."""
+    """`KEY=VALUE`, `KEY` alone for its value here, or `ALL` for all that there is here."""
     spelled = []
+    every: dict[str, str] = {}
     for text in texts:
         if "=" in text:
             spelled.append(text)
+        elif text == EVERY_VARIABLE:
+            every = _handed_on(os.environ)
         elif text in os.environ:
             spelled.append(f"{text}={os.environ[text]}")
         else:
             raise BanyanError("usage", f"--env {text}: there is no such variable here")
-    return pairs(spelled, "--env")
+    return {**every, **pairs(spelled, "--env")}
+
+
+def _handed_on(here: Mapping[str, str]) -> dict[str, str]:
+    """Without what is Banyan's (tokens too), what a shell says of itself, and unreadable names."""
+    return {
+        name: value
+        for name, value in here.items()
+        if re.fullmatch(variables.NAME, name)
+        and not name.startswith(_OF_BANYAN)
+        and name not in _OF_THE_SHELL
+    }
 
 
 def cores(text: str) -> dict[str, object]:

@@ -8,6 +8,7 @@ that no rule can be forgotten in the documents.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from banyan.domain import variables
 from banyan.server.schemas import forms
 from banyan.server.schemas.tasks import COMMAND_CHARACTERS_MAX, SECRET_NAME
 
@@ -57,7 +58,7 @@ _WHOLE: Mapping[str, JsonSchema] = {
 }
 _CHECKED: Mapping[str, JsonSchema] = {
     "no_nul": {"pattern": _NO_NUL},
-    "env_size": {"description": "At most 64 KiB in all."},
+    "env_size": {"description": f"At most {variables.BYTES_MAX >> 10} KiB in all."},
 }
 # Rules that say nothing about the shape of a value.
 _ELSEWHERE = {"coerce", "type", "required", "readonly", "nullable", "meta", "schema"}

@@ -18,6 +18,7 @@ from bson.errors import InvalidId
 from eve.io.mongo import Validator
 from flask import g, has_request_context
 
+from banyan.domain import variables
 from banyan.domain.resources import (
     Capacity,
     ResourceError,
@@ -37,7 +38,6 @@ DOCUMENTS_TOLD_MAX = 10
 ISSUES_TOLD_MAX = 32
 UNTOLD: Mapping[str, Any] = {"": "is not valid, too; mend those first of which more is told"}
 _ISSUE_CHARACTERS_MAX = 2_000
-_ENV_BYTES_MAX = 64 * 1024
 _UNREAD = re.compile(r"field '.*' cannot be coerced: (.*)", re.DOTALL)  # as Cerberus says it
 
 
@@ -112,10 +112,7 @@ def _wrong_with_env_value(value: Any) -> str | None:
 
 
 def _too_large_env(value: Any) -> str | None:
-    if not isinstance(value, dict):
-        return None
-    texts = [text for pair in value.items() for text in pair if isinstance(text, str)]
-    return "larger than 64 KiB" if sum(len(t.encode()) for t in texts) > _ENV_BYTES_MAX else None
+    return variables.wrong_with_sizes(value) if isinstance(value, dict) else None
 
 
 def _wrong_with_free(value: Any) -> str | None:

@@ -16,6 +16,13 @@ _KEPT = {"PATH", "HOME", "LANG", "TZ", "USER", "LOGNAME", "SHELL", "TMPDIR"}
 _KEPT_PREFIX = "LC_"
 # What is the same for everybody on the machine; all else of root is no business of a user.
 _KEPT_FOR_OTHERS = {"LANG", "TZ"}
+# Of libraries that start a thread for each core of the machine, unless told otherwise. Those of the
+# first group go by the first name where their own is not set.
+_THREADS_BY_OMP = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)  # fmt: skip
+_THREADS = ("NUMBA_NUM_THREADS", "POLARS_MAX_THREADS", "RAYON_NUM_THREADS")
 _PATH_OF_OTHERS = "/usr/local/bin:/usr/bin:/bin"
 
 
@@ -63,21 +70,25 @@ def task_environment(
 ) -> dict[str, str]:
     """For one claimed task. What it asked for stands before the machine's, Banyan's before both.
 
+    Numerical libraries are told of as many threads as it has whole cores, one at least.
     task: its `env` has no secret to be put in any more.
     counts_gpus: whether the worker says how many there are, be it none; then a task sees those
         that it was granted, and no other.
     """
     granted = task["granted_resources"]
     listed = ",".join(map(str, gpus))
+    own = task.get("env") or {}
+    marks = {WORKER_VARIABLE: worker, ATTEMPT_VARIABLE: str(task["attempt_id"])}
     environment = {
+        **marks,  # first, where whoever looks for them need not read far
         **base,
-        **(task.get("env") or {}),
+        **_threads(granted["cores"], own),
+        **own,
         "BANYAN_URL": url,
         "BANYAN_TASK_ID": str(task["_id"]),
         "BANYAN_TASK_NAME": str(task.get("name") or ""),
         "BANYAN_TASK_TOKEN": str(task["token"]),
-        WORKER_VARIABLE: worker,
-        ATTEMPT_VARIABLE: str(task["attempt_id"]),
+        **marks,
         "BANYAN_ATTEMPT_COUNT": str(task["attempt_count"]),
         "BANYAN_CORES": str(granted["cores"]),
         "BANYAN_MEMORY_BYTES": str(granted["memory_bytes"]),
@@ -87,6 +98,11 @@ def task_environment(
         environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # in which the indexes count
         environment["CUDA_VISIBLE_DEVICES"] = listed
     return environment
+
+
+def _threads(cores: float, own: Mapping[str, str]) -> dict[str, str]:
+    names = _THREADS if _THREADS_BY_OMP[0] in own else _THREADS_BY_OMP + _THREADS
+    return dict.fromkeys(names, str(max(int(cores), 1)))
 
 
 def command_argv(command: str | list[str]) -> list[str]:

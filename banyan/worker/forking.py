@@ -15,7 +15,7 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn
 
-from banyan.worker import namespaces
+from banyan.worker import namespaces, programs
 from banyan.worker.spawning import (
     NOT_EXECUTABLE,
     NOT_FOUND,
@@ -187,10 +187,16 @@ def _die_with(launcher: int) -> None:
 
 
 def _exec(program: str, order: Order) -> NoReturn:
+    """As a shell does it: a text without a `#!` line is for the shell."""
     try:
-        os.execve(program, order.argv, order.env)  # noqa: S606 - what the task asked for
+        try:
+            os.execve(program, order.argv, order.env)  # noqa: S606 - what the task asked for
+        except OSError as error:
+            if not (by_shell := programs.by_shell(program, order.argv, error)):
+                raise
+            os.execve(by_shell[0], by_shell, order.env)  # noqa: S606
     except (OSError, ValueError) as error:
-        raise not_started(order.argv[0] if order.argv else "", error) from error
+        raise not_started(order.argv[0] if order.argv else "", error, program) from error
 
 
 def _prctl(option: int, value: int) -> None:

@@ -1,9 +1,11 @@
 """How much memory and time a tree of processes uses, read from /proc.
 
 Called by the launcher a few times a second for each attempt that lives so long. Standard
-library only. Pages that processes share are counted once where that decides something. To count
-them so takes the kernel time for each page of each process, and a process can keep others from
-it: `Looks` must never hold up the loop for longer than one process takes, and that not often.
+library only. What is held is what the kernel cannot give up: its own and shared memory, and not
+the pages of files that are mapped, libraries among them. Pages that processes share are counted
+once where that decides something. To count them so takes the kernel time for each page of each
+process, and a process can keep others from it: `Looks` must never hold up the loop for longer than
+one process takes, and that not often.
 """
 
 import os
@@ -14,7 +16,6 @@ from typing import NamedTuple
 from banyan.worker import tree
 from banyan.worker.process_reader import ANSWER_SECONDS, ProcessReader, Question
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TURN_SECONDS = 0.05  # for looking at processes, in one turn of the loop
 _REST = 4  # times as long as it took, before the next look
@@ -23,25 +24,29 @@ _BYTES_IN_A_SECOND = 4 << 30  # are looked at however slow the machine is
 
 
 def resident_bytes(pids: Iterable[int]) -> int:
-    """Resident memory, what is shared counted for each process: cheap, and never too little."""
-    return sum(resident for _, resident, _ in map(_pages, pids)) * _PAGE_BYTES
+    """All that is resident, files too, what is shared counted for each process."""
+    return sum(each.resident for each in map(_status, pids))
+
+
+def held_bytes(pids: Iterable[int]) -> int:
+    """What is held, without swap, what is shared counted for each: cheap, and never too little."""
+    return sum(each.held for each in map(_status, pids))
 
 
 def virtual_bytes(pids: Iterable[int]) -> int:
     """Address space."""
-    return sum(virtual for virtual, _, _ in map(_pages, pids)) * _PAGE_BYTES
+    return sum(each.virtual for each in map(_status, pids))
 
 
 def largest_bytes(pids: Iterable[int]) -> tuple[int, int]:
-    """The most that one of them has resident, and the most that none but its family can share."""
-    sizes = [*map(_pages, pids)]
-    resident = max((size for _, size, _ in sizes), default=0)
-    private = max((size - shared for _, size, shared in sizes), default=0)
-    return resident * _PAGE_BYTES, private * _PAGE_BYTES
+    """The most that one of them holds, and the most that none but its family can share."""
+    every = [*map(_status, pids)]
+    held = max((each.held for each in every), default=0)
+    return held, max((each.anonymous for each in every), default=0)
 
 
 class Seen(NamedTuple):
-    """Resident and swapped memory of a tree, what is shared counted once; whole: of all of it."""
+    """What a tree holds, swap included, what is shared counted once; whole: of all of it."""
 
     size: int
     whole: bool
@@ -98,7 +103,7 @@ class Looks:
 class _Look:
     """At one tree.
 
-    Of a process that cannot be read all counts that it has resident, what it shares too: whoever
+    Of a process that cannot be read all counts that it holds, what it shares too: whoever
     closes its memory to others has the disadvantage. Where nobody can be asked at the moment, as
     others have closed theirs, a process is no worse off than a giant.
     """
@@ -113,10 +118,12 @@ class _Look:
         """Looks at one more process; False when there is none left."""
         if self._left:
             pid = self._left.pop()
-            resident = resident_bytes([pid])
-            found = _proportional_bytes(pid, self._reader) if resident <= _GIANT_BYTES else None
+            said = _status(pid)
+            found = None
+            if said.resident <= _GIANT_BYTES:
+                found = _proportional_bytes(pid, said, self._reader)
             if found is None and self._reader.is_unreadable(pid):
-                found = resident
+                found = said.held
             if found is None:
                 self._unknown.append(pid)
             else:
@@ -128,7 +135,7 @@ class _Look:
 
         Of the unknown the largest counts alone: the others may share all with it.
         """
-        known = sum(size for pid, size in self._found.items() if _pages(pid).virtual)
+        known = sum(size for pid, size in self._found.items() if _status(pid).virtual)
         return known + largest_bytes(self._unknown)[0]
 
 
@@ -141,46 +148,55 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return total / _TICKS
 
 
-def _proportional_bytes(pid: int, reader: ProcessReader) -> int | None:
+def _proportional_bytes(pid: int, said: "_Status", reader: ProcessReader) -> int | None:
     """None: nobody can be asked, or it cannot be read."""
-    pages = _pages(pid)
-    if not pages.virtual:
+    if not said.virtual:
         return 0
-    seconds = ANSWER_SECONDS + pages.resident * _PAGE_BYTES / _BYTES_IN_A_SECOND
-    answer = reader.ask(Question.PROPORTIONAL, pid, seconds=seconds)
+    seconds = ANSWER_SECONDS + said.resident / _BYTES_IN_A_SECOND
+    answer = reader.ask(Question.PROPORTIONAL, pid, said.held + said.swapped, seconds)
     if answer is None:
         return None
-    # No such file in old kernels: less what may be shared.
-    return int(answer) or max(pages.resident - pages.shared, 0) * _PAGE_BYTES
+    return int(answer) or said.anonymous  # no such file in old kernels
 
 
-class _Pages(NamedTuple):
-    """Zeros of a process that is gone, has ended or has no memory."""
+class _Status(NamedTuple):
+    """Bytes of one process. Zeros where it is gone, has ended or has no memory.
 
-    virtual: int
-    resident: int
-    shared: int
+    anonymous: its own, and nobody's but its family's; shmem: what it has mapped of shared memory.
+    """
+
+    virtual: int = 0
+    resident: int = 0
+    anonymous: int = 0
+    shmem: int = 0
+    swapped: int = 0
+
+    @property
+    def held(self) -> int:
+        return self.anonymous + self.shmem
 
 
-_NONE = _Pages(0, 0, 0)
+_NAMES = (b"VmSize:", b"VmRSS:", b"RssAnon:", b"RssShmem:", b"VmSwap:")  # in the order of _Status
+_LINES = 16  # from the first of them to the last, and some more
 
 
-def _pages(pid: int) -> _Pages:
+def _status(pid: int) -> _Status:
     """Of a process whose first thread has ended another thread tells; all share their memory."""
-    pages = _told_pages(pid)
-    if pages is None or pages.virtual:
-        return pages or _NONE
-    others = map(_told_pages, tree.other_threads(pid))
-    return next((each for each in others if each and each.virtual), _NONE)
+    said = _told_status(pid)
+    if said is None or said.virtual:
+        return said or _Status()
+    others = map(_told_status, tree.other_threads(pid))
+    return next((each for each in others if each and each.virtual), _Status())
 
 
-def _told_pages(pid: int) -> _Pages | None:
-    fields = _fields(pid, "statm")
-    return _Pages(*map(int, fields[:3])) if fields else None
-
-
-def _fields(pid: int, name: str) -> list[bytes]:
-    return _read(pid, name).split()
+def _told_status(pid: int) -> _Status | None:
+    text = _read(pid, "status")
+    if not text:
+        return None
+    fields = text[text.find(_NAMES[0]) :].split(maxsplit=3 * _LINES)
+    said = dict(zip(fields[::3], fields[1::3], strict=False))
+    said.setdefault(b"RssAnon:", said.get(b"VmRSS:", b"0"))  # where files are not told apart
+    return _Status(*(1024 * int(said.get(name, 0)) for name in _NAMES))
 
 
 def _read(pid: int, name: str) -> bytes:

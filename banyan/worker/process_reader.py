@@ -34,8 +34,9 @@ class Question(enum.IntEnum):
     MARKS:        how many bytes were read, then the values of these variables of its environment,
                   empty where it has none; NUL between them. At most as many bytes are read as asked
                   for.
-    PROPORTIONAL: its resident and swapped memory in bytes, what it shares divided among those who
-                  share it; 0 where the kernel does not say.
+    PROPORTIONAL: the bytes that it holds, swap included and mapped files not, what it shares
+                  divided among those who share it; 0 where the kernel does not say. Kernels before
+                  5.3 do not tell files apart: there at most as many as asked for.
     """
 
     MARKS = 0
@@ -168,7 +169,8 @@ def _be(line: int) -> NoReturn:
                     os.close(file)
         while request := os.read(line, _REQUEST.size):
             question, pid, most = _REQUEST.unpack(request)
-            os.write(line, _marks(pid, most) if question == Question.MARKS else _proportional(pid))
+            told = _marks if question == Question.MARKS else _proportional
+            os.write(line, told(pid, most))
     finally:
         os._exit(0)
 
@@ -178,19 +180,20 @@ def _marks(pid: int, most: int) -> bytes:
     return b"\0".join([str(spent).encode(), *(found.get(name, b"") for name in MARKS)])
 
 
-def _proportional(pid: int) -> bytes:
+def _proportional(pid: int, most: int) -> bytes:
     """Of a process whose first thread has ended another thread tells."""
-    found = _told_proportional(pid)
-    if not found:
-        found = next(filter(None, map(_told_proportional, tree.other_threads(pid))), 0)
-    return str(found).encode()
+    every = (_told_proportional(each, most) for each in (pid, *tree.other_threads(pid)))
+    return str(next(filter(None, every), 0)).encode()
 
 
-def _told_proportional(pid: int) -> int:
+def _told_proportional(pid: int, most: int) -> int:
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb", buffering=0) as file:
-            lines = file.readall().splitlines()
+            lines = file.readall().splitlines()[1:]
     except OSError:  # it has ended meanwhile, or the kernel is too old
         return 0
-    told = [line for line in lines if line.startswith((b"Pss:", b"SwapPss:"))]
-    return sum(int(line.split()[1]) for line in told) * 1024
+    said = {name: int(size) * 1024 for name, size, *_ in map(bytes.split, lines)}
+    swapped = said.get(b"SwapPss:", 0)
+    if b"Pss_Anon:" not in said:
+        return min(said.get(b"Pss:", 0) + swapped, most)
+    return said[b"Pss_Anon:"] + said.get(b"Pss_Shmem:", 0) + swapped

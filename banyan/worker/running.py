@@ -64,7 +64,7 @@ class Running:
         self.time_ended = 0.0
         self.reason: str | None = None  # for being stopped, where there is more to say
         self.peak_bytes = 0  # of the whole tree, as far as it was looked at
-        self.looked_at_bytes = 0  # resident when it was last looked at closely
+        self.looked_at_bytes = 0  # held when it was last looked at closely
         self.sampled_at = self.sample_at = self.sampled_cpu_seconds = 0.0
 
     @property

@@ -14,6 +14,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from banyan.worker import programs
 from banyan.worker.places import Places
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -97,6 +98,7 @@ class Spawner:
         """
         cwd = os.path.join(self._home, cwd)  # not relative to the last task's
         name, path = argv[0] if argv else "", env.get("PATH", os.defpath)
+        program = name
         forks = user is not None or not self._all_answer(cwd, name, path)
         if not forks:
             self._enter(cwd)
@@ -115,7 +117,7 @@ class Spawner:
         except (OSError, ValueError) as error:
             for pipe in pipes:
                 os.close(pipe)
-            raise not_started(name, error) from error
+            raise not_started(name, error, program) from error
         return Spawned(pid, pipes[0], pipes[2], begins, (pipes[1], pipes[3]), user is not None)
 
     def _all_answer(self, cwd: str, name: str, path: str) -> bool:
@@ -133,16 +135,21 @@ class Spawner:
         self, program: str, argv: list[str], env: Mapping[str, str], files: tuple[int, int, int]
     ) -> int:
         ties = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)]
-        with self._limits_of_tasks():
-            return os.posix_spawn(
-                program,
-                argv,
-                env,
-                file_actions=ties[self._input_is_null :],
-                setsid=True,
-                setsigmask=[],
-                setsigdef=SIGNALS_RESET,
-            )
+        try:
+            with self._limits_of_tasks():
+                return os.posix_spawn(
+                    program,
+                    argv,
+                    env,
+                    file_actions=ties[self._input_is_null :],
+                    setsid=True,
+                    setsigmask=[],
+                    setsigdef=SIGNALS_RESET,
+                )
+        except OSError as error:
+            if by_shell := programs.by_shell(program, argv, error):
+                return self._spawn(by_shell[0], by_shell, env, files)
+            raise
 
     @contextlib.contextmanager
     def _limits_of_tasks(self) -> Iterator[None]:
@@ -220,13 +227,18 @@ def find(name: str, path: str) -> str:
     raise NotStarted(NOT_FOUND, f"no program {name!r} in PATH ({path})")
 
 
-def not_started(name: str, error: OSError | ValueError) -> NotStarted:
-    """What it means to a task that its program could not be started."""
+def not_started(name: str, error: OSError | ValueError, program: str) -> NotStarted:
+    """What it means to a task that its program could not be started.
+
+    name: what the task asked for; program: the file that was found by it.
+    """
     code = getattr(error, "errno", None)
     if code in _SHORTAGES:
         return NotStarted(None, f"the worker cannot start a process: {_told(error)}")
     exit_code = NOT_FOUND if code in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
-    return NotStarted(exit_code, f"{name!r}: {_told(error)}")
+    cause = programs.cause(program, error) if isinstance(error, OSError) else ""
+    told = f"{cause} ({_told(error)})" if cause else _told(error)
+    return NotStarted(exit_code, f"{name!r}: {told}")
 
 
 def _told(error: OSError | ValueError) -> str:

@@ -21,7 +21,7 @@ def read_token(path: Path) -> str:
     """
     try:
         ownership.check_links(path)
-        text = path.read_text().strip()
+        text = path.read_text("utf-8-sig").strip()
         told = ownership.told_of_readers(path)
     except (OSError, ValueError) as error:
         raise BanyanError("usage", f"the token file {path} cannot be read: {error}") from None

@@ -46,10 +46,10 @@ def _is_worth_a_look(running: Running, pids: list[int], looks: Looks) -> bool:
         return running.cell.usage_bytes() > running.peak_bytes
     if looks.is_unfinished(running.attempt):
         return True
-    resident = memory.resident_bytes(pids)
-    if resident <= max(running.peak_bytes, running.looked_at_bytes * _WORTH_A_LOOK):
+    held = memory.held_bytes(pids)
+    if held <= max(running.peak_bytes, running.looked_at_bytes * _WORTH_A_LOOK):
         return False
-    running.looked_at_bytes = resident
+    running.looked_at_bytes = held
     return True
 
 
@@ -114,7 +114,7 @@ def _are_too_large(
     if not all(each.by_watching for each in suspects):
         return False
     bound = max((each.memory_bytes for each in suspects), default=0)
-    return memory.resident_bytes(pids) > bound and _seen_of(attempts, pids, looks).size > bound
+    return memory.held_bytes(pids) > bound and _seen_of(attempts, pids, looks).size > bound
 
 
 def look_back(running: Running, left: Sequence[int]) -> None:

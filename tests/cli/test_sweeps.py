@@ -1,14 +1,17 @@
 """Ranges, and what is put into a command; pure functions, on generated input too."""
 
+import codecs
 import io
+from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from banyan.cli.stats import sparkline
-from banyan.cli.sweeps import expanded
+from banyan.cli.sweeps import expanded, sweep_options
 from banyan.client.progress import done, grouped, summary
 from banyan.errors import BanyanError
 
@@ -57,6 +60,36 @@ def test_a_word_stays_one_word_and_is_not_looked_into(text: str) -> None:
     made = expanded({"command": ["{line}"]}, None, io.StringIO("\n".join(lines)), None)
     assert made is not None
     assert [task["command"] for task in made] == [[line] for line in lines]
+
+
+# --- what editors of Windows write ------------------------------------------------------------
+
+
+def values(tmp_path: Path, content: bytes, option: str, variable: str) -> list[str]:
+    """What the members of a sweep get of a file with this content."""
+    file = tmp_path / "parameters"
+    file.write_bytes(content)
+
+    @click.command()
+    @sweep_options
+    def made(**asked: Any) -> list[str]:
+        return [task["env"][variable] for task in expanded(TASK, **asked) or []]
+
+    found: list[str] = made.main([option, str(file)], standalone_mode=False)
+    return found
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_value(tmp_path: Path) -> None:
+    lines = codecs.BOM_UTF8 + b"alpha\r\nbeta\r\n"
+    assert values(tmp_path, lines, "--each-line", "BANYAN_LINE") == ["alpha", "beta"]
+    listed = codecs.BOM_UTF8 + b'["alpha",\r\n"beta"]'
+    assert values(tmp_path, listed, "--from-json", "BANYAN_ITEM") == ["alpha", "beta"]
+
+
+@pytest.mark.parametrize("option", ["--each-line", "--from-json"])
+def test_a_file_in_utf_16_is_told(tmp_path: Path, option: str) -> None:
+    with pytest.raises(BanyanError, match="it is UTF-16; save it as UTF-8"):
+        values(tmp_path, "[1]\n".encode("utf-16"), option, "BANYAN_LINE")
 
 
 def counted(**by: Any) -> dict[str, int]:

@@ -43,6 +43,19 @@ def test_pairs_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert words.environment(["HERE", "X=2"]) == {"HERE": "value", "X": "2"}
 
 
+def test_all_of_the_environment_but_what_is_banyans_or_the_shells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = {"A": "1", "B": "2", "BANYAN_TOKEN": "secret", "_": "x", "PWD": "/here", "SHLVL": "1",
+            "BASH_FUNC_module%%": "() { :; }", "two words": "x"}  # fmt: skip
+    monkeypatch.setattr(words.os, "environ", here)
+    handed_on = {"A": "1", "B": "2", "BASH_FUNC_module%%": "() { :; }"}
+    assert words.environment(["ALL"]) == handed_on
+    assert words.environment(["B=mine", "ALL", "ALL=one"]) == {
+        **handed_on, "B": "mine", "ALL": "one",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("read", "option"),
     [

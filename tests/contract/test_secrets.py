@@ -1,5 +1,7 @@
 """Secrets by reference: a task names what only its worker knows, and that is all that is kept."""
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,3 +38,15 @@ def test_the_script_asks_for_the_secret_and_has_everything_else(server: Server):
     script = server.provider.get(f"tasks/{task['_id']}/script").text
     assert ': "${KEY:?set it to the secret db_password}"; export KEY\n' in script
     assert "export PLAIN=x\n" in script
+
+
+def test_what_no_shell_can_name_goes_along_in_the_script(server: Server, tmp_path: Path):
+    named = {"BASH_FUNC_hello%%": "() { echo hello $1; }", "my.dotted-name": "a b", "PLAIN": "$x"}
+    task = make(server.provider, command=["bash", "-c", 'hello "$PLAIN"; env'], env={})
+    answer = server.provider.patch(f"tasks/{task['_id']}", {"env": named})
+    assert answer.json()["env"] == named
+    script = tmp_path / "script"
+    script.write_text(server.provider.get(f"tasks/{task['_id']}/script").text)
+    said = subprocess.run(["sh", script], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("hello $x\n")
+    assert "\nmy.dotted-name=a b\n" in said

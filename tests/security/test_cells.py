@@ -96,6 +96,9 @@ def test_one_with_somebody_in_it_does_not_serve_again(tmp_path: Path) -> None:
 # --- Looking at what is shared -----------------------------------------------------------------
 
 
+SMALL = b"VmSize:\t 36 kB\nVmRSS:\t 36 kB\nRssAnon:\t 36 kB\n"  # what /proc tells of one
+
+
 class Clock:
     """Time that goes on only while memory is looked at."""
 
@@ -105,9 +108,9 @@ class Clock:
         self._each_seconds = each_seconds
         monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(memory, "_proportional_bytes", self._look)
-        monkeypatch.setattr(memory, "_fields", lambda pid, name: [b"9", b"9", b"0"])
+        monkeypatch.setattr(memory, "_read", lambda pid, name: SMALL)
 
-    def _look(self, pid: int, reader: ProcessReader) -> int:
+    def _look(self, pid: int, said: Any, reader: ProcessReader) -> int:
         self.now += self._each_seconds
         self.looked_at.append(pid)
         return 10
@@ -157,7 +160,6 @@ def test_too_much_is_seen_at_once_however_long_the_look_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock, looks = Clock(monkeypatch, 1.0), memory.Looks(ProcessReader())
-    monkeypatch.setattr(memory, "_fields", lambda pid, name: [b"9", b"9", b"0"])
     one = running("a", limits=Limits(memory_bytes=4096, enforcement="watch"))
     reason = watching.too_large(one, list(range(100, 200)), looks)
     assert reason
@@ -167,9 +169,7 @@ def test_too_much_is_seen_at_once_however_long_the_look_takes(
 def test_who_has_ended_is_not_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, looks = Clock(monkeypatch, 0.06), memory.Looks(ProcessReader())
     gone: set[int] = set()
-    monkeypatch.setattr(
-        memory, "_fields", lambda pid, name: [] if pid in gone else [b"9", b"9", b"0"]
-    )
+    monkeypatch.setattr(memory, "_read", lambda pid, name: b"" if pid in gone else SMALL)
     turn(looks, clock)
     assert looks.at("all", [1, 2, 3]) == (10, False)
     gone.update(clock.looked_at)

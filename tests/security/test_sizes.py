@@ -57,7 +57,7 @@ def largest_task() -> dict[str, Any]:
         "queue": "q" * 128,
         "labels": words(),
         "tags": words(),
-        "env": {f"N{n:_<240}": "x" for n in range(255)} | {"N0": WIDE * 800},
+        "env": {f"N{n:_<240}": "x" for n in range(1023)} | {"N0": WIDE * 3600},
         "cwd": WIDE * 4096,
         "dedupe_key": WIDE * 256,
     }
@@ -135,8 +135,8 @@ def test_the_largest_worker_and_account_are_small():
     [
         ("command", ["true", *[""] * tasks.COMMAND_WORDS_MAX]),
         ("command", WIDE * (tasks.COMMAND_CHARACTERS_MAX + 1)),
-        ("env", {f"N{n}": "x" for n in range(257)}),
-        ("env", {"N": "x" * 65_536}),
+        ("env", {f"N{n}": "x" for n in range(1025)}),
+        ("env", {f"N{n}": "x" * 65_536 for n in range(4)}),
         ("tags", dict.fromkeys(names(65), "x")),
         ("labels", {"x": "x" * 257}),
     ],

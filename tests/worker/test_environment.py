@@ -50,6 +50,27 @@ def test_a_task_decides_over_the_machine_and_banyan_over_the_task():
     assert (made["BANYAN_ATTEMPT"], made["BANYAN_ATTEMPT_COUNT"]) == ("a", "2")
     assert (made["BANYAN_GPUS"], made["CUDA_VISIBLE_DEVICES"]) == ("2,0", "2,0")
     assert made["BANYAN_CORES"] == "1.5"
+    assert list(made)[:2] == ["BANYAN_WORKER_ID", "BANYAN_ATTEMPT"], "found at once by who looks"
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(0, "1"), (0.5, "1"), (1.5, "1"), (4, "4")])
+def test_libraries_start_as_many_threads_as_there_are_cores(cores: float, threads: str):
+    task = {**TASK, "granted_resources": {"cores": cores, "memory_bytes": 7}}
+    made = task_environment({}, task, "http://x", "w", [], False)
+    names = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "BLIS", "NUMBA", "RAYON")
+    assert {made[f"{name}_NUM_THREADS"] for name in names} == {threads}
+
+
+def test_what_its_owner_says_of_threads_goes_before():
+    def made(**env: str) -> dict[str, str]:
+        return task_environment({}, {**TASK, "env": env}, "http://x", "w", [], False)
+
+    one = made(MKL_NUM_THREADS="7")
+    assert (one["MKL_NUM_THREADS"], one["OMP_NUM_THREADS"]) == ("7", "1")
+    every = made(OMP_NUM_THREADS="7")  # to which the others keep, where they are not set
+    assert every["OMP_NUM_THREADS"] == "7"
+    assert not {"MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"} & every.keys()
+    assert every["NUMBA_NUM_THREADS"] == "1"
 
 
 def test_without_gpus_nothing_is_said_of_them():

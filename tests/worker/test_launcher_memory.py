@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from banyan.worker import cells, cgroups, memory, tree
+from banyan.worker import cells, cgroups, memory, process_reader, tree
 from banyan.worker.process_reader import ProcessReader
 from tests.harness import eventually
 from tests.worker.launched import Launched, alive, carrying
@@ -77,6 +77,85 @@ time.sleep(1.5)
     ended = launcher.ended(attempt)
     assert (ended["why"], ended["code"]) == (None, 0)
     assert 40 * MIB < ended["peak_memory_bytes"] < 128 * MIB
+
+
+READ = """
+import mmap, os, sys, time
+with open(sys.argv[1], "r+b") as file:
+    data = mmap.mmap(file.fileno(), 0, *eval(sys.argv[2]))
+total = sum(data[i] for i in range(0, len(data), 4096))
+for _ in range(2):
+    os.fork()
+time.sleep(0.8)
+{}
+"""
+GROW = """
+data.close()
+x = bytearray(120 << 20)
+time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> str:
+    """A file of 120 MiB that may be mapped."""
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.write(b"x" * (120 * MIB))
+    return str(path)
+
+
+@BY
+@pytest.mark.parametrize("how", ["mmap.MAP_SHARED, mmap.PROT_READ", "mmap.MAP_PRIVATE"])
+def test_pages_of_a_mapped_file_are_no_memory_of_the_task(
+    launcher: Launched, by: str, how: str, large: str
+):
+    argv = ["python3", "-c", READ.format(""), large, f"({how},)"]
+    attempt = launcher.start(argv, limits=limits(by, 96))
+    ended = launcher.ended(attempt)
+    assert (ended["why"], ended["code"]) == (None, 0)
+
+
+@BY
+def test_nor_do_they_hide_what_the_task_takes_in_their_place(
+    launcher: Launched, by: str, large: str
+):
+    argv = ["python3", "-c", READ.format(GROW), large, "(mmap.MAP_PRIVATE,)"]
+    attempt = launcher.start(argv, limits=limits(by, 96))
+    assert launcher.ended(attempt)["why"] == "oom"
+
+
+@BY
+def test_shared_memory_and_changed_private_pages_are(launcher: Launched, by: str, large: str):
+    shared = "import mmap, time; data = mmap.mmap(-1, 120 << 20)"
+    changed = READ.partition("total")[0]
+    for script in (shared, changed):
+        script += "\nfor i in range(0, len(data), 4096): data[i] = 1\ntime.sleep(1000)"
+        argv = ["python3", "-c", script, large]
+        attempt = launcher.start([*argv, "(mmap.MAP_PRIVATE,)"], limits=limits(by, 96))
+        assert launcher.ended(attempt)["why"] == "oom"
+
+
+@pytest.mark.parametrize(
+    ("said", "bytes_held"),
+    [
+        ("Pss: 90 kB\nPss_Anon: 50 kB\nPss_File: 30 kB\nPss_Shmem: 10 kB\nSwapPss: 5 kB\n", 65),
+        ("Rss: 99 kB\nPss: 90 kB\nSwapPss: 5 kB\n", 70),
+        ("Rss: 40 kB\nPss: 30 kB\nSwapPss: 5 kB\n", 35),
+        ("", 0),
+    ],
+)
+def test_kernels_that_do_not_tell_files_apart(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, bytes_held: int
+):
+    file = tmp_path / "smaps_rollup"
+    file.write_text(f"55a1740e2000-7ffd1a8e6000 ---p 00000000 00:00 0      [rollup]\n{said}")
+    monkeypatch.setattr(
+        process_reader, "open", lambda path, *more, **how: file.open("rb", buffering=0),
+        raising=False,
+    )  # fmt: skip
+    held = process_reader._told_proportional(1, most=70 * 1024)
+    assert held == bytes_held * 1024
 
 
 @pytest.mark.parametrize("by", ["none", "watch"])
@@ -205,9 +284,10 @@ def test_a_cell_of_version_2_is_killed_at_one_stroke(launcher: Launched):
 def test_memory_is_read_of_processes_and_not_of_what_is_gone():
     pids = [os.getpid()]
     resident = memory.resident_bytes(pids)
+    held = memory.held_bytes(pids)
     seen, whole = memory.Looks(ProcessReader()).at("self", pids)
     assert whole
-    assert 0 < seen <= resident * 1.1
+    assert 0 < seen <= held * 1.1 < resident * 1.1
     assert memory.virtual_bytes(pids) > resident
     assert memory.cpu_seconds(pids) > 0
     gone = [1 << 22]

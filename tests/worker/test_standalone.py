@@ -259,7 +259,7 @@ def test_two_runs_of_one_directory_do_not_go_together(alone: Alone):
         (['{"command": "true", "requested_resources": {"cores": -1}}'], ":1: "),
         (['{"name": "a", "requested_resources": {"cores": 3}}'], "more than there is here: a"),
         (['{"command": []}'], "command is"),
-        (['{"command": "true", "env": {"1": "x"}}'], "env: '1'"),
+        (['{"command": "true", "env": {"a b": "x"}}'], "env: 'a b'"),
         (['{"command": "true", "retries": -1}'], ":1: "),
     ],
 )

@@ -67,6 +67,7 @@ def test_a_task_knows_who_it_is_and_nothing_of_its_worker(crew: Crew):
     assert seen["BANYAN_TASK_TOKEN"]
     allowed = (
         r"BANYAN_.*|LC_.*|PATH|HOME|LANG|TZ|USER|LOGNAME|SHELL|TMPDIR|PWD|_|GREETING|OLDPWD|SHLVL"
+        r"|[A-Z]+_NUM_THREADS|POLARS_MAX_THREADS"
     )
     assert [name for name in seen if not re.fullmatch(allowed, name)] == []
 

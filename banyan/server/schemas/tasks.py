@@ -6,6 +6,7 @@ creation only), `claim` (until the task runs), `always`.
 
 from typing import Any
 
+from banyan.domain import variables
 from banyan.domain.states import Outcome, State
 from banyan.domain.units import LARGEST
 
@@ -76,9 +77,13 @@ SCHEMA: dict[str, Any] = {
     "tags": {**_WORDS, "meta": {"change": "always"}},
     "env": {
         "type": "dict",
-        "keysrules": {"type": "string", "regex": r"[A-Za-z_][A-Za-z0-9_]*", "maxlength": 256},
+        "keysrules": {
+            "type": "string",
+            "regex": variables.NAME,
+            "maxlength": variables.NAME_LENGTH_MAX,
+        },
         "valuesrules": {"type": ["string", "dict"], "check_with": "env_value"},
-        "maxlength": 256,
+        "maxlength": variables.COUNT_MAX,
         "check_with": "env_size",
     },
     "cwd": {

@@ -1,11 +1,14 @@
 """GET /tasks/<id>/script: a shell script that runs the task again by hand."""
 
+import re
 import shlex
 from typing import Any
 
 from banyan.server import scoped
 from banyan.server.calls import Answer, Call
 from banyan.server.store.mongo import Document
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 
 
 def script(call: Call) -> Answer:
@@ -18,9 +21,15 @@ def script(call: Call) -> Answer:
     ]
     if task.get("cwd"):
         lines.append(f"cd {shlex.quote(task['cwd'])}")
-    lines += [_variable(name, value) for name, value in sorted(task["env"].items())]
-    lines.append(_command(task))
+    named = sorted(task["env"].items())
+    lines += [_variable(name, value) for name, value in named if _is_shells(name)]
+    lines.append(_command(task, [pair for pair in named if not _is_shells(pair[0])]))
     return Answer("\n".join(lines).encode() + b"\n", wait_for=[f"task:{call.item_id}"])
+
+
+def _is_shells(name: str) -> bool:
+    """Whether a shell can have a variable of this name."""
+    return re.fullmatch(_NAME, name) is not None
 
 
 def _variable(name: str, value: str | dict[str, str]) -> str:
@@ -33,10 +42,13 @@ def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _command(task: Document) -> str:
+def _command(task: Document, others: list[tuple[str, Any]]) -> str:
+    """others: variables that go along by `env`; of a secret its name stands there."""
     command: Any = task.get("command")
     if not command:
         return "# A group: nothing to run."
-    if isinstance(command, str):
-        return f"exec /bin/sh -c {shlex.quote(command)}"
-    return f"exec {shlex.join(command)}"
+    words = ["/bin/sh", "-c", command] if isinstance(command, str) else command
+    pairs = [
+        f"{name}={value if isinstance(value, str) else value['secret']}" for name, value in others
+    ]
+    return f"exec {shlex.join(['env', *pairs, *words] if pairs else words)}"

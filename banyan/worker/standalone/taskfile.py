@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from banyan.domain import variables
 from banyan.domain.continuations import EDGES, PARENT_LISTS, on_a_cycle, parents_of
 from banyan.domain.resources import ResourceError, normalise_request
 from banyan.domain.states import State
@@ -20,14 +21,13 @@ from banyan.errors import BanyanError
 Task = dict[str, Any]
 
 _NAME_LENGTH_MAX = 256
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYED = ("command", "requested_resources", "env", "cwd")  # what makes it another task
 
 
 def read_tasks(path: Path) -> list[Task]:
     """The tasks of a file, in its order. Errors: BanyanError `usage`, which names the line."""
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         raise BanyanError("usage", f"{path} cannot be read: {error}") from None
     tasks: dict[str, Task] = {}
@@ -113,8 +113,10 @@ def _env(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ValueError(f"env is an object of texts, not {value!r}")
     for name, text in value.items():
-        if not _VARIABLE.fullmatch(name) or not isinstance(text, str) or "\0" in text:
+        if not re.fullmatch(variables.NAME, name) or not isinstance(text, str) or "\0" in text:
             raise ValueError(f"env: {name!r} is no variable with a text")
+    if wrong := variables.wrong_with_sizes(value):
+        raise ValueError(f"env: {wrong}")
     return dict(value)
 
 
