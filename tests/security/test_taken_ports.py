@@ -148,7 +148,7 @@ def test_so_it_is_where_the_servers_last_address_fails_otherwise(
     host, port = server.server.server_address[:2]
     addresses = [
         (socket.AF_INET, socket.SOCK_STREAM, 0, "", (host, port)),
-        (socket.AF_INET6, socket.SOCK_STREAM, 0, "", ("::1", port, 0, 0)),  # nobody listens there
+        (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("192.0.2.1", port)),  # no way leads there
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: addresses)
     with all_taken():
