@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from banyan import ownership
 from banyan.addresses import socket_in
+from banyan.config import user_directory
 from banyan.errors import BanyanError
 
 LOCAL = "local"  # the profile that `banyan up` writes
@@ -77,12 +78,11 @@ class Credentials(NamedTuple):
 
 
 def path() -> Path:
-    """The file of the profiles, whether it is there or not."""
+    """The file of the profiles, whether it is there or not. Errors: as of `user_directory`."""
     named = os.environ.get("BANYAN_CONFIG")
     if named:
         return Path(named)
-    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(home) / "banyan" / "config.toml"
+    return user_directory("XDG_CONFIG_HOME", ".config", "BANYAN_CONFIG=FILE") / "config.toml"
 
 
 def find_access(
@@ -182,22 +182,26 @@ def _believed(file: str) -> Path:
 
 
 def load() -> Profiles:
-    """The file as it is; empty when there is none.
+    """The file as it is; empty when there is none, nor a home directory for one.
 
     Errors: `usage` when it cannot be read, or others could have written it: it says which
     file's token goes to which server.
     """
     try:
-        if not _is_there(path()):
+        found = path()
+    except BanyanError:
+        return Profiles({})
+    try:
+        if not _is_there(found):
             return Profiles({})
-        ownership.check_own(path())
-        with path().open("rb") as file:
+        ownership.check_own(found)
+        with found.open("rb") as file:
             content = tomllib.load(file)
         tables = content.get("profile", {})
         profiles = {name: _profile(name, table) for name, table in tables.items()}
         return Profiles(profiles, str(content.get("default_profile", "")))
     except (OSError, ValueError, AttributeError) as problem:
-        raise BanyanError("usage", f"{path()} cannot be read: {problem}") from None
+        raise BanyanError("usage", f"{found} cannot be read: {problem}") from None
 
 
 def _is_there(file: Path) -> bool:
