@@ -53,6 +53,7 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
             with (
                 _client(url, token, profile=profile, role=role, tls_ca=tls_ca) as client,
                 _answers_read(client.transport.url),
+                _end_told(client.transport.url),
             ):
                 if not curl:
                     return command(client, **options)
@@ -77,6 +78,18 @@ def _answers_read(url: str) -> Iterator[None]:
             "BANYAN_LOG_LEVEL=debug shows where"
         )
         raise BanyanError("internal", message) from e
+
+
+@contextlib.contextmanager
+def _end_told(url: str) -> Iterator[None]:
+    """Where no server answers since its stack has ended, that is told, and which ones run."""
+    try:
+        yield
+    except BanyanError as error:
+        ended = profiles.told_of_ended(url) if error.word == "unavailable" else ""
+        if not ended:
+            raise
+        raise BanyanError("unavailable", ended) from error
 
 
 def _last(command: Callable[..., Any]) -> None:

@@ -19,6 +19,7 @@ from banyan.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, BanyanError
 SECTIONS = {
     "Start": {
         "up": ("start", "Server, database and a worker, all on this machine."),
+        "down": ("down", "End what 'banyan up' started."),
         "server": ("start", "The server alone."),
         "worker": ("worker", "A worker; list, invite, drain, resume, remove workers."),
         "doctor": ("doctor", "Check a living database, and mend it."),
@@ -64,7 +65,8 @@ COMPLETION_VARIABLE = "_BANYAN_COMPLETE"
 
 # What others call it.
 _MEANT = {
-    "add": ["submit"], "start": ["up"], "stop": ["cancel"], "kill": ["cancel"], "rm": ["forget"],
+    "add": ["submit"], "start": ["up"], "stop": ["down", "cancel"], "kill": ["cancel"],
+    "rm": ["forget"],
     "delete": ["forget"], "remove": ["forget"], "list": ["ls"], "ps": ["ls"], "queue": ["ls"],
     "jobs": ["ls"], "status": ["show", "ls"], "info": ["show"], "logs": ["log"], "cat": ["log"],
     "output": ["log"], "tail": ["log"], "why": ["explain"], "requeue": ["retry"],

@@ -5,6 +5,7 @@ starts (mongod, server processes, a worker) ends with it, even when it is killed
 no state of its own: whatever counts is in the database.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -49,6 +50,8 @@ def run(options: Options) -> int:
             finally:
                 _ignore_signals()
                 stack.stop()
+                with contextlib.suppress(OSError, BanyanError):
+                    profiles.forget_local(stack.credentials)
     except _Ended:
         pass
     return EXIT_OK
@@ -83,7 +86,7 @@ def _announce(stack: Stack, json_line: bool) -> None:
             f"Banyan is ready at {stack.url}\n"
             f"  tokens   {stack.credentials}\n"
             "  try      banyan run -- echo hello\n"
-            "  end      Ctrl-C; the next start goes on from here"
+            "  end      banyan down, or Ctrl-C; the next start goes on from here"
         )
     try:
         os.write(1, os.fsencode(f"{text}\n"))
