@@ -33,7 +33,7 @@ _OPTIONS = (
     ),
     click.option(
         "--each-line",
-        type=click.File(encoding="utf-8"),
+        type=click.File(encoding="utf-8", errors="surrogateescape"),  # names of files are bytes
         metavar="FILE",
         help="One task for each line that is not empty (-: standard input). It is {line}, and "
         "BANYAN_LINE.",

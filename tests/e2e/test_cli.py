@@ -69,6 +69,22 @@ def test_run_is_where_its_caller_is_with_the_environment_that_is_named(
     assert stack.text("run", "--cwd", "/", "--", "pwd") == "/"
 
 
+def test_words_that_are_no_text_arrive_byte_for_byte(stack: Stack, tmp_path: Path) -> None:
+    place = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    place.mkdir()
+    (place / os.fsdecode(b"M\xfcller")).write_text("contents\n")
+    latin = os.fsdecode(b"M\xfcller")
+    words = ["run", "--env", "X", "--", "sh", "-c", 'cat "$1"; printf "%s" "$X"', "sh", latin]
+    done = stack.call(*words, cwd=place, environment={"X": latin})
+    assert done.stdout == b"contents\nM\xfcller"
+    listed = stack.call(
+        "submit", "-q", "--each-line", "-", "ls", "{line}", input=b"\xe9\n", cwd="/"
+    )
+    assert len(listed.stdout.split()) == 1
+    refused = stack.call("submit", "--name", latin, "true", code=2).stderr
+    assert refused == b"banyan: 'M\\xfcller' is no UTF-8 text, and cannot be sent\n"
+
+
 def test_run_follows_every_attempt(stack: Stack, tmp_path: Path) -> None:
     script = 'echo attempt; test -e tried || { touch tried; exit 1; }; echo "good at last"'
     text = stack.text("run", "--retries", "1", "--", "sh", "-c", script, cwd=tmp_path)
