@@ -99,6 +99,8 @@ _NAMES = (
 
 
 def _task(client: Client, words: Sequence[str], **given: Any) -> dict[str, Any]:
+    if words[0] == "-":
+        raise BanyanError("usage", "no script is read from standard input: name its file")
     task = {
         "name": given["name"] or _name_of(words[0]),
         "command": " ".join(words) if given["shell"] else list(words),

@@ -85,6 +85,39 @@ def test_words_that_are_no_text_arrive_byte_for_byte(stack: Stack, tmp_path: Pat
     assert refused == b"banyan: 'M\\xfcller' is no UTF-8 text, and cannot be sent\n"
 
 
+def test_input_that_no_task_reads_is_told(stack: Stack, tmp_path: Path) -> None:
+    told = b"standard input is not passed on to the task"
+    (tmp_path / "file").write_text("a\n")
+    for words in (["run", "--", "cat"], ["submit", "--", "cat"]):
+        assert told in stack.call(*words, input=b"a\n").stderr
+        with (tmp_path / "file").open() as file:
+            assert told in stack.call(*words, stdin=file).stderr
+            assert file.read() == "a\n"  # it may be for the next command
+        assert told not in stack.call(*words, input=b"").stderr
+        assert told not in stack.call(*words, stdin=subprocess.DEVNULL).stderr
+    assert stack.call("submit", "-q", "--", "cat", input=b"a\n").stderr == b""
+    assert told not in stack.call("submit", "--each-line", "-", "cat", input=b"a\n").stderr
+    assert b"no script is read" in stack.call("submit", "-", input=b"a\n", code=2).stderr
+
+
+def test_input_that_comes_late_is_told_at_the_end(stack: Stack, tmp_path: Path) -> None:
+    running = stack.begin(
+        "run",
+        "--",
+        "sh",
+        "-c",
+        f"until test -e {tmp_path}/on; do sleep 0.1; done",
+        stdin=subprocess.PIPE,
+    )
+    eventually(lambda: stack.text("ls", "-q", "--state", "running") != "")
+    assert running.stdin is not None
+    running.stdin.write(b"a\n")
+    running.stdin.flush()
+    (tmp_path / "on").touch()
+    _, said = running.communicate(timeout=30)
+    assert b"standard input is not passed on" in said
+
+
 def test_run_follows_every_attempt(stack: Stack, tmp_path: Path) -> None:
     script = 'echo attempt; test -e tried || { touch tried; exit 1; }; echo "good at last"'
     text = stack.text("run", "--retries", "1", "--", "sh", "-c", script, cwd=tmp_path)
