@@ -52,8 +52,7 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
             token = read_token_file(token_file, role) if token_file else token
             with (
                 _client(url, token, profile=profile, role=role, tls_ca=tls_ca) as client,
-                _answers_read(client.transport.url),
-                _end_told(client.transport.url),
+                _answers_told(client.transport.url),
             ):
                 if not curl:
                     return command(client, **options)
@@ -67,22 +66,10 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
 
 
 @contextlib.contextmanager
-def _answers_read(url: str) -> Iterator[None]:
-    """A server may answer anything: what a command cannot read is told in a sentence."""
-    try:
-        yield
-    except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError) as e:
-        message = (
-            f"{url} answered what this command cannot read ({type(e).__name__}: {e!s:.200}): it is "
-            "no Banyan server, or of another version, or this is a bug; "
-            "BANYAN_LOG_LEVEL=debug shows where"
-        )
-        raise BanyanError("internal", message) from e
-
-
-@contextlib.contextmanager
-def _end_told(url: str) -> Iterator[None]:
-    """Where no server answers since its stack has ended, that is told, and which ones run."""
+def _answers_told(url: str) -> Iterator[None]:
+    """What a command cannot read is told in a sentence, as a server may answer anything; and where
+    none answers since its stack has ended, that is told, with those that run.
+    """
     try:
         yield
     except BanyanError as error:
@@ -90,6 +77,13 @@ def _end_told(url: str) -> Iterator[None]:
         if not ended:
             raise
         raise BanyanError("unavailable", ended) from error
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError) as e:
+        message = (
+            f"{url} answered what this command cannot read ({type(e).__name__}: {e!s:.200}): it is "
+            "no Banyan server, or of another version, or this is a bug; "
+            "BANYAN_LOG_LEVEL=debug shows where"
+        )
+        raise BanyanError("internal", message) from e
 
 
 def _last(command: Callable[..., Any]) -> None:

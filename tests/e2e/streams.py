@@ -10,6 +10,7 @@ import importlib
 import io
 import json
 import os
+import pwd
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -20,7 +21,8 @@ from banyan.cli.main import COMMANDS, main
 _CLOSED = {"all closed": [0, 1, 2], "out closed": [1]}
 _FULL = {"out full": [1], "both full": [1, 2]}
 _ENCODINGS = {"latin-1": "latin-1"}
-SURROUNDINGS = ("plain", "unread", *_CLOSED, *_FULL, *_ENCODINGS)
+PLACES = ("no home", "gone")  # where it is, with streams as they should be
+SURROUNDINGS = ("plain", "unread", *_CLOSED, *_FULL, *_ENCODINGS, *PLACES)
 
 
 def surround(name: str) -> None:
@@ -30,6 +32,13 @@ def surround(name: str) -> None:
         os.close(reader)
         os.dup2(writer, 1)
         os.close(writer)
+    if name == "no home":
+        for variable in ("HOME", "BANYAN_CONFIG", *(n for n in os.environ if n.startswith("XDG_"))):
+            os.environ.pop(variable, None)
+        pwd.getpwuid = {}.__getitem__  # type: ignore[assignment,method-assign]
+    if name == "gone":
+        with tempfile.TemporaryDirectory() as place:
+            os.chdir(place)
     for descriptor in _FULL.get(name, ()):
         os.dup2(os.open("/dev/full", os.O_WRONLY), descriptor)
     for descriptor in _CLOSED.get(name, ()):
