@@ -17,7 +17,6 @@ from banyan.cli.selecting import find_ids
 from banyan.cli.words import cores as cores_wanted
 from banyan.cli.words import duration_milliseconds, environment, pairs, retained
 from banyan.client.api import Client
-from banyan.client.byte_words import readable
 from banyan.errors import BanyanError
 
 Command = Callable[..., Any]
@@ -83,7 +82,7 @@ def task_options(command: Command) -> Command:
         script = script_of(words)
         if script and not mine["shell"]:
             mine = with_directives(script, mine, click.get_current_context(), _NAMES)
-            mine["name"] = mine["name"] or readable(script.stem)
+            mine["name"] = mine["name"] or script.stem
             words = tuple(runnable(script, words))
         return command(client, task=_task(client, words, **mine), **options)
 
@@ -102,7 +101,7 @@ def _task(client: Client, words: Sequence[str], **given: Any) -> dict[str, Any]:
     if words[0] == "-":
         raise BanyanError("usage", "no script is read from standard input: name its file")
     task = {
-        "name": given["name"] or _name_of(words[0]),
+        "name": given["name"] or os.path.basename(words[0].split()[0] if words[0].split() else ""),
         "command": " ".join(words) if given["shell"] else list(words),
         "requested_resources": _resources(given),
         "queue": given["queue"],
@@ -120,10 +119,6 @@ def _task(client: Client, words: Sequence[str], **given: Any) -> dict[str, Any]:
         "retain": given["retain"] and retained(given["retain"]),
     }
     return {name: value for name, value in task.items() if value not in (None, {}, [], "")}
-
-
-def _name_of(program: str) -> str:
-    return readable(os.path.basename(program.split()[0] if program.split() else ""))
 
 
 def _secrets(named: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -32,6 +32,9 @@ def carried(task: dict[str, Any]) -> dict[str, Any]:
         steps.append(f"eval {quoted(command)}")
     else:
         steps.append(" ".join(["exec", *map(quoted, command)]))
+    name = task.get("name") or ""
+    if name and any(name in word for word in _words({"command": command})):  # the program's
+        made["name"] = _BYTES.sub("\N{REPLACEMENT CHARACTER}", name)
     return {**made, "command": ["/bin/sh", "-c", "\n".join(steps)]}
 
 
@@ -45,11 +48,6 @@ def quoted(word: str) -> str:
         pieces.append(f"\"$(printf '{numbers}')\"")
         at = found.end()
     return "".join(pieces) + (shlex.quote(word[at:]) if at < len(word) or not word else "")
-
-
-def readable(text: str) -> str:
-    """The text with a mark in the place of what is none: for names, which are for people."""
-    return _BYTES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def first_that_is_no_text(value: Any) -> str:

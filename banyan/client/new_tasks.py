@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from typing import Any
 
 from banyan.client import module_paths
-from banyan.client.byte_words import readable
 from banyan.client.calls import packed_call
 
 Fields = dict[str, Any]
@@ -39,7 +38,7 @@ def of_command(command: str | Sequence[str], args: Sequence[Any]) -> Fields:
         texts = [shlex.quote(text) for text in texts]
     following = iter(texts)
     filled = [_filled(word, following) for word in words]
-    name = readable(os.path.basename((shlex.split(filled[0]) or [""])[0])) if filled else ""
+    name = os.path.basename((shlex.split(filled[0]) or [""])[0]) if filled else ""
     return {"command": filled[0] if isinstance(command, str) else filled, "name": name}
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from banyan.client.byte_words import carried, quoted, readable
+from banyan.client.byte_words import carried, quoted
 from banyan.client.transport import Transport
 from banyan.errors import BanyanError
 
@@ -67,8 +67,10 @@ def test_a_line_for_the_shell_stays_one(tmp_path: Path) -> None:
     assert run(made) == b"CONTENTS" + os.fsencode(LATIN) + b"\n"
 
 
-def test_a_name_shows_that_something_is_no_text() -> None:
-    assert readable(os.fsdecode(b"caf\xe9 \xe9")) == "caf\ufffd \ufffd"
+def test_the_name_of_a_program_shows_that_it_is_no_text() -> None:
+    assert carried({"command": [f"/{LATIN}"], "name": LATIN})["name"] == "M\ufffdller caf\ufffd.txt"
+    assert carried({"command": ["cat", LATIN], "name": "\udce8"})["name"] == "\udce8"
+    assert "name" not in carried({"command": ["cat", LATIN]})
 
 
 @pytest.mark.parametrize(
