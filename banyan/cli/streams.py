@@ -57,30 +57,32 @@ def while_read(*works: Callable[[], object]) -> None:
     For what goes on while it has nothing to write. Errors: BrokenPipeError as soon as the reader
     of standard output has gone; the first that one of the works raises. The others are left alone.
     """
-    ended = os.eventfd(0, os.EFD_CLOEXEC)
-    at_work = [_AtWork(work, ended) for work in works]
+    ended, end = os.pipe()
+    at_work = [_AtWork(work, end) for work in works]
     for one in at_work:
         one.start()
     poll = select.poll()
     poll.register(ended, select.POLLIN)
     poll.register(_OUT, 0)  # errors alone: a pipe or a socket without a reader
-    while not all(one.over for one in at_work):
+    left = len(works)
+    while left:
         if ended not in (descriptor for descriptor, _ in poll.poll()):
             raise BrokenPipeError
-        os.eventfd_read(ended)
+        left -= len(os.read(ended, left))
         for one in at_work:
             if one.trouble is not None:
                 raise one.trouble
+    os.close(ended)
+    os.close(end)
 
 
 class _AtWork(threading.Thread):
     """One of the works, beside who looks after the reader."""
 
-    def __init__(self, work: Callable[[], object], ended: int) -> None:
+    def __init__(self, work: Callable[[], object], end: int) -> None:
         super().__init__(daemon=True)  # neither Ctrl-C nor a reader that has gone waits for it
         self._work = work
-        self._ended = ended
-        self.over = False
+        self._end = end
         self.trouble: BaseException | None = None
 
     def run(self) -> None:
@@ -88,8 +90,7 @@ class _AtWork(threading.Thread):
             self._work()
         except BaseException as trouble:
             self.trouble = trouble
-        self.over = True
-        os.eventfd_write(self._ended, 1)
+        os.write(self._end, b"\n")
 
 
 class _Raw(io.RawIOBase):

@@ -44,8 +44,9 @@ def test_works_end_together_or_with_the_first_trouble() -> None:
     def fail() -> None:
         raise KeyError("here")
 
-    with pytest.raises(KeyError, match="here"):
-        while_read(lambda: threading.Event().wait(), fail)
+    for other in (lambda: threading.Event().wait(), lambda: None):
+        with pytest.raises(KeyError, match="here"):
+            while_read(other, fail)
 
 
 def test_a_long_wait_ends_with_the_reader() -> None:
