@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import stat
 import tempfile
 import tomllib
@@ -268,8 +269,10 @@ def told_of_ended(url: str) -> str:
     for name, profile in stored.items():
         if _is_of(profile, url) and profile.credentials and not is_running(profile):
             home = Path(profile.credentials).parent
-            message = f"the server of {home} (profile {name}) has ended"
-            return f"{message}: start it with 'banyan up --data {home}'{_told_of_running(stored)}"
+            message = f"no server answers at {url}: that of {home} (profile {name}) has ended"
+            start = f"banyan up --data {shlex.quote(str(home))}"
+            step = f"start it with '{start}'{_told_of_running(stored)}"
+            return f"{message}; {step}"
     return ""
 
 

@@ -67,7 +67,7 @@ def test_one_that_was_killed_is_told_with_those_that_run(
     first = start("first")
     start("newer").started.kill()
     told = call(processes, "ls", code=EXIT_UNAVAILABLE).stderr
-    assert f"the server of {tmp_path / 'newer'} (profile local) has ended" in told
+    assert f"that of {tmp_path / 'newer'} (profile local) has ended; start it with" in told
     assert f"--profile local-2 ({first.url})" in told
     (tmp_path / "newer").rename(tmp_path / "gone")
     told = call(processes, "ls", code=5).stderr
