@@ -92,7 +92,8 @@ def _is(file: str, found: os.stat_result) -> bool:
 
 def _holder(directory: Path) -> int | None:
     """The number that stands in the lock of a data directory; None where nobody holds it."""
-    file = ownership.open_file(directory / LOCK, os.O_RDONLY)
+    # Where others may write, a pipe could stand there, for which one would wait for ever.
+    file = ownership.open_file(directory / LOCK, os.O_RDONLY | os.O_NONBLOCK)
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment: see DirectoryLock
     except BlockingIOError:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from banyan import stacks
 from banyan.errors import EXIT_UNAVAILABLE, EXIT_USAGE
 from tests.harness import Processes, Server, Started, marked_processes, start_server
 from tests.harness.mongo import database
@@ -108,6 +110,11 @@ def test_down_ends_nobody_who_does_not_hold_the_lock(processes: Processes, tmp_p
         told = call(processes, "down", "--data", str(data), code=EXIT_USAGE).stderr
     assert "does not hold" in told
     assert innocent.process.poll() is None
+
+
+def test_no_pipe_in_the_place_of_a_lock_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lock")
+    assert not stacks.runs(tmp_path)
 
 
 def test_down_believes_no_lock_that_others_could_have_written(
