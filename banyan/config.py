@@ -6,6 +6,7 @@ be importable; `BANYAN_SETTINGS` names another file to use in its place.
 """
 
 import os
+import pwd
 import runpy
 from collections.abc import Mapping
 from functools import cache
@@ -83,5 +84,25 @@ def data_directory() -> Path:
     named = os.environ.get("BANYAN_DATA")
     if named:
         return Path(named)
-    home = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
-    return Path(home) / "banyan"
+    return user_directory("XDG_DATA_HOME", ".local/share", "--data DIR")
+
+
+def user_directory(variable: str, usual: str, instead: str) -> Path:
+    """Banyan's own below a directory of the user's, by the XDG rules.
+
+    variable: names that directory; usual: where it is below the home directory else; instead: how
+    to do without. Errors: `usage` where there is no home directory, as in some containers.
+    """
+    named = os.environ.get(variable)
+    return (Path(named) if named else _home(instead) / usual) / "banyan"
+
+
+def _home(instead: str) -> Path:
+    home = os.environ.get("HOME", "")
+    if not os.path.isabs(home):
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            message = f"user {os.getuid()} has no home directory: set HOME, or give {instead}"
+            raise BanyanError("usage", message) from None
+    return Path(home)

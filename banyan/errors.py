@@ -16,6 +16,7 @@ EXIT_NOT_FOUND = 3
 EXIT_REFUSED = 4
 EXIT_AUTH = 5
 EXIT_BUG = 70
+EXIT_OUTPUT = 74
 EXIT_UNAVAILABLE = 75
 EXIT_INTERRUPTED = 130
 
@@ -52,9 +53,10 @@ WORDS: Mapping[str, Word] = {
     # Words that only a process on the user's own machine says; the status is unused.
     "data_directory_in_use": Word(409, EXIT_REFUSED, "another process serves this directory"),
     "no_mongod": Word(503, EXIT_UNAVAILABLE, "no mongod program was found"),
+    "output": Word(500, EXIT_OUTPUT, "standard output or error cannot be written"),
     "usage": Word(400, EXIT_USAGE, "the command line is wrong"),
 }
-LOCAL_WORDS = frozenset({"data_directory_in_use", "no_mongod", "usage"})
+LOCAL_WORDS = frozenset({"data_directory_in_use", "no_mongod", "output", "usage"})
 
 
 class BanyanError(Exception):

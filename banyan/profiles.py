@@ -7,19 +7,22 @@ Profiles are tables of one TOML file (`BANYAN_CONFIG`, else the XDG place), writ
 another server than the profile's own.
 """
 
+import itertools
 import json
 import os
 import re
+import shlex
 import stat
 import tempfile
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from banyan import ownership
+from banyan import ownership, stacks
 from banyan.addresses import socket_in
+from banyan.config import data_directory, user_directory
 from banyan.errors import BanyanError
 
 LOCAL = "local"  # the profile that `banyan up` writes
@@ -27,6 +30,7 @@ TASK = "task"
 ROLES = ("provider", "worker", "operator", "admin")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_LOCAL = re.compile(rf"{LOCAL}(-[0-9]+)?")
 _NEXT_STEP = "start one here with 'banyan up', or name one with 'banyan login URL'"
 
 
@@ -53,10 +57,9 @@ class Profiles:
     profiles: Mapping[str, Profile]
     default: str = ""
 
-    def with_profile(self, name: str, profile: Profile, *, default: bool) -> "Profiles":
-        """The same with one profile set, and made the default where that is wanted."""
-        chosen = name if default or self.default not in self.profiles else self.default
-        return replace(self, profiles={**self.profiles, name: profile}, default=chosen)
+    def with_default(self, name: str, profile: Profile) -> "Profiles":
+        """The same with one profile set, which is the default."""
+        return Profiles({**self.profiles, name: profile}, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,11 @@ class Credentials(NamedTuple):
 
 
 def path() -> Path:
-    """The file of the profiles, whether it is there or not."""
+    """The file of the profiles, whether it is there or not. Errors: as of `user_directory`."""
     named = os.environ.get("BANYAN_CONFIG")
     if named:
         return Path(named)
-    home = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(home) / "banyan" / "config.toml"
+    return user_directory("XDG_CONFIG_HOME", ".config", "BANYAN_CONFIG=FILE") / "config.toml"
 
 
 def find_access(
@@ -182,21 +184,25 @@ def _believed(file: str) -> Path:
 
 
 def load() -> Profiles:
-    """The file as it is; empty when there is none.
+    """The file as it is; empty when there is none, nor a home directory for one.
 
     Errors: `usage` when it cannot be read, or others could have written it: it says which
     file's token goes to which server.
     """
     try:
-        if not _is_there(path()):
+        found = path()
+    except BanyanError:
+        return Profiles({})
+    try:
+        if not _is_there(found):
             return Profiles({})
-        ownership.check_own(path())
-        content = tomllib.loads(path().read_text("utf-8-sig"))
+        ownership.check_own(found)
+        content = tomllib.loads(found.read_text("utf-8-sig"))
         tables = content.get("profile", {})
         profiles = {name: _profile(name, table) for name, table in tables.items()}
         return Profiles(profiles, str(content.get("default_profile", "")))
     except (OSError, ValueError, AttributeError) as problem:
-        raise BanyanError("usage", f"{path()} cannot be read: {problem}") from None
+        raise BanyanError("usage", f"{found} cannot be read: {problem}") from None
 
 
 def _is_there(file: Path) -> bool:
@@ -224,10 +230,69 @@ def save(profiles: Profiles) -> None:
 
 
 def remember_local(url: str, credentials: Path, tls_ca: str = "", socket: str = "") -> None:
-    """What `banyan up` keeps of the server it started; a default that the user chose stays."""
-    place = str(credentials.absolute())
-    profile = Profile(url, credentials=place, tls_ca=tls_ca, socket=socket)
-    save(load().with_profile(LOCAL, profile, default=False))
+    """What `banyan up` keeps of the server it started; a default that the user chose stays.
+
+    Another stack of this user's that still runs is kept beside it, as `local-2` and so on.
+    """
+    stored = load()
+    mine = Profile(url, credentials=str(credentials.absolute()), tls_ca=tls_ca, socket=socket)
+    others = [one for one in _locals(stored).values() if one.credentials != mine.credentials]
+    save(_with_locals(stored, [mine, *filter(is_running, others)]))
+
+
+def forget_local(credentials: Path) -> None:
+    """At the end of that stack: another one that still runs is the one that commands find."""
+    stored, own = load(), str(credentials.absolute())
+    others = [one for one in _locals(stored).values() if one.credentials != own]
+    running = list(filter(is_running, others))
+    if running:
+        save(_with_locals(stored, running))
+
+
+def local_data() -> Path:
+    """The data directory of the profile that `banyan up` writes; else the usual one."""
+    known = load().profiles.get(LOCAL)
+    if known and known.credentials and "BANYAN_DATA" not in os.environ:
+        return Path(known.credentials).parent
+    return data_directory()
+
+
+def is_running(profile: Profile) -> bool:
+    """Whether it is of a stack on this machine that has not ended."""
+    return bool(profile.credentials) and stacks.runs(Path(profile.credentials).parent)
+
+
+def told_of_ended(url: str) -> str:
+    """For who asks a stack on this machine that has ended: that, and which ones run; or empty."""
+    stored = load().profiles
+    for name, profile in stored.items():
+        if _is_of(profile, url) and profile.credentials and not is_running(profile):
+            home = Path(profile.credentials).parent
+            message = f"no server answers at {url}: that of {home} (profile {name}) has ended"
+            start = f"banyan up --data {shlex.quote(str(home))}"
+            step = f"start it with '{start}'{_told_of_running(stored)}"
+            return f"{message}; {step}"
+    return ""
+
+
+def _told_of_running(stored: Mapping[str, Profile]) -> str:
+    """Which stacks run here, as the end of a piece of advice."""
+    running = [f"--profile {name} ({one.url})" for name, one in stored.items() if is_running(one)]
+    return f", or take one that runs: {', '.join(running)}" if running else ""
+
+
+def _locals(stored: Profiles) -> dict[str, Profile]:
+    """Those that `banyan up` has written, the newest first."""
+    known = stored.profiles.items()
+    return {name: one for name, one in known if _LOCAL.fullmatch(name) and not one.token}
+
+
+def _with_locals(stored: Profiles, stacks_here: list[Profile]) -> Profiles:
+    others = {n: one for n, one in stored.profiles.items() if n not in _locals(stored)}
+    names = (f"{LOCAL}-{number}" for number in itertools.count(2))
+    free = (name for name in names if name not in others)
+    found = {**others, LOCAL: stacks_here[0], **dict(zip(free, stacks_here[1:], strict=False))}
+    return Profiles(found, stored.default if stored.default in others else LOCAL)
 
 
 def remember_login(name: str, profile: Profile) -> None:
@@ -236,7 +301,7 @@ def remember_login(name: str, profile: Profile) -> None:
         raise BanyanError("usage", "the name of a profile is made of letters, digits, _ and -")
     for file in filter(None, (profile.credentials, profile.tls_ca)):
         ownership.check_file(Path(file))
-    save(load().with_profile(name, profile, default=True))
+    save(load().with_default(name, profile))
 
 
 def read_token(text: str, role: str, origin: str) -> str:
@@ -287,7 +352,8 @@ def _token(profile: Profile, role: str) -> str:
     except (OSError, ValueError) as problem:
         said = getattr(problem, "strerror", None) or "it is no text"
         message = f"no token for {profile.url}: {profile.credentials}: {said}"
-        raise BanyanError("unauthenticated", f"{message}; {_NEXT_STEP}") from None
+        step = f"{_NEXT_STEP}{_told_of_running(load().profiles)}"
+        raise BanyanError("unauthenticated", f"{message}; {step}") from None
     return read_token(text, role, profile.credentials)
 
 

@@ -1,13 +1,15 @@
 """`banyan config show`: the settings that are in force here, and where each comes from."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 
 from banyan import profiles
 from banyan.cli.output import as_json, print_json, print_table
 from banyan.config import data_directory, knobs, settings_path
+from banyan.errors import BanyanError
 
 Setting = tuple[str, str, str]  # name, value, origin
 
@@ -42,7 +44,7 @@ def _access() -> Iterator[Setting]:
     named = os.environ.get("BANYAN_PROFILE")
     name = named or stored.default
     chosen = stored.profiles.get(name)
-    file = str(profiles.path())
+    file = _path(profiles.path)
     yield "profile", name or "(none)", "BANYAN_PROFILE" if named else file
     if os.environ.get("BANYAN_URL"):
         yield "url", os.environ["BANYAN_URL"], "BANYAN_URL"
@@ -64,7 +66,14 @@ def _access() -> Iterator[Setting]:
 
 def _directories() -> Iterator[Setting]:
     origin = next((one for one in ("BANYAN_DATA", "XDG_DATA_HOME") if os.environ.get(one)), "HOME")
-    yield "data", str(data_directory()), origin
+    yield "data", _path(data_directory), origin
+
+
+def _path(find: Callable[[], Path]) -> str:
+    try:
+        return str(find())
+    except BanyanError as error:  # there is no home directory
+        return f"(none: {error.message})"
 
 
 def _knobs() -> Iterator[Setting]:

@@ -52,7 +52,7 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
             token = read_token_file(token_file, role) if token_file else token
             with (
                 _client(url, token, profile=profile, role=role, tls_ca=tls_ca) as client,
-                _answers_read(client.transport.url),
+                _answers_told(client.transport.url),
             ):
                 if not curl:
                     return command(client, **options)
@@ -66,10 +66,17 @@ def with_client(role: str = "provider") -> Callable[[Callable[..., Any]], Callab
 
 
 @contextlib.contextmanager
-def _answers_read(url: str) -> Iterator[None]:
-    """A server may answer anything: what a command cannot read is told in a sentence."""
+def _answers_told(url: str) -> Iterator[None]:
+    """What a command cannot read is told in a sentence, as a server may answer anything; and where
+    none answers since its stack has ended, that is told, with those that run.
+    """
     try:
         yield
+    except BanyanError as error:
+        ended = profiles.told_of_ended(url) if error.word == "unavailable" else ""
+        if not ended:
+            raise
+        raise BanyanError("unavailable", ended) from error
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError, RecursionError) as e:
         message = (
             f"{url} answered what this command cannot read ({type(e).__name__}: {e!s:.200}): it is "

@@ -5,7 +5,6 @@ those of `banyan.server.doctor`; here they are only asked for and told.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,13 +71,9 @@ def doctor_command(mongo: str | None, data: Path | None, repair: bool, as_json: 
 
 
 def _home() -> Path:
-    """Where `banyan up` is at work: where it says so in its profile, else the usual place."""
-    known = profiles.load().profiles.get(profiles.LOCAL)
-    if known and known.credentials and "BANYAN_DATA" not in os.environ:
-        home = Path(known.credentials).parent
-        if (home / "mongo").is_dir():
-            return home
-    return data_directory()
+    """Where `banyan up` is at work, if with a MongoDB of its own; else the usual place."""
+    home = profiles.local_data()
+    return home if (home / "mongo").is_dir() else data_directory()
 
 
 def _tell(found: Sequence["Finding"], left: Sequence["Finding"]) -> None:

@@ -3,11 +3,12 @@
 Called by `run` and `log`. It must never write what could take a terminal over, unless asked.
 """
 
+import contextlib
 import os
 import sys
-import threading
 from collections.abc import Iterable
 
+from banyan.cli.streams import while_read, write_all
 from banyan.cli.terminal import Cleaner
 from banyan.client.output import Output
 from banyan.client.transport import Transport
@@ -16,18 +17,20 @@ from banyan.client.transport import Transport
 def follow_to_here(transport: Transport, task: str, raw: bool, first: int | None = None) -> None:
     """Brings both streams until the task has ended, each to its own; in order if they are one.
 
-    first: the attempt to begin with; left out: the newest.
+    first: the attempt to begin with; left out: the newest. Errors: BrokenPipeError as soon as
+    nobody reads standard output any more.
     """
+
+    def pieces(stream: str | None) -> Iterable[bytes]:
+        # A Transport is for one thread, so each stream has its own.
+        return Output(transport.clone(), task, stream).follow_from(first)
+
     if _one_place():
-        write(Output(transport, task, None).follow_from(first), 1, raw)
+        while_read(lambda: write(pieces(None), 1, raw))
         return
-    pumps = [_Pump(transport, task, stream, raw, first) for stream in ("stdout", "stderr")]
-    for pump in pumps:
-        pump.start()
-    for pump in pumps:
-        pump.join()
-        if pump.trouble is not None:
-            raise pump.trouble
+    while_read(
+        lambda: write(pieces("stdout"), 1, raw), lambda: _write_if_read(pieces("stderr"), 2, raw)
+    )
 
 
 def write(pieces: Iterable[bytes], descriptor: int, raw: bool) -> None:
@@ -35,30 +38,14 @@ def write(pieces: Iterable[bytes], descriptor: int, raw: bool) -> None:
     sys.stdout.flush()
     cleaner = Cleaner() if os.isatty(descriptor) and not raw else None
     for piece in pieces:
-        _write_all(descriptor, cleaner.feed(piece) if cleaner else piece)
+        write_all(descriptor, cleaner.feed(piece) if cleaner else piece)
     if cleaner:
-        _write_all(descriptor, cleaner.rest())
+        write_all(descriptor, cleaner.rest())
 
 
-class _Pump(threading.Thread):
-    """One stream; a Transport is for one thread, so each has its own."""
-
-    def __init__(
-        self, transport: Transport, task: str, stream: str, raw: bool, first: int | None
-    ) -> None:
-        super().__init__(daemon=True)  # Ctrl-C does not wait for what may still come
-        self.trouble: Exception | None = None
-        self._pieces = Output(transport.clone(), task, stream).follow_from(first)
-        self._descriptor = 1 if stream == "stdout" else 2
-        self._raw = raw
-
-    def run(self) -> None:
-        try:
-            write(self._pieces, self._descriptor, self._raw)
-        except BrokenPipeError:
-            pass  # nobody reads it any more; the task goes on
-        except Exception as trouble:
-            self.trouble = trouble
+def _write_if_read(pieces: Iterable[bytes], descriptor: int, raw: bool) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the other stream goes on
+        write(pieces, descriptor, raw)
 
 
 def _one_place() -> bool:
@@ -67,9 +54,3 @@ def _one_place() -> bool:
         return os.path.sameopenfile(1, 2)
     except OSError:
         return False
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]

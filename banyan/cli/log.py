@@ -8,6 +8,7 @@ from banyan.cli.connection import with_client
 from banyan.cli.following import follow_to_here, write
 from banyan.cli.output import say
 from banyan.cli.selecting import Selection, selection_options
+from banyan.cli.streams import while_read
 from banyan.cli.verdict import standing
 from banyan.client.api import Client
 from banyan.errors import BanyanError
@@ -48,7 +49,8 @@ def log_command(
     if follow and attempt is None and stream is None:
         follow_to_here(client.transport, ids[0], raw)
     elif follow:
-        write(client.follow(ids[0], attempt=attempt, stream=stream), 1, raw)
+        pieces = client.follow(ids[0], attempt=attempt, stream=stream)
+        while_read(lambda: write(pieces, 1, raw))
     for place, id in enumerate([] if follow else ids):
         if chosen.broad:
             _title(client, id, first=place == 0)

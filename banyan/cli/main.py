@@ -7,17 +7,19 @@ asked for, so that none pays for what another needs.
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
 
 from banyan import __version__
+from banyan.cli import streams
 from banyan.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, BanyanError
 
 SECTIONS = {
     "Start": {
         "up": ("start", "Server, database and a worker, all on this machine."),
+        "down": ("down", "End what 'banyan up' started."),
         "server": ("start", "The server alone."),
         "worker": ("worker", "A worker; list, invite, drain, resume, remove workers."),
         "doctor": ("doctor", "Check a living database, and mend it."),
@@ -53,7 +55,8 @@ COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in sect
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 a task failed, 2 wrong usage, 3 not found, 4 refused, "
-    "5 no or wrong token, 75 no server or not in time, 130 interrupted."
+    "5 no or wrong token, 74 the output cannot be written, 75 no server or not in time, "
+    "130 interrupted."
 )
 
 
@@ -62,7 +65,8 @@ COMPLETION_VARIABLE = "_BANYAN_COMPLETE"
 
 # What others call it.
 _MEANT = {
-    "add": ["submit"], "start": ["up"], "stop": ["cancel"], "kill": ["cancel"], "rm": ["forget"],
+    "add": ["submit"], "start": ["up"], "stop": ["down", "cancel"], "kill": ["cancel"],
+    "rm": ["forget"],
     "delete": ["forget"], "remove": ["forget"], "list": ["ls"], "ps": ["ls"], "queue": ["ls"],
     "jobs": ["ls"], "status": ["show", "ls"], "info": ["show"], "logs": ["log"], "cat": ["log"],
     "output": ["log"], "tail": ["log"], "why": ["explain"], "requeue": ["retry"],
@@ -124,21 +128,29 @@ def banyan() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command line (left out: of this process) and ends the process."""
-    if COMPLETION_VARIABLE in os.environ:
-        sys.exit(_complete(os.environ[COMPLETION_VARIABLE]))
-    code = run(list(sys.argv[1:] if arguments is None else arguments))
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _forget_output()
-    sys.exit(code)
+    streams.take_over()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    code = _without_traceback(lambda: run(words))
+    unwritten = _told(sys.stdout.flush)
+    sys.exit(code or unwritten)
 
 
 def run(arguments: list[str]) -> int:
     """Runs one command line; the exit code."""
+    return _told(lambda: _invoke(arguments))
+
+
+def _invoke(arguments: list[str]) -> Any:
+    if COMPLETION_VARIABLE in os.environ:
+        return _complete(os.environ[COMPLETION_VARIABLE])
+    with banyan.make_context("banyan", arguments) as context:
+        return banyan.invoke(context)
+
+
+def _told(work: Callable[[], Any]) -> int:
+    """Does the work and tells what went wrong; the exit code."""
     try:
-        with banyan.make_context("banyan", arguments) as context:
-            result: Any = banyan.invoke(context)
+        result = work()
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
@@ -147,12 +159,39 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        _forget_output()
+        streams.forget_output()
         return EXIT_OK
     except BanyanError as error:
+        if error.word == "output":
+            streams.forget_output()
         _tell(error)
         return error.exit_code
     return result if isinstance(result, int) else EXIT_OK
+
+
+def _without_traceback(work: Callable[[], int]) -> int:
+    """Does the work; what no part of it has foreseen is told in a sentence, too."""
+    try:
+        return work()
+    except OSError as problem:
+        error = BanyanError("usage", _in_words(problem))
+        error.__cause__ = problem
+    except Exception as problem:
+        seen = f"{type(problem).__name__}: {problem!s:.200}"
+        message = f"this is a bug in Banyan ({seen}); BANYAN_LOG_LEVEL=debug shows where"
+        error = BanyanError("internal", message)
+        error.__cause__ = problem
+    _tell(error)
+    return error.exit_code
+
+
+def _in_words(problem: OSError) -> str:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the directory here has been removed: go to another one"
+    place = f"{problem.filename}: " if problem.filename else ""
+    return f"{place}{problem.strerror or problem}"
 
 
 def _complete(instruction: str) -> int:
@@ -204,8 +243,3 @@ def _flat(issues: Any, name: str = "", level: int = 0) -> list[tuple[str, str]]:
     if isinstance(issues, list):
         return [found for value in issues for found in _flat(value, name, level + 1)]
     return [(name, str(issues))]
-
-
-def _forget_output() -> None:
-    # Whoever read our output has gone: what is still buffered must not raise at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -106,6 +106,8 @@ _NAMES = (
 
 
 def _task(client: Client, words: Sequence[str], **given: Any) -> dict[str, Any]:
+    if words[0] == "-":
+        raise BanyanError("usage", "no script is read from standard input: name its file")
     task = {
         "name": given["name"] or os.path.basename(words[0].split()[0] if words[0].split() else ""),
         "command": " ".join(words) if given["shell"] else list(words),

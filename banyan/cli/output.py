@@ -42,7 +42,9 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
     Controls, directions of writing and separators of lines are \\u escapes: the same JSON.
     """
-    return _NOT_PLAIN.sub(_escaped, json.dumps(value, indent=indent, ensure_ascii=False))
+    encoding = sys.stdout.encoding or "utf-8"  # JSON is UTF-8 or ASCII, whatever the terminal is
+    ascii_only = encoding.lower().replace("-", "") != "utf8"
+    return _NOT_PLAIN.sub(_escaped, json.dumps(value, indent=indent, ensure_ascii=ascii_only))
 
 
 _NOT_PLAIN = re.compile(r"[^ -~\n]")  # what has to be looked at; line ends are json's own

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from banyan.cli.output import say
 from banyan.client.api import Client
-from banyan.errors import BanyanError
 from banyan.printable import harmless
 
 _FIRST_SECONDS = 2.0
@@ -34,7 +33,7 @@ def told_why_it_waits(client: Client, task: str) -> Iterator[None]:
 def _ask(client: Client, task: str, over: threading.Event) -> None:
     told: set[str] = set()
     pause = _FIRST_SECONDS
-    with contextlib.suppress(BanyanError), client:
+    with contextlib.suppress(Exception), client:
         while not over.wait(pause):
             pause = _AGAIN_SECONDS
             explained = client.explain(task)

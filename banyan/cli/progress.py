@@ -14,6 +14,7 @@ import click
 from banyan.cli.connection import with_client
 from banyan.cli.output import as_json, print_json, tell
 from banyan.cli.selecting import Selection, selection_options
+from banyan.cli.streams import while_read
 from banyan.cli.telling import is_number, tell_progress_command
 from banyan.client.api import Client
 from banyan.client.progress import Counts, changes, done, summary
@@ -29,6 +30,8 @@ _COLOURS = {
 }
 _PIPE_SECONDS = 5.0
 _BAR_COLUMNS = 40
+
+_Show = Callable[[Counts, bool], None]
 
 
 class _TellOrShow(click.Command):
@@ -69,8 +72,14 @@ def progress_command(client: Client, chosen: Selection, once: bool, as_json: boo
       banyan progress last
       banyan progress 40 --of 100 "epoch 4"
     """
+    last: Counts = {}
+    while_read(lambda: last.update(_shown(client, chosen, once, _shower(as_json))))
+    return EXIT_TASK_FAILED if not once and last["failed"] + last["cancelled"] else EXIT_OK
+
+
+def _shown(client: Client, chosen: Selection, once: bool, show: _Show) -> Counts:
+    """Shows how far they are until they have ended; how it was at last."""
     counts: Counts = {}
-    show = _shower(as_json)
     for found in changes(client, chosen.where):
         counts = found or counts
         if not sum(counts.values()):
@@ -79,10 +88,10 @@ def progress_command(client: Client, chosen: Selection, once: bool, as_json: boo
         show(counts, over)
         if over:
             break
-    return EXIT_TASK_FAILED if not once and counts["failed"] + counts["cancelled"] else EXIT_OK
+    return counts
 
 
-def _shower(as_json: bool) -> Callable[[Counts, bool], None]:
+def _shower(as_json: bool) -> _Show:
     if as_json:
         return lambda counts, over: print_json(counts) if over else None
     return _Bars() if sys.stdout.isatty() else _Lines()

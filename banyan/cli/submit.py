@@ -8,6 +8,7 @@ from banyan.cli.connection import with_client
 from banyan.cli.new_task import OWN_WORDS_LAST, task_options
 from banyan.cli.output import as_json, print_json, quiet, say, tell
 from banyan.cli.sweeps import expanded, sweep_options
+from banyan.cli.unread_input import tell_of_input
 from banyan.client.api import Client
 
 
@@ -40,6 +41,8 @@ def submit_command(
       banyan submit --each-line params.txt -- python sim.py {line}
     """
     many = expanded(task, array, each_line, from_json)
+    if not quiet:
+        tell_of_input()
     created = client.submit([task] if many is None else many, hold=hold)
     if as_json:
         print_json(created[0] if many is None else created)

@@ -34,7 +34,8 @@ _OPTIONS = (
     ),
     click.option(
         "--each-line",
-        type=click.File(encoding="utf-8-sig"),
+        # A byte order mark is no part of the first line; names of files are bytes.
+        type=click.File(encoding="utf-8-sig", errors="surrogateescape"),
         metavar="FILE",
         help="One task for each line that is not empty (-: standard input). It is {line}, and "
         "BANYAN_LINE.",

@@ -73,7 +73,8 @@ def _code(status: str) -> int | None:
         return None
     if found[1]:
         return int(found[1])
-    try:
-        return 128 + signal.Signals[found[2]].value
-    except KeyError:  # a real-time signal, which has no name of its own
-        return EXIT_TASK_FAILED
+    number = found[2].removeprefix("SIG")
+    if number.isdecimal():  # a real-time signal, which has no name of its own
+        return 128 + int(number)
+    known = signal.Signals.__members__.get(found[2])
+    return EXIT_TASK_FAILED if known is None else 128 + known

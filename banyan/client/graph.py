@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from banyan.client.byte_words import carried
 from banyan.client.ids import new_id
 from banyan.errors import BanyanError
 
@@ -39,7 +40,7 @@ def prepared(tasks: Iterable[Mapping[str, Any]], hold: bool) -> list[dict[str, A
     ready = []
     for task in tasks:
         identity = {} if "dedupe_key" in task else {"_id": new_id()}
-        ready.append({**identity, "state": state, **task})
+        ready.append(carried({**identity, "state": state, **task}))
     places = _places(ready)
     for task in ready:
         _move_edges(task, ready, places)

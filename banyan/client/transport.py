@@ -21,6 +21,7 @@ from banyan import __version__
 from banyan.addresses import ServerUrl, server_url, socket_in
 from banyan.client import local, trust
 from banyan.client.bounds import bounded, check_json
+from banyan.client.byte_words import first_that_is_no_text
 from banyan.client.failures import Trouble, error_of, trouble_of_answer, trouble_of_exception
 from banyan.errors import BanyanError
 
@@ -167,7 +168,12 @@ class Transport:
         url = f"{self.base}/{path.lstrip('/')}"
         # By hand: the session would look for what it might add for longer than all else takes.
         request = requests.PreparedRequest()
-        request.prepare(method, url, headers, data=data, params=params, auth=_Bearer(self._token))
+        try:
+            request.prepare(
+                method, url, headers, data=data, params=params, auth=_Bearer(self._token)
+            )
+        except UnicodeEncodeError as problem:
+            raise _no_text(problem.object) from None
         return request
 
     def _send(
@@ -226,15 +232,23 @@ def _answer(response: requests.Response, raw: bool, repeats: int, url: str) -> A
 
 def _encoded(json: Any) -> bytes:
     try:
-        return jsonlib.dumps(json, separators=(",", ":"), allow_nan=False).encode()
+        text = jsonlib.dumps(json, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        return text.encode()
+    except UnicodeEncodeError:
+        raise _no_text(json) from None
     except (TypeError, ValueError) as exception:
         raise BanyanError("invalid", f"this cannot be sent as JSON: {exception}") from None
+
+
+def _no_text(value: Any) -> BanyanError:
+    message = f"'{first_that_is_no_text(value)}' is no UTF-8 text, and cannot be sent"
+    return BanyanError("invalid", message)
 
 
 def _parameter(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return jsonlib.dumps(value, separators=(",", ":"))
+    return jsonlib.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _wait_seconds(prefer: str | None) -> float:

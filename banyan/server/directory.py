@@ -4,13 +4,19 @@ The kernel drops the lock with the process that holds it, so a `kill -9` leaves 
 behind that would have to be cleaned up.
 """
 
+import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 
 from banyan import ownership
 from banyan.errors import BanyanError
+from banyan.stacks import LOCK
+
+_TRIES = 3
+_PAUSE_SECONDS = 0.05
 
 
 class DirectoryLock:
@@ -28,23 +34,30 @@ class DirectoryLock:
         try:
             ownership.make(self.directory)
             ownership.claim(self.directory)
-            self._file = ownership.open_file(self.directory / "lock", os.O_RDWR | os.O_CREAT)
+            self._file = ownership.open_file(self.directory / LOCK, os.O_RDWR | os.O_CREAT)
         except OSError as problem:
             message = f"{self.directory} cannot be used: {problem}"
             raise BanyanError("usage", message) from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._is_ours():
             holder = os.read(self._file, 100).decode().strip() or "unknown"
             os.close(self._file)
             raise BanyanError(
                 "data_directory_in_use",
                 f"{self.directory} is served by process {holder}: end that one first, "
                 "or name another directory with --data",
-            ) from None
+            )
         os.ftruncate(self._file, 0)
         os.write(self._file, f"{os.getpid()}\n".encode())
         return self
+
+    def _is_ours(self) -> bool:
+        """Whoever only looks whether it is held has it for a moment."""
+        for _ in range(_TRIES):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            time.sleep(_PAUSE_SECONDS)
+        return False
 
     def __exit__(
         self,

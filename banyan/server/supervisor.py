@@ -5,14 +5,15 @@ starts (mongod, server processes, a worker) ends with it, even when it is killed
 no state of its own: whatever counts is in the database.
 """
 
+import contextlib
 import json
 import logging
+import os
 import signal
-import sys
 import threading
 from types import FrameType
 
-from banyan import logs, profiles
+from banyan import logs, profiles, signals
 from banyan.errors import EXIT_OK, BanyanError
 from banyan.server import keeping, submitters
 from banyan.server.directory import DirectoryLock
@@ -23,15 +24,13 @@ __all__ = ["Options", "run"]
 
 logger = logging.getLogger(__name__)
 
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
 
 class _Ended(BaseException):
     """A signal came. Not an Exception: nothing may take it for a failure and go on."""
 
 
 def run(options: Options) -> int:
-    """Serve until SIGTERM, SIGINT or SIGHUP; the exit code.
+    """Serve until SIGTERM, SIGINT or SIGHUP (see `banyan.signals`); the exit code.
 
     Errors: `data_directory_in_use`, `no_mongod`; `usage` where the port is taken;
     `unavailable` where something does not come up or keeps dying.
@@ -51,6 +50,8 @@ def run(options: Options) -> int:
             finally:
                 _ignore_signals()
                 stack.stop()
+                with contextlib.suppress(OSError, BanyanError):
+                    profiles.forget_local(stack.credentials)
     except _Ended:
         pass
     return EXIT_OK
@@ -62,14 +63,13 @@ def _heed_signals(woken: threading.Event) -> None:
     def end(number: int, frame: FrameType | None) -> None:
         raise _Ended
 
-    for number in _ENDING:
-        signal.signal(number, end)
+    signals.heed(end)
     signal.signal(signal.SIGCHLD, lambda number, frame: woken.set())
 
 
 def _ignore_signals() -> None:
     """The end is on its way: a second Ctrl-C must not leave half of it behind."""
-    for number in _ENDING:
+    for number in signals.ENDING:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -86,7 +86,9 @@ def _announce(stack: Stack, json_line: bool) -> None:
             f"Banyan is ready at {stack.url}\n"
             f"  tokens   {stack.credentials}\n"
             "  try      banyan run -- echo hello\n"
-            "  end      Ctrl-C; the next start goes on from here"
+            "  end      banyan down, or Ctrl-C; the next start goes on from here"
         )
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    try:
+        os.write(1, os.fsencode(f"{text}\n"))
+    except OSError as problem:
+        logger.warning("standard output cannot be told that it is ready: %s", problem.strerror)

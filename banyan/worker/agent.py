@@ -9,12 +9,11 @@ the agent's: it must never start a process of a task itself.
 
 import logging
 import select
-import signal
 import socket
 from collections.abc import Callable
 from typing import Any
 
-from banyan import logs
+from banyan import logs, signals
 from banyan.addresses import as_host
 from banyan.config import knobs
 from banyan.domain.resources import ResourceError, capacity_from, normalise_capacity
@@ -88,8 +87,7 @@ class Agent:
 
     def run(self) -> int:
         """Until the worker is told to end. Errors: BanyanError, why it cannot go on."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._box.put(mailbox.SignalCame()))
+        signals.heed(lambda *_: self._box.put(mailbox.SignalCame()))
         self._courier.start()
         self._begin()
         while self._leaving.mode is not Mode.OVER:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from banyan import ownership
+from banyan.config import user_directory
 from banyan.errors import BanyanError
 from banyan.worker.launcher import OUTPUT
 
@@ -110,7 +111,9 @@ def open_state(path: Path | None, url: str) -> StateDirectory:
             ownership.make(candidate)
             return StateDirectory(candidate)
         except OSError as problem:
-            raise BanyanError("usage", f"{candidate} cannot be used: {problem}") from None
+            place = problem.filename or candidate
+            message = f"{place} cannot be used: {problem.strerror}; name another place with "
+            raise BanyanError("usage", f"{message}--state-directory DIR") from None
         except BanyanError as error:
             if path is not None or error.word != "data_directory_in_use":
                 raise
@@ -118,9 +121,9 @@ def open_state(path: Path | None, url: str) -> StateDirectory:
 
 
 def _places(url: str) -> Iterator[Path]:
-    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    home = user_directory("XDG_STATE_HOME", ".local/state", "--state-directory DIR")
     server = re.sub(r"[^A-Za-z0-9.-]+", "-", urlsplit(url).netloc)
     number = 0
     while True:
-        yield Path(home) / "banyan" / "workers" / f"{server}-{number}"
+        yield home / "workers" / f"{server}-{number}"
         number += 1

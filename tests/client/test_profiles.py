@@ -198,3 +198,11 @@ def test_what_a_task_says_of_itself_goes_with_its_token_only(
     assert find_access(profiles.TASK) == Access("http://127.0.0.1:1", "tok-t")
     monkeypatch.setenv("BANYAN_SOCKET", "/d/s")
     assert find_access(profiles.TASK).socket == "/d/s"
+
+
+@pytest.mark.parametrize("home", ["", "somewhere"])
+def test_a_home_that_is_no_place_is_none(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    monkeypatch.delenv("BANYAN_CONFIG", raising=False)
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    assert profiles.path().is_absolute()

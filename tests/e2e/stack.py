@@ -81,7 +81,7 @@ class Stack:
             os.close(theirs)
         return read_all(ours)
 
-    def begin(self, *arguments: str) -> "subprocess.Popen[bytes]":
+    def begin(self, *arguments: str, **more: Any) -> "subprocess.Popen[bytes]":
         """`banyan ARGUMENTS...`, still going."""
         return subprocess.Popen(
             [sys.executable, "-m", "banyan", *arguments],
@@ -89,6 +89,7 @@ class Stack:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=ROOT,
+            **more,
         )
 
 

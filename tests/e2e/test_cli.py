@@ -43,7 +43,8 @@ def test_run_keeps_the_order_where_both_streams_are_one_place(stack: Stack) -> N
 
 
 def test_run_ends_like_a_shell_where_a_signal_ended_the_task(stack: Stack) -> None:
-    stack.call("run", "--", "sh", "-c", "kill -TERM $$", code=128 + 15)
+    for number in (15, 34, 40, 64):  # real-time signals, too
+        stack.call("run", "--", "sh", "-c", f"kill -{number} $$", code=128 + number)
 
 
 def test_run_says_how_it_ended_where_there_is_no_code(stack: Stack) -> None:
@@ -95,16 +96,6 @@ def test_run_outlives_a_server_that_dies(stack: Stack) -> None:
         os.kill(pid, signal.SIGKILL)
     output, said = running.communicate(timeout=60)
     assert (output, running.returncode) == (b"after\n", 6), said
-
-
-def test_run_goes_on_where_nobody_reads(stack: Stack, tmp_path: Path) -> None:
-    script = "echo a; sleep 0.5; yes | head -99999; touch done"
-    running = stack.begin("run", "--cwd", str(tmp_path), "--", "sh", "-c", script)
-    assert running.stdout is not None
-    running.stdout.readline()
-    running.stdout.close()
-    eventually(lambda: (tmp_path / "done").exists(), 30)
-    assert running.wait(30) == 0
 
 
 # --- submit, ls, show, log, wait ---------------------------------------------------------

@@ -80,7 +80,7 @@ LINES = [
     ("account", "create", EVIL, "--role", "worker"), ("account", "revoke", EVIL),
     ("config", "show", "--origin"), ("worker", "--host", EVIL), ("result", EVIL),
 ]  # fmt: skip
-WITHOUT_OTHERS_WORDS = {"up", "server", "doctor", "login", "completion"}
+WITHOUT_OTHERS_WORDS = {"up", "down", "server", "doctor", "login", "completion"}
 
 
 def test_each_command_is_among_these() -> None:

@@ -157,6 +157,19 @@ def test_retries_timeouts_and_what_cannot_be_started(alone: Alone, tmp_path: Pat
     assert "nowhere: failure: cwd '/does/not/exist': No such file or directory" in lines
 
 
+@pytest.mark.parametrize(("where", "code"), [(">/dev/full", 74), (">&-", 74), ("| true", 0)])
+def test_what_nobody_can_be_shown_stops_no_task(
+    alone: Alone, tmp_path: Path, where: str, code: int
+):
+    file = tmp_path / "runs"
+    alone.write(*({"name": str(n), "command": f"echo {n} >> {file}"} for n in range(3)))
+    program = f"{sys.executable} -m banyan worker --standalone {alone.file} --cores 1"
+    started = alone.processes.start(["bash", "-c", f"{program} {where}; exit $PIPESTATUS"])
+    assert started.wait(60) == code, started.stderr
+    assert sorted(file.read_text().split()) == ["0", "1", "2"]
+    assert "Traceback" not in started.stderr
+
+
 def test_an_interrupted_run_leaves_nothing_and_is_gone_on_with(alone: Alone, tmp_path: Path):
     file, go = tmp_path / "runs", tmp_path / "go"
     wait = f"echo begun; until test -e {go}; do sleep 0.05; done"

@@ -41,6 +41,18 @@ def test_a_state_directory_is_for_one_at_a_time(tmp_path: Path, monkeypatch: pyt
         place.close()
 
 
+def test_where_no_directory_can_be_made_another_is_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    with pytest.raises(BanyanError, match=r"/proc/nowhere.*--state-directory") as refused:
+        open_state(None, "http://host:5100")
+    assert refused.value.word == "usage"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # as `docker run --user 54321`
+    with pytest.raises(BanyanError, match=r"no home directory.*--state-directory"):
+        open_state(None, "http://host:5100")
+
+
 def test_a_socket_may_lie_deeper_than_a_socket_s_name_is_long(tmp_path: Path):
     deep = tmp_path / ("x" * 100) / ("y" * 100)
     deep.mkdir(parents=True)

@@ -212,13 +212,16 @@ def test_many_short_tasks_all_end_once_and_leave_nothing(crew: Crew, tmp_path: P
     eventually(lambda: not list((crew.state() / "output").iterdir()))
 
 
-def test_the_first_signal_lets_tasks_finish_and_takes_no_new_ones(crew: Crew, tmp_path: Path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_lets_tasks_finish_and_takes_no_new_ones(
+    crew: Crew, tmp_path: Path, number: signal.Signals
+):
     go = tmp_path / "go"
     os.mkfifo(go)
     running = crew.submit(f"echo ready; cat {go}; exit 4")
     crew.says(running, b"ready")
     worker = crew.workers[-1]
-    worker.signal(signal.SIGTERM)
+    worker.signal(number)
     path = f"workers/{crew.registered()}"
     eventually(lambda: crew.server.worker.get(path).json()["mode"] == "draining")
     waiting = crew.submit("true")

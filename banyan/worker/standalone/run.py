@@ -8,13 +8,12 @@ plan's. It must never leave a process of a task behind.
 import hashlib
 import logging
 import select
-import signal
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from banyan import logs, ownership
+from banyan import logs, ownership, signals
 from banyan.config import knobs
 from banyan.domain.resources import (
     Capacity,
@@ -79,8 +78,7 @@ class Run:
 
     def run(self) -> int:
         """Until all has ended, or a signal says to stop; the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._box.put(mailbox.SignalCame()))
+        signals.heed(lambda *_: self._box.put(mailbox.SignalCame()))
         self._begin()
         while not self._over:
             self._turn()

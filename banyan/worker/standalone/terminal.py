@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from banyan.errors import BanyanError
 from banyan.printable import harmless
 
 _REDRAW_SECONDS = 0.1
@@ -24,14 +25,14 @@ class Terminal:
         self._live = sys.stdout.isatty()
         self._drawn_at = 0.0
         self._drawn = False
+        self._unheard = False
         self._told_at: dict[str, float] = {}  # of tasks that run
         self._told = ""  # by a task, how far it is; drawn after how far all is
 
     def say(self, text: str) -> None:
         """One line that stays."""
         self._clear()
-        sys.stdout.write(f"{harmless(text)}\n")
-        sys.stdout.flush()
+        self._write(f"{harmless(text)}\n")
 
     def progress(self, name: str, value: Mapping[str, Any] | None) -> None:
         """How far a task is, as it has said itself."""
@@ -61,8 +62,7 @@ class Terminal:
         if not self._live or time.monotonic() - self._drawn_at < _REDRAW_SECONDS:
             return
         self._clear()
-        sys.stdout.write(harmless("; ".join(filter(None, [self.summary(counts()), self._told]))))
-        sys.stdout.flush()
+        self._write(harmless("; ".join(filter(None, [self.summary(counts()), self._told]))))
         self._drawn, self._drawn_at = True, time.monotonic()
 
     def summary(self, counts: Counter[str]) -> str:
@@ -73,8 +73,18 @@ class Terminal:
 
     def _clear(self) -> None:
         if self._drawn:
-            sys.stdout.write("\r\x1b[2K")
+            self._write("\r\x1b[2K")
         self._drawn = False
+
+    def _write(self, text: str) -> None:
+        """What cannot be shown stops no task; the command says so at its end."""
+        if self._unheard:
+            return
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except (OSError, BanyanError):
+            self._unheard = True
 
 
 def _in_words(progress: Mapping[str, Any]) -> str:
