@@ -22,7 +22,8 @@ def main() -> int:
     answer = _Answer(os.environ.pop(calls.ANSWER, ""))
     packed = os.environ.pop(calls.CALL)
     calls.pickler()  # before there are further places to look in
-    module_paths.add(os.environ.pop(module_paths.VARIABLE, ""))
+    places = os.environ.pop(module_paths.VARIABLE, "")
+    module_paths.add(places, os.environ.pop(module_paths.NAMES_VARIABLE, ""))
     try:
         call, args, kwargs = calls.call_in(packed)
         told = calls.pack((True, call(*args, **kwargs)))

@@ -23,18 +23,21 @@ class Ending(Protocol):
     """A thread, no daemon, that lets the program end when it has nothing to do any more."""
 
     def program_ends(self) -> None:
-        """Called when the main thread has ended; others may go on."""
+        """Called once the main thread has ended; others may go on."""
 
     def unsent(self) -> Iterable[str]:
         """Ids of the tasks that it has not sent, or sent and not heard of."""
 
 
 _senders: "weakref.WeakSet[Any]" = weakref.WeakSet()
+_main_thread_has_ended = threading.Event()
 
 
 def wait_for(sender: Ending) -> None:
     """The program is not to end before this thread has."""
     _senders.add(sender)
+    if _main_thread_has_ended.is_set():
+        sender.program_ends()
 
 
 def not_stored(task_id: str, error: Exception) -> None:
@@ -61,7 +64,9 @@ def tell() -> None:
     _unheard.clear()
     tasks = "a submitted task was" if count == 1 else f"{count} submitted tasks were"
     with contextlib.suppress(Exception):  # it may be closed
-        sys.stderr.write(f"banyan: {harmless(f'{tasks} not stored: {error}')}\n")
+        issues = getattr(error, "issues", None)
+        why = f"{str(error).removesuffix(': see _issues')}: {issues}" if issues else error
+        sys.stderr.write(f"banyan: {harmless(f'{tasks} not stored: {why}')}\n")
         sys.stderr.flush()
     sys.stdout = _Failing(sys.stdout)
 
@@ -94,6 +99,7 @@ def _is_of_multiprocessing() -> bool:
 
 
 def _at_the_end_of_the_main_thread() -> None:
+    _main_thread_has_ended.set()
     for sender in list(_senders):
         sender.program_ends()
     if not any(sender.is_alive() for sender in _senders):
@@ -101,16 +107,26 @@ def _at_the_end_of_the_main_thread() -> None:
 
 
 def _at_exit() -> None:
-    """Here the Senders have ended, unless somebody has interrupted the waiting for them."""
-    for sender in list(_senders):
-        if sender.is_alive():
+    """Waits for those that began only now, or for which the waiting was interrupted."""
+    try:
+        for sender in list(_senders):
+            sender.join()
+    except KeyboardInterrupt:
+        interrupted = InterruptedError("the program was interrupted while they were being sent")
+        for sender in list(_senders):
             for id in sender.unsent():
-                not_stored(id, InterruptedError("the program was interrupted before it had left"))
+                not_stored(id, interrupted)
     tell()
+
+
+def _begin_anew() -> None:
+    """In a fork: what the parent has submitted is the parent's to tell."""
+    _senders.clear()
+    _unheard.clear()
+    _main_thread_has_ended.clear()
 
 
 # As `concurrent.futures` does it; children of `multiprocessing` do nothing else at their end.
 threading._register_atexit(_at_the_end_of_the_main_thread)  # type: ignore[attr-defined]
 atexit.register(_at_exit)
-os.register_at_fork(after_in_child=_senders.clear)
-os.register_at_fork(after_in_child=_unheard.clear)
+os.register_at_fork(after_in_child=_begin_anew)
