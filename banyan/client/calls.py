@@ -35,6 +35,11 @@ def call_in(text: str) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, A
     return call, args, kwargs
 
 
+def each(call: Callable[..., Any], arguments: Sequence[Sequence[Any]]) -> list[Any]:
+    """Several calls as one task."""
+    return [call(*one) for one in arguments]
+
+
 def answer_in(told: bytes) -> tuple[bool, Any]:
     """(whether it returned, what it returned or raised). Errors: whatever unpacking raises."""
     returned, value = unpack(told)

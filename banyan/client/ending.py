@@ -64,9 +64,7 @@ def tell() -> None:
     _unheard.clear()
     tasks = "a submitted task was" if count == 1 else f"{count} submitted tasks were"
     with contextlib.suppress(Exception):  # it may be closed
-        issues = getattr(error, "issues", None)
-        why = f"{str(error).removesuffix(': see _issues')}: {issues}" if issues else error
-        sys.stderr.write(f"banyan: {harmless(f'{tasks} not stored: {why}')}\n")
+        sys.stderr.write(f"banyan: {harmless(f'{tasks} not stored: {error}')}\n")
         sys.stderr.flush()
     sys.stdout = _Failing(sys.stdout)
 

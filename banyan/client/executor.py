@@ -8,8 +8,10 @@ by whoever takes it out of `_open`. Nor a task: the program does not end before 
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent import futures
+from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 from banyan.client import calls, forks, new_tasks, results
@@ -24,7 +26,25 @@ from banyan.client.watching import Watch
 TAG = "executor"  # of all tasks of one Executor; its value is an id older than theirs
 
 
-class Executor(futures.Executor):
+class _Mapping(futures.Executor):
+    def map(
+        self,
+        fn: Any,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> Iterator[Any]:
+        """As in the standard library; chunksize: so many calls of a callable make one task."""
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1")
+        if chunksize == 1 or not callable(fn):
+            return super().map(fn, *iterables, timeout=timeout)
+        arguments = zip(*iterables, strict=False)
+        chunks = iter(lambda: list(islice(arguments, chunksize)), [])
+        return chain.from_iterable(super().map(partial(calls.each, fn), chunks, timeout=timeout))
+
+
+class Executor(_Mapping):
     """Runs commands and Python callables as tasks; use it with `with`, from any thread.
 
     What `submit` has taken is stored before the program ends, however it ends by itself; what can't
@@ -219,7 +239,7 @@ class Executor(futures.Executor):
         return f"<table><tr><td>Executor <code>{self.id}</code></td>{cells}</tr></table>"
 
 
-class Asking(futures.Executor):
+class Asking(_Mapping):
     """An Executor seen with more fields for its tasks. To shut it down does nothing."""
 
     def __init__(self, executor: Executor, fields: dict[str, Any]) -> None:

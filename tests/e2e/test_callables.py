@@ -116,6 +116,17 @@ def test_what_is_too_large_says_what_to_do(executor: Executor) -> None:
         executor.submit(os.urandom, 9 * 2**20).result(60)
 
 
+def test_several_calls_may_make_one_task(executor: Executor) -> None:
+    told = executor.asking(cores=0.1).map(
+        lambda one, other: (one + other, os.getpid()), range(7), range(10), chunksize=3, timeout=60
+    )
+    sums, processes = zip(*told, strict=True)
+    assert list(sums) == [0, 2, 4, 6, 8, 10, 12]
+    assert [processes.count(each) for each in dict.fromkeys(processes)] == [3, 3, 1]
+    with pytest.raises(ValueError, match="chunksize"):
+        executor.map(abs, [1], chunksize=0)
+
+
 # --- Ends ---------------------------------------------------------------------------------
 
 
