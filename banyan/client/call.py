@@ -75,7 +75,9 @@ def _packed_error(error: BaseException, answer: _Answer) -> bytes:
             return packed
     except Exception:  # noqa: S110 - an exception may hold anything
         pass
-    words = f"{type(error).__name__}: {error}"[:_WORDS_LENGTH_MAX]
+    words = type(error).__name__
+    with contextlib.suppress(Exception):
+        words = f"{words}: {error}"[:_WORDS_LENGTH_MAX]
     return calls.pack((False, RuntimeError(words)))
 
 

@@ -76,6 +76,8 @@ class _Failing:
     be done at the end be done.
     """
 
+    closed = False  # else it would not be flushed
+
     def __init__(self, stdout: Any) -> None:
         self._stdout = stdout
 
@@ -83,7 +85,7 @@ class _Failing:
         return getattr(self._stdout, name)
 
     def flush(self) -> None:
-        if self._stdout is not None:
+        if self._stdout is not None and not self._stdout.closed:
             self._stdout.flush()
         if sys.is_finalizing() or _is_of_multiprocessing():
             sys.unraisablehook = lambda told: None  # all is said

@@ -136,6 +136,14 @@ class Picky(Exception):
         self.code = code
 
 
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+    def __reduce__(self) -> Any:
+        raise TypeError
+
+
 def raises(make: Callable[[], BaseException]) -> None:
     raise make()
 
@@ -154,19 +162,20 @@ def test_what_it_raises_is_told_as_a_pool_of_processes_does(executor: Executor) 
     makers: list[Callable[[], BaseException]] = [
         lambda: SystemExit(0), lambda: SystemExit(3), lambda: SystemExit("no licence"),
         lambda: KeyboardInterrupt(), lambda: GeneratorExit(), lambda: Picky("no data", code=7),
+        lambda: Wordless(lambda: None),
     ]  # fmt: skip
     waiting = [executor.submit(raises, maker) for maker in makers]
     told = [in_two_ways(future) for future in waiting]
     assert [type(each).__name__ for each in told] == [
         "SystemExit", "SystemExit", "SystemExit", "KeyboardInterrupt", "GeneratorExit",
-        "RuntimeError",
+        "RuntimeError", "RuntimeError",
     ]  # fmt: skip
     assert [getattr(each, "code", None) for each in told[:3]] == [0, 3, "no licence"]
-    assert str(told[5]) == "Picky: no data"
+    assert [str(each) for each in told[5:]] == ["Picky: no data", "Wordless"]
     causes = [each.__cause__ for each in told]
     assert all(isinstance(each, TaskFailed) for each in causes)
     codes = [getattr(each, "exit_status", None) for each in causes]
-    assert codes == ["success", "failure (3)", *["failure (1)"] * 4]
+    assert codes == ["success", "failure (3)", *["failure (1)"] * 5]
     assert "no licence" in str(causes[2])
 
 

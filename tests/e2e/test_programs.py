@@ -92,13 +92,22 @@ os._exit(child.exitcode)
 """
 
 
-@pytest.mark.parametrize(("end", "code"), [("many(executor)", 120), (IN_CHILD, 1)])
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("many(executor)", 120), ("many(executor); sys.exit(3)", 120), (IN_CHILD, 1)],
+)
 def test_what_cannot_be_stored_is_told_at_the_end(end: str, code: int) -> None:
     done = run(AWAY + end, "away")
     assert done.returncode == code
     assert done.stderr.startswith(f"banyan: {COUNT} submitted tasks were not stored: no server")
     assert len(done.stderr.splitlines()) == 1
     assert done.stdout == ("all else at the end is done\n" if code == 120 else "")
+
+
+@pytest.mark.parametrize("output", ["sys.stdout.close()", "sys.stdout = None", "os.close(1)"])
+def test_it_ends_badly_also_without_standard_output(output: str) -> None:
+    done = run(f"{output}; executor.submit('true', nonsense=1)", "without")
+    assert (done.returncode, len(done.stderr.splitlines())) == (120, 1), done.stderr
 
 
 def test_a_daemon_thread_that_submits_for_ever_does_not_keep_the_program() -> None:
