@@ -64,7 +64,7 @@ class TaskFuture(Future[Any]):
         task_id: str,
         name: str,
         cancel_task: Callable[["TaskFuture"], bool],
-        task_runs: Callable[["TaskFuture"], bool],
+        task_runs: Callable[["TaskFuture"], bool] = lambda future: False,
     ) -> None:
         super().__init__()
         self.task_id = task_id
