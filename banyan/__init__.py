@@ -23,6 +23,11 @@ _PLACES = {
 }
 
 
+def __dir__() -> list[str]:
+    """With what is loaded only when it is named, so that `help(banyan)` shows it."""
+    return [*globals(), *_PLACES]
+
+
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'banyan' has no attribute {name!r}")

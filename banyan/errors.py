@@ -86,8 +86,11 @@ class BanyanError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
     def __str__(self) -> str:
-        """The message, which may be a server's, as a terminal may show it."""
-        return harmless_lines(self.message)
+        """The message, which may be a server's, with its issues; as a terminal may show it."""
+        if not self.issues:
+            return harmless_lines(self.message)
+        message = self.message.removesuffix("see _issues").removesuffix(": ")
+        return harmless_lines(": ".join(filter(None, [message, str(self.issues)])))
 
     @property
     def status(self) -> int:

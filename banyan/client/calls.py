@@ -1,44 +1,49 @@
 """Python callables as tasks: packed here, called by `banyan.client.call`, the answer unpacked here.
 
 Called by the Executor and by the task itself; a server never sees what is inside. A call travels
-in the task's environment and its answer in the task's output, so nothing but Banyan has to lie
-between the two machines. To unpack an answer is to trust the worker that ran the task.
+in the task's environment. Its answer goes by a pipe of its own to the worker, and with the task's
+output to the server, as a stream that is shown to nobody: so nothing but Banyan has to lie between
+the two machines. To unpack an answer is to trust the worker that ran the task.
 """
 
 import base64
 import pickle
-import secrets
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from banyan.client.futures import TaskFailed
-
 CALL = "BANYAN_CALL"
-MARK = "BANYAN_CALL_MARK"
 CALL_CHARACTERS_MAX = 60_000  # a task's environment has 64 KiB, of which some is left
-ANSWER_CHARACTERS_MAX = 12 * 1024 * 1024  # of the 16 MiB that are kept of an attempt's output
+ANSWER = "BANYAN_ANSWER"  # from the worker: "FILE BYTES", where to answer, and how much at most
+STREAM = "answer"
 
 
 def packed_call(
     call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, str]:
     """The environment of a task that makes the call. Errors: ValueError for one too large."""
-    text = pack((call, tuple(args), dict(kwargs)))
+    text = base64.b64encode(pack((call, tuple(args), dict(kwargs)))).decode()
     if len(text) > CALL_CHARACTERS_MAX:
         message = f"the call takes {len(text)} characters, at most {CALL_CHARACTERS_MAX} can be"
         raise ValueError(f"{message} sent: put the data into a file and pass its name")
-    return {CALL: text, MARK: f"banyan-answer-{secrets.token_hex(8)}"}
+    return {CALL: text}
 
 
-def answer_in(output: bytes, mark: str, task_id: str) -> tuple[bool, Any]:
-    """(whether it returned, what it returned or raised). Errors: TaskFailed where none is told."""
-    for line in reversed(output.splitlines()):
-        if line.startswith(mark.encode() + b" "):
-            returned, value = unpack(line.split(b" ", 1)[1].decode())
-            return bool(returned), value
-    told = "its answer is not in its output, of which 16 MiB are kept"
-    raise TaskFailed(task_id, "success", reason=told)
+def call_in(text: str) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """What `packed_call` has packed."""
+    call, args, kwargs = unpack(base64.b64decode(text))
+    return call, args, kwargs
+
+
+def each(call: Callable[..., Any], arguments: Sequence[Sequence[Any]]) -> list[Any]:
+    """Several calls as one task."""
+    return [call(*one) for one in arguments]
+
+
+def answer_in(told: bytes) -> tuple[bool, Any]:
+    """(whether it returned, what it returned or raised). Errors: whatever unpacking raises."""
+    returned, value = unpack(told)
+    return bool(returned), value
 
 
 def pickler() -> Any:
@@ -53,13 +58,12 @@ def pickler() -> Any:
     return cloudpickle
 
 
-def pack(value: Any) -> str:
-    """Text for an environment or a line of output."""
+def pack(value: Any) -> bytes:
+    """Errors: whatever pickling raises."""
     data: bytes = pickler().dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    return base64.b64encode(zlib.compress(data)).decode()
+    return zlib.compress(data)
 
 
-def unpack(text: str) -> Any:
+def unpack(data: bytes) -> Any:
     """What was packed."""
-    data = zlib.decompress(base64.b64decode(text))
-    return pickle.loads(data)  # noqa: S301 - only of the caller's own tasks; see above
+    return pickle.loads(zlib.decompress(data))  # noqa: S301 - only of the caller's own; see above

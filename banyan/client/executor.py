@@ -2,32 +2,54 @@
 
 For anybody's programs. A thread sends what is submitted, in few requests; another one hears of
 the ends of all tasks with one held request. It must never lose a future: each is settled once,
-by whoever takes it out of `_open`.
+by whoever takes it out of `_open`. Nor a task: the program does not end before all have been sent.
 """
 
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent import futures
+from functools import partial
+from itertools import chain, islice
 from typing import Any
 
-from banyan.client import calls, new_tasks
+from banyan.client import calls, forks, new_tasks, results
 from banyan.client.api import Client, Document
-from banyan.client.futures import TaskFailed, TaskFuture, last_lines
+from banyan.client.futures import TaskFuture
 from banyan.client.holding import HOLD_SECONDS
 from banyan.client.ids import in_pieces, new_id, since
-from banyan.client.paging import whole
 from banyan.client.progress import Progress
 from banyan.client.sending import Sender
 from banyan.client.watching import Watch
-from banyan.errors import BanyanError
 
 TAG = "executor"  # of all tasks of one Executor; its value is an id older than theirs
 
 
-class Executor(futures.Executor):
-    """Runs commands and Python callables as tasks; use it with `with`, from any thread."""
+class _Mapping(futures.Executor):
+    def map(
+        self,
+        fn: Any,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+    ) -> Iterator[Any]:
+        """As in the standard library; chunksize: so many calls of a callable make one task."""
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1")
+        if chunksize == 1 or not callable(fn):
+            return super().map(fn, *iterables, timeout=timeout)
+        arguments = zip(*iterables, strict=False)
+        chunks = iter(lambda: list(islice(arguments, chunksize)), [])
+        return chain.from_iterable(super().map(partial(calls.each, fn), chunks, timeout=timeout))
+
+
+class Executor(_Mapping):
+    """Runs commands and Python callables as tasks; use it with `with`, from any thread.
+
+    What `submit` has taken is stored before the program ends, however it ends by itself; what can't
+    be stored is said on standard error, and the exit code is not 0. In a fork it begins anew.
+    """
 
     def __init__(self, client: Client | None = None, *, python: str = "", **defaults: Any) -> None:
         """client: left out: the server that the command line would take.
@@ -36,21 +58,32 @@ class Executor(futures.Executor):
         defaults: for all tasks: `cores`, `memory`, `gpus`, `disk`, `custom`, `retries`,
                   `timeout` (seconds or "10 minutes"), or any field of `POST /tasks`.
         """
-        self.id = new_id()
         self._client = (client or Client()).clone()
-        self._asking = threading.Lock()  # one thread at a time speaks through `_client`
         self._python = python
-        own = {"cwd": os.getcwd(), "tags": {TAG: self.id}}
+        own = {"cwd": os.getcwd()}
         self._defaults = new_tasks.joined(new_tasks.joined({}, defaults), own | defaults)
-        self._defaults["tags"][TAG] = self.id
-        self._changed = threading.Condition()
-        self._open: dict[str, tuple[TaskFuture, str]] = {}  # id -> its future, a call's mark
-        self._counts: Counter[str] = Counter()
         self._ended = False
-        self._sender = Sender(self._client.clone(), self._refused)
-        self._watcher = threading.Thread(target=self._watch, name="banyan-watcher", daemon=True)
-        self._sender.start()
-        self._watcher.start()
+        self._begin()
+        forks.tell(self)
+
+    def _begin(self) -> None:
+        """What belongs to this process."""
+        self.id = new_id()
+        self._asking = threading.Lock()  # one thread at a time speaks through `_client`
+        self._changed = threading.Condition()
+        self._open: dict[str, tuple[TaskFuture, bool]] = {}  # id -> its future, whether of a call
+        self._counts: Counter[str] = Counter()
+        self._sender: Sender | None = None  # from the first task on
+
+    def after_fork(self) -> None:
+        """In the child: tasks that were submitted before are the parent's business."""
+        inherited = [future for future, _ in self._open.values()]
+        self._begin()
+        for future in inherited:
+            future.leave_to_parent()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an Executor can't be sent to another process: make one there")
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> TaskFuture:
         """A command (argv, or a line for the shell), or a callable.
@@ -79,7 +112,9 @@ class Executor(futures.Executor):
             self._ended = True
             waiting = [future for future, _ in self._open.values()]
             self._changed.notify_all()
-        self._sender.end()
+            sender = self._sender
+        if sender:
+            sender.end()
         if cancel_futures:
             self._cancel_all([future.task_id for future in waiting])
         if wait:
@@ -87,31 +122,45 @@ class Executor(futures.Executor):
 
     def _submit(self, fields: new_tasks.Fields, own: dict[str, Any]) -> TaskFuture:
         task = {"_id": new_id(), **new_tasks.joined(new_tasks.joined(fields, self._defaults), own)}
-        task["tags"][TAG] = self.id
+        task["tags"] = {**task.get("tags", {}), TAG: self.id}
         task = {name: value for name, value in task.items() if value not in (None, "", {}, [])}
-        future = TaskFuture(task["_id"], task.get("name", ""), self._cancel)
+        future = TaskFuture(task["_id"], task.get("name", ""), self._cancel, self._runs)
         with self._changed:
             if self._ended:
                 raise RuntimeError("this Executor is shut down")
-            self._open[task["_id"]] = (future, fields.get("env", {}).get(calls.MARK, ""))
+            self._sending().put(task)
+            self._open[task["_id"]] = (future, calls.CALL in fields.get("env", {}))
             self._changed.notify_all()
-        self._sender.put(task)
         return future
 
-    def _take(self, id: str) -> tuple[TaskFuture, str] | None:
+    def _sending(self) -> Sender:
+        """The thread that sends; with it the one begins that hears of ends."""
+        if self._sender is None:
+            sender = Sender(self._client.clone(), self._refused)
+            sender.start()
+            self._sender = sender
+            threading.Thread(target=self._watch, name="banyan-watcher", daemon=True).start()
+        return self._sender
+
+    def _take(self, id: str) -> TaskFuture | None:
         """The right to settle a future; None where somebody else has it."""
         with self._changed:
-            taken = self._open.pop(id, None)
+            future, _ = self._open.pop(id, (None, False))
             self._changed.notify_all()
-            return taken
+            return future
 
     def _refused(self, id: str, error: Exception) -> None:
-        if taken := self._take(id):
+        if future := self._take(id):
             self._counts["failed"] += 1
-            taken[0].fail(error)
+            future.fail(error)
+
+    def _runs(self, future: TaskFuture) -> bool:
+        where = {"_id": future.task_id, "state": {"$in": ["running", "pending_cancellation"]}}
+        with self._asking:
+            return bool(list(self._client.find(where, projection={"state": 1}, limit=1)))
 
     def _cancel(self, future: TaskFuture) -> bool:
-        if not self._sender.take_back(future.task_id):
+        if not self._sending().take_back(future.task_id):
             path = f"/tasks/{future.task_id}/cancel"
             with self._asking:
                 body = self._client.transport.request("POST", path, json={}, repeatable=True).body
@@ -128,11 +177,11 @@ class Executor(futures.Executor):
         """In few requests; what had left is settled when its end is heard of."""
         stored = []
         for id in ids:
-            if not self._sender.take_back(id):
+            if not self._sending().take_back(id):
                 stored.append(id)
-            elif taken := self._take(id):
+            elif future := self._take(id):
                 self._counts["cancelled"] += 1
-                taken[0].give_up()
+                future.give_up()
         with self._asking:
             known = (one["_id"] for one in self._known(stored))
             self._client.cancel(known)
@@ -152,7 +201,7 @@ class Executor(futures.Executor):
                 for task in watch.ended(self._open_ids, HOLD_SECONDS):
                     self._settle(client, task)
             except Exception as error:  # as when the server is away for too long: nobody may hang
-                for id in waiting:
+                for id in waiting - self._sending().unsent():  # of others the Sender knows
                     self._refused(id, error)
 
     def _waiting(self) -> set[str]:
@@ -166,28 +215,23 @@ class Executor(futures.Executor):
             return set(self._open)
 
     def _settle(self, client: Client, task: Document) -> None:
-        taken = self._take(task["_id"])
-        if taken is None:
+        """Read first and taken then: whoever forks meanwhile finds it among the open ones."""
+        id = task["_id"]
+        with self._changed:
+            future, is_call = self._open.get(id, (None, False))
+        if future is None:
             return
-        future, mark = taken
-        if task["state"] == "cancelled":
-            self._counts["cancelled"] += 1
-            future.give_up()
-        elif task["outcome"] == "success":
-            self._counts["succeeded"] += 1
-            future.succeed(lambda: self._result(task, mark))
-        else:
-            self._counts["failed"] += 1
-            future.fail(_failure(client, task, mark))
+        end = results.end_of(client, task, is_call, lambda: self._result(task))
+        if self._take(id):
+            self._counts[end.standing] += 1
+            end.settle(future)
 
-    def _result(self, task: Document, mark: str) -> Any:
+    def _result(self, task: Document) -> Any:
+        """Of a command."""
         if task.get("result") is not None:
             return task["result"]
         with self._asking:
-            output = _output(self._client, task)
-        if not mark:
-            return output.decode(errors="replace")
-        return calls.answer_in(output, mark, task["_id"])[1]
+            return results.output_of(self._client, task).decode(errors="replace")
 
     def _repr_html_(self) -> str:
         counts = {**self._counts, "open": len(self._open)}
@@ -195,7 +239,7 @@ class Executor(futures.Executor):
         return f"<table><tr><td>Executor <code>{self.id}</code></td>{cells}</tr></table>"
 
 
-class Asking(futures.Executor):
+class Asking(_Mapping):
     """An Executor seen with more fields for its tasks. To shut it down does nothing."""
 
     def __init__(self, executor: Executor, fields: dict[str, Any]) -> None:
@@ -211,32 +255,3 @@ class Asking(futures.Executor):
         return executor._submit(
             new_tasks.of_command(fn, args), new_tasks.joined(own, kwargs)
         )  # fmt: skip
-
-
-def _failure(client: Client, task: Document, mark: str) -> BaseException:
-    """What a future of a failed task raises: for a callable what it raised, because of the rest."""
-    try:
-        path = f"/tasks/{task['_id']}/exit_status"
-        status = str(client.transport.request("GET", path).body.get("exit_status") or "")
-        output = client.log(task["_id"]) if task.get("attempt_count") else b""
-    except BanyanError as error:
-        status, output = "", str(error).encode()
-    lines = [line for line in output.splitlines() if not mark or not line.startswith(mark.encode())]
-    failed = TaskFailed(
-        task["_id"], task["outcome"], status, last_lines(b"\n".join(lines)),
-        task.get("reason") or "", task.get("result"),
-    )  # fmt: skip
-    try:
-        returned, raised = calls.answer_in(output, mark, task["_id"]) if mark else (True, None)
-    except Exception:  # it ended before it could tell, or tells of a class that is not here
-        return failed
-    if not returned and isinstance(raised, Exception):
-        raised.__cause__ = failed
-        return raised
-    return failed
-
-
-def _output(client: Client, task: Document) -> bytes:
-    """All that the last attempt wrote to standard output; some may still be on its way."""
-    attempt = task.get("attempt_count") or 1
-    return whole(client.follow(task["_id"], attempt=attempt, stream="stdout"))

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from html import escape
 from typing import Any
 
+from banyan.client import ending
 from banyan.printable import harmless, harmless_lines
 
 _TAIL_LINES = 20
@@ -59,36 +60,69 @@ class TaskFuture(Future[Any]):
     """One task's future. `task_id` is known at once, also before the task is stored."""
 
     def __init__(
-        self, task_id: str, name: str, cancel_task: Callable[["TaskFuture"], bool]
+        self,
+        task_id: str,
+        name: str,
+        cancel_task: Callable[["TaskFuture"], bool],
+        task_runs: Callable[["TaskFuture"], bool] = lambda future: False,
     ) -> None:
         super().__init__()
         self.task_id = task_id
         self.name = name
         self._cancel_task = cancel_task
+        self._task_runs = task_runs
+        self._has_callbacks = False
         self._reading = threading.Lock()
-        self._unread: Callable[[], Any] | None = None
+        self._read: Callable[[], Any] | None = None  # the result, where nobody has asked for it
         self._value: Any = None
+        self._unreadable: Exception | None = None
 
     def cancel(self) -> bool:
         """Cancels the task, also one that runs; false where it has ended before that."""
         return self.cancelled() if self.done() else self._cancel_task(self)
 
+    def running(self) -> bool:
+        """Whether the task runs just now: the server is asked. Errors: BanyanError."""
+        return not self.done() and self._task_runs(self)
+
     def result(self, timeout: float | None = None) -> Any:
         """Of a command: the JSON that it gave back, else what it printed, as text.
 
         Of a callable: what it returned.
-        Errors: TaskFailed, or what the callable raised; CancelledError; TimeoutError.
+        Errors: TaskFailed, or what the callable raised; CancelledError; TimeoutError;
+        BanyanError where the task was not stored, or its result can't be read.
         """
-        super().result(timeout)
-        with self._reading:
-            if self._unread is not None:
-                self._value = self._unread()
-                self._unread = None
+        error = self.exception(timeout)
+        if error is None:
             return self._value
+        try:
+            raise error
+        finally:
+            del error  # which refers to this frame now
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What `result` would raise, or None. Errors: CancelledError; TimeoutError."""
+        error = super().exception(timeout)
+        ending.has_heard(self.task_id)
+        if error is None:
+            with self._reading:
+                self._read_now()
+            return self._unreadable
+        return error
+
+    def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
+        """As in the standard library. From now on its result is read before it is done.
+
+        So nobody who is called back, as an event loop is, waits for the server.
+        """
+        self._has_callbacks = True
+        super().add_done_callback(fn)
 
     def succeed(self, read: Callable[[], Any]) -> None:
         """For the Executor: it ended well; `read` gets its result when somebody asks."""
-        self._unread = read
+        self._read = read
+        if self._has_callbacks:
+            self._read_now()
         self.set_running_or_notify_cancel()
         self.set_result(None)
 
@@ -102,14 +136,44 @@ class TaskFuture(Future[Any]):
         super().cancel()
         self.set_running_or_notify_cancel()  # wakes `wait` and `as_completed`
 
+    def leave_to_parent(self) -> None:
+        """For the Executor, after a fork: whoever asks here is told to ask the parent.
+
+        Who waits for it there, and whom it calls back, is not here; its lock may be held by them.
+        """
+        self.__init__(  # type: ignore[misc]
+            self.task_id, self.name, self._cancel_task, self._task_runs
+        )
+        self.fail(RuntimeError(_OF_PARENT))
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a future stays in the program that has submitted its task: pass on its result(), "
+            "or let the next task wait for it: executor.asking(after=[future]).submit(...)"
+        )
+
     def standing(self) -> str:
         """One word for people."""
         if not self.done():
             return "open"
         if self.cancelled():
             return "cancelled"
-        return "failed" if self.exception() else "succeeded"
+        return "failed" if super().exception() else "succeeded"
 
     def _repr_html_(self) -> str:
         name, id = escape(self.name), escape(self.task_id)
         return f"<div>task {name} <code>{id}</code>: {self.standing()}</div>"
+
+    def _read_now(self) -> None:
+        if self._read is not None:
+            try:
+                self._value = self._read()
+            except Exception as problem:  # whatever it is, all who ask are told the same
+                self._unreadable = problem
+            self._read = None
+
+
+_OF_PARENT = (
+    "this future belongs to the process that submitted its task, of which this one is a fork: "
+    "ask it there, or submit the task here"
+)

@@ -50,9 +50,11 @@ def of_call(
     Banyan itself it never takes from the directory where it starts, which others may write to.
     """
     env = packed_call(call, args, kwargs)
+    places = module_paths.of_program()
     paths = {
         "PYTHONPATH": module_paths.of_environment(),
-        module_paths.VARIABLE: module_paths.of_program(),
+        module_paths.VARIABLE: places,
+        module_paths.NAMES_VARIABLE: module_paths.names_in(places),
     }
     env |= {name: os.pathsep.join(places) for name, places in paths.items() if places}
     command = [python or sys.executable, "-P", "-m", "banyan.client.call"]

@@ -18,8 +18,8 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from banyan import __version__
-from banyan.addresses import ServerUrl, server_url, socket_in
-from banyan.client import local, trust
+from banyan.addresses import server_url, socket_in
+from banyan.client import forks, local, trust
 from banyan.client.bounds import bounded, check_json
 from banyan.client.byte_words import first_that_is_no_text
 from banyan.client.failures import Trouble, error_of, trouble_of_answer, trouble_of_exception
@@ -89,7 +89,9 @@ class Transport:
         self.retry_seconds = retry_seconds
         self.tls_ca = trust.readable(tls_ca)
         self._token = token
-        self._session = self._opened(server)
+        self._session = self._opened()
+        self._is_of_parent = False
+        forks.tell(self)
         self._headers = {
             **self._session.headers,
             "Accept-Encoding": "identity",
@@ -97,8 +99,9 @@ class Transport:
             "Accept": "application/json, text/plain;q=0.9",
         }
 
-    def _opened(self, server: ServerUrl) -> requests.Session:
+    def _opened(self) -> requests.Session:
         session = requests.Session()
+        server = server_url(self.base)
         # Proxies and .netrc are for the outside; to look them up costs more than the request.
         session.trust_env = not server.is_loopback
         # No Banyan server sets any; kept, those of somebody else would fill up each request.
@@ -120,6 +123,24 @@ class Transport:
     def close(self) -> None:
         """Closes the connections that are not in use."""
         self._session.close()
+
+    def __reduce__(self) -> Any:
+        """As an argument of a process that `multiprocessing` starts; nowhere else a token may go.
+
+        Errors: TypeError.
+        """
+        from multiprocessing.context import get_spawning_popen
+
+        if get_spawning_popen() is None:
+            raise TypeError(
+                "a Client holds a token, and is not sent along: make one where it is needed"
+            )
+        made_of = (self.url, self._token, self.retry_seconds, self.tls_ca, self.socket)
+        return Transport, made_of
+
+    def after_fork(self) -> None:
+        """In the child: connections of the parent's are the parent's."""
+        self._is_of_parent = True
 
     def request(self, method: str, path: str, **options: Unpack[Options]) -> Answer:
         """Like `ask`, but an answer that is an error is raised.
@@ -179,6 +200,8 @@ class Transport:
     def _send(
         self, sending: requests.PreparedRequest, read_seconds: float, raw: bool, repeats: int
     ) -> Answer | Trouble:
+        if self._is_of_parent:
+            self._session, self._is_of_parent = self._opened(), False
         environment = self._session.merge_environment_settings(
             sending.url or "", {}, None, self.tls_ca or None, None
         )

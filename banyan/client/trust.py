@@ -4,7 +4,9 @@ Used by the transport, by the worker's connections, and by a server that looks a
 certificate. It must never make a connection that does not check whom it speaks to.
 """
 
+import atexit
 import contextlib
+import os
 import ssl
 import stat
 import tempfile
@@ -73,7 +75,7 @@ def readable(file: str) -> str:
     Certificates themselves (PEM) become a file of this process, which goes with it.
     """
     if file.startswith(_BEGINNING):
-        return _kept(file).name
+        return _kept(file)
     return str(Path(file).absolute()) if file else ""
 
 
@@ -99,8 +101,16 @@ def _is_open_to_all(path: Path) -> bool:
 
 
 @cache
-def _kept(text: str) -> "tempfile._TemporaryFileWrapper[str]":
-    made = tempfile.NamedTemporaryFile("w", prefix="banyan-ca-", suffix=".pem")  # noqa: SIM115 - stays open
-    made.write(text)
-    made.flush()
-    return made
+def _kept(text: str) -> str:
+    file, name = tempfile.mkstemp(prefix="banyan-ca-", suffix=".pem")
+    with open(file, "w") as made:
+        made.write(text)
+    atexit.register(_remove, name, os.getpid())
+    return name
+
+
+def _remove(name: str, owner: int) -> None:
+    """Of this process only, whose forks may end before it."""
+    if os.getpid() == owner:
+        with contextlib.suppress(OSError):
+            os.unlink(name)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from banyan.client import calls
 from banyan.worker.identity import User
 from banyan.worker.tree import ATTEMPT_VARIABLE, WORKER_VARIABLE
 
@@ -103,6 +104,16 @@ def task_environment(
 def _threads(cores: float, own: Mapping[str, str]) -> dict[str, str]:
     names = _THREADS if _THREADS_BY_OMP[0] in own else _THREADS_BY_OMP + _THREADS
     return dict.fromkeys(names, str(max(int(cores), 1)))
+
+
+def room_for_output(task: Mapping[str, Any], bytes_max: int) -> dict[str, Any]:
+    """How much is kept of what it says, as the launcher is told; of a callable half is its answer.
+
+    task: as above.
+    """
+    if calls.CALL not in task["env"]:
+        return {"log_bytes_max": bytes_max}
+    return {"log_bytes_max": bytes_max // 2, "answer": (calls.ANSWER, bytes_max // 2)}
 
 
 def command_argv(command: str | list[str]) -> list[str]:

@@ -12,7 +12,7 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from banyan.worker import namespaces, programs
@@ -41,8 +41,9 @@ class Order(NamedTuple):
     """What is to be started.
 
     user:       as whom (`User.to_json`), with the `group` of its own; None: as the launcher itself.
-    files:      its input, output and error output; nothing else is open in it.
+    files:      its input, output and error output.
     open_files: its limits of open files.
+    others:     files that it has under the numbers that they have here; nothing else is open in it.
     """
 
     argv: list[str]
@@ -51,6 +52,7 @@ class Order(NamedTuple):
     user: Mapping[str, Any] | None
     files: tuple[int, int, int]
     open_files: tuple[int, int]
+    others: Sequence[int] = ()
 
 
 def fork(order: Order) -> tuple[int, int]:
@@ -119,7 +121,7 @@ def _let_go(order: Order, pipe: int) -> None:
     for number, file in enumerate(order.files):
         os.dup2(file, number)
     for file in map(int, os.listdir("/proc/self/fd")):
-        if file > 2 and file != pipe:
+        if file > 2 and file != pipe and file not in order.others:
             with contextlib.suppress(OSError):  # the one through which was listed
                 os.close(file)
     resource.setrlimit(resource.RLIMIT_NOFILE, order.open_files)

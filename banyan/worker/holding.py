@@ -182,7 +182,7 @@ class Holding:
             "timeout_seconds": _seconds(task.get("timeout_milliseconds")),
             "grace_seconds": _grace_seconds(task),
             "begin_seconds": _BEGIN_SECONDS,
-            "log_bytes_max": knobs().LOG_BYTES_MAX,
+            **environment.room_for_output(task, knobs().LOG_BYTES_MAX),
             "limits": limits.to_json(),
             "all_memory_bytes": self._ledger.total.memory_bytes,
         }

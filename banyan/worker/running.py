@@ -17,7 +17,7 @@ from banyan.worker import tree
 from banyan.worker.forking import failure_in
 from banyan.worker.pipes import Pipes, Step
 from banyan.worker.spawning import NOT_EXECUTABLE, NotStarted
-from banyan.worker.spool import STDERR, STDOUT, Spool
+from banyan.worker.spool import ANSWER, STDERR, STDOUT, Spool
 from banyan.worker.starting import Started
 from banyan.worker.timers import now
 
@@ -48,6 +48,8 @@ class Running:
         self._by_user = process.by_user
         self.not_begun: NotStarted | None = None  # why it never was
         self.pipes = {process.stdout: STDOUT, process.stderr: STDERR}
+        if process.answer is not None:
+            self.pipes[process.answer] = ANSWER
         self.spool = spool
         self.why: str | None = None  # what stopped it, where it did not end by itself
         self.kill_at: float | None = None  # from then on SIGKILL

@@ -11,7 +11,7 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from banyan.worker import programs
@@ -35,6 +35,17 @@ SIGNALS_RESET = [
 _SHORTAGES = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
+class Answer(NamedTuple):
+    """A further pipe for a process: for what is no output. Which, an environment variable says.
+
+    variable: its name; it gets the number of the file, and `bytes_max`, of which the spool says
+              what it is.
+    """
+
+    variable: str
+    bytes_max: int
+
+
 class Spawned(NamedTuple):
     """A started process and the reading ends of its pipes.
 
@@ -53,6 +64,7 @@ class Spawned(NamedTuple):
     begins: int | None = None
     writing: tuple[int, ...] = ()
     by_user: bool = False
+    answer: int | None = None
 
 
 class NotStarted(Exception):
@@ -91,6 +103,7 @@ class Spawner:
         env: Mapping[str, str],
         cwd: str,
         user: Mapping[str, Any] | None = None,
+        answer: Answer | None = None,
     ) -> Spawned:
         """Starts `argv` in a session of its own, its input empty. Errors: NotStarted.
 
@@ -106,19 +119,23 @@ class Spawner:
             forks = not _opens(program)
         pipes: list[int] = []
         try:
-            for _ in range(2):
+            for _ in range(3 if answer else 2):
                 pipes += os.pipe()
                 os.set_blocking(pipes[-2], False)  # our end alone
+            if answer:
+                os.set_inheritable(pipes[5], True)  # it is closed here before the next start
+                env = {**env, answer.variable: f"{pipes[5]} {answer.bytes_max}"}
             files = (self._null, pipes[1], pipes[3])
             if forks:
-                pid, begins = self._fork(argv, env, cwd, user, files)
+                pid, begins = self._fork(argv, env, cwd, user, files, pipes[5:])
             else:
                 pid, begins = self._spawn(program, argv, env, files), None
         except (OSError, ValueError) as error:
             for pipe in pipes:
                 os.close(pipe)
             raise not_started(name, error, program) from error
-        return Spawned(pid, pipes[0], pipes[2], begins, (pipes[1], pipes[3]), user is not None)
+        writing, by_user = tuple(pipes[1::2]), user is not None
+        return Spawned(pid, pipes[0], pipes[2], begins, writing, by_user, *pipes[4:5])
 
     def _all_answer(self, cwd: str, name: str, path: str) -> bool:
         """Whether the directory, and all where the program is looked for, are no trouble."""
@@ -170,13 +187,16 @@ class Spawner:
         cwd: str,
         user: Mapping[str, Any] | None,
         files: tuple[int, int, int],
+        others: Sequence[int],
     ) -> tuple[int, int | None]:
         from banyan.worker import forking  # which needs this module
 
         if user is not None:
             for pipe in files[1:]:  # so that the user may open /dev/stdout and /dev/stderr
                 os.fchown(pipe, user["uid"], -1)
-        pid, begins = forking.fork(forking.Order(argv, env, cwd, user, files, self._task_files))
+        pid, begins = forking.fork(
+            forking.Order(argv, env, cwd, user, files, self._task_files, others)
+        )
         os.set_blocking(begins, False)  # others of its user may hold the writing end
         return pid, begins
 

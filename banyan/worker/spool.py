@@ -11,13 +11,13 @@ Standard library only. It must never grow beyond its bound, nor stop a task that
 
 import os
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from banyan.worker.timers import now
 
-STDOUT, STDERR = 1, 2
-STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
+STDOUT, STDERR, ANSWER = 1, 2, 3  # the last is no output: see `banyan.client.calls`
+STREAM_NAMES = {STDOUT: "stdout", STDERR: "stderr", ANSWER: "answer"}
 FRAME_BYTES_MAX = 1 << 18
 FRAME_BYTES_LEAST = 128  # counted for one: the server stores about so much around its bytes
 FRAMES_AT_ONCE = 50  # so many keep the order in which the streams spoke, and more as time goes by
@@ -39,8 +39,9 @@ class Chunk(NamedTuple):
 class Spool:
     """The writing end."""
 
-    def __init__(self, path: str, bytes_max: int) -> None:
-        """Keeps at most `bytes_max` of output, the line that says so included."""
+    def __init__(self, path: str, bytes_max: int, answer_bytes_max: int = 0) -> None:
+        """Keeps at most `bytes_max` of output, the line that says so included; and the answer."""
+        self._answer_room = answer_bytes_max
         self._path = path
         self._notice = f"\n[banyan: output is kept up to {bytes_max} bytes; the rest is not]\n"
         self._room = max(bytes_max - len(self._notice), 0)
@@ -57,6 +58,9 @@ class Spool:
 
     def add(self, stream: int, data: bytes) -> None:
         """Takes what a stream said."""
+        if stream == ANSWER:
+            self._add_answer(data[: self._answer_room])
+            return
         if self._full or self.trouble:
             return
         frame = self._frame_for(stream, len(data))
@@ -98,6 +102,12 @@ class Spool:
             self._file = None
         return None
 
+    def _add_answer(self, data: bytes) -> None:
+        """However much output there is, it has its own room."""
+        if not self.trouble:
+            self._keep(ANSWER, self._frame_for(ANSWER, len(data)), data)
+            self._answer_room -= len(data)
+
     def _frame_for(self, stream: int, length: int) -> bytearray:
         """Where so many bytes of a stream go: into a frame that is there, or a new one."""
         last = self._last.get(stream)
@@ -138,6 +148,12 @@ class Spool:
         while view:  # half a frame, where the disk is full, is none to the reader
             view = view[os.write(self._file, view) :]
         self._written += len(data)
+
+
+def room_in(message: Mapping[str, Any]) -> tuple[int, int]:
+    """What a `Spool` may keep of an attempt that is to start, as its agent says it."""
+    _, answer_bytes_max = message.get("answer") or ("", 0)
+    return message["log_bytes_max"], answer_bytes_max
 
 
 def _cost(frame: bytearray) -> int:

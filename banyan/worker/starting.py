@@ -13,7 +13,7 @@ from banyan.worker.cell import Cell
 from banyan.worker.cells import Cells
 from banyan.worker.limits import Limits
 from banyan.worker.orphans import Orphans
-from banyan.worker.spawning import NotStarted, Spawned, Spawner
+from banyan.worker.spawning import Answer, NotStarted, Spawned, Spawner
 from banyan.worker.timers import now
 from banyan.worker.wire import Message
 
@@ -52,8 +52,9 @@ class Starter:
             if now() >= message["before"]:
                 raise NotStarted(None, "the worker came to it too late")
             with self._cells.inside(cell):
+                answer = Answer(*message["answer"]) if message.get("answer") else None
                 process = self._spawner.spawn(
-                    message["argv"], message["env"], message["cwd"], self._user(message)
+                    message["argv"], message["env"], message["cwd"], self._user(message), answer
                 )
         except NotStarted:
             if cell:

@@ -20,7 +20,7 @@ from banyan.worker.orphans import Orphans
 from banyan.worker.pipes import Pipes, Step
 from banyan.worker.running import OwnPeak, Running, ended_child, kill_trees, never_began
 from banyan.worker.spawning import NotStarted
-from banyan.worker.spool import Spool
+from banyan.worker.spool import Spool, room_in
 from banyan.worker.starting import Starter, bound_memory
 from banyan.worker.successors import Successors
 from banyan.worker.timers import Timers, now
@@ -97,7 +97,7 @@ class Supervision:
         except NotStarted as error:
             self._not_started(message, error)
             return
-        spool = Spool(f"{self._outputs}/{attempt}", message["log_bytes_max"])
+        spool = Spool(f"{self._outputs}/{attempt}", *room_in(message))
         running = Running(attempt, message["keep"], started, spool, self.pipes)
         running.grace_seconds = message["grace_seconds"]
         self._follow(running, started.process.writing)

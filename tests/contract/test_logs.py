@@ -50,6 +50,17 @@ def test_a_stream_may_be_picked(play: Play, held: Held, stream: str, expected: b
     assert play.server.provider.get(f"tasks/{task}/log", stream=stream).content == expected
 
 
+def test_an_answer_is_no_output(play: Play, held: Held):
+    """What a callable gives back; it is read by its name only."""
+    player, task, item = held
+    log = [chunk(0, b"one\n"), chunk(4, b"\x80packed", "answer"), chunk(11, b"two\n", "stderr")]
+    assert player.report(item, log=log).status_code == 200
+    whole = play.server.provider.get(f"tasks/{task}/log")
+    assert whole.content == b"one\ntwo\n"
+    assert whole.headers["Banyan-Log-Next-Offset"] == "15"
+    assert play.server.provider.get(f"tasks/{task}/log", stream="answer").content == b"\x80packed"
+
+
 def test_a_picked_stream_goes_on_where_the_last_answer_ended(play: Play, held: Held):
     player, task, item = held
     log = [chunk(0, b"one\n"), chunk(4, b"two\n", "stderr"), chunk(8, b"three\n")]

@@ -1,6 +1,7 @@
 """The Executor as a program uses it: real futures, of real tasks, on a whole stack."""
 
 import os
+import pydoc
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 
+import banyan
 from banyan import Client, Executor, TaskFailed
 from banyan.errors import BanyanError
 from tests.e2e.stack import Stack
@@ -297,3 +299,9 @@ def test_to_import_banyan_loads_nothing() -> None:
         "from banyan import Client, Executor; assert 'cloudpickle' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], cwd=Path(ROOT), check=True)
+
+
+def test_help_shows_what_is_for_programs() -> None:
+    told = pydoc.plaintext.document(banyan)
+    assert "class Executor(" in told
+    assert "class Client(" in told

@@ -98,9 +98,13 @@ def called(call: Callable[..., Any], path: str = str(ROOT)) -> tuple[bool, Any]:
     with pytest.MonkeyPatch.context() as changed:
         changed.setenv("PYTHONPATH", path)
         fields = new_tasks.of_call(call, (), {}, "")
-    environment = {"PATH": os.environ["PATH"], **fields["env"]}
-    told = subprocess.run(fields["command"], env=environment, capture_output=True)
-    return calls.answer_in(told.stdout, fields["env"][calls.MARK], "id")
+    reading, writing = os.pipe()
+    answer = {calls.ANSWER: f"{writing} 4096"}
+    environment = {"PATH": os.environ["PATH"], **fields["env"], **answer}
+    subprocess.run(fields["command"], env=environment, pass_fds=[writing], check=False)
+    os.close(writing)
+    with open(reading, "rb") as told:
+        return calls.answer_in(told.read())
 
 
 def use_the_library() -> str:

@@ -56,6 +56,27 @@ def test_much_output_is_kept_whole(launcher: Launched):
     assert hashlib.sha256(launcher.output(attempt)).hexdigest() == expected
 
 
+def of_stream(launcher: Launched, attempt: str, name: str) -> bytes:
+    launcher.ended(attempt)
+    return b"".join(data for stream, data in launcher.frames(attempt) if stream == name)
+
+
+def test_an_answer_goes_by_a_pipe_of_its_own(launcher: Launched):
+    script = 'set -- $ANSWER; echo out; echo "$2 bytes" >&"$1"'
+    attempt = launcher.start(["bash", "-c", script], answer=("ANSWER", 100))
+    assert of_stream(launcher, attempt, "answer") == b"100 bytes\n"
+    assert of_stream(launcher, attempt, "stdout") == b"out\n"
+    other = launcher.shell("ls /proc/self/fd | wc -l; echo $ANSWER")
+    assert of_stream(launcher, other, "stdout") == b"4\n\n"  # of which one is that of `ls`
+
+
+def test_an_answer_has_its_own_room(launcher: Launched):
+    script = "set -- $ANSWER; head -c 3000000 /dev/zero; head -c 150 /dev/zero >/proc/self/fd/$1"
+    attempt = launcher.shell(script, answer=("ANSWER", 100))
+    assert len(of_stream(launcher, attempt, "answer")) == 100
+    assert 1 << 19 < len(of_stream(launcher, attempt, "stdout")) < 1 << 20
+
+
 def test_what_lies_in_a_large_pipe_when_the_task_ends_is_kept(launcher: Launched):
     script = "import fcntl, os; fcntl.fcntl(1, 1031, 1 << 20); os.write(1, b'x' * 1_000_000)"
     attempt = launcher.start(["python3", "-c", script])  # 1031 is F_SETPIPE_SZ

@@ -126,6 +126,14 @@ def test_it_is_ended_like_any_other(launcher: Launched) -> None:
 
 
 @needs_root
+def test_its_answer_goes_by_a_pipe_of_its_own(launcher: Launched) -> None:
+    script = 'set -- $ANSWER; ls /proc/self/fd | wc -l; id -un >&"$1"'
+    attempt = launcher.start(["bash", "-c", script], answer=("ANSWER", 100), user=nobody())
+    launcher.ended(attempt)
+    assert dict(launcher.frames(attempt)) == {"stdout": b"5\n", "answer": f"{WHOM}\n".encode()}
+
+
+@needs_root
 def test_what_the_user_may_not_run_is_told(launcher: Launched, tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     program = tmp_path / "program"

@@ -106,7 +106,7 @@ EXECUTION_DATA: dict[str, Any] = {
                 "offset": {**_COUNT, "required": True},
                 "stream": {
                     "type": "string",
-                    "allowed": ["stdout", "stderr"],
+                    "allowed": ["stdout", "stderr", "answer"],
                     "required": True,
                 },
                 "data": {"type": "binary", "coerce": "base64", "required": True},

@@ -42,7 +42,11 @@ QUERY: Mapping[str, Parameter] = {
     "max_results": _query("Items on a page.", _number(1, knobs().PAGE_ITEMS_MAX)),
     "attempt": _query("The number of an attempt; the latest otherwise.", _number(0, 10**15 - 1)),
     "offset": _query("The byte from which to read.", _number(0, 10**15 - 1)),
-    "stream": _query("Only one of the two.", {"type": "string", "enum": ["stdout", "stderr"]}),
+    "stream": _query(
+        "Only one of the two; or `answer`: what a callable of an Executor gave back, packed, which "
+        "is no output.",
+        {"type": "string", "enum": ["stdout", "stderr", "answer"]},
+    ),
     "by": _query(
         "What to count by, with commas between: state, outcome, queue, owner, name, "
         "or a tag as in tags.sweep.",

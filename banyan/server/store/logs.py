@@ -17,6 +17,7 @@ SHORT_BYTES_MAX = 4096
 SHORT_CHUNKS_MAX = 64  # they make a record longer by more than their bytes
 CHUNK_BYTES_LEAST = 128  # counted for one, however short: it is a document of its own
 READ_CHUNKS_MAX = 5_000  # for one answer
+ANSWER = "answer"  # a stream that is no output: it is read by its name only
 STORED = "log_stored_bytes"  # in an attempt's record: of its chunks, however they lie
 
 
@@ -118,6 +119,6 @@ def read(store: Store, attempt: Document, offset: int, stream: str | None) -> Ou
         # What was sent twice may stand in both places.
         data = chunk["data"][max(end, offset) - start :]
         end = max(end, start + len(chunk["data"]))
-        if data and stream in (None, chunk["stream"]):
+        if data and (chunk["stream"] == stream if stream else chunk["stream"] != ANSWER):
             parts.append(data)
     return Output(b"".join(parts), max(end, offset), False)

@@ -1,8 +1,9 @@
 """GET /tasks/<id>/log: the output of an attempt, as text, while it runs and afterwards.
 
 `?attempt=` is the number of an attempt (the latest otherwise), `?offset=` the byte to
-start from, `?stream=` one of the two. The headers say where to go on, and whether more is there
-already: output that came in very many pieces takes more than one answer.
+start from, `?stream=` one of the two, or what a callable gave back. The headers say where to go
+on, and whether more is there already: output that came in very many pieces takes more than one
+answer.
 """
 
 from banyan.errors import BanyanError
@@ -20,8 +21,8 @@ def log(call: Call) -> Answer:
     if unknown:
         raise BanyanError("bad_request", f"unknown argument {min(unknown)!r}")
     stream = call.args.get("stream")
-    if stream not in (None, "stdout", "stderr"):
-        raise BanyanError("bad_request", "stream: stdout or stderr")
+    if stream not in (None, "stdout", "stderr", logs.ANSWER):
+        raise BanyanError("bad_request", "stream: stdout, stderr or answer")
     offset = _number(call, "offset") or 0
     wanted = _number(call, "attempt")
     task = scoped.item(call, ["attempt_count", *attempts.ASKED_WITH])
