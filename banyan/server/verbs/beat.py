@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from werkzeug.http import parse_etags
+
 from banyan.config import knobs
 from banyan.domain.lifecycle import READ_AT_END
 from banyan.domain.states import State
@@ -57,7 +59,7 @@ def beat(call: Call) -> Answer:
     etag = hashlib.sha1(dumps(orders), usedforsecurity=False).hexdigest()
     quiet = not orders["cancel"] and not orders["lost"] and worker["mode"] == "active"
     quiet = quiet and body.get("wanted_number", wanted["number"]) == wanted["number"]
-    heard = call.headers.get("If-None-Match", "").strip('"') == etag
+    heard = parse_etags(call.headers.get("If-None-Match")).contains_weak(etag)
     return Answer(
         {"lease_seconds": knobs().LEASE_SECONDS, **orders},
         headers={"ETag": f'"{etag}"'},
