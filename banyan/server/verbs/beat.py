@@ -25,7 +25,7 @@ from banyan.server.unheard import UNHEARD
 from banyan.server.verbs.leases import renewed
 from banyan.server.verbs.release import give_back
 
-_OF_HELD = ("state", "holder.attempt", "holder.claim_id")
+_OF_HELD = ("state", "forced", "holder.attempt", "holder.claim_id")
 _NOTHING_WANTED: Document = {"number": 0, "attempts": []}
 
 
@@ -49,7 +49,11 @@ def beat(call: Call) -> Answer:
     orders = {
         "mode": worker["mode"],
         "cancel": [
-            {"task": task["_id"], "attempt": task["holder"]["attempt"]}
+            {
+                "task": task["_id"],
+                "attempt": task["holder"]["attempt"],
+                "force": task.get("forced", False),
+            }
             for task in held
             if task["state"] == State.PENDING_CANCELLATION
         ],

@@ -68,7 +68,8 @@ class Edit:
             if task["state"] not in _WHEN[SCHEMA[name].get("meta", {}).get("change", "inactive")]
         }
         if issues:
-            raise BanyanError("invalid", "see _issues", issues, {"state": task["state"]})
+            message = "this can't be changed now: see _issues"
+            raise BanyanError("invalid", message, issues, {"state": task["state"]})
         return changed
 
 
