@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import click
 
+from banyan.cli.sections import in_sections
 from banyan.cli.selecting import ARRAY_TAG
 from banyan.client.ids import new_id
 from banyan.errors import BanyanError
@@ -52,6 +53,7 @@ def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The three options, as parameters of the command."""
     for option in reversed(_OPTIONS):
         command = option(command)
+    in_sections(command, {"Many at once": ("array", "each_line", "from_json")})
     return command
 
 
@@ -76,7 +78,9 @@ def expanded(
     tasks = [_member(task, index, words, env) for index, words, env in asked[0]]
     if not tasks:
         raise BanyanError("usage", "there is nothing in it to make tasks of")
-    tags = {ARRAY_TAG: tasks[0]["_id"], **(task.get("tags") or {})}
+    key = task.get("dedupe_key")
+    # The same sweep again has to be the same in all its fields; so the key names the array.
+    tags = {ARRAY_TAG: key or tasks[0]["_id"], **(task.get("tags") or {})}
     return [{**one, "tags": tags} for one in tasks]
 
 
@@ -89,7 +93,10 @@ def _member(task: Task, index: int, words: Mapping[str, str], env: Mapping[str, 
         command = _put_in(command, quoted)
     else:
         command = [_put_in(word, words) for word in command]
-    return {**task, "_id": new_id(), "command": command, "env": own_env}
+    member = {**task, "_id": new_id(), "command": command, "env": own_env}
+    if "dedupe_key" in task:
+        member["dedupe_key"] = f"{task['dedupe_key']}:{index}"
+    return member
 
 
 def _put_in(text: str, words: Mapping[str, str]) -> str:
