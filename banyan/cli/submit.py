@@ -26,6 +26,7 @@ def submit_command(
     array: str | None,
     each_line: TextIO | None,
     from_json: TextIO | None,
+    at_most: int | None,
     hold: bool,
     as_json: bool,
     quiet: bool,
@@ -41,7 +42,7 @@ def submit_command(
       banyan submit --cores 4 --memory "8 GiB" --retries 2 -- python train.py --epochs 10
       banyan submit --each-line params.txt -- python sim.py {line}
     """
-    many = expanded(task, array, each_line, from_json)
+    many = expanded(task, array, each_line, from_json, at_most)
     tasks = [task] if many is None else many
     with Working("submitting", len(tasks)) as working:
         created = client.submit(tasks, hold=hold, on_piece=working)
