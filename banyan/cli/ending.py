@@ -38,7 +38,7 @@ def wait_command(client: Client, chosen: Selection, timeout: str | None, as_json
     seconds = None if timeout is None else duration_seconds(timeout, "--timeout")
     ids = chosen.find_ids(client)
     try:
-        with Working("ended", len(ids)) as working:
+        with Working("waiting", len(ids), "have ended") as working:
             ended = client.wait(ids, timeout_seconds=seconds, on_change=working)
     except TimeoutError as problem:
         say(f"banyan: {problem}")

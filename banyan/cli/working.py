@@ -16,12 +16,13 @@ class Working:
     """While the block lasts: "cancelling: 12,000 of 50,000", or for how long it has worked.
 
     Called with how many are done, it shows that. Its line is gone at the end. Where standard error
-    is no terminal, nothing is shown.
+    is no terminal, nothing is shown. `done`: what those are that are counted: "have ended".
     """
 
-    def __init__(self, doing: str, total: int | None = None) -> None:
+    def __init__(self, doing: str, total: int | None = None, done: str = "") -> None:
         self._doing = doing
         self._total = total
+        self._said = done and f" {done}"
         self._done = 0
         self._began = time.monotonic()
         self._over = threading.Event()
@@ -57,7 +58,7 @@ class Working:
 
     def _how_far(self) -> str:
         if self._done and self._total:
-            return f": {self._done:,} of {self._total:,}"
+            return f": {self._done:,} of {self._total:,}{self._said}"
         if self._done:
             return f": {self._done:,}"
         return f" ({time.monotonic() - self._began:.0f} s)"
