@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from banyan.cli.connection import with_client
+from banyan.cli.curl import plain
 from banyan.cli.new_task import changes, options_named
 from banyan.cli.output import say
 from banyan.cli.own_words import own_words
@@ -46,6 +47,8 @@ def set_command(client: Client, chosen: Selection, hold: bool, **given: Any) -> 
     fields = changes(given)
     if not fields and not hold:
         raise BanyanError("usage", "what is to change? See 'banyan set --help'")
+    if hold:
+        _refuse_to_hold_what_waits_for_others(client, chosen)
     if fields.keys() == {"retain"} and not hold:
         tasks = chosen.find(client)
     else:
@@ -59,3 +62,12 @@ def set_command(client: Client, chosen: Selection, hold: bool, **given: Any) -> 
             client.change(ids_of(tasks), fields, on_piece=working)
     held = "; let them run with: banyan release" if hold else ""
     say(f"{counted(len(tasks))} changed{held}")
+
+
+def _refuse_to_hold_what_waits_for_others(client: Client, chosen: Selection) -> None:
+    """It is not ready in any case, and runs as soon as it is."""
+    waits = {"state": "inactive", "pending_dependency_count": {"$gt": 0}}
+    found = plain(client).find({"$and": [chosen.where, waits]}, projection={}, limit=1)
+    if one := next(found, None):
+        message = f"task {one['_id']} waits for other tasks, and runs when these have ended"
+        raise BanyanError("illegal_transition", f"{message}: hold those")

@@ -39,7 +39,7 @@ def submit_command(
 
     \b
     Example:
-      banyan submit --cores 4 --memory "8 GiB" --retries 2 -- python train.py --epochs 10
+      banyan submit --cores 4 --memory 8G --retries 2 -- python train.py --epochs 10
       banyan submit --each-line params.txt -- python sim.py {line}
     """
     many = expanded(task, array, each_line, from_json, at_most)

@@ -4,6 +4,7 @@ Called by `banyan submit`. In the words of the command {index}, {line}, {item} a
 a JSON object are put in; the environment has the same, so that nothing must be quoted.
 """
 
+import itertools
 import json
 import re
 import shlex
@@ -14,6 +15,7 @@ import click
 
 from banyan.cli.sections import in_sections
 from banyan.cli.selecting import ARRAY_TAG
+from banyan.cli.working import Working
 from banyan.client.ids import new_id
 from banyan.errors import BanyanError
 
@@ -92,14 +94,24 @@ def expanded(
         return None
     if len(asked) > 1:
         raise BanyanError("usage", "--array, --each-line and --from-json: give one of them")
-    tasks = [_member(task, index, words, env) for index, words, env in asked[0]]
-    if not tasks:
-        raise BanyanError("usage", "there is nothing in it to make tasks of")
+    tasks = _members(task, asked[0])
     key = task.get("dedupe_key")
     # The same sweep again has to be the same in all its fields; so the key names the array.
     tags = {ARRAY_TAG: key or tasks[0]["_id"], **(task.get("tags") or {})}
     many = [{**one, "tags": tags} for one in tasks]
     return many if at_most is None else _in_lanes(many, at_most)
+
+
+def _members(task: Task, values: _Values) -> list[Task]:
+    first = next(values, None)  # reads the file, which a person may be typing
+    if first is None:
+        raise BanyanError("usage", "there is nothing in it to make tasks of")
+    made: list[Task] = []
+    with Working("making the tasks") as working:
+        for index, words, env in itertools.chain([first], values):
+            made.append(_member(task, index, words, env))
+            working(len(made))
+    return made
 
 
 def _lanes_of(array: str, at_most: int | None) -> tuple[str, int | None]:

@@ -82,6 +82,15 @@ def test_what_waits_is_held(stack: Stack) -> None:
     stack.call("wait", *ids.splitlines())
 
 
+def test_what_waits_for_others_cannot_be_held(stack: Stack) -> None:
+    parent = held(stack)
+    child = stack.text("submit", "-q", "--after", parent, "--", "true")
+    assert "waits for other tasks" in said(stack, "set", "--hold", child, code=4)[0]
+    assert said(stack, "release", "--tag", "no=such", parent, code=3)
+    assert said(stack, "release", parent) == ["1 task released"]
+    stack.call("wait", child)
+
+
 def test_what_had_too_little_is_retried_with_more(stack: Stack) -> None:
     enough = 'test "$BANYAN_MEMORY_BYTES" -ge 200000000'
     task = stack.text("submit", "-q", "--memory", "100M", "--shell", enough)
