@@ -177,7 +177,10 @@ def options_named(names: Sequence[str]) -> Callable[[Command], Command]:
             option(every)
         of_all: list[click.Parameter] = every.__click_params__  # type: ignore[attr-defined]
         listed: list[click.Parameter] = getattr(command, "__click_params__", [])
-        listed += [one for one in of_all if one.name in names]
+        for one in of_all:
+            if isinstance(one, click.Option) and one.name in names:
+                one.help = (one.help or "").partition(" [default")[0]  # what is there stays
+                listed.append(one)
         command.__click_params__ = listed  # type: ignore[attr-defined]
         return command
 

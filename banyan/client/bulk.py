@@ -87,7 +87,9 @@ def _patch(
     transport: Transport, ids: Sequence[str], fields: Mapping[str, Any]
 ) -> list[Mapping[str, Any]]:
     items = [{"_id": id, **fields} for id in ids]
-    answered = transport.request("PATCH", "/tasks", json=items, repeatable=True)
+    answered = transport.request(
+        "PATCH", "/tasks", json=items, prefer="return=minimal", repeatable=True
+    )
     told: list[Mapping[str, Any]] = answered.body["_items"]
     return told
 
