@@ -264,10 +264,10 @@ VIRTUAL_RESOURCES = {
         "cancel": {
             "kind": "action",
             "function": f"{VERBS}.cancel:cancel",
-            "body": {"item": f"{ANSWERS}:NOTHING", "collection": f"{ANSWERS}:TARGETS"},
+            "body": {"item": f"{ANSWERS}:CANCEL", "collection": f"{ANSWERS}:CANCEL_MANY"},
             "roles": PROVIDERS,
-            "states": ["inactive", "available", "running"],
-            "title": "Cancel",
+            "states": ["inactive", "available", "running", "pending_cancellation"],
+            "title": "Cancel; with `force`, kill it at once",
         },
         "retry": {
             "kind": "action",
@@ -275,7 +275,7 @@ VIRTUAL_RESOURCES = {
             "body": {"item": f"{ANSWERS}:RETRY", "collection": f"{ANSWERS}:RETRY_MANY"},
             "roles": PROVIDERS,
             "states": ["terminated", "cancelled"],
-            "title": "One more attempt",
+            "title": "One more attempt, with other resources where they are given",
         },
         "forget": {
             "kind": "action",

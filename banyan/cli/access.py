@@ -149,6 +149,7 @@ def revoke_command(client: Client, account: str) -> None:
     if len(found) > 1:
         raise BanyanError("usage", f"several accounts are named {account!r}: give the id")
     revoked = client.revoke_account(found[0]["_id"])
+    say(f"account {found[0].get('name')}: its tokens are worthless now, and its workers removed")
     if count := revoked.get("open_task_count"):
         name = found[0].get("name")
         say(f"{count} of its tasks have not ended, and go on until an operator cancels them:")

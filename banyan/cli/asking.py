@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from banyan.cli.curl import plain
+from banyan.cli.working import counted
 from banyan.client.api import Client
 from banyan.errors import BanyanError
 from banyan.printable import harmless
@@ -30,7 +31,8 @@ def assured_of_tasks(
 ) -> None:
     """As `assured`; the question says whose the tasks are where they are not all the caller's."""
     if len(tasks) > 1 and not yes:
-        assured(f"{verb} {len(tasks)} tasks{_whose(client, tasks)}{more}?", len(tasks), yes)
+        many = counted(len(tasks))
+        assured(f"{verb} {many}{_whose(client, tasks)}{more}?", len(tasks), yes)
 
 
 def _whose(client: Client, tasks: Sequence[Mapping[str, Any]]) -> str:

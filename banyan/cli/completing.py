@@ -31,6 +31,7 @@ _OF_COMMAND: dict[str, dict[str, Any]] = {
     "wait": _OPEN,
     "progress": _OPEN,
     "release": {"state": "inactive"},
+    "set": {"state": {"$in": ["inactive", "available"]}},
     "retry": _ENDED,
     "forget": _ENDED,
 }

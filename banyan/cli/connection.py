@@ -14,6 +14,7 @@ import click
 
 from banyan import ownership, profiles
 from banyan.cli.output import say
+from banyan.cli.sections import in_sections
 from banyan.errors import BanyanError
 
 # A person waits for the answer: a server that restarts is met again, one that is not there
@@ -88,6 +89,7 @@ def _answers_told(url: str) -> Iterator[None]:
 
 def _last(command: Callable[..., Any]) -> None:
     """What the command is about is listed first in its help, the ways to the server after it."""
+    in_sections(command, {"Server": _OF_THE_SERVER})
     listed: list[click.Parameter] = command.__click_params__  # type: ignore[attr-defined]
     own = [one for one in listed if one.name not in _OF_THE_SERVER]  # the last is listed first
     listed[:] = [one for one in listed if one not in own] + own

@@ -1,23 +1,32 @@
 """`banyan wait`, `cancel`, `retry`, `release`, `forget`: what is asked of tasks that are there."""
 
-import sys
+from typing import Any
 
 import click
 
 from banyan.cli.asking import assured_of_tasks, yes
 from banyan.cli.connection import with_client
+from banyan.cli.curl import plain
+from banyan.cli.new_task import changes, options_named
 from banyan.cli.output import as_json, print_json, say
+from banyan.cli.own_words import own_words
+from banyan.cli.sections import in_sections
 from banyan.cli.selecting import Selection, ids_of, in_state, selection_options
 from banyan.cli.verdict import exit_status, in_words, standing
 from banyan.cli.words import duration_seconds
+from banyan.cli.working import Working, counted
 from banyan.client.api import Client
+from banyan.client.ids import PIECE
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED, EXIT_UNAVAILABLE
+
+_CHANGED_BY_RETRY = ("cores", "memory", "gpus", "disk", "custom", "timeout")
+_HELD = {"state": "inactive", "pending_dependency_count": 0}  # the others wait for their parents
 
 
 @click.command("wait")
 @with_client()
 @selection_options
-@click.option("--timeout", metavar="TIME", help='Give up after "90s", "10 minutes" (code 75).')
+@click.option("--timeout", metavar="TIME", help="Give up after 90s, 10m, 1h30m (code 75).")
 @as_json
 def wait_command(client: Client, chosen: Selection, timeout: str | None, as_json: bool) -> int:
     """Wait until all the tasks have ended; 1 if one of them did not succeed.
@@ -29,7 +38,8 @@ def wait_command(client: Client, chosen: Selection, timeout: str | None, as_json
     seconds = None if timeout is None else duration_seconds(timeout, "--timeout")
     ids = chosen.find_ids(client)
     try:
-        ended = client.wait(ids, timeout_seconds=seconds, on_change=_Counter(len(ids)))
+        with Working("waiting", len(ids), "have ended") as working:
+            ended = client.wait(ids, timeout_seconds=seconds, on_change=working)
     except TimeoutError as problem:
         say(f"banyan: {problem}")
         return EXIT_UNAVAILABLE
@@ -45,11 +55,13 @@ def wait_command(client: Client, chosen: Selection, timeout: str | None, as_json
 @click.command("cancel")
 @with_client()
 @selection_options
+@click.option("--force", is_flag=True, help="Kill what runs at once, without its grace.")
 @yes
-def cancel_command(client: Client, chosen: Selection, yes: bool) -> None:
+def cancel_command(client: Client, chosen: Selection, force: bool, yes: bool) -> None:
     """Cancel tasks; what waits for them is cancelled too. Ended ones stay as they are.
 
-    More than one: it asks first.
+    One that runs gets SIGTERM, and SIGKILL when its --grace is over; --force also hastens one
+    that was cancelled before. More than one: it asks first.
 
     \b
     Example:
@@ -57,31 +69,67 @@ def cancel_command(client: Client, chosen: Selection, yes: bool) -> None:
       banyan cancel --yes --state available --tag sweep=7
     """
     # Named one by one they are the server's to judge; of many, those that ended are no matter.
-    tasks = (chosen.only(in_state("open")) if chosen.broad else chosen).find(client)
+    tasks = chosen.those(client, in_state("open"), "all of them have ended")
     assured_of_tasks(client, tasks, yes, "Cancel", "")
-    client.cancel(ids_of(tasks))
+    # The last first: what waits for others of them does not begin meanwhile.
+    ids = ids_of(reversed(tasks))
+    if not ids:
+        return
+    with Working("cancelling", len(ids)) as working:
+        client.cancel(ids, force=force, on_piece=working)
+    _tell_cancelled(client, chosen, ids, force)
+
+
+def _tell_cancelled(client: Client, chosen: Selection, ids: list[str], force: bool) -> None:
+    if len(chosen.ids) > PIECE:  # they would be too many for an address
+        say(f"{counted(len(ids))} cancelled")
+        return
+    found = plain(client).statistics(chosen.where, by=("state",))["by_state"]
+    ending, ended = found.get("pending_cancellation", 0), found.get("terminated", 0)
+    ended = 0 if chosen.broad else ended
+    if len(ids) - ending - ended > 0:
+        say(f"{counted(len(ids) - ending - ended)} cancelled")
+    if ending and force:
+        say(f"{counted(ending)} being killed")
+    elif ending:
+        say(f"{counted(ending)} being ended: SIGTERM now, SIGKILL after the grace (--force: now)")
+    if ended:
+        say(f"{counted(ended)} had ended before")
+
+
+def _retry_options(command: Any) -> Any:
+    options_named(_CHANGED_BY_RETRY)(command)
+    in_sections(command, {"Changes": _CHANGED_BY_RETRY})
+    return command
 
 
 @click.command("retry")
 @with_client()
 @selection_options
 @click.option("--downstream", is_flag=True, help="And what was cancelled because of them.")
-def retry_command(client: Client, chosen: Selection, downstream: bool) -> None:
+@_retry_options
+def retry_command(client: Client, chosen: Selection, downstream: bool, **given: Any) -> None:
     """Give ended tasks one more attempt; earlier attempts and their output are kept.
 
-    Of an array, a name or a tag it takes those that failed, unless --state says otherwise.
+    Of an array, a name or a tag it takes those that failed, unless --state says otherwise. With
+    --memory and its like they ask for something else from now on.
 
     \b
     Example:
       banyan retry --downstream 6740a1b2
-      banyan retry --state failed --tag sweep=7
+      banyan retry --state oom --tag sweep=7 --memory 8G
     """
-    if chosen.broad and not chosen.stated:
-        chosen = chosen.only(in_state("failed"))
-    ids = chosen.find_ids(client)
-    client.retry(ids, downstream=downstream)
-    if chosen.broad:
-        say(f"{len(ids)} tasks have one more attempt")
+    if chosen.stated:
+        tasks = chosen.find(client)
+    else:
+        tasks = chosen.those(client, in_state("failed"), "none of them has failed")
+    ids = ids_of(tasks)
+    if not ids:
+        return
+    with own_words(), Working("retrying", len(ids)) as working:
+        changed = changes(given)
+        client.retry(ids, downstream=downstream, changes=changed, on_piece=working)
+    say(f"{counted(len(ids))} will be tried again")
 
 
 @click.command("release")
@@ -94,9 +142,12 @@ def release_command(client: Client, chosen: Selection) -> None:
     Example:
       banyan release --state inactive --name train
     """
-    client.release(
-        (chosen.only({"state": "inactive"}) if chosen.broad else chosen).find_ids(client)
-    )
+    ids = ids_of(chosen.those(client, _HELD, "none of them is held"))
+    if not ids:
+        return
+    with Working("releasing", len(ids)) as working:
+        client.release(ids, on_piece=working)
+    say(f"{counted(len(ids))} released")
 
 
 @click.command("forget")
@@ -113,21 +164,11 @@ def forget_command(client: Client, chosen: Selection, yes: bool) -> None:
     Example:
       banyan forget --yes --state success --tag sweep=7
     """
-    tasks = (chosen.only(in_state("ended")) if chosen.broad else chosen).find(client)
+    tasks = chosen.those(client, in_state("ended"), "none of them has ended")
     assured_of_tasks(client, tasks, yes, "Forget", ", with their output")
-    client.forget(ids_of(tasks))
-    if chosen.broad:
-        say(f"{len(tasks)} tasks are gone")
-
-
-class _Counter:
-    """Shows on a terminal how many have ended."""
-
-    def __init__(self, total: int) -> None:
-        self._shown = total > 1 and sys.stderr.isatty()
-
-    def __call__(self, ended: int, total: int) -> None:
-        if self._shown:
-            end = "\n" if ended == total else ""
-            click.echo(f"\r{ended} of {total} have ended", err=True, nl=False)
-            click.echo(end, err=True, nl=False)
+    ids = ids_of(tasks)
+    if not ids:
+        return
+    with Working("forgetting", len(ids)) as working:
+        client.forget(ids, on_piece=working)
+    say(f"{counted(len(ids))} forgotten")

@@ -14,6 +14,7 @@ import click
 
 from banyan import __version__
 from banyan.cli import streams
+from banyan.cli.sections import with_sections
 from banyan.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, BanyanError
 
 SECTIONS = {
@@ -32,6 +33,7 @@ SECTIONS = {
         "log": ("log", "What a task has written."),
         "wait": ("ending", "Wait until tasks have ended."),
         "cancel": ("ending", "Cancel tasks."),
+        "set": ("changing", "Change tasks that wait: memory, priority, on hold."),
         "release": ("ending", "Let held tasks go."),
         "retry": ("ending", "Give ended tasks one more attempt."),
         "forget": ("ending", "Remove ended tasks with their output."),
@@ -71,7 +73,8 @@ _MEANT = {
     "jobs": ["ls"], "status": ["show", "ls"], "info": ["show"], "logs": ["log"], "cat": ["log"],
     "output": ["log"], "tail": ["log"], "why": ["explain"], "requeue": ["retry"],
     "resubmit": ["retry"], "exec": ["run"], "workers": ["worker list"], "nodes": ["worker list"],
-    "accounts": ["account list"], "token": ["account create"],
+    "accounts": ["account list"], "token": ["account create"], "hold": ["set --hold"],
+    "update": ["set"], "edit": ["set"], "change": ["set"], "begin": ["submit --not-before"],
 }  # fmt: skip
 
 
@@ -100,8 +103,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"banyan.cli.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
-        return command
+        return with_sections(getattr(module, f"{cmd_name}_command"))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The sections of `banyan --help`, without importing any command."""

@@ -91,6 +91,11 @@ def age(time: str | None) -> str:
     return f"{seconds}s"
 
 
+def in_local_time(time: str) -> str:
+    """A time of the server as the clock here has it: "2026-12-31 08:00:00"."""
+    return parse_time(time).astimezone().isoformat(" ", "seconds")[: len("2026-12-31 08:00:00")]
+
+
 def column(document: dict[str, Any], path: str, shown: Callable[[Any], str] = str) -> str:
     """A member of a document by its dotted path; nothing where it is missing or null."""
     value: Any = document

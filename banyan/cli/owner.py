@@ -26,7 +26,7 @@ _OPTIONS = (
     click.option(
         "--reserve-cores", type=click.FloatRange(min=0), metavar="N", help="Cores to keep."
     ),
-    click.option("--reserve-memory", metavar="SIZE", help='Memory to keep: "2 GiB" or "10%".'),
+    click.option("--reserve-memory", metavar="SIZE", help="Memory to keep: 2G or 10%."),
     click.option("--nice", type=click.IntRange(0, 19), metavar="N", help="Niceness of tasks."),
     click.option("--affinity", is_flag=True, help="Bind each task to its cores."),
     click.option("--polite", is_flag=True, help="Leave cores that other processes keep busy."),

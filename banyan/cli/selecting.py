@@ -14,7 +14,10 @@ import click
 
 from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.curl import plain
+from banyan.cli.output import say
+from banyan.cli.sections import in_sections
 from banyan.cli.words import pairs
+from banyan.cli.working import Working, counted
 from banyan.client.api import Client
 from banyan.client.ids import since
 from banyan.errors import BanyanError
@@ -53,10 +56,29 @@ class Selection:
         found = plain(client).find(self.where, sort="_id", projection={"owner": 1})
         kept = ("_id", "owner")  # of what a false server says besides
         tasks: list[dict[str, Any]] = []
-        tasks += ({name: one[name] for name in kept if name in one} for one in found)
+        with Working("looking for tasks") as working:
+            for one in found:
+                tasks.append({name: one[name] for name in kept if name in one})
+                working(len(tasks))
         if not tasks:
             raise BanyanError("not_found", "there is no such task")
         return tasks
+
+    def those(self, client: Client, condition: Where, none: str) -> list[dict[str, Any]]:
+        """As `find`; of what was not named one by one, those that the condition holds for.
+
+        none: said where there are tasks, but none of these; the list is empty then.
+        """
+        if not self.broad:
+            return self.find(client)
+        try:
+            return self.only(condition).find(client)
+        except BanyanError as error:
+            count = plain(client).statistics(self.where)["count"]
+            if error.word != "not_found" or not count:
+                raise
+        say(f"banyan: nothing to do for {counted(count)}: {none}")
+        return []
 
     def only(self, condition: Where) -> "Selection":
         """Those of them that this holds for, too."""
@@ -97,6 +119,7 @@ def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         chosen = select(client, tasks, like, stated=state is not None)
         return command(client, chosen=chosen, **options)
 
+    in_sections(with_selection, {"Which tasks": ("state", "name", "queue", "tag", "owner")})
     return with_selection
 
 

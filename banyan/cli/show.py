@@ -72,6 +72,8 @@ def _facts(task: dict[str, Any]) -> dict[str, str]:
         "labels": _pairs(task.get("labels")),
         "tags": _pairs(task.get("tags")),
         "timeout": column(task, "timeout_milliseconds", format_duration),
+        "grace": column(task, "max_shutdown_time_milliseconds", format_duration),
+        "dedupe key": column(task, "dedupe_key"),
         "not before": column(task, "not_before"),
         "retain": column(task, "retain", _format_retained),
         "attempts": f"{column(task, 'attempt_count')} of {column(task, 'max_attempt_count')}",

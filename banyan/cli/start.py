@@ -13,6 +13,7 @@ import click
 
 from banyan.cli.logging_option import log_format
 from banyan.cli.owner import owner_arguments, with_owner_options
+from banyan.cli.words import amounts, pairs, size_bytes
 from banyan.config import data_directory, knobs
 from banyan.errors import BanyanError
 
@@ -78,8 +79,10 @@ def _server_options(command: Callable[..., int]) -> Callable[..., int]:
 @_server_options
 @click.option("--no-worker", is_flag=True, help="Start no worker.")
 @click.option("--cores", metavar="N", help="Cores that the worker gives. [default: all]")
-@click.option("--memory", metavar="SIZE", help='Memory that it gives: "8 GiB". [default: all]')
+@click.option("--memory", metavar="SIZE", help="Memory that it gives: 8G. [default: all]")
 @click.option("--gpus", metavar="N", help="GPUs that it gives. [default: all]")
+@click.option("--disk", metavar="SIZE", help="Disk space that it gives. [default: without limit]")
+@click.option("--custom", multiple=True, metavar="NAME=N", help="Another counted thing it has.")
 @click.option("--queue", multiple=True, metavar="NAME", help="Queue that it serves; repeatable.")
 @click.option("--label", multiple=True, metavar="KEY=VALUE", help="What it offers; repeatable.")
 @with_owner_options
@@ -88,6 +91,8 @@ def up_command(
     cores: str | None,
     memory: str | None,
     gpus: str | None,
+    disk: str | None,
+    custom: tuple[str, ...],
     queue: tuple[str, ...],
     label: tuple[str, ...],
     **given: Any,
@@ -99,13 +104,19 @@ def up_command(
 
     \b
     Example:
-      banyan up --port 0 --cores 2 --memory "4 GiB"
+      banyan up --port 0 --cores 2 --memory 4G
       banyan up --host 0.0.0.0 --tls auto
     """
     worker = owner_arguments(given)
-    for name, value in (("--cores", cores), ("--memory", memory), ("--gpus", gpus)):
+    sizes = {"--memory": memory, "--disk": disk}
+    for name, value in sizes.items():  # told at once, not by a worker that ends
+        if value is not None:
+            worker += [name, str(size_bytes(value, name))]
+    amounts(custom, "--custom")
+    pairs(label, "--label")
+    for name, value in {"--cores": cores, "--gpus": gpus}.items():
         worker += [name, value] if value is not None else []
-    for name, values in (("--queue", queue), ("--label", label)):
+    for name, values in {"--custom": custom, "--queue": queue, "--label": label}.items():
         worker += [part for value in values for part in (name, value)]
     return _serve(with_worker=not no_worker, worker_options=worker, **given)
 

@@ -1,14 +1,16 @@
 """`banyan submit`: a task into the queue, or many at once."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 import click
 
 from banyan.cli.connection import with_client
 from banyan.cli.new_task import OWN_WORDS_LAST, task_options
-from banyan.cli.output import as_json, print_json, quiet, say, tell
+from banyan.cli.output import as_json, in_local_time, print_json, quiet, say, tell
 from banyan.cli.sweeps import expanded, sweep_options
 from banyan.cli.unread_input import tell_of_input
+from banyan.cli.working import Working, counted
 from banyan.client.api import Client
 
 
@@ -25,6 +27,7 @@ def submit_command(
     array: str | None,
     each_line: TextIO | None,
     from_json: TextIO | None,
+    at_most: int | None,
     hold: bool,
     as_json: bool,
     quiet: bool,
@@ -37,21 +40,43 @@ def submit_command(
 
     \b
     Example:
-      banyan submit --cores 4 --memory "8 GiB" --retries 2 -- python train.py --epochs 10
+      banyan submit --cores 4 --memory 8G --retries 2 -- python train.py --epochs 10
       banyan submit --each-line params.txt -- python sim.py {line}
     """
-    many = expanded(task, array, each_line, from_json)
+    many = expanded(task, array, each_line, from_json, at_most)
     if not quiet:
         tell_of_input()
-    created = client.submit([task] if many is None else many, hold=hold)
+    tasks = [task] if many is None else many
+    with Working("submitting", len(tasks)) as working:
+        created = client.submit(tasks, hold=hold, on_piece=working)
     if as_json:
         print_json(created[0] if many is None else created)
         return
     if quiet or many is None:
         for one in created:
             tell(one["_id"])
-    if many is not None and not quiet:
-        say(f"{len(created)} tasks; see how far they are with: banyan progress last")
-    elif many is None and not quiet:
-        one = created[0]
-        say(f"{one.get('state', 'submitted')}; see it with: banyan log -f {one['_id']}")
+    if not quiet:
+        _say_what_became_of(tasks, created, many is not None, hold)
+
+
+def _say_what_became_of(
+    sent: Sequence[Mapping[str, Any]], created: Sequence[Mapping[str, Any]], many: bool, hold: bool
+) -> None:
+    pairs = zip(sent, created, strict=True)
+    before = sum("_id" in ours and ours["_id"] != one["_id"] for ours, one in pairs)
+    if many:
+        there = f"; {before:,} of them had been submitted before" if before else ""
+        held = ", held: let them run with 'banyan release last'" if hold else ""
+        far = "see how far they are with: banyan progress last"
+        say(f"{counted(len(created))}{held}{there}; {far}")
+        return
+    one = created[0]
+    if one.get("state") == "inactive":
+        next_step = "held; let it run with: banyan release" if hold else "it waits: banyan explain"
+        say(f"{next_step} {one['_id']}")
+        return
+    standing = one.get("outcome") or one.get("state", "submitted")
+    there = "submitted before with this key, " if before else ""
+    wakes = one.get("not_before") if standing == "available" else None
+    when = f", not before {in_local_time(wakes)}" if wakes else ""
+    say(f"{there}{standing}{when}; see it with: banyan log -f {one['_id']}")

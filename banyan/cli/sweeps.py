@@ -1,10 +1,11 @@
-"""One command many times: `--array`, `--each-line`, `--from-json`.
+"""One command many times: `--array`, `--each-line`, `--from-json`; `--at-most` at one time.
 
 Called by `banyan submit`. In the words of the command {index}, {line}, {item} and the {names} of
 a JSON object are put in; the environment has the same, so that nothing must be quoted.
 """
 
 import codecs
+import itertools
 import json
 import re
 import shlex
@@ -13,7 +14,9 @@ from typing import Any, TextIO
 
 import click
 
+from banyan.cli.sections import in_sections
 from banyan.cli.selecting import ARRAY_TAG
+from banyan.cli.working import Working
 from banyan.client.ids import new_id
 from banyan.errors import BanyanError
 
@@ -30,7 +33,7 @@ _OPTIONS = (
         "--array",
         metavar="RANGE",
         help="One task for each number: 1-100, 0-9:3, 1,4,7. It is {index} in COMMAND, and "
-        "BANYAN_ARRAY_INDEX in the task's environment.",
+        "BANYAN_ARRAY_INDEX in the task's environment. 1-100%4: 4 at one time.",
     ),
     click.option(
         "--each-line",
@@ -47,39 +50,94 @@ _OPTIONS = (
         help="One task for each item of a JSON list, or of a file with one JSON value a line. "
         "It is {item}, its members are {name} each, and BANYAN_ITEM.",
     ),
+    click.option(
+        "--at-most",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="So many of them at one time, in N lanes: one begins when the one before it in its "
+        "lane has ended.",
+    ),
 )
 
 
 def sweep_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The three options, as parameters of the command."""
+    """The options, as parameters of the command."""
     for option in reversed(_OPTIONS):
         command = option(command)
+    in_sections(command, {"Many at once": ("array", "each_line", "from_json", "at_most")})
     return command
 
 
 def expanded(
-    task: Task, array: str | None, each_line: TextIO | None, from_json: TextIO | None
+    task: Task,
+    array: str | None,
+    each_line: TextIO | None,
+    from_json: TextIO | None,
+    at_most: int | None = None,
 ) -> list[Task] | None:
     """The tasks of an array, each with its id and the tag `array`; None where none is asked for.
 
+    at_most: so many at one time; an array says it as Slurm does, too: 1-100%4.
     Errors: `usage` for a wrong range or file, or more than one of the three.
     """
     asked: list[_Values] = []
     if array is not None:
+        array, at_most = _lanes_of(array, at_most)
         asked.append(_numbers(array))
     if each_line is not None:
         asked.append(_lines(each_line))
     if from_json is not None:
         asked.append(_items(from_json))
     if not asked:
+        if at_most is not None:
+            raise BanyanError(
+                "usage", "--at-most: of what? Give --array, --each-line or --from-json"
+            )
         return None
     if len(asked) > 1:
         raise BanyanError("usage", "--array, --each-line and --from-json: give one of them")
-    tasks = [_member(task, index, words, env) for index, words, env in asked[0]]
-    if not tasks:
+    tasks = _members(task, asked[0])
+    key = task.get("dedupe_key")
+    # The same sweep again has to be the same in all its fields; so the key names the array.
+    tags = {ARRAY_TAG: key or tasks[0]["_id"], **(task.get("tags") or {})}
+    many = [{**one, "tags": tags} for one in tasks]
+    return many if at_most is None else _in_lanes(many, at_most)
+
+
+def _members(task: Task, values: _Values) -> list[Task]:
+    first = next(values, None)  # reads the file, which a person may be typing
+    if first is None:
         raise BanyanError("usage", "there is nothing in it to make tasks of")
-    tags = {ARRAY_TAG: tasks[0]["_id"], **(task.get("tags") or {})}
-    return [{**one, "tags": tags} for one in tasks]
+    made: list[Task] = []
+    with Working("making the tasks") as working:
+        for index, words, env in itertools.chain([first], values):
+            made.append(_member(task, index, words, env))
+            working(len(made))
+    return made
+
+
+def _lanes_of(array: str, at_most: int | None) -> tuple[str, int | None]:
+    """(the numbers, how many at one time) of 1-100%4."""
+    numbers, percent, most = array.partition("%")
+    if not percent:
+        return array, at_most
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", most) or at_most is not None:
+        message = f"--array {array!r}: write it as 1-100%4, for 4 at one time"
+        raise BanyanError("usage", f"{message}, or with --at-most 4")
+    return numbers, int(most)
+
+
+def _in_lanes(tasks: list[Task], count: int) -> list[Task]:
+    """So many lanes: each task begins when the one before it in its lane has ended.
+
+    The server needs to count nothing, and a claim looks at no more than it does otherwise.
+    """
+    if "dedupe_key" in tasks[0]:
+        message = "--at-most has each task wait for another, which differs every time"
+        raise BanyanError("usage", f"{message}: leave it or --dedupe-key out")
+    for task, before in zip(tasks[count:], tasks, strict=False):
+        task["after_any"] = [*(task.get("after_any") or ()), before["_id"]]
+    return tasks
 
 
 def _member(task: Task, index: int, words: Mapping[str, str], env: Mapping[str, str]) -> Task:
@@ -91,7 +149,10 @@ def _member(task: Task, index: int, words: Mapping[str, str], env: Mapping[str, 
         command = _put_in(command, quoted)
     else:
         command = [_put_in(word, words) for word in command]
-    return {**task, "_id": new_id(), "command": command, "env": own_env}
+    member = {**task, "_id": new_id(), "command": command, "env": own_env}
+    if "dedupe_key" in task:
+        member["dedupe_key"] = f"{task['dedupe_key']}:{index}"
+    return member
 
 
 def _put_in(text: str, words: Mapping[str, str]) -> str:
@@ -100,9 +161,6 @@ def _put_in(text: str, words: Mapping[str, str]) -> str:
 
 
 def _numbers(text: str) -> _Values:
-    if "%" in text:
-        message = f"--array {text}: there is no limit by %; give each task its share with --cores"
-        raise BanyanError("usage", message)
     numbers: dict[int, None] = {}
     for part in text.split(","):
         found = _RANGE.fullmatch(part.strip())

@@ -16,7 +16,7 @@ from banyan.addresses import server_url, socket_in
 from banyan.cli.connection import TLS_CA_HELP
 from banyan.cli.logging_option import log_format
 from banyan.cli.owner import owner_options, with_owner_options
-from banyan.cli.words import duration_seconds, host, pairs, size_bytes
+from banyan.cli.words import amounts, duration_seconds, host, pairs, size_bytes
 from banyan.cli.workers import (
     drain_command,
     invite_command,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option("--profile", help="Which profile, where URL and token are left out.")
 @click.option("--cores", type=float, metavar="N", help="Cores to give. [default: all]")
-@click.option("--memory", metavar="SIZE", help='Memory to give: "8 GiB". [default: all]')
+@click.option("--memory", metavar="SIZE", help="Memory to give: 8G. [default: all]")
 @click.option(
     "--gpus", type=click.IntRange(min=0), metavar="N", help="GPUs to give; 0: tasks see none."
 )
@@ -161,7 +161,7 @@ def _options(server: Credentials, given: Mapping[str, Any], tls_ca: str = "") ->
         memory_bytes=given["memory"] and size_bytes(given["memory"], "--memory"),
         gpu_count=given["gpus"],
         disk_bytes=given["disk"] and size_bytes(given["disk"], "--disk"),
-        custom=_numbers(pairs(given["custom"], "--custom")),
+        custom=amounts(given["custom"], "--custom"),
         queues=given["queue"] or ("default",),
         labels=pairs(given["label"], "--label"),
         host=given["host"] and host(given["host"]),
@@ -174,10 +174,3 @@ def _options(server: Credentials, given: Mapping[str, Any], tls_ca: str = "") ->
 
 def _seconds(text: str | None, option: str) -> float | None:
     return None if text is None else duration_seconds(text, option)
-
-
-def _numbers(texts: dict[str, str]) -> dict[str, float]:
-    try:
-        return {name: float(text) for name, text in texts.items()}
-    except ValueError as problem:
-        raise BanyanError("usage", f"--custom: {problem}") from None

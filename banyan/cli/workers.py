@@ -12,6 +12,7 @@ from banyan.cli.completing import complete_workers
 from banyan.cli.connection import with_client
 from banyan.cli.curl import plain
 from banyan.cli.output import as_json, print_json, print_table, quiet, say, tell
+from banyan.cli.working import counted
 from banyan.client.api import Client
 from banyan.errors import BanyanError
 
@@ -61,8 +62,15 @@ def drain_command(client: Client, workers: tuple[str, ...]) -> None:
     Example:
       banyan worker drain rack7
     """
-    for id in _find(client, workers):
+    ids = _find(client, workers)
+    for id in ids:
         client.drain_worker(id)
+    them = (
+        "it finishes what it runs, and takes"
+        if len(ids) == 1
+        else "they finish what they run, and take"
+    )
+    say(f"{counted(len(ids), 'worker')} draining: {them} nothing new until 'banyan worker resume'")
 
 
 @click.command("resume")
@@ -75,8 +83,10 @@ def resume_command(client: Client, workers: tuple[str, ...]) -> None:
     Example:
       banyan worker resume rack7
     """
-    for id in _find(client, workers):
+    ids = _find(client, workers)
+    for id in ids:
         client.resume_worker(id)
+    say(f"{counted(len(ids), 'worker')} resumed")
 
 
 @click.command("remove", short_help="End workers; what they run runs elsewhere.")
@@ -91,9 +101,10 @@ def remove_command(client: Client, workers: tuple[str, ...], yes: bool) -> None:
       banyan worker remove rack7
     """
     ids = _find(client, workers)
-    assured(f"Remove {len(ids)} workers?", len(ids), yes)
+    assured(f"Remove {counted(len(ids), 'worker')}?", len(ids), yes)
     for id in ids:
         client.remove_worker(id)
+    say(f"{counted(len(ids), 'worker')} removed; what was running there runs elsewhere")
 
 
 @click.command(

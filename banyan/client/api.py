@@ -11,8 +11,10 @@ from html import escape
 from types import TracebackType
 from typing import Any, Self, Unpack, cast, overload
 
+from banyan.client import bulk
+from banyan.client.bulk import OnPiece
 from banyan.client.failures import error_of
-from banyan.client.graph import BULK_ITEMS, in_requests, parents_first, prepared
+from banyan.client.graph import in_requests, parents_first, prepared
 from banyan.client.ids import PIECE, in_pieces
 from banyan.client.output import Output
 from banyan.client.paging import items_on_page
@@ -88,11 +90,23 @@ class Client:
     # --- tasks -------------------------------------------------------------------------
 
     @overload
-    def submit(self, tasks: Mapping[str, Any], *, hold: bool = ...) -> Document: ...
-    @overload
-    def submit(self, tasks: Sequence[Mapping[str, Any]], *, hold: bool = ...) -> list[Document]: ...
     def submit(
-        self, tasks: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, hold: bool = False
+        self, tasks: Mapping[str, Any], *, hold: bool = ..., on_piece: OnPiece | None = ...
+    ) -> Document: ...
+    @overload
+    def submit(
+        self,
+        tasks: Sequence[Mapping[str, Any]],
+        *,
+        hold: bool = ...,
+        on_piece: OnPiece | None = ...,
+    ) -> list[Document]: ...
+    def submit(
+        self,
+        tasks: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        *,
+        hold: bool = False,
+        on_piece: OnPiece | None = None,
     ) -> Document | list[Document]:
         """Creates one task, or a list with edges between its tasks; any length, in order.
 
@@ -100,6 +114,7 @@ class Client:
         longer one is sent in pieces, parents first. Fields: those of `POST /tasks`; `_id` and
         `state` are added where they are missing.
         hold: create them inactive.
+        on_piece: called after each request with how many are stored so far.
         Returns the documents, each with at least `_id` and `state`.
         """
         if isinstance(tasks, Mapping):
@@ -110,6 +125,8 @@ class Client:
         for places in in_requests(ready, order):
             documents = self._create([ready[place] for place in places])
             created.update(zip(places, documents, strict=True))
+            if on_piece:
+                on_piece(len(created))
         return [created[place] for place in range(len(ready))]
 
     def get(self, id: str) -> Document:
@@ -145,39 +162,60 @@ class Client:
                 return
             start += size
 
-    def release(self, ids: Iterable[str]) -> None:
+    def release(self, ids: Iterable[str], *, on_piece: OnPiece | None = None) -> None:
         """Lets held (inactive) tasks go. Errors: of the first that could not be released."""
-        items = [{"_id": id, "state": "available"} for id in ids]
-        for start in range(0, len(items), BULK_ITEMS):
-            piece = items[start : start + BULK_ITEMS]
-            answer = self.transport.request("PATCH", "/tasks", json=piece, repeatable=True)
-            for item in answer.body["_items"]:
-                if item["_status"] != "OK":
-                    raise error_of(422, item)
+        bulk.release(self.transport, ids, on_piece)
 
-    def cancel(self, ids: Iterable[str]) -> None:
-        """Cancels tasks; those that have ended stay as they are."""
-        for path, body in _targets("cancel", ids):
-            self.transport.request("POST", path, json=body, repeatable=True)
+    def cancel(
+        self, ids: Iterable[str], *, force: bool = False, on_piece: OnPiece | None = None
+    ) -> None:
+        """Cancels tasks; those that have ended stay as they are.
 
-    def retry(self, ids: Iterable[str], *, downstream: bool = False) -> None:
+        force: what runs is killed at once, also what was cancelled before and still ends;
+               otherwise it has its `max_shutdown_time_milliseconds` after SIGTERM.
+        """
+        bulk.act(self.transport, "cancel", ids, {"force": True} if force else {}, on_piece)
+
+    def retry(
+        self,
+        ids: Iterable[str],
+        *,
+        downstream: bool = False,
+        changes: Mapping[str, Any] | None = None,
+        on_piece: OnPiece | None = None,
+    ) -> None:
         """Gives ended tasks one more attempt.
 
         downstream: what was cancelled because of them waits for them again.
+        changes:    `requested_resources` (what is left out stays) and `timeout_milliseconds`
+                    from now on: more memory for what had too little.
         """
         # Not repeatable: the attempt that a lost answer told of may have failed meanwhile.
-        for path, body in _targets("retry", ids):
-            self.transport.request("POST", path, json={**body, "downstream": downstream})
+        body = {"downstream": downstream, **(changes or {})}
+        bulk.act(self.transport, "retry", ids, body, on_piece, repeatable=False)
 
-    def forget(self, ids: Iterable[str]) -> None:
+    def change(
+        self,
+        ids: Iterable[str],
+        fields: Mapping[str, Any],
+        *,
+        on_piece: OnPiece | None = None,
+    ) -> None:
+        """Changes fields of tasks; of `requested_resources`, what is left out stays.
+
+        A waiting (available) task is held while it is changed, if a field needs that.
+        Errors: of the first that could not be changed: most fields stay once a task runs.
+        """
+        bulk.change(self.transport, ids, fields, on_piece)
+
+    def forget(self, ids: Iterable[str], *, on_piece: OnPiece | None = None) -> None:
         """Removes ended tasks for good, with their attempts and output.
 
         Errors: `illegal_transition` where one has not ended, or hangs together with one that
         has not; of the (up to 1,000) tasks of that request none is removed then.
         """
         # As a list also for one: that it is gone, if an answer was lost, is no error there.
-        for _, body in _targets("forget", ids, always_list=True):
-            self.transport.request("POST", "/tasks/forget", json=body, repeatable=True)
+        bulk.act(self.transport, "forget", ids, {}, on_piece, always_list=True)
 
     def wait(
         self,
@@ -323,15 +361,3 @@ class Client:
     def _body(self, method: str, path: str, **options: Unpack[Options]) -> Document:
         body = self.transport.request(method, path, **options).body
         return cast(Document, body)
-
-
-def _targets(
-    action: str, ids: Iterable[str], always_list: bool = False
-) -> Iterator[tuple[str, Document]]:
-    """The requests for an action on tasks: path and body."""
-    targets = list(ids)
-    if len(targets) == 1 and not always_list:
-        yield f"/tasks/{targets[0]}/{action}", {}
-        return
-    for start in range(0, len(targets), BULK_ITEMS):
-        yield f"/tasks/{action}", {"targets": targets[start : start + BULK_ITEMS]}

@@ -7,7 +7,6 @@ says that carrying it out twice is the same as once.
 
 import json as jsonlib
 import random
-import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from banyan.client.bounds import bounded, check_json
 from banyan.client.byte_words import first_that_is_no_text
 from banyan.client.failures import Trouble, error_of, trouble_of_answer, trouble_of_exception
 from banyan.errors import BanyanError
+from banyan.preferences import wait_seconds
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
@@ -161,7 +161,7 @@ class Transport:
         may_repeat = options.get("repeatable", method in _SAFE_METHODS)
         sending = self._prepare(method, path, options)
         read_seconds = options.get("timeout_seconds") or (
-            READ_SECONDS + _wait_seconds(options.get("prefer"))
+            READ_SECONDS + wait_seconds(options.get("prefer") or "")
         )
         deadline = time.monotonic() + options.get("retry_seconds", self.retry_seconds)
         for repeats, pause in enumerate(_pauses()):
@@ -272,11 +272,6 @@ def _parameter(value: Any) -> str:
     if isinstance(value, str):
         return value
     return jsonlib.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-def _wait_seconds(prefer: str | None) -> float:
-    found = re.search(r"\bwait=(\d+)", prefer or "")
-    return float(found.group(1)) if found else 0.0
 
 
 def _pauses() -> Iterator[float]:

@@ -81,15 +81,20 @@ def move(task: Task, target: State, now: datetime) -> Decision:
     return Change(task["_id"], {"state": state}, {"state": target}, ("wake_at",))
 
 
-def cancel(task: Task) -> Decision:
-    """A provider wants the task to stop, whatever it is doing; legal in every state."""
+def cancel(task: Task, *, force: bool = False) -> Decision:
+    """A provider wants the task to stop, whatever it is doing; legal in every state.
+
+    force: its worker kills it at once. A task that ends already may still be forced.
+    """
     state = State(task["state"])
-    if state in ENDED or state == State.PENDING_CANCELLATION:
+    if state in ENDED or (state in HELD and task.get("forced")):
+        return Same()
+    if state == State.PENDING_CANCELLATION and not force:
         return Same()
     reason = "cancelled on request"
-    if state == State.RUNNING:
+    if state in HELD:
         fields = {"state": State.PENDING_CANCELLATION, "reason": reason}
-        return Change(task["_id"], {"state": state}, fields)
+        return Change(task["_id"], {"state": state}, fields | ({"forced": True} if force else {}))
     return cancelled(task, Actor.PROVIDER, reason)
 
 
@@ -308,7 +313,7 @@ def restore(task: Task, open_parents: list[Any]) -> Decision:
 
 
 # What a task that its owner brings back to life begins without.
-_OF_LIFE = ("holder", "submission_count")
+_OF_LIFE = ("holder", "submission_count", "forced")
 
 
 def _alive_again(task: Task, open_parents: list[Any]) -> dict[str, Any]:

@@ -21,10 +21,13 @@ _BYTES = re.compile(rf"({_NUMBER}) ?([a-z]+)", _FLAGS)
 _BYTES_IN = {
     "b": 1, "byte": 1, "bytes": 1,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "pib": 2**50,
+    # Without a B they are read as Slurm, ls and docker do: nobody gets less than was meant.
+    "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40, "p": 2**50,
+    "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40, "pi": 2**50,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "pb": 10**15,
 }  # fmt: skip
 _BYTES_WANTED = (
-    f'must be a whole number of bytes (0 to {LARGEST}), or text like "512 MiB" or "1.5 GB"'
+    f'must be a whole number of bytes (0 to {LARGEST}), or text like "512 MiB", "8G" or "1.5 GB"'
 )
 
 _SPELLINGS_OF_MILLISECONDS = (

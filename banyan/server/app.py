@@ -11,6 +11,7 @@ from pymongo import timeout
 
 from banyan.config import knobs, settings
 from banyan.errors import BanyanError
+from banyan.preferences import prefers_minimal
 from banyan.server import (
     edge,
     instruments,
@@ -157,7 +158,10 @@ class Wiring:
         serve = virtual.serve if "kind" in row else table.function(row["function"])
 
         def view(_id: str | None = None) -> Response:
-            answer = serve(self._call(resource, name, _id, row))
+            call = self._call(resource, name, _id, row)
+            if call.if_match is not None and not _heeds_conditions(call):
+                raise BanyanError("bad_request", _UNHEEDED)
+            answer = serve(call)
             instruments.served(resource, name, answer)
             return self._respond(answer)
 
@@ -299,5 +303,14 @@ _PLAIN = {
 }
 
 
+_UNHEEDED = "`If-Match` is heeded where fields of one item are changed: leave it out here"
+
+
+def _heeds_conditions(call: Call) -> bool:
+    """Else a condition would be passed over, and the caller not know."""
+    edits = call.item_id is not None and call.row.get("kind") in ("alias", "append", "remove")
+    return edits or (call.headers["Method"] == "PATCH" and not call.name)
+
+
 def _minimal() -> bool:
-    return "return=minimal" in request.headers.get("Prefer", "").replace(" ", "")
+    return prefers_minimal(request.headers.get("Prefer", ""))

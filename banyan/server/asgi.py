@@ -13,6 +13,7 @@ from typing import Any
 
 from banyan.config import knobs
 from banyan.errors import BanyanError
+from banyan.preferences import wait_seconds
 from banyan.server.bridge import (
     GO_ON,
     HEAD_ONLY,
@@ -41,9 +42,6 @@ Send = Callable[[Message], Awaitable[None]]
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _TOPICS_HEADER = b"banyan-wait"
 _CLAIMANT_HEADER = b"banyan-wait-as"
-_PREFER_WAIT = re.compile(
-    r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9}(?:\.\d{1,9})?)"?\s*(?=$|[,;])', re.IGNORECASE
-)
 _BEAT = re.compile(r"/workers/[^/]+/beat")
 _TASK = re.compile(r"/tasks/([0-9a-f]{24})")
 HELD_BYTES_MAX = 64 * 1024  # of the body of a claim or a beat
@@ -255,7 +253,8 @@ def with_body(environ: Environ, body: bytes) -> Request:
         environ["CONTENT_LENGTH"] = str(len(body))
     safe = environ["REQUEST_METHOD"] in _SAFE_METHODS
     held = len(body) <= (SHORT_BYTES_MAX if safe else HELD_BYTES_MAX)
-    return Request(environ, body, wait_seconds(environ.get("HTTP_PREFER", "")) if held else 0.0)
+    prefer = environ.get("HTTP_PREFER", "")
+    return Request(environ, body, wait_seconds(prefer, knobs().WAIT_SECONDS_MAX) if held else 0.0)
 
 
 def _is_beat(environ: Environ) -> bool:
@@ -272,12 +271,6 @@ def _task_in(request: Request) -> str:
     found = _TASK.fullmatch(environ["PATH_INFO"])
     plain = environ["REQUEST_METHOD"] == "GET" and not environ["QUERY_STRING"]
     return f"task:{found[1]}" if found and plain and "HTTP_AUTHORIZATION" in environ else ""
-
-
-def wait_seconds(prefer: str) -> float:
-    """The seconds of `wait=` in a Prefer header (RFC 7240), not more than are allowed."""
-    found = _PREFER_WAIT.search(prefer)
-    return min(float(found[1]), knobs().WAIT_SECONDS_MAX) if found else 0.0
 
 
 def _topics(answer: Answer) -> list[str]:

@@ -6,7 +6,10 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from bson import ObjectId
+from werkzeug.datastructures import ETags
+from werkzeug.http import parse_etags
 
+from banyan.preferences import prefers_minimal
 from banyan.server.store import accounts
 from banyan.server.store.mongo import Store
 
@@ -95,13 +98,16 @@ class Call:
     @property
     def minimal(self) -> bool:
         """`Prefer: return=minimal`: no links and no echoes, please."""
-        return "return=minimal" in self.headers.get("Prefer", "").replace(" ", "").lower()
+        return prefers_minimal(self.headers.get("Prefer", ""))
 
     @property
-    def if_match(self) -> str | None:
-        """The version that the caller means to change, if it says; `*` is any."""
+    def if_match(self) -> ETags | None:
+        """The versions that the caller means to change; None where it says nothing, or `*`.
+
+        A weak tag names its version too: proxies that pack answers make tags weak.
+        """
         given = self.headers.get("If-Match", "*").strip()
-        return None if given == "*" else given.removeprefix("W/").strip('"')
+        return None if given == "*" else parse_etags(given)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pymongo import errors as mongo_errors
 from werkzeug.exceptions import HTTPException
 
 from banyan.errors import WORDS, BanyanError
+from banyan.preferences import preferences
 from banyan.server import outages, render
 from banyan.server.store import sizes
 
@@ -158,7 +159,7 @@ def finish(
 
 def hold(request: Request, response: Response, wait_for: Sequence[str], wait_as: str = "") -> None:
     """Nothing new yet: name the topics that the layer in front may wait for, and as whom."""
-    if wait_for and "wait" in request.headers.get("Prefer", ""):
+    if wait_for and "wait" in preferences(request.headers.get("Prefer", "")):
         response.headers[WAIT_HEADER] = ",".join(wait_for)
         if wait_as:
             response.headers[WAIT_AS_HEADER] = wait_as

@@ -266,7 +266,7 @@ class Agent:
         self._drained = event.answer["mode"] != "active"
         for each in event.answer["cancel"]:
             self._line.cancel(each["attempt"])
-            self._holding.stop(each["attempt"], "cancelled")
+            self._holding.stop(each["attempt"], "cancelled", 0 if each.get("force") else None)
         self._line.hand_over(event.answer["wanted"]["attempts"])
         for attempt in event.answer["lost"]:
             self._line.lose(attempt)

@@ -90,6 +90,8 @@ def beat(answer: Any) -> dict[str, Any]:
     _expect(_member(answer, "mode"), str)
     for each in _list(_member(answer, "cancel")):
         _expect(_member(each, "attempt"), str)
+        if not isinstance(each.get("force", False), bool):
+            raise _nonsense("force is no flag")
     _texts(_list(_member(answer, "lost")))
     wanted = _member(answer, "wanted")
     _expect(_member(wanted, "number"), int)

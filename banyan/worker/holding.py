@@ -47,6 +47,7 @@ class Held:
     token: str
     grace_seconds: float  # from SIGTERM to SIGKILL
     stopping: str | None = None
+    stopping_seconds: float = 0.0  # what it was given to end in, at the last word
     ended: bool = False
     reported: bool = False
     silent: bool = False  # it is not ours any more: nothing is reported of it
@@ -164,12 +165,8 @@ class Holding:
         """What the launcher is to start for a task."""
         counts_gpus = bool(self._ledger.total.gpus) or self._gives_no_gpus
         granted = task["granted_resources"]
-        limits = replace(
-            self._limits,
-            memory_bytes=granted["memory_bytes"],
-            cpus=cpus,
-            cores=granted["cores"],
-        )
+        bounds = {name: granted[name] for name in ("memory_bytes", "cores")}
+        limits = replace(self._limits, **bounds, cpus=cpus)
         return {
             "do": "start",
             "attempt": str(task["attempt_id"]),
@@ -190,12 +187,14 @@ class Holding:
     def stop(self, attempt: str, why: str, grace_seconds: float | None = None) -> None:
         """SIGTERM, and SIGKILL after the grace (None: the task's own); then it ends as `why`."""
         held = self._held.get(attempt)
-        if held is None or held.ended or held.stopping == why:
+        if held is None or held.ended:
             return
-        held.stopping = why
+        grace = held.grace_seconds if grace_seconds is None else grace_seconds
+        if held.stopping == why and grace >= held.stopping_seconds:
+            return  # said again, with no less time
+        held.stopping, held.stopping_seconds = why, grace
         self._behind.stop(attempt)
         self.call_back(self._behind.of(attempt))  # it may take its time
-        grace = held.grace_seconds if grace_seconds is None else grace_seconds
         self._link.say({"do": "stop", "attempt": attempt, "why": why, "grace_seconds": grace})
 
     def lose(self, attempt: str) -> None:

@@ -44,6 +44,35 @@ def test_no_ranges(text: str) -> None:
         expanded(TASK, text, None, None)
 
 
+@pytest.mark.parametrize(("array", "at_most"), [("1-5%2", None), ("1-5", 2)])
+def test_lanes_let_so_many_run_at_one_time(array: str, at_most: int | None) -> None:
+    task = {**TASK, "after_any": ["before all"]}
+    tasks = expanded(task, array, None, None, at_most) or []
+    place = {task["_id"]: number for number, task in enumerate(tasks)}
+    waits = [[place.get(one, one) for one in task["after_any"]] for task in tasks]
+    own = ["before all"]
+    assert waits == [own, own, [*own, 0], [*own, 1], [*own, 2]]
+
+
+@pytest.mark.parametrize(
+    ("array", "at_most"),
+    [("1-3%0", None), ("1-3%", None), ("1-3%x", None), ("1-3%2", 2), (None, 2)],
+)
+def test_no_lanes(array: str | None, at_most: int | None) -> None:
+    with pytest.raises(BanyanError, match="--at-most"):
+        expanded(TASK, array, None, None, at_most)
+
+
+def test_a_key_is_one_for_each_member_and_the_same_again() -> None:
+    task = {**TASK, "dedupe_key": "daily", "_id": "f" * 24}
+    once, again = (expanded(task, "1-2", None, None) or [] for _ in range(2))
+    assert [one["dedupe_key"] for one in once] == ["daily:1", "daily:2"]
+    without = [[{**one, "_id": ""} for one in tasks] for tasks in (once, again)]
+    assert without[0] == without[1]
+    with pytest.raises(BanyanError, match="--dedupe-key"):
+        expanded(task, "1-3%2", None, None)
+
+
 def test_members_differ_in_id_and_share_a_tag() -> None:
     tasks = expanded({**TASK, "tags": {"a": "b"}}, "1-3", None, None) or []
     assert len({task["_id"] for task in tasks}) == 3

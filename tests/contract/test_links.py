@@ -131,6 +131,8 @@ def test_minimal_leaves_links_and_echoes_out(server: Server):
     path = f"tasks/{made['_id']}"
     changed = server.provider.patch(path, {"name": "x"}, headers=prefer).json()
     assert changed.keys() == {"_id", "_etag", "state", "_status"}
-    found = server.provider.get(path, headers={"Prefer": "return=minimal, wait=0"}).json()
+    prefer = {"Prefer": 'RETURN = "Minimal"; Wait=0'}
+    found = server.provider.get(path, headers=prefer).json()
     assert "_links" not in found
+    assert "_links" not in server.provider.get("tasks", headers=prefer, max_results=1).json()
     assert found["name"] == "x"

@@ -176,6 +176,37 @@ def test_a_lapsed_lease_gives_out_what_ran_and_ends_what_was_to_be_cancelled(
     assert again.task["state"] == "available"
 
 
+def orders(situation: Situation) -> list[Item]:
+    """What the worker is told to end."""
+    answer = situation.worker.beat()
+    assert answer.status_code == 200, answer.text
+    return [{"attempt": one["attempt"], "force": one["force"]} for one in answer.json()["cancel"]]
+
+
+@pytest.mark.parametrize("source", ["running", "pending_cancellation"])
+def test_a_forced_cancel_is_told_to_the_worker_also_after_another(play: Play, source: str):
+    situation = Situation(play, source)
+    attempt = situation.task["attempt_id"]
+    assert orders(situation) == (
+        [] if source == "running" else [{"attempt": attempt, "force": False}]
+    )
+    for _ in range(2):  # again, it changes nothing
+        answer = situation.provider.post(f"tasks/{situation.id}/cancel", {"force": True})
+        assert (answer.status_code, answer.json()["state"]) == (200, "pending_cancellation")
+        assert orders(situation) == [{"attempt": attempt, "force": True}]
+    refused(situation.provider.post(f"tasks/{situation.id}/cancel", {"force": 1}), 422)
+
+
+def test_what_is_retried_after_a_forced_cancel_has_its_grace_again(play: Play):
+    situation = Situation(play, "running")
+    situation.provider.post("tasks/cancel", {"targets": [situation.id], "force": True})
+    situation.worker.end(situation.claimed, "cancelled", state="cancelled")
+    situation.provider.post(f"tasks/{situation.id}/retry")
+    claimed = situation.worker.claim_one(situation.id).json()
+    situation.provider.post(f"tasks/{situation.id}/cancel")
+    assert orders(situation) == [{"attempt": claimed["attempt_id"], "force": False}]
+
+
 def test_cancelling_many_is_cancelling_each(play: Play):
     situations = [Situation(play, state) for state in STATES]
     ids = [situation.id for situation in situations]
@@ -217,6 +248,36 @@ def test_available_with_parents_still_open_is_refused(play: Play, parent_state: 
 # --- Retry ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("form", ["one", "many"])
+def test_a_retry_may_ask_for_other_resources_and_is_claimed_by_them(play: Play, form: str):
+    asked = {"cores": 2, "memory": "1 GiB"}
+    situation = Situation(play, "terminated", requested_resources=asked)
+    more = {"requested_resources": {"memory": "3 GiB"}, "timeout_milliseconds": "1 h"}
+    path, body = (
+        (f"tasks/{situation.id}/retry", more)
+        if form == "one"
+        else ("tasks/retry", {"targets": [situation.id], **more})
+    )
+    answer = situation.provider.post(path, body)
+    assert answer.status_code == 200, answer.text
+    task = situation.task
+    assert task["requested_resources"]["cpu_memory_bytes"] == 3 * 2**30
+    assert task["requested_resources"]["cpu_cores"]["count"] == 2
+    assert task["timeout_milliseconds"] == 3_600_000
+    assert situation.worker.claim(fits={"cores": 4, "memory": "2 GiB"}) == []
+    (claimed,) = situation.worker.claim(fits={"cores": 4, "memory": "3 GiB"})
+    assert claimed["granted_resources"]["memory_bytes"] == 3 * 2**30
+
+
+@pytest.mark.parametrize(
+    "changed", [{"requested_resources": {"memory": "much"}}, {"timeout_milliseconds": 0}, {"x": 1}]
+)
+def test_a_retry_with_wrong_changes_is_refused_and_changes_nothing(play: Play, changed: Item):
+    situation = Situation(play, "terminated")
+    refused(situation.provider.post(f"tasks/{situation.id}/retry", changed), 422, "invalid")
+    assert situation.task["state"] == "terminated"
+
+
 @pytest.mark.parametrize("source", STATES)
 def test_only_what_has_ended_is_retried(play: Play, source: str):
     situation = Situation(play, source)
@@ -228,6 +289,9 @@ def test_only_what_has_ended_is_retried(play: Play, source: str):
     elif source == "available":
         assert answer.status_code == 200
         assert situation.task["_etag"] == before["_etag"]
+        changed = {"requested_resources": {"memory": "1 GiB"}}
+        answer = situation.provider.post(f"tasks/{situation.id}/retry", changed)
+        refused(answer, 422, "illegal_transition")
     else:
         refused(answer, 422, "illegal_transition")
         assert situation.task["state"] == source

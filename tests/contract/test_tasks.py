@@ -300,3 +300,21 @@ def test_if_match_may_be_the_etag_header_as_it_came(server: Server):
     etag = server.provider.get(path).headers["ETag"]
     answer = server.provider.patch(path, {"name": "x"}, headers={"If-Match": etag})
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("shape", "status"),
+    [('"0000", "{0}"', 200), ('"a,b",W/"{0}"', 200), ('""', 412), ("", 412), ('"0000", ""', 412)],
+)
+def test_if_match_may_name_several_versions_and_none(server: Server, shape: str, status: int):
+    task = make(server.provider)
+    header = {"If-Match": shape.format(task["_etag"])}
+    answer = server.provider.patch(f"tasks/{task['_id']}", {"name": "x"}, headers=header)
+    assert answer.status_code == status, answer.text
+
+
+def test_a_condition_that_nothing_heeds_is_refused(server: Server):
+    task = make(server.provider)
+    answer = server.provider.post(f"tasks/{task['_id']}/cancel", headers={"If-Match": '"old"'})
+    refused(answer, 400, "bad_request")
+    assert read(server.provider, task)["state"] == "inactive"

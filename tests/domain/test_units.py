@@ -56,6 +56,13 @@ NO_NUMBERS: list[object] = [
         ("1 PiB", 2**50),
         ("1 tb", 10**12),
         ("1 PB", 10**15),
+        ("64M", 64 * 2**20),
+        ("1.5G", 3 * 2**29),
+        ("8 g", 2**33),
+        ("4Gi", 2**32),
+        ("2k", 2048),
+        ("1 T", 2**40),
+        ("1Pi", 2**50),
         ("0.1 KiB", 103),  # 102.4: nobody gets less than asked
     ],
 )
@@ -71,7 +78,8 @@ def test_bytes_are_read(text: object, size: int) -> None:
         "", "1", "GiB", "4 GiB\n", " 4 GiB", "4 GiB ", "4  GiB", "4\tGiB", "4\u00a0GiB",
         "\u0664 GiB", "-1 GiB", "+1 GiB", "1e3 B", "1,5 GiB", "1. GiB", ".5 GiB", "1.5.5 GiB",
         "0x10 B", "NaN B",
-        "inf B", "1.5 bytes", "1 G", "1 K", "1 GiBs", "1 \u212aB", "1 byte\u017f", "9000 PiB ",
+        "inf B", "1.5 bytes", "1 Gib s", "1 X", "1 i", "1 GiBs", "1 \u212a", "1 \u212aB",
+        "1 byte\u017f", "9000 PiB ",
         "9000 PiB1", "8.1 PiB", "8192 PiB", "99999999999999999999 B",
     ],
 )  # fmt: skip

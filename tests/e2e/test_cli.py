@@ -128,11 +128,13 @@ def test_submit_says_all_that_was_asked_for(stack: Stack) -> None:
 
 
 def test_what_the_server_refuses_is_told_field_by_field(stack: Stack) -> None:
-    done = stack.call("submit", "--memory", "lots", "--priority", "soon", "--", "true", code=2)
+    wrong = ("--queue", "a b", "--priority", "soon", "--gpus", "9999", "--custom", "a b=1")
+    done = stack.call("submit", *wrong, "--", "true", code=2)
     told = done.stderr.decode()
     assert told.startswith("banyan: ")
-    assert "memory" in told
-    assert "priority" in told
+    for option in wrong[::2]:
+        assert f"\n  {option}: " in told
+    assert "requested_resources" not in told
 
 
 def test_after_waits_for_success_failure_or_any_end(stack: Stack) -> None:

@@ -53,8 +53,8 @@ def test_how_a_task_ended_is_not_said_twice(stack: Stack) -> None:
     ("words", "said"),
     [
         (("ls", "--token", "bny_0_0"), "the server does not know this token"),
-        (("submit", "--memory", "3x", "--", "true"), "requested_resources: memory: must be"),
-        (("submit", "--priority", "huge", "--", "true"), "priority: a whole number or one of"),
+        (("submit", "--memory", "3x", "--", "true"), "--memory '3x': write a size like"),
+        (("submit", "--priority", "huge", "--", "true"), "--priority: a whole number or one of"),
         (("show", "6740a1b2c3d4e5f601234567"), "there is no task 6740a1b2c3d4e5f601234567"),
     ],
 )

@@ -69,7 +69,7 @@ def test_more_than_a_thousand_go_in_requests_of_a_thousand(stack: Stack) -> None
 
 @pytest.mark.parametrize(
     "wrong",
-    [("--array", "5-1"), ("--array", "x"), ("--array", "1-9%3"), ("--array", ""),
+    [("--array", "5-1"), ("--array", "x"), ("--array", "1-9%x"), ("--array", ""),
      ("--array", "1", "--each-line", "-"), ("--each-line", "-"), ("--from-json", "-")],
     ids=" ".join,
 )  # fmt: skip
@@ -110,7 +110,7 @@ def test_what_has_ended_is_forgotten_and_asked_about(stack: Stack) -> None:
     told = stack.call("forget", "--tag", "set=gone", code=2).stderr.decode()
     assert "Forget 3 tasks" in told
     assert "--yes" in told
-    assert stack.call("forget", "--yes", "--tag", "set=gone").stderr == b"3 tasks are gone\n"
+    assert stack.call("forget", "--yes", "--tag", "set=gone").stderr == b"3 tasks forgotten\n"
     assert stack.text("ls", "-q", "--tag", "set=gone") == held
     assert stack.call("show", ids[0], code=3).stderr.startswith(b"banyan: ")
     assert held in stack.call("forget", held, code=4).stderr.decode()
@@ -138,7 +138,7 @@ def test_failed_ones_of_a_sweep_are_found_understood_and_retried(
     stack.call("wait", "@sim")
     assert len(stack.json("show", "--json", ids[1])["attempts"]) == 2
     assert len(stack.json("show", "--json", ids[0])["attempts"]) == 1
-    stack.call("retry", "@sim", code=3)  # none of them failed
+    assert b"none of them has failed" in stack.call("retry", "@sim").stderr
 
 
 def test_a_name_stands_for_all_or_is_refused_where_one_is_meant(stack: Stack) -> None:

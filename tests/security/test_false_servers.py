@@ -30,6 +30,8 @@ LINES = [
     ["worker", "drain", "x"], ["worker", "invite", "x"], ["account", "list"],
     ["account", "list", "-q"], ["account", "create", "x", "--role", "worker"],
     ["account", "revoke", "x"], ["progress", "--once", ID], ["wait", ID], ["cancel", ID],
+    ["set", "--memory", "1G", ID], ["set", "--hold", ID], ["cancel", "--tag", "a=b"],
+    ["submit", "--dedupe-key", "k", "--not-before", "1h", "true"],
     ["retry", ID], ["release", ID], ["forget", ID], ["run", "true"], ["log", "--tag", "a=b"],
     # What is looked up before a request is shown.
     ["cancel", "--curl", "last"], ["show", "--curl", "@x"], ["worker", "drain", "--curl", "x"],

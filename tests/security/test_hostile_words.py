@@ -28,8 +28,8 @@ EVIL = (
     "\x1b]0;owned\x07\x9b31m\u202egpj\u2066\u2028x\u2029\x85\x7f\U000e0041"
     "`touch BROKEN`'$(touch BROKEN)"
 )
-# What is ours: colours, and how `top` and bars are drawn.
-OURS = re.compile(r"\x1b\[(?:[0-9;]*m|[HJ]|2K|\d+A)")
+# What is ours: colours, and how `top`, bars and what is being done are drawn.
+OURS = re.compile(r"\r\x1b\[2K|\x1b\[(?:[0-9;]*m|[HJ]|2K|\d+A)")
 QUEUE = "hostile"
 
 
@@ -75,6 +75,7 @@ LINES = [
     ("worker", "resume", EVIL), ("worker", "remove", EVIL), ("release", "FAILED"),
     ("submit", "--queue", EVIL, "true"), ("submit", "--json", "--name", EVIL, "true"),
     ("submit", "--curl", "--name", EVIL, EVIL), ("run", "--queue", EVIL, "true"),
+    ("set", "--priority", "5", "--name", f"{EVIL} waits"), ("set", "--queue", EVIL, "--hold"),
     ("cancel", "--yes", "--name", f"{EVIL} waits"), ("retry", "--name", EVIL, "--state", "open"),
     ("forget", "--name", EVIL, "--state", "open"), ("account", "list"),
     ("account", "create", EVIL, "--role", "worker"), ("account", "revoke", EVIL),

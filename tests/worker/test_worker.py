@@ -141,6 +141,20 @@ def test_a_task_that_ignores_the_cancel_is_killed_after_its_time(crew: Crew):
     assert crew.processes_of(task) == []
 
 
+@pytest.mark.parametrize("bodies", [[{}, {"force": True}], [{"force": True}]])
+def test_a_forced_cancel_kills_what_would_take_its_time(crew: Crew, bodies: list[dict]):
+    task = crew.submit(
+        "trap '' TERM; echo ready; while :; do sleep 0.05; done",
+        max_shutdown_time_milliseconds=600_000,
+    )
+    crew.says(task, b"ready")
+    for body in bodies:
+        crew.server.provider.post(f"tasks/{task}/cancel", body)
+        crew.until(task, "cancelled" if body else "pending_cancellation")
+    assert crew.processes_of(task) == []
+    assert crew.statuses(task) == ["cancelled"]
+
+
 def test_a_second_cancel_is_heard_while_the_first_is_still_at_work(crew: Crew):
     slow = crew.submit(
         "trap '' TERM; echo ready; while :; do sleep 0.05; done",

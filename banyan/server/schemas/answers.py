@@ -8,6 +8,7 @@ from typing import Any
 
 from banyan.domain.states import State
 from banyan.server.schemas.attempts import SCHEMA as ATTEMPT
+from banyan.server.schemas.tasks import SCHEMA as TASK
 
 Rules = dict[str, Any]
 
@@ -43,7 +44,11 @@ TARGETS: Rules = {
         "required": True,
     }
 }
-RETRY: Rules = {"downstream": {"type": "boolean"}}
+CANCEL: Rules = {"force": {"type": "boolean"}}
+CANCEL_MANY: Rules = {**TARGETS, **CANCEL}
+# What a retry may change of the task.
+RETRIED: Rules = {name: TASK[name] for name in ("requested_resources", "timeout_milliseconds")}
+RETRY: Rules = {"downstream": {"type": "boolean"}, **RETRIED}
 RETRY_MANY: Rules = {**TARGETS, **RETRY}
 RELEASE: Rules = {"token": {"type": "string", "maxlength": 256}}
 RELEASE_MANY: Rules = {
@@ -70,7 +75,7 @@ REGISTERED: Rules = {
 BEAT = _object(
     lease_seconds=_NUMBER,
     mode={"type": "string", "allowed": ["active", "draining"]},
-    cancel=_list(_object(task=_ID, attempt=_ID)),
+    cancel=_list(_object(task=_ID, attempt=_ID, force={"type": "boolean"})),
     lost=_list(_ID),
     wanted=_object(number=_COUNT, attempts=_list(_ID)),
 )

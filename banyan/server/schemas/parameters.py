@@ -72,7 +72,9 @@ HEADERS: Mapping[str, Parameter] = {
         "seconds until there is something new, where the address has something to wait for."
     ),
     "If-None-Match": _header("The ETag that the caller has: 304 while it is still the same."),
-    "If-Match": _header("The `_etag` that the change is meant for: 412 if it is another by now."),
+    "If-Match": _header(
+        "The `_etag`s that the change is meant for, with commas between: 412 if it is another now."
+    ),
     "Banyan-Attempt-Token": _header(
         "The token of the attempt, where the body has no place for it."
     ),

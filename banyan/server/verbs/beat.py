@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from werkzeug.http import parse_etags
+
 from banyan.config import knobs
 from banyan.domain.lifecycle import READ_AT_END
 from banyan.domain.states import State
@@ -23,7 +25,7 @@ from banyan.server.unheard import UNHEARD
 from banyan.server.verbs.leases import renewed
 from banyan.server.verbs.release import give_back
 
-_OF_HELD = ("state", "holder.attempt", "holder.claim_id")
+_OF_HELD = ("state", "forced", "holder.attempt", "holder.claim_id")
 _NOTHING_WANTED: Document = {"number": 0, "attempts": []}
 
 
@@ -47,7 +49,11 @@ def beat(call: Call) -> Answer:
     orders = {
         "mode": worker["mode"],
         "cancel": [
-            {"task": task["_id"], "attempt": task["holder"]["attempt"]}
+            {
+                "task": task["_id"],
+                "attempt": task["holder"]["attempt"],
+                "force": task.get("forced", False),
+            }
             for task in held
             if task["state"] == State.PENDING_CANCELLATION
         ],
@@ -57,7 +63,7 @@ def beat(call: Call) -> Answer:
     etag = hashlib.sha1(dumps(orders), usedforsecurity=False).hexdigest()
     quiet = not orders["cancel"] and not orders["lost"] and worker["mode"] == "active"
     quiet = quiet and body.get("wanted_number", wanted["number"]) == wanted["number"]
-    heard = call.headers.get("If-None-Match", "").strip('"') == etag
+    heard = parse_etags(call.headers.get("If-None-Match")).contains_weak(etag)
     return Answer(
         {"lease_seconds": knobs().LEASE_SECONDS, **orders},
         headers={"ETag": f'"{etag}"'},

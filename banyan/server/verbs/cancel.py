@@ -15,19 +15,22 @@ _ROUNDS = 10
 
 
 def cancel(call: Call) -> Answer:
-    """POST /tasks/<id>/cancel, POST /tasks/cancel {"targets": [...]}."""
-    ids, _ = targets.read(call)
-    current = cancel_all(call, ids)
+    """POST /tasks/<id>/cancel, POST /tasks/cancel {"targets": [...], "force": bool}."""
+    ids, options = targets.read(call, frozenset({"force"}))
+    force = options.get("force", False)
+    if not isinstance(force, bool):
+        raise BanyanError("invalid", "see _issues", {"force": "true or false"})
+    current = cancel_all(call, ids, force)
     if call.item_id:
         return Answer({**represent.task(call, current[call.item_id]), **OK})
     return Answer(OK)
 
 
-def cancel_all(call: Call, ids: list[ObjectId]) -> dict[ObjectId, Document]:
+def cancel_all(call: Call, ids: list[ObjectId], force: bool) -> dict[ObjectId, Document]:
     """Cancel these tasks; returns a single one as it is afterwards."""
     for _ in range(_ROUNDS):
-        found = targets.find(call, ids, ["state", "holder", "_etag"])
-        decisions = [lifecycle.cancel(task) for task in found.values()]
+        found = targets.find(call, ids, ["state", "holder", "forced", "_etag"])
+        decisions = [lifecycle.cancel(task, force=force) for task in found.values()]
         changes = [one for one in decisions if isinstance(one, Change)]
         changing = {one.task_id for one in changes}  # the others were cancelled before
         call.store.confirm([task for one, task in found.items() if one not in changing])

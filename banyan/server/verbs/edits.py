@@ -6,6 +6,7 @@ from typing import Any
 
 from bson import ObjectId
 from flask import current_app
+from werkzeug.datastructures import ETags
 
 from banyan.domain import lifecycle
 from banyan.domain.continuations import CHILD_LISTS
@@ -46,7 +47,7 @@ class Edit:
     state: State | None = None
     added: Mapping[str, list[ObjectId]] = field(default_factory=dict)
     removed: Mapping[str, list[ObjectId]] = field(default_factory=dict)
-    if_match: str | None = None
+    if_match: ETags | None = None
     resources: Mapping[str, Any] | None = None
 
     @property
@@ -67,7 +68,8 @@ class Edit:
             if task["state"] not in _WHEN[SCHEMA[name].get("meta", {}).get("change", "inactive")]
         }
         if issues:
-            raise BanyanError("invalid", "see _issues", issues, {"state": task["state"]})
+            message = "this can't be changed now: see _issues"
+            raise BanyanError("invalid", message, issues, {"state": task["state"]})
         return changed
 
 
@@ -119,7 +121,7 @@ def read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
 
 def decide(edit: Edit, task: Document) -> Change | Same:
     """The one guarded write of an edit without edges. Errors: its refusal."""
-    if edit.if_match and edit.if_match != task["_etag"]:
+    if edit.if_match is not None and not edit.if_match.contains_weak(task["_etag"]):
         raise BanyanError("precondition_failed", "the task has changed since; read it again")
     fields = edit.changed_fields(task)
     moved = lifecycle.move({**task, **fields}, edit.state, now()) if edit.state else Same()
@@ -140,6 +142,6 @@ def decide(edit: Edit, task: Document) -> Change | Same:
     if "requested_resources" in fields:  # made from what was read
         resources = {"requested_resources": task["requested_resources"]}
         moved = replace(moved, expected={**moved.expected, **resources})
-    if edit.if_match:
+    if edit.if_match is not None:
         moved = replace(moved, expected={**moved.expected, "_etag": task["_etag"]})
     return moved

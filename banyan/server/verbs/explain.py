@@ -14,7 +14,7 @@ from bson import ObjectId
 
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, grant_for
 from banyan.domain.states import ENDED, HELD, State
-from banyan.domain.units import format_bytes
+from banyan.domain.units import format_bytes, format_duration
 from banyan.server import scoped
 from banyan.server.calls import Answer, Call
 from banyan.server.store import attempts, claims, tasks, workers
@@ -54,11 +54,22 @@ def _over(task: Document, state: State) -> dict[str, Any]:
     told = task.get("reason") or _SAID.get(task.get("outcome") or state, f"it is {state}")
     retried = {
         "failure": "see its output with 'log', mend what is wrong, and retry it",
-        "timeout": "give it a longer timeout, and retry it",
-        "oom": "ask for more memory, and retry it",
+        "timeout": "retry it with a longer timeout: banyan retry --timeout TIME",
+        "oom": "retry it with more memory: banyan retry --memory SIZE",
     }
     advice = retried.get(task.get("outcome") or "")
+    if state == State.PENDING_CANCELLATION:
+        told, advice = _ending(task, told)
     return _cause(str(state), told, **({"advice": advice} if advice else {}))
+
+
+def _ending(task: Document, told: str) -> tuple[str, str | None]:
+    """What comes next for a task that was cancelled while it ran."""
+    if task.get("forced"):
+        return f"{told}; its worker kills it now", None
+    grace = format_duration(task["max_shutdown_time_milliseconds"])
+    message = f"{told}; it has got SIGTERM, and gets SIGKILL {grace} after that"
+    return message, "kill it now: banyan cancel --force"
 
 
 def _inactive(call: Call, task: Document) -> list[dict[str, Any]]:
@@ -131,7 +142,7 @@ def _waiting(
     line = "no task is" if not ahead else "1 task is" if ahead == 1 else f"{ahead} tasks are"
     message = f"{who} could run it {busy}; {line} before it"
     message += _in_the_way(stuck, able) if lacking else ""
-    advice = "wait, raise its priority, or start one more worker"
+    advice = "wait, raise its priority (banyan set --priority), or start one more worker"
     more: dict[str, Any] = {"lacking": lacking, "advice": advice} if lacking else {}
     return _cause("waiting", message, workers=len(able), ahead=ahead, **more)
 
@@ -165,7 +176,7 @@ def _could_ever(task: Document, total: Capacity) -> bool:
 def _too_large(task: Document, every: Iterable[Capacity]) -> dict[str, Any]:
     """What the worker that comes nearest lacks."""
     lacking = _nearest(task, [(total, total) for total in every])
-    advice = "ask for less (while it is inactive), or start a worker that has it"
+    advice = "ask for less (banyan set --memory and the like), or start a worker that has it"
     message = f"no worker has enough: {_said(lacking, task)}"
     return _cause("too_large", message, lacking=lacking, advice=advice)
 

@@ -48,7 +48,7 @@ def edit_one(call: Call) -> Answer:
     """PATCH of an item, and every virtual write to it."""
     assert call.item_id is not None  # noqa: S101 - an item's route
     item = scoped.item(call)
-    if call.if_match and call.if_match != item["_etag"]:
+    if call.if_match is not None and not call.if_match.contains_weak(item["_etag"]):
         raise BanyanError("precondition_failed", "it has changed since; read it again")
     update = plain.update(item["_id"], *_read(call, call.body))
     plain.write(call.store, call.resource, [update])

@@ -4,8 +4,9 @@ The tasks that are restored hang together by their edges, so all of it is one tr
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 from pymongo import UpdateOne
@@ -13,13 +14,17 @@ from pymongo.client_session import ClientSession
 
 from banyan.domain import continuations, lifecycle
 from banyan.domain.continuations import CHILD_LISTS, EDGES, PARENT_LISTS
-from banyan.domain.lifecycle import Change, Refusal
+from banyan.domain.lifecycle import Change, Refusal, Same
+from banyan.domain.resources import changed_request
+from banyan.domain.scheduling import DURATIONS
 from banyan.domain.states import ENDED, Ending, State
 from banyan.errors import BanyanError
-from banyan.server import aftermath, represent
+from banyan.server import aftermath, represent, validation
 from banyan.server.calls import OK, Answer, Call
+from banyan.server.schemas.answers import RETRIED
 from banyan.server.scoped import missing
 from banyan.server.settle import settle_ended
+from banyan.server.shapes import SHAPES, of_task
 from banyan.server.store import edges, walks
 from banyan.server.store.mongo import (
     BATCH,
@@ -33,21 +38,27 @@ from banyan.server.verbs import targets
 # What is decided by; a task's payload and result are not.
 _TASK = ["state", "owner", "unsettled", "command", "not_before", "max_attempt_count",
          "attempt_count", "revival_count", *CHILD_LISTS, *PARENT_LISTS]  # fmt: skip
+# And what a shape is made of, and its place in the queue.
+_SHAPED = ["requested_resources", "queue", "labels", "priority", "seq", *DURATIONS]
 _PARENT = ["state", "owner", "ended_as"]
 _ROUNDS = 8  # while what is below is being settled by others
 
 
 def retry(call: Call) -> Answer:
-    """POST /tasks/<id>/retry, POST /tasks/retry {"targets": [...], "downstream": bool}."""
-    ids, options = targets.read(call, frozenset({"downstream"}))
-    downstream = options.get("downstream", False)
+    """POST /tasks/<id>/retry, POST /tasks/retry {"targets": [...], "downstream": bool, ...}.
+
+    Besides, what of the retried tasks is to be another: see RETRIED.
+    """
+    ids, options = targets.read(call, frozenset({"downstream", *RETRIED}))
+    downstream = options.pop("downstream", False)
     if not isinstance(downstream, bool):
         raise BanyanError("invalid", "see _issues", {"downstream": "true or false"})
+    changed = _Changed(validation.demand(RETRIED, options), options.get("requested_resources"))
     targets.find(call, ids, ["_id"])
     changes: list[Change] = []
 
     def work(session: ClientSession) -> None:
-        changes[:] = _Retrying(call, ids, downstream, session).write()
+        changes[:] = _Retrying(call, ids, downstream, changed, session).write()
 
     _write(call, ids, work)
     aftermath.follow(call.context, changes, {})
@@ -72,16 +83,40 @@ def _write(call: Call, ids: list[ObjectId], work: Callable[[ClientSession], None
     raise BanyanError("conflict", "the tasks keep changing; try again")
 
 
+class _Changed(NamedTuple):
+    """What is to be another about the tasks that are retried.
+
+    resources: of `requested_resources` what the client sent; the rest of them stays.
+    """
+
+    fields: Mapping[str, Any]
+    resources: Mapping[str, Any] | None
+
+    def of(self, task: Document) -> dict[str, Any]:
+        """The fields to write."""
+        fields = dict(self.fields)
+        if self.resources is not None:
+            stored = task["requested_resources"]
+            fields["requested_resources"] = changed_request(stored, self.resources)
+        return {**fields, "shape": of_task({**task, **fields})} if fields else {}
+
+
 class _Retrying:
     """What one request restores, decided and written within the transaction."""
 
     def __init__(
-        self, call: Call, ids: Collection[ObjectId], downstream: bool, session: ClientSession
+        self,
+        call: Call,
+        ids: Collection[ObjectId],
+        downstream: bool,
+        changed: _Changed,
+        session: ClientSession,
     ) -> None:
         self.store = call.store
         self.session = session
         self.is_operator = call.caller.has("operator")
-        self.retried = self._find(ids, _TASK)
+        self.changed = changed
+        self.retried = self._find(ids, [*_TASK, *_SHAPED] if changed.fields else _TASK)
         for absent in set(ids) - self.retried.keys():
             raise missing("tasks", absent)  # it was forgotten a moment ago
         self.restored = self._cancelled_below(self.retried) if downstream else {}
@@ -165,6 +200,7 @@ class _Retrying:
             if task["_id"] in coming and (change := self._change(task, coming, parents))
         ]
         _refuse_cycle(changes)
+        changes = self._with_changes(changes)
         writes = [_update(change) for change in changes]
         writes += self._list_again(
             {c.task_id: everyone[c.task_id] for c in changes}, coming, parents
@@ -173,6 +209,22 @@ class _Retrying:
             result = self.store["tasks"].bulk_write(writes, session=self.session)
             if result.matched_count != len(writes):
                 raise edges.GraphChangedError
+        return changes
+
+    def _with_changes(self, changes: list[Change]) -> list[Change]:
+        """With what is to be another; their new shapes are let in first."""
+        if not self.changed.fields:
+            return changes
+        changes = [
+            replace(one, set={**one.set, **self.changed.of(self.retried[one.task_id])})
+            if one.task_id in self.retried
+            else one
+            for one in changes
+        ]
+        new = [{**self.retried[c.task_id], **c.set} for c in changes if c.task_id in self.retried]
+        for owner in {task["owner"] for task in new}:
+            SHAPES.admit(self.store, owner, {t["shape"] for t in new if t["owner"] == owner})
+        SHAPES.note(self.store, new)
         return changes
 
     def _satisfiable(
@@ -234,6 +286,10 @@ class _Retrying:
             decision = lifecycle.retry(task, open_parents, now())
         else:
             decision = lifecycle.restore(task, open_parents)
+        if isinstance(decision, Same) and self.changed.fields and task["_id"] in self.retried:
+            decision = Refusal(
+                "illegal_transition", "it waits to run again: change the task itself"
+            )
         if isinstance(decision, Refusal):
             raise BanyanError(decision.word, decision.message, extra={"state": task["state"]})
         return decision if isinstance(decision, Change) else None
