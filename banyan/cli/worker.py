@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     help="End after this; take only what says that it ends before, give back what does not.",
 )
 @click.option("--idle-limit", metavar="TIME", help="End after this time with nothing to do.")
+@click.option("--ready-fd", type=int, hidden=True)  # what `banyan up` waits for
 @with_owner_options
 @log_format
 @click.option(
@@ -168,6 +169,7 @@ def _options(server: Credentials, given: Mapping[str, Any], tls_ca: str = "") ->
         shutdown_seconds=duration_seconds(given["shutdown"], "--shutdown"),
         time_limit_seconds=_seconds(given["time_limit"], "--time-limit"),
         idle_limit_seconds=_seconds(given["idle_limit"], "--idle-limit"),
+        ready_fd=given["ready_fd"],
         **owner_options(given),
     )
 

@@ -31,6 +31,7 @@ from banyan.worker.link import Link
 from banyan.worker.modes import IDLE, TIME_UP, Limits
 from banyan.worker.options import Options
 from banyan.worker.politeness import others_beside
+from banyan.worker.readiness import Readiness
 from banyan.worker.registration import Registration
 from banyan.worker.secrets_file import Secrets
 from banyan.worker.state import Identity, StateDirectory, open_state
@@ -66,6 +67,7 @@ class Agent:
         self._line = Line(self._holding, self._ledger, self._timers, self._release)
         self._usage = Usage(lambda: self._link.pid)
         self._registration: Registration | None = None
+        self._readiness = Readiness(options.ready_fd)
         self._workers: set[str] = set()  # all that this state directory may have tasks of
         self._leaving = Leaving(
             options.shutdown_seconds, self._holding, self._courier, self._timers, state
@@ -73,6 +75,7 @@ class Agent:
         self._limits = Limits(options, self._timers)
         self._releases = 0  # under way
         self._drained = False  # by an operator
+        self._to_cancel: list[str] = []  # attempts, as the server has said last
         self._trusted_until = 0.0
         self._handlers: dict[type, Callable[[Any], None]] = {
             mailbox.Claimed: self._claimed,
@@ -128,6 +131,7 @@ class Agent:
         The number is kept before it is used, so that no two agents have the same.
         """
         self._keep(last)
+        self._leaving.renewed(now() + last.lease_seconds)
         body = {"attempts": known, "takes_over": last.takeovers}
         path = f"/workers/{last.worker}/beat"
         self._courier.send(Errand("recognition", "POST", path, body, answers.worker))
@@ -164,6 +168,7 @@ class Agent:
 
     def _work_as(self, identity: Identity) -> None:
         self._workers.add(identity.worker)
+        self._leaving.renewed(now() + identity.lease_seconds)
         self._holding.worker = identity.worker
         self._keep(identity)
         self._drained = False
@@ -176,6 +181,7 @@ class Agent:
             lambda: {**self._usage.now(), **self._holding.stuck()},
             self._limits.left_seconds,
         )
+        self._readiness.tell()
 
     def _connect(self) -> Connection:
         options = self._options
@@ -207,7 +213,7 @@ class Agent:
 
     def _due(self, key: object) -> None:
         if key == GIVE_UP:
-            self._leaving.over()
+            self._leaving.give_up()
         elif key == TIME_UP:
             self._leaving.time_is_up(self._registration)
         elif key == IDLE:
@@ -220,6 +226,9 @@ class Agent:
     def _follow_up(self) -> None:
         """What follows from all that has happened in this turn."""
         holding = self._holding
+        for attempt in self._to_cancel:  # it may have come to this worker since that was said
+            self._line.cancel(attempt)
+            holding.stop(attempt, "cancelled")
         self._line.go_on(self._leaving.active, self._trusted_until)
         self._link.flush()  # at once: the threads that are woken below take their time
         tokens, holding.to_release = holding.to_release, []
@@ -264,11 +273,10 @@ class Agent:
         self._registration.renewed(event.answer["lease_seconds"])
         self._trusted_until = event.trusted_until
         self._link.trust(event.trusted_until, event.lease_end)
+        self._leaving.renewed(event.lease_end)
         self._timers.set_earlier("launcher", now() + self._silence_seconds())
         self._drained = event.answer["mode"] != "active"
-        for each in event.answer["cancel"]:
-            self._line.cancel(each["attempt"])
-            self._holding.stop(each["attempt"], "cancelled")
+        self._to_cancel = [each["attempt"] for each in event.answer["cancel"]]
         self._line.hand_over(event.answer["wanted"]["attempts"])
         for attempt in event.answer["lost"]:
             self._line.lose(attempt)
@@ -311,7 +319,7 @@ class Agent:
         if not self._registration or worker != self._registration.worker:
             return False
         self._registration.stop()
-        self._registration = None
+        self._registration, self._to_cancel = None, []
         self._line.clear()
         for attempt in self._holding.attempts:
             self._holding.lose(attempt)
@@ -355,18 +363,13 @@ class Agent:
         self._holding.hear(self._link.open())
 
     def _look_after_launcher(self) -> None:
-        """Ends one that is frozen: its tasks must end before their lease does.
+        """Again and again while it owes an answer, as no further beat may come.
 
         A beat may be held for a quarter of the lease before the launcher is asked: with the half
-        that it has to answer, a quarter is left. Looks again while an answer is owed, as no
-        further beat may come.
+        that it has to answer, a quarter is left to end its tasks in.
         """
-        left_seconds = self._silence_seconds() - self._link.silent_seconds()
-        if left_seconds < 0:
-            _log.error("the launcher does not answer")
-            self._link.kill()
-            raise wire.Gone
-        if self._link.silent_seconds():
+        left_seconds = self._link.check(self._silence_seconds())
+        if left_seconds is not None:
             self._timers.set("launcher", now() + left_seconds)
 
     def _silence_seconds(self) -> float:

@@ -48,8 +48,11 @@ class Connection(Transport):
         body: Any,
         wait_seconds: float,
         answer_seconds: float = _ANSWER_SECONDS,
+        known: str = "",
     ) -> Answer:
         """A request that the server may keep for so long.
+
+        known: the ETag of the last answer, which is no news; empty: all is.
 
         Errors: BanyanError with the server's word. What is not said in the way of a Banyan server
         (by a proxy before it, or by who has its port meanwhile) is `unavailable`: it is no refusal.
@@ -63,6 +66,7 @@ class Connection(Transport):
                 json=body,
                 prefer=f"return=minimal{wait}",
                 timeout_seconds=wait_seconds + answer_seconds,
+                headers={"If-None-Match": known} if known else None,
             )
             refusal = _refusal(answer)
         except BanyanError as error:

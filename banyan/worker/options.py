@@ -47,6 +47,8 @@ class Options:
                      than itself. None: the worker's own, and root says so first.
     secrets_file:    JSON, name -> value, for tasks that name a secret; None: only those in
                      the worker's environment.
+    ready_fd:        an open file descriptor that gets a line, and is closed, as soon as the
+                     server knows the worker: for whoever has started it. None: nobody asks.
     """
 
     url: str
@@ -76,3 +78,4 @@ class Options:
     affinity: bool = False
     run_as: str | None = None
     secrets_file: Path | None = None
+    ready_fd: int | None = None
