@@ -214,3 +214,9 @@ def _offset(text: str | None) -> timedelta:
         raise ValueError(_TIME_WANTED)
     size = timedelta(hours=hours, minutes=minutes)
     return -size if text[0] == "-" else size
+
+
+def counted(amount: float, noun: str) -> str:
+    """`1 core`, `0.5 cores`, `2 cores`."""
+    text = str(amount) if isinstance(amount, int) else f"{amount:g}"
+    return f"{text} {noun}{'' if amount == 1 else 's'}"

@@ -138,7 +138,7 @@ def test_what_processes_that_would_not_end_keep_is_not_called_free(play: Play):
     [task] = play.submit(1, requested_resources={"cores": 10, "memory": 0})
     told = lambda: play.server.provider.get(f"tasks/{task}/explain").json()["causes"][0]  # noqa: E731
     assert told()["lacking"] == {"cores": {"wanted": 10, "most": 2}}
-    assert "of 30 cores there are processes in the way that would not end" in told()["message"]
+    assert "processes that would not end are in the way of 30 cores" in told()["message"]
     seen = play.server.provider.get(f"workers/{player.id}/statistics").json()
     assert seen["reserved"] == stuck
     player.beat(used={"cores": 0, "memory_bytes": 0})
