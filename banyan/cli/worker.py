@@ -14,16 +14,11 @@ import click
 from banyan import profiles
 from banyan.addresses import server_url, socket_in
 from banyan.cli.connection import TLS_CA_HELP
+from banyan.cli.inviting import invite_command
 from banyan.cli.logging_option import log_format
 from banyan.cli.owner import owner_options, with_owner_options
 from banyan.cli.words import duration_seconds, host, pairs, size_bytes
-from banyan.cli.workers import (
-    drain_command,
-    invite_command,
-    list_command,
-    remove_command,
-    resume_command,
-)
+from banyan.cli.workers import drain_command, list_command, remove_command, resume_command
 from banyan.errors import EXIT_OK, BanyanError
 from banyan.profiles import Credentials
 

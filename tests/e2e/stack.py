@@ -31,7 +31,7 @@ class Stack:
             "BANYAN_CONFIG": str(directory / "config.toml"),
             **as_environment(knobs),
         }
-        self._options = ("--json", "--port", "0", "--data", str(self.data), *options)
+        self.options = ("--json", "--port", "0", "--data", str(self.data), *options)
         self.started = self.start()
 
     def start(self) -> Started:
@@ -44,7 +44,7 @@ class Stack:
 
     def launch(self) -> None:
         """Starts it, and waits for nothing."""
-        self.started = self.processes.banyan("up", *self._options, environment=self.environment)
+        self.started = self.processes.banyan("up", *self.options, environment=self.environment)
 
     def call(
         self,
