@@ -152,7 +152,7 @@ class Stack:
         self._wait_until(self._worker_is_at_work, "worker")
 
     def _worker_is_at_work(self) -> bool:
-        """Whether the server knows it: as a new one, or as the one whose tasks it has taken over."""
+        """Whether the server knows it: as a new one, or as the one that it has taken over."""
         with contextlib.suppress(BlockingIOError):
             return bool(os.read(self._worker_says, 1))
         return False

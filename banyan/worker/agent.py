@@ -18,6 +18,7 @@ from banyan import logs
 from banyan.addresses import as_host
 from banyan.config import knobs
 from banyan.domain.resources import ResourceError, capacity_from, normalise_capacity
+from banyan.domain.units import counted
 from banyan.errors import EXIT_OK, BanyanError
 from banyan.worker import answers, identity, inventory, mailbox, wire
 from banyan.worker.claims import wish_for
@@ -140,7 +141,7 @@ class Agent:
         """Whether the server knows the worker whose attempts are taken over."""
         last = self._state.identity()
         if last and event.answer and event.answer["mode"] in ("active", "draining"):
-            _log.info("taking over %d attempts", len(self._holding.attempts))
+            _log.info("taking over %s", counted(len(self._holding.attempts), "attempt"))
             self._work_as(last)
             if self._state.forget_drain():  # that ended with the agent; an operator's stays
                 self._courier.send(Errand("resumption", "POST", f"/workers/{last.worker}/resume"))
@@ -157,8 +158,8 @@ class Agent:
             "queues": list(self._options.queues),
             "labels": dict(self._options.labels),
         }
-        check, ends = answers.registered, answers.REFUSALS_OF_A_WORKER
-        self._courier.send(Errand("registration", "POST", "/workers", body, check, ends))
+        which = answers.registered, answers.REFUSALS_OF_A_WORKER
+        self._courier.send(Errand("registration", "POST", "/workers", body, *which))
 
     def _keep(self, identity: Identity) -> None:
         try:
@@ -341,14 +342,10 @@ class Agent:
             self._registered(event.answer)
 
     def _registered(self, worker: dict[str, Any]) -> None:
-        _log.info(
-            "worker %s: %s cores, %.1f GiB, %d GPUs for %s",
-            worker["_id"],
-            self._ledger.total.cores,
-            self._ledger.total.memory_bytes / 2**30,
-            len(self._ledger.total.gpus),
-            self._options.url,
-        )
+        total = self._ledger.total
+        memory = f"{total.memory_bytes / 2**30:.1f} GiB"
+        has = f"{counted(total.cores, 'core')}, {memory}, {counted(len(total.gpus), 'GPU')}"
+        _log.info("worker %s: %s for %s", worker["_id"], has, self._options.url)
         self._work_as(Identity(worker["_id"], worker["lease_seconds"]))
 
     # --- the launcher ----------------------------------------------------------------

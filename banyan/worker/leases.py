@@ -19,7 +19,7 @@ from banyan.worker.timers import now
 _HOLD_SECONDS_MAX = 15.0
 _MARGIN_SECONDS_MAX = 10.0
 _ANSWER_SECONDS_MAX = 30.0
-# A server that does not hold what is no news (it has too many to hold) is asked less and less often.
+# A server that does not hold what is no news (it holds too many) is asked less and less often.
 _AFTER_OLD_NEWS_SECONDS = 0.03
 _AFTER_OLD_NEWS_SECONDS_MAX = 0.5
 _ETAG_LENGTH_MAX = 200  # a longer one would be refused with each further beat

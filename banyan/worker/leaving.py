@@ -7,6 +7,7 @@ still the server's business; nor stay for a server that is away once their lease
 import enum
 import logging
 
+from banyan.domain.units import counted
 from banyan.errors import BanyanError
 from banyan.worker.courier import Courier, Errand
 from banyan.worker.holding import Holding
@@ -125,8 +126,8 @@ class Leaving:
         """Waits no longer, whatever the server has not heard of yet."""
         count = self._unheard()
         if count and not self.failure:
-            message = f"the server never heard what became of {_tasks(count)}: it gives them "
-            message += "out again once their lease is over, or a worker starts here"
+            message = f"the server never heard what became of {counted(count, 'task')}: it will run"
+            message += " elsewhere once the lease is over, or when the next worker starts here"
             self.failure = BanyanError("unavailable", message)
         self.over()
 
@@ -162,7 +163,7 @@ class Leaving:
             _log.warning(
                 "the server does not answer, and does not know yet what became of %s: it is tried "
                 "for %.0f s more, as long as their lease lasts; after a further signal for %.0f s",
-                _tasks(self._unheard()),
+                counted(self._unheard(), "task"),
                 left,
                 _UNHEARD_SECONDS_MAX,
             )
@@ -175,7 +176,3 @@ class Leaving:
     def _end_at_latest(self, seconds: float) -> None:
         self.mode = Mode.ENDING
         self._timers.set(GIVE_UP, now() + seconds)
-
-
-def _tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count} tasks"

@@ -62,7 +62,9 @@ class Struck:
 
         def found() -> int | None:
             commands = marked_processes(self.stack.processes.mark).items()
-            pids = [pid for pid, text in commands if COMMANDS[name] in text and "last_will" not in text]
+            pids = [
+                pid for pid, text in commands if COMMANDS[name] in text and "last_will" not in text
+            ]
             return next((pid for pid in pids if alive(pid)), None)
 
         return eventually(found) or 0
