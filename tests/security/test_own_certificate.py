@@ -150,6 +150,13 @@ def invited(stack: Stack, directory: Path) -> list[str]:
     return [word.replace("~", str(directory)) for word in words[1:]]
 
 
+def _is_not_for_nobody(stack: Stack) -> None:
+    line = ("worker", "invite", "rack8", "--address", "https://nobody.example:5100")
+    refused = stack.call(*line, code=2).stderr.decode()
+    assert "the server's certificate is not for nobody.example" in refused
+    assert "rack8" not in stack.text("account", "list")
+
+
 def test_clients_and_invited_workers_trust_it_and_nobody_else(
     stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,10 +173,7 @@ def test_clients_and_invited_workers_trust_it_and_nobody_else(
     words = invited(stack, _made(tmp_path / "rack7"))
     assert ANYWHERE not in stack.options or "https://127." not in words[2], "as seen elsewhere"
     words[2] = stack.url  # where somebody else's server is to be met later
-    not_for = ("worker", "invite", "rack8", "--address", "https://nobody.example:5100")
-    refused = stack.call(*not_for, code=2).stderr.decode()
-    assert "the server's certificate is not for nobody.example" in refused
-    assert "rack8" not in stack.text("account", "list")
+    _is_not_for_nobody(stack)
     own = [
         "--queue",
         "rack7",
