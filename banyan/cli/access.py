@@ -9,7 +9,7 @@ from banyan import profiles
 from banyan.cli.connection import read_token_file, with_client
 from banyan.cli.curl import plain
 from banyan.cli.output import age, as_json, column, print_json, print_table, quiet, say, tell
-from banyan.client.api import Client
+from banyan.client.api import Client, Document
 from banyan.errors import BanyanError
 
 
@@ -123,10 +123,24 @@ def list_command(client: Client, as_json: bool, quiet: bool) -> None:
     else:
         rows = [
             (account["_id"], column(account, "name"), column(account, "roles", ", ".join),
-             age(account.get("_created")))
+             "revoked" if account.get("revoked") else "", age(account.get("_created")))
             for account in accounts
         ]  # fmt: skip
-        print_table(("ID", "NAME", "ROLES", "AGE"), rows)
+        print_table(("ID", "NAME", "ROLES", "STATE", "AGE"), rows)
+
+
+@account_command.command("issue")
+@with_client("admin")
+@click.argument("account")
+def issue_command(client: Client, account: str) -> None:
+    """Print one more token of an account (its id or its name), also of a revoked one.
+
+    \b
+    Example:
+      banyan account issue alice
+    """
+    tell(client.issue_token(_find(client, account)["_id"])["token"])
+    say("one more token of this account; it is not shown again")
 
 
 @account_command.command("revoke")
@@ -142,15 +156,20 @@ def revoke_command(client: Client, account: str) -> None:
     Example:
       banyan account revoke rack7
     """
+    known = _find(client, account)
+    revoked, name = client.revoke_account(known["_id"]), known.get("name")
+    say(f"account {name} is revoked: none of its tokens is worth anything")
+    if count := revoked.get("open_task_count"):
+        say(f"{count} of its tasks have not ended, and go on until an operator cancels them:")
+        say(f"  banyan cancel --owner {name}")
+
+
+def _find(client: Client, account: str) -> Document:
+    """The account that is meant by an id or a name. Errors: `not_found`, `usage`."""
     known = plain(client).accounts()
     found = [one for one in known if account in (one["_id"], one.get("name"))]
     if not found:
         raise BanyanError("not_found", f"there is no account {account!r}")
     if len(found) > 1:
         raise BanyanError("usage", f"several accounts are named {account!r}: give the id")
-    revoked = client.revoke_account(found[0]["_id"])
-    say(f"account {found[0].get('name')}: its tokens are worthless now, and its workers removed")
-    if count := revoked.get("open_task_count"):
-        name = found[0].get("name")
-        say(f"{count} of its tasks have not ended, and go on until an operator cancels them:")
-        say(f"  banyan cancel --owner {name}")
+    return found[0]

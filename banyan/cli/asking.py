@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from banyan.cli.curl import plain
-from banyan.cli.working import counted
 from banyan.client.api import Client
+from banyan.domain.units import counted
 from banyan.errors import BanyanError
 from banyan.printable import harmless
 

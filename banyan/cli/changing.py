@@ -12,8 +12,9 @@ from banyan.cli.output import say
 from banyan.cli.own_words import own_words
 from banyan.cli.sections import in_sections
 from banyan.cli.selecting import Selection, ids_of, selection_options
-from banyan.cli.working import Working, counted
+from banyan.cli.working import Working
 from banyan.client.api import Client
+from banyan.domain.units import counted
 from banyan.errors import BanyanError
 
 _CHANGEABLE = (

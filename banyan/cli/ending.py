@@ -14,9 +14,10 @@ from banyan.cli.sections import in_sections
 from banyan.cli.selecting import Selection, ids_of, in_state, selection_options
 from banyan.cli.verdict import exit_status, in_words, standing
 from banyan.cli.words import duration_seconds
-from banyan.cli.working import Working, counted
+from banyan.cli.working import Working
 from banyan.client.api import Client
 from banyan.client.ids import PIECE
+from banyan.domain.units import counted
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED, EXIT_UNAVAILABLE
 
 _CHANGED_BY_RETRY = ("cores", "memory", "gpus", "disk", "custom", "timeout")

@@ -17,9 +17,10 @@ from banyan.cli.curl import plain
 from banyan.cli.output import say
 from banyan.cli.sections import in_sections
 from banyan.cli.words import pairs
-from banyan.cli.working import Working, counted
+from banyan.cli.working import Working
 from banyan.client.api import Client
 from banyan.client.ids import since
+from banyan.domain.units import counted
 from banyan.errors import BanyanError
 
 ID_DIGITS = 24

@@ -11,8 +11,11 @@ from banyan.cli.connection import with_client
 from banyan.cli.output import as_json, print_json, print_table, tell
 from banyan.cli.selecting import filters, select
 from banyan.client.api import Client
+from banyan.domain.units import counted as number_of
 from banyan.domain.units import format_bytes, format_duration
 
+_WINDOW_MAX = "24 hours"
+_CLOSER_LOOKS = 2  # a part of a day is half an hour, and a part of that a minute
 _SPARKS = "▁▂▃▄▅▆▇█"
 Document = Mapping[str, Any]
 
@@ -29,7 +32,7 @@ Document = Mapping[str, Any]
     help="What to count by; also: owner, name, tags.KEY.",
 )
 @click.option(
-    "--window", default="24 hours", show_default=True, metavar="DURATION", help="How far back."
+    "--window", metavar="DURATION", help="How far back. [default: to the first end of the last day]"
 )
 @click.option(
     "--buckets",
@@ -45,13 +48,14 @@ def stats_command(
     queue: str | None,
     tag: tuple[str, ...],
     by: str,
-    window: str,
+    window: str | None,
     buckets: int,
     as_json: bool,
 ) -> None:
     """How many tasks, how long they took, and how busy the workers are.
 
-    On a terminal what was over time is drawn; in a pipe there is a line for each part of it.
+    On a terminal what was over time is drawn; in a pipe there is a line for each part of it in
+    which there was anything.
 
     \b
     Example:
@@ -59,8 +63,12 @@ def stats_command(
     """
     like = filters(None, None, queue, tag)
     where = select(client, tasks, like).where if tasks or like else None
-    counted = client.statistics(where, by.split(","), window=window, buckets=buckets)
-    workers = client.worker_statistics(window=window, buckets=buckets)
+    groups = by.split(",")
+    counted = client.statistics(where, groups, window=window or _WINDOW_MAX, buckets=buckets)
+    for _ in range(_CLOSER_LOOKS if window is None else 0):
+        if since := _time_of_the_first(counted):
+            counted = client.statistics(where, groups, since=since, buckets=buckets)
+    workers = client.worker_statistics(since=counted["window"]["from"], buckets=buckets)
     if as_json:
         print_json({"tasks": counted, "workers": workers})
         return
@@ -134,12 +142,12 @@ _SHOWN: Mapping[str, tuple[str, Callable[[float], str]]] = {
 def _print_past(counted: Document) -> None:
     """What was over time: drawn on a terminal, in a pipe the numbers."""
     buckets = counted["buckets"]
-    ended = sum(counted["ended"].values())
+    ended = number_of(sum(counted["ended"].values()), "attempt")
     told = ", ".join(f"{count} {word}" for word, count in counted["ended"].items())
     since = counted["window"]["from"]
     click.echo()
     tell(
-        f"{ended} attempts ended since {since}, {counted['ended_per_second'] * 60:.3g} a minute"
+        f"{ended} ended since {since}, {counted['ended_per_second'] * 60:.3g} a minute"
         + (f": {told}" if told else "")
     )
     if counted.get("truncated"):
@@ -148,6 +156,7 @@ def _print_past(counted: Document) -> None:
         rows = [
             (bucket["time"], *(write(bucket[name]) for name, (_, write) in _SHOWN.items()))
             for bucket in buckets
+            if _is_anything(bucket)
         ]
         print_table(("SINCE", *(title.upper() for title, _ in _SHOWN.values())), rows)
         return
@@ -157,6 +166,16 @@ def _print_past(counted: Document) -> None:
             tell(f"{title:<8}{sparkline(values)} {write(max(values))} at most")
 
 
+def _time_of_the_first(counted: Document) -> str | None:
+    """Of the first part in which there was anything; None: of the whole, or of nothing at all."""
+    first = next((one for one in counted["buckets"] if _is_anything(one)), None)
+    return None if first is None or first is counted["buckets"][0] else str(first["time"])
+
+
+def _is_anything(bucket: Document) -> bool:
+    return any(bucket[name] for name in _SHOWN)
+
+
 def _print_workers(workers: Document) -> None:
     shown = {"cores": _cores, "memory_bytes": _memory, "gpu_count": _number}
     rows = [
@@ -164,7 +183,9 @@ def _print_workers(workers: Document) -> None:
         for name, write in shown.items()
     ]
     click.echo()
-    tell(f"{workers['count']} workers run {workers['running']} tasks")
+    who = number_of(workers["count"], "worker")
+    run = "runs" if workers["count"] == 1 else "run"
+    tell(f"{who} {run} {number_of(workers['running'], 'task')}")
     print_table(("RESOURCE", *(part.upper() for part in _PARTS)), rows)
 
 

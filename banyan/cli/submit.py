@@ -10,8 +10,9 @@ from banyan.cli.new_task import OWN_WORDS_LAST, task_options
 from banyan.cli.output import as_json, in_local_time, print_json, quiet, say, tell
 from banyan.cli.sweeps import expanded, sweep_options
 from banyan.cli.unread_input import tell_of_input
-from banyan.cli.working import Working, counted
+from banyan.cli.working import Working
 from banyan.client.api import Client
+from banyan.domain.units import counted
 
 
 @click.command("submit", context_settings=OWN_WORDS_LAST)

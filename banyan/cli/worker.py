@@ -14,16 +14,11 @@ import click
 from banyan import profiles
 from banyan.addresses import server_url, socket_in
 from banyan.cli.connection import TLS_CA_HELP
+from banyan.cli.inviting import invite_command
 from banyan.cli.logging_option import log_format
 from banyan.cli.owner import owner_options, with_owner_options
 from banyan.cli.words import amounts, duration_seconds, host, pairs, size_bytes
-from banyan.cli.workers import (
-    drain_command,
-    invite_command,
-    list_command,
-    remove_command,
-    resume_command,
-)
+from banyan.cli.workers import drain_command, list_command, remove_command, resume_command
 from banyan.errors import EXIT_OK, BanyanError
 from banyan.profiles import Credentials
 
@@ -73,6 +68,7 @@ if TYPE_CHECKING:
     help="End after this; take only what says that it ends before, give back what does not.",
 )
 @click.option("--idle-limit", metavar="TIME", help="End after this time with nothing to do.")
+@click.option("--ready-fd", type=int, hidden=True)  # what `banyan up` waits for
 @with_owner_options
 @log_format
 @click.option(
@@ -168,6 +164,7 @@ def _options(server: Credentials, given: Mapping[str, Any], tls_ca: str = "") ->
         shutdown_seconds=duration_seconds(given["shutdown"], "--shutdown"),
         time_limit_seconds=_seconds(given["time_limit"], "--time-limit"),
         idle_limit_seconds=_seconds(given["idle_limit"], "--idle-limit"),
+        ready_fd=given["ready_fd"],
         **owner_options(given),
     )
 

@@ -68,8 +68,3 @@ class Working:
             click.echo(f"\r\x1b[2K{text}", err=True, nl=False)
         except OSError:  # nobody sees it; the work goes on
             self._over.set()
-
-
-def counted(count: int, noun: str = "task") -> str:
-    """ "1 task", "2,927 tasks"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -272,6 +272,10 @@ class Client:
         """All accounts, without their tokens."""
         return list(self.find(resource="accounts"))
 
+    def issue_token(self, id: str) -> Document:
+        """One more `token` of an account, which is in use again if it was revoked."""
+        return self._body("POST", f"/accounts/{id}/issue", json={})
+
     def revoke_account(self, id: str) -> Document:
         """Makes all tokens of an account worthless, and removes its workers.
 
@@ -304,6 +308,7 @@ class Client:
         by: Sequence[str] = ("state", "outcome"),
         *,
         window: str | None = None,
+        since: str | None = None,
         buckets: int = 24,
     ) -> Document:
         """`count`, `by_state` and the like of tasks that match.
@@ -311,9 +316,10 @@ class Client:
         by:     state, outcome, queue, owner, name, or a tag as in tags.sweep.
         window: a duration like "24 hours": what was since then, too: `ended`,
                 `waiting_milliseconds`, `running_milliseconds`, and `buckets` of it.
+        since:  a time, in place of `window`.
         """
         params = {"by": ",".join(by), **({"where": where} if where else {})}
-        over = {"window": window, "buckets": buckets} if window else {}
+        over = _over(window, since, buckets)
         return self._body("GET", "/tasks/statistics", params={**params, **over})
 
     def progress(self, where: Mapping[str, Any] | Sequence[str]) -> Progress:
@@ -327,10 +333,12 @@ class Client:
             raise BanyanError("usage", f"more than {PIECE} ids: ask for a tag of theirs")
         return Progress(self, {"_id": {"$in": list(where)}})
 
-    def worker_statistics(self, *, window: str | None = None, buckets: int = 24) -> Document:
+    def worker_statistics(
+        self, *, window: str | None = None, since: str | None = None, buckets: int = 24
+    ) -> Document:
         """`capacity`, `reserved` and `used` of all live workers together; what they were, too."""
-        params = {"window": window, "buckets": buckets} if window else None
-        return self._body("GET", "/workers/statistics", params=params)
+        over = _over(window, since, buckets)
+        return self._body("GET", "/workers/statistics", params=over or None)
 
     # -----------------------------------------------------------------------------------
 
@@ -361,3 +369,9 @@ class Client:
     def _body(self, method: str, path: str, **options: Unpack[Options]) -> Document:
         body = self.transport.request(method, path, **options).body
         return cast(Document, body)
+
+
+def _over(window: str | None, since: str | None, buckets: int) -> Document:
+    """The arguments that ask for what was over time; none where that is not asked for."""
+    asked = {"window": window, "from": since, "buckets": buckets}
+    return {name: value for name, value in asked.items() if value} if window or since else {}

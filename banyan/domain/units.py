@@ -217,3 +217,9 @@ def _offset(text: str | None) -> timedelta:
         raise ValueError(_TIME_WANTED)
     size = timedelta(hours=hours, minutes=minutes)
     return -size if text[0] == "-" else size
+
+
+def counted(amount: float, noun: str = "task") -> str:
+    """`1 core`, `0.5 cores`, `2,927 tasks`."""
+    text = f"{amount:,}" if isinstance(amount, int) else f"{amount:g}"
+    return f"{text} {noun}{'' if amount == 1 else 's'}"

@@ -62,8 +62,8 @@ class PrivateMongo:
         Processes of this user can use it for as long as this process lives.
         """
         return (
-            f"mongodb://{USER}:{self._password()}@{address(shared_path(self._home.socket))}/"
-            f"?authSource=admin&replicaSet={SET}&directConnection=true"
+            f"mongodb://{USER}:{self._password()}@{address(shared_path(self._home.entrance))}/"
+            "?authSource=admin&directConnection=true"
         )
 
     def start(self) -> Child:
@@ -77,6 +77,7 @@ class PrivateMongo:
         if self.child:
             self.child.wait_or_kill(_STOP_SECONDS)
         self._key = self._home.prepare()
+        self._home.close_entrance()
         self._home.wait_until_free()
         deadline = time.monotonic() + _START_SECONDS
         name, arguments = f"{mongod.path} ({mongod.origin})", self._arguments(mongod.path)
@@ -97,6 +98,7 @@ class PrivateMongo:
         """End it in order; killed where that takes longer than 20 seconds."""
         if self.child:
             self.child.stop(_STOP_SECONDS)
+            self._home.close_entrance()
             self.child = None
 
     def member(self) -> Client:
@@ -115,6 +117,7 @@ class PrivateMongo:
             return True
 
         make_primary(place, self._key, self._password(), alive)
+        self._home.open_entrance()
 
     def _arguments(self, program: str) -> list[str]:
         return [

@@ -15,6 +15,7 @@ from pathlib import Path
 from banyan.errors import BanyanError
 
 SOCKET = "mongod.sock"
+_ENTRANCE = "primary.sock"
 _LOG_BYTES_MAX = 8 * 1024 * 1024
 _FREE_SECONDS = 3.0  # a mongod that was killed a moment ago may still be going
 _POLL_SECONDS = 0.05
@@ -25,7 +26,10 @@ _OTHERS = 0o077
 class MongoHome:
     """The paths, and what has to be true of them.
 
-    path, data, log, socket, key: absolute.
+    path, data, log, socket, entrance, key: absolute.
+    socket:   where mongod listens from its start.
+    entrance: where the servers find it, as long as it takes writes; the same socket. A driver that
+              met it on its way up would keep a connection on which it makes no transaction.
     """
 
     def __init__(self, data_directory: Path) -> None:
@@ -33,6 +37,7 @@ class MongoHome:
         self.data = self.path / "data"
         self.log = self.path / "log"
         self.socket = self.path / SOCKET
+        self.entrance = self.path / _ENTRANCE
         self.key = self.path / "key"
 
     def prepare(self) -> str:
@@ -70,6 +75,17 @@ class MongoHome:
             raise _refusal(self.socket, "is no socket")
         if found.st_uid != (os.geteuid() if owner is None else owner):
             raise _refusal(self.socket, f"belongs to user {found.st_uid}")
+
+    def open_entrance(self) -> None:
+        """Let the servers in."""
+        new = self.path / f"{_ENTRANCE}.new"
+        new.unlink(missing_ok=True)
+        os.link(self.socket, new)
+        new.rename(self.entrance)
+
+    def close_entrance(self) -> None:
+        """Who comes from now on finds nobody, and comes again."""
+        self.entrance.unlink(missing_ok=True)
 
     def wait_until_free(self) -> None:
         """Return when no mongod uses the files. Errors: `data_directory_in_use`.

@@ -10,6 +10,7 @@ from pymongo import errors, timeout
 
 _AWAY = (
     errors.ConnectionFailure,
+    errors.ConfigurationError,  # a member on its way up: with the same settings the server began
     errors.ExecutionTimeout,
     errors.WTimeoutError,
     errors.WaitQueueTimeoutError,

@@ -1,9 +1,7 @@
-"""Questions over HTTP that the supervisor asks its own server while it starts."""
+"""What the supervisor asks its own server over HTTP while it starts."""
 
 import http.client
-import json
 import ssl
-from typing import Any
 from urllib.parse import urlsplit
 
 from banyan.client.local import connect
@@ -36,25 +34,12 @@ class Probe:
 
     def is_ready(self) -> bool:
         """Whether the server serves and reaches its database."""
-        return self._get("/readyz", None) is not None
-
-    def newest_worker(self, token: str) -> str | None:
-        """The id of the worker that registered last; empty: there is none, None: not told."""
-        answer = self._get("/workers?sort=-_created&max_results=1&projection={%22mode%22:1}", token)
-        if answer is None:
-            return None
-        return str(answer["_items"][0]["_id"]) if answer["_items"] else ""
-
-    def _get(self, path: str, token: str | None) -> Any:
-        """The JSON of a 200; None for anything else, also for no answer in time."""
         connection = self._connection()
         try:
-            headers = {"Authorization": f"Bearer {token}"} if token else {}
-            connection.request("GET", path, headers=headers)
-            answer = connection.getresponse()
-            return json.loads(answer.read()) if answer.status == 200 else None
-        except (OSError, http.client.HTTPException, ValueError):
-            return None
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
         finally:
             connection.close()
 

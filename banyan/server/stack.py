@@ -6,7 +6,6 @@ port, then the worker.
 
 import contextlib
 import functools
-import json
 import logging
 import os
 import signal
@@ -58,6 +57,7 @@ class Stack:
         self._tls = options.tls
         self.credentials = options.data / "credentials"
         self.socket = ""  # the path of the unix socket; empty: there is none on this system
+        self._worker_says = -1  # a pipe from the worker, which says there that it is at work
 
     def start(self) -> None:
         """Start everything, and return when it is ready."""
@@ -146,22 +146,33 @@ class Stack:
         return spawn(name, arguments, variables, inherited=files)
 
     def _start_worker(self) -> None:
-        token = json.loads(self.credentials.read_text())["provider"]
-        before = self._probe.newest_worker(token)
         worker = Service("worker", self._spawn_worker)
         self._ends.callback(_stop_worker, worker)
         self._begin(worker)
-        self._wait_until(lambda: self._probe.newest_worker(token) not in (None, before), "worker")
+        self._wait_until(self._worker_is_at_work, "worker")
+
+    def _worker_is_at_work(self) -> bool:
+        """Whether the server knows it: as a new one, or as the one that it has taken over."""
+        with contextlib.suppress(BlockingIOError):
+            return bool(os.read(self._worker_says, 1))
+        return False
 
     def _spawn_worker(self) -> Child:
         """A worker gets its own token by file, and nothing of the others' or of the database."""
+        if self._worker_says >= 0:
+            os.close(self._worker_says)
+        self._worker_says, says = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         token = bootstrap.keep_worker_token(self.credentials)
         own = ["--url", self.url, "--token-file", str(token)]
         own += ["--socket", self.socket] if self.socket else []
         state = ["--state-directory", str(self._options.data / "worker")]
         own += ["--tls-ca", self.tls_ca] if self.tls_ca else []
-        arguments = python("banyan", "worker", *own, *state, *self._worker_options)
-        return spawn("worker", arguments, environment(BANYAN_MONGO_URI=None))
+        told = ["--ready-fd", str(says)]
+        arguments = python("banyan", "worker", *own, *state, *told, *self._worker_options)
+        try:
+            return spawn("worker", arguments, environment(BANYAN_MONGO_URI=None), inherited=[says])
+        finally:
+            os.close(says)
 
     def _begin(self, service: Service) -> None:
         service.begin()

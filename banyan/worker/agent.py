@@ -17,6 +17,7 @@ from banyan import logs, signals
 from banyan.addresses import as_host
 from banyan.config import knobs
 from banyan.domain.resources import ResourceError, capacity_from, normalise_capacity
+from banyan.domain.units import counted
 from banyan.errors import EXIT_OK, BanyanError
 from banyan.worker import answers, identity, inventory, mailbox, wire
 from banyan.worker.claims import wish_for
@@ -30,6 +31,7 @@ from banyan.worker.link import Link
 from banyan.worker.modes import IDLE, TIME_UP, Limits
 from banyan.worker.options import Options
 from banyan.worker.politeness import others_beside
+from banyan.worker.readiness import Readiness
 from banyan.worker.registration import Registration
 from banyan.worker.secrets_file import Secrets
 from banyan.worker.state import Identity, StateDirectory, open_state
@@ -65,6 +67,7 @@ class Agent:
         self._line = Line(self._holding, self._ledger, self._timers, self._release)
         self._usage = Usage(lambda: self._link.pid)
         self._registration: Registration | None = None
+        self._readiness = Readiness(options.ready_fd)
         self._workers: set[str] = set()  # all that this state directory may have tasks of
         self._leaving = Leaving(
             options.shutdown_seconds, self._holding, self._courier, self._timers, state
@@ -72,6 +75,7 @@ class Agent:
         self._limits = Limits(options, self._timers)
         self._releases = 0  # under way
         self._drained = False  # by an operator
+        self._to_cancel: dict[str, bool] = {}  # attempts, as the server has said last; by force?
         self._trusted_until = 0.0
         self._handlers: dict[type, Callable[[Any], None]] = {
             mailbox.Claimed: self._claimed,
@@ -126,6 +130,7 @@ class Agent:
         The number is kept before it is used, so that no two agents have the same.
         """
         self._keep(last)
+        self._leaving.renewed(now() + last.lease_seconds)
         body = {"attempts": known, "takes_over": last.takeovers}
         path = f"/workers/{last.worker}/beat"
         self._courier.send(Errand("recognition", "POST", path, body, answers.worker))
@@ -134,7 +139,7 @@ class Agent:
         """Whether the server knows the worker whose attempts are taken over."""
         last = self._state.identity()
         if last and event.answer and event.answer["mode"] in ("active", "draining"):
-            _log.info("taking over %d attempts", len(self._holding.attempts))
+            _log.info("taking over %s", counted(len(self._holding.attempts), "attempt"))
             self._work_as(last)
             if self._state.forget_drain():  # that ended with the agent; an operator's stays
                 self._courier.send(Errand("resumption", "POST", f"/workers/{last.worker}/resume"))
@@ -151,8 +156,8 @@ class Agent:
             "queues": list(self._options.queues),
             "labels": dict(self._options.labels),
         }
-        check, ends = answers.registered, answers.REFUSALS_OF_A_WORKER
-        self._courier.send(Errand("registration", "POST", "/workers", body, check, ends))
+        which = answers.registered, answers.REFUSALS_OF_A_WORKER
+        self._courier.send(Errand("registration", "POST", "/workers", body, *which))
 
     def _keep(self, identity: Identity) -> None:
         try:
@@ -162,6 +167,7 @@ class Agent:
 
     def _work_as(self, identity: Identity) -> None:
         self._workers.add(identity.worker)
+        self._leaving.renewed(now() + identity.lease_seconds)
         self._holding.worker = identity.worker
         self._keep(identity)
         self._drained = False
@@ -174,6 +180,7 @@ class Agent:
             lambda: {**self._usage.now(), **self._holding.stuck()},
             self._limits.left_seconds,
         )
+        self._readiness.tell()
 
     def _connect(self) -> Connection:
         options = self._options
@@ -205,7 +212,7 @@ class Agent:
 
     def _due(self, key: object) -> None:
         if key == GIVE_UP:
-            self._leaving.over()
+            self._leaving.give_up()
         elif key == TIME_UP:
             self._leaving.time_is_up(self._registration)
         elif key == IDLE:
@@ -218,6 +225,9 @@ class Agent:
     def _follow_up(self) -> None:
         """What follows from all that has happened in this turn."""
         holding = self._holding
+        for attempt, force in self._to_cancel.items():  # it may have come here since that was said
+            self._line.cancel(attempt)
+            holding.stop(attempt, "cancelled", 0 if force else None)
         self._line.go_on(self._leaving.active, self._trusted_until)
         self._link.flush()  # at once: the threads that are woken below take their time
         tokens, holding.to_release = holding.to_release, []
@@ -262,11 +272,12 @@ class Agent:
         self._registration.renewed(event.answer["lease_seconds"])
         self._trusted_until = event.trusted_until
         self._link.trust(event.trusted_until, event.lease_end)
+        self._leaving.renewed(event.lease_end)
         self._timers.set_earlier("launcher", now() + self._silence_seconds())
         self._drained = event.answer["mode"] != "active"
-        for each in event.answer["cancel"]:
-            self._line.cancel(each["attempt"])
-            self._holding.stop(each["attempt"], "cancelled", 0 if each.get("force") else None)
+        self._to_cancel = {
+            each["attempt"]: each.get("force", False) for each in event.answer["cancel"]
+        }
         self._line.hand_over(event.answer["wanted"]["attempts"])
         for attempt in event.answer["lost"]:
             self._line.lose(attempt)
@@ -309,7 +320,7 @@ class Agent:
         if not self._registration or worker != self._registration.worker:
             return False
         self._registration.stop()
-        self._registration = None
+        self._registration, self._to_cancel = None, {}
         self._line.clear()
         for attempt in self._holding.attempts:
             self._holding.lose(attempt)
@@ -331,14 +342,10 @@ class Agent:
             self._registered(event.answer)
 
     def _registered(self, worker: dict[str, Any]) -> None:
-        _log.info(
-            "worker %s: %s cores, %.1f GiB, %d GPUs for %s",
-            worker["_id"],
-            self._ledger.total.cores,
-            self._ledger.total.memory_bytes / 2**30,
-            len(self._ledger.total.gpus),
-            self._options.url,
-        )
+        total = self._ledger.total
+        memory = f"{total.memory_bytes / 2**30:.1f} GiB"
+        has = f"{counted(total.cores, 'core')}, {memory}, {counted(len(total.gpus), 'GPU')}"
+        _log.info("worker %s: %s for %s", worker["_id"], has, self._options.url)
         self._work_as(Identity(worker["_id"], worker["lease_seconds"]))
 
     # --- the launcher ----------------------------------------------------------------
@@ -353,18 +360,13 @@ class Agent:
         self._holding.hear(self._link.open())
 
     def _look_after_launcher(self) -> None:
-        """Ends one that is frozen: its tasks must end before their lease does.
+        """Again and again while it owes an answer, as no further beat may come.
 
         A beat may be held for a quarter of the lease before the launcher is asked: with the half
-        that it has to answer, a quarter is left. Looks again while an answer is owed, as no
-        further beat may come.
+        that it has to answer, a quarter is left to end its tasks in.
         """
-        left_seconds = self._silence_seconds() - self._link.silent_seconds()
-        if left_seconds < 0:
-            _log.error("the launcher does not answer")
-            self._link.kill()
-            raise wire.Gone
-        if self._link.silent_seconds():
+        left_seconds = self._link.check(self._silence_seconds())
+        if left_seconds is not None:
             self._timers.set("launcher", now() + left_seconds)
 
     def _silence_seconds(self) -> float:

@@ -52,16 +52,18 @@ class Connection(Transport):
         body: Any,
         wait_seconds: float,
         answer_seconds: float = _ANSWER_SECONDS,
+        known: str = "",
     ) -> Answer:
         """A request that the server may keep for so long.
 
+        known: the ETag of the last answer, which is no news; empty: all is.
         Errors: BanyanError with the server's word. What is not said in the way of a Banyan server
         (by a proxy before it, or by who has its port meanwhile) is `unavailable`: it is no refusal.
         Nor is what may be otherwise later, as `too_many_requests`.
         The log tells when that begins to be so, and when it is over.
         """
         try:
-            answer = self._held(method, path, body, wait_seconds, answer_seconds)
+            answer = self._held(method, path, body, wait_seconds, answer_seconds, known)
         except BanyanError as error:
             self._heard(error.message if error.word == "unavailable" else "")
             raise
@@ -69,7 +71,13 @@ class Connection(Transport):
         return answer
 
     def _held(
-        self, method: str, path: str, body: Any, wait_seconds: float, answer_seconds: float
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        wait_seconds: float,
+        answer_seconds: float,
+        known: str,
     ) -> Answer:
         wait = f", wait={wait_seconds:.3f}" if wait_seconds > 0 else ""
         try:
@@ -79,6 +87,7 @@ class Connection(Transport):
                 json=body,
                 prefer=f"return=minimal{wait}",
                 timeout_seconds=wait_seconds + answer_seconds,
+                headers={"If-None-Match": known} if known else None,
             )
             refusal = _refusal(answer)
         except BanyanError as error:

@@ -19,9 +19,10 @@ from banyan.worker.timers import now
 _HOLD_SECONDS_MAX = 15.0
 _MARGIN_SECONDS_MAX = 10.0
 _ANSWER_SECONDS_MAX = 30.0
-# What was said is said again, unheld, until it is done: so ask less and less often.
+# A server that does not hold what is no news (it holds too many) is asked less and less often.
 _AFTER_OLD_NEWS_SECONDS = 0.03
 _AFTER_OLD_NEWS_SECONDS_MAX = 0.5
+_ETAG_LENGTH_MAX = 200  # a longer one would be refused with each further beat
 _AFTER_TROUBLE_SECONDS = 1.0
 # A beat that lists what the worker holds is not held, so that the list is true. The server takes
 # back what two lists lack that came some ten seconds apart, and no unanswered claim may bring.
@@ -61,6 +62,7 @@ class Beats(threading.Thread):
         self._unanswered = unanswered
         self._used = used
         self._wanted_number: int | None = None  # of what idle workers want: the last that is known
+        self._known = ""  # the ETag of the last answer: until it changes, the beat is held
         self._next_list = 0.0  # when it says again which attempts it knows of
         self._stopped = threading.Event()
 
@@ -75,36 +77,36 @@ class Beats(threading.Thread):
 
     def run(self) -> None:
         """The thread."""
-        said: list[Any] = []
         pause = 0.0
         lists = 0
         while not self._stopped.wait(pause):
-            due = now() >= self._next_list
+            begun, known = now(), self._known
+            due = begun >= self._next_list
+            hold = 0.0 if due else self._hold_seconds(self._next_list - begun)
             try:
-                news = self._beat(None if due else self._next_list - now())
+                answered = self._beat(hold, lists_attempts=due)
             except Exception:  # without beats all that runs here would be lost
                 _log.exception("a beat went wrong")
-                news = None
-            if news is None:
+                answered = False
+            if not answered:
                 pause = min(_AFTER_TROUBLE_SECONDS, self._lease_seconds / 20)
                 continue
             if due:
                 self._next_list = now() + (self._lease_seconds if lists else _SECOND_LIST_SECONDS)
                 lists += 1
-            if news and news == said:
+            if self._known == known and now() - begun < hold / 2:
                 pause = min(max(2 * pause, _AFTER_OLD_NEWS_SECONDS), _AFTER_OLD_NEWS_SECONDS_MAX)
             else:
                 pause = 0.0
-            said = news
 
-    def _beat(self, seconds: float | None) -> list[Any] | None:
-        """What the answer asks for, or None where none came.
+    def _hold_seconds(self, left: float) -> float:
+        """For how long a beat may be held; left: until the next list."""
+        return min(_HOLD_SECONDS_MAX, self._lease_seconds / 4, left)
 
-        seconds: for which it may be held at the longest; None: it lists the attempts.
-        """
+    def _beat(self, hold: float, lists_attempts: bool) -> bool:
+        """Whether there was an answer; hold: for how many seconds the server may keep it."""
         body: dict[str, Any] = {"used": self._used()}
-        hold = min(_HOLD_SECONDS_MAX, self._lease_seconds / 4, seconds or 0.0)
-        if seconds is None:
+        if lists_attempts:
             body["claims"] = self._unanswered()  # first: what it brings then is in the list
             body["attempts"] = self._attempts()
         if self._wanted_number is not None:
@@ -113,11 +115,11 @@ class Beats(threading.Thread):
         patience = min(_ANSWER_SECONDS_MAX, self._lease_seconds / 4)
         try:
             path = f"/workers/{self._worker}/beat"
-            said = self._connection.held("POST", path, body, hold, patience)
+            said = self._connection.held("POST", path, body, hold, patience, self._known)
             answer = answers.beat(said.body)
         except BanyanError as error:
             self._fail(error)
-            return None
+            return False
         self._lease_seconds = answer["lease_seconds"]
         self._wanted_number = answer["wanted"]["number"]
         self._mailbox.put(
@@ -128,10 +130,12 @@ class Beats(threading.Thread):
                 sent + self._lease_seconds,
             )
         )
-        mode = [] if answer["mode"] == "active" else [answer["mode"]]
-        return [*answer["cancel"], *answer["lost"], *mode]
+        etag = said.headers.get("ETag", "")
+        self._known = etag if len(etag) <= _ETAG_LENGTH_MAX else ""
+        return True
 
     def _fail(self, error: BanyanError) -> None:
+        self._known = ""  # whatever it was, it may be what the server stumbles over
         if self._stopped.is_set():
             return
         if error.word == "internal":

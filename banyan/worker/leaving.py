@@ -1,12 +1,13 @@
 """How a worker comes to its end: what a signal means, and when there is nothing left to wait for.
 
 Owned by the agent's loop. It must never leave while an attempt, or a token to give back, is
-still the server's business.
+still the server's business; nor stay for a server that is away once their lease is over.
 """
 
 import enum
 import logging
 
+from banyan.domain.units import counted
 from banyan.errors import BanyanError
 from banyan.worker.courier import Courier, Errand
 from banyan.worker.holding import Holding
@@ -18,6 +19,9 @@ GIVE_UP = "give up"  # of the timers
 
 _DEREGISTER_SECONDS = 5.0
 _GIVE_UP_SECONDS = 10.0  # after the tasks' time to end
+_UNHEARD = "unheard"  # of the timers
+_UNHEARD_SECONDS = 2.0  # an answer takes less than that, where there is a server
+_UNHEARD_SECONDS_MAX = 5.0  # after the second signal
 
 _log = logging.getLogger("banyan.worker")
 
@@ -52,11 +56,19 @@ class Leaving:
         self._timers = timers
         self._state = state
         self._signals = 0
+        self._lease_end = 0.0  # seconds since boot
+        self._unheard_since: float | None = None  # nothing runs any more
+        self._unheard_told = False
+        self._releases = 0  # under way
 
     @property
     def active(self) -> bool:
         """Whether it takes new tasks, as far as it is concerned."""
         return self.mode is Mode.ACTIVE
+
+    def renewed(self, lease_end: float) -> None:
+        """Until then (seconds since boot) the server takes reports, as far as is known here."""
+        self._lease_end = lease_end
 
     def signalled(self, registration: Registration | None) -> None:
         """The first signal drains, the second ends the tasks, the third waits for nothing."""
@@ -65,7 +77,8 @@ class Leaving:
             _log.info("draining: what runs is finished; a second signal ends it")
             self.drain(registration)
         elif self.mode is Mode.DRAINING:
-            _log.info("ending what runs; it is given back, to run elsewhere")
+            if self._holding.running:
+                _log.info("ending what runs; it is given back, to run elsewhere")
             self.end_tasks()
         elif self.mode is Mode.ENDING or self._signals > 2:
             self.mode = Mode.OVER  # but a second one, while it says goodbye, changes nothing
@@ -93,9 +106,11 @@ class Leaving:
 
     def end_tasks(self) -> None:
         """Ends what runs, and gives it back."""
-        for attempt in self._holding.running:
+        running = self._holding.running
+        for attempt in running:
             self._holding.stop(attempt, "released", self._shutdown_seconds)
-        self._end_at_latest(self._shutdown_seconds + _GIVE_UP_SECONDS)
+        patience = self._shutdown_seconds + _GIVE_UP_SECONDS if running else _UNHEARD_SECONDS_MAX
+        self._end_at_latest(patience)
 
     def give_in(self, error: BanyanError) -> None:
         """The server does not let this worker go on, whose tasks are lost."""
@@ -107,10 +122,23 @@ class Leaving:
         self.failure = error or self.failure
         self.mode = Mode.OVER
 
+    def give_up(self) -> None:
+        """Waits no longer, whatever the server has not heard of yet."""
+        count = self._unheard()
+        if count and not self.failure:
+            message = f"the server never heard what became of {counted(count, 'task')}: it will run"
+            message += " elsewhere once the lease is over, or when the next worker starts here"
+            self.failure = BanyanError("unavailable", message)
+        self.over()
+
     def follow_up(self, registration: Registration | None, releases: int) -> None:
         """Leaves where nothing is left; `releases` are under way."""
-        ending = self.mode in (Mode.DRAINING, Mode.ENDING)
-        if not ending or self._holding.busy or releases:
+        self._releases = releases
+        if self.mode not in (Mode.DRAINING, Mode.ENDING):
+            return
+        if self._holding.busy or releases:
+            if not self._holding.running:
+                self._be_unheard()
             return
         if not registration:  # of the last one, whose lease has lapsed, nothing is left to end
             self._state.forget_identity()
@@ -120,6 +148,30 @@ class Leaving:
         registration.stop()
         self._courier.send(Errand("deregistration", "DELETE", f"/workers/{registration.worker}"))
         self._timers.set_earlier(GIVE_UP, now() + _DEREGISTER_SECONDS)
+
+    def _be_unheard(self) -> None:
+        """Nothing runs, and the server does not answer; when the lease is over, it need not."""
+        left = self._lease_end - now()
+        if left <= 0:
+            self._state.forget_identity()  # the server has given up this worker, too
+            self.give_up()
+            return
+        self._unheard_since = self._unheard_since or now()
+        to_tell = self._unheard_since + _UNHEARD_SECONDS
+        if not self._unheard_told and to_tell <= now():
+            self._unheard_told = True
+            _log.warning(
+                "the server does not answer, and does not know yet what became of %s: it is tried "
+                "for %.0f s more, as long as their lease lasts; after a further signal for %.0f s",
+                counted(self._unheard(), "task"),
+                left,
+                _UNHEARD_SECONDS_MAX,
+            )
+        self._timers.set(_UNHEARD, self._lease_end if self._unheard_told else to_tell)
+
+    def _unheard(self) -> int:
+        """Of how many tasks, at least, the server does not know what became of them."""
+        return len(self._holding.attempts) + self._releases
 
     def _end_at_latest(self, seconds: float) -> None:
         self.mode = Mode.ENDING

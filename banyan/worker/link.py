@@ -46,11 +46,6 @@ class Link:
             self.say(self._trust)
         return hello
 
-    def kill(self) -> None:
-        """Ends a launcher that does not answer."""
-        launching.kill(self._directory)
-        self.close()
-
     def fileno(self) -> int:
         """For a selector."""
         return self._line.fileno() if self._line else -1
@@ -71,9 +66,21 @@ class Link:
         self._asked_at = self._asked_at or now()
         self.say(self._trust)
 
-    def silent_seconds(self) -> float:
-        """For how long an answer is owed."""
-        return now() - self._asked_at if self._asked_at else 0.0
+    def check(self, patience_seconds: float) -> float | None:
+        """When to look again, in seconds, while an answer is owed; None: none is.
+
+        A launcher that has owed one for longer is ended: its tasks must end before their lease
+        does. Errors: wire.Gone.
+        """
+        if not self._asked_at:
+            return None
+        left_seconds = patience_seconds - (now() - self._asked_at)
+        if left_seconds < 0:
+            _log.error("the launcher does not answer")
+            launching.kill(self._directory)
+            self.close()
+            raise wire.Gone
+        return left_seconds
 
     def flush(self) -> None:
         """Sends what can be sent. Errors: wire.Gone."""

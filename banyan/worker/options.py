@@ -49,6 +49,8 @@ class Options:
                      these they can take memory that nothing bounds, and hold up starts.
     secrets_file:    JSON, name -> value, for tasks that name a secret; None: only those in
                      the worker's environment.
+    ready_fd:        an open file descriptor that gets a line, and is closed, as soon as the
+                     server knows the worker: for whoever has started it. None: nobody asks.
     """
 
     url: str
@@ -79,3 +81,4 @@ class Options:
     run_as: str | None = None
     containers: bool = False
     secrets_file: Path | None = None
+    ready_fd: int | None = None

@@ -62,7 +62,7 @@ def test_help_has_a_commands_own_options_before_the_ways_to_the_server(
 @pytest.mark.parametrize(
     "words",
     [[name] for name in cli.COMMANDS if name not in ("account", "config")]
-    + [["account", verb] for verb in ("create", "list", "revoke")]
+    + [["account", verb] for verb in ("create", "list", "issue", "revoke")]
     + [["worker", verb] for verb in ("list", "invite", "drain", "resume", "remove")]
     + [["config", "show"]],
     ids=" ".join,

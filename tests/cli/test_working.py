@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from banyan.cli import working
-from banyan.cli.working import Working, counted
+from banyan.cli.working import Working
+from banyan.domain.units import counted
 from tests.harness import eventually
 
 

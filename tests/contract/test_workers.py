@@ -138,7 +138,7 @@ def test_what_processes_that_would_not_end_keep_is_not_called_free(play: Play):
     [task] = play.submit(1, requested_resources={"cores": 10, "memory": 0})
     told = lambda: play.server.provider.get(f"tasks/{task}/explain").json()["causes"][0]  # noqa: E731
     assert told()["lacking"] == {"cores": {"wanted": 10, "most": 2}}
-    assert "of 30 cores there are processes in the way that would not end" in told()["message"]
+    assert "processes that would not end are in the way of 30 cores" in told()["message"]
     assert "ended tasks still take 1 MiB of 4 GiB of memory there" in told()["message"]
     seen = play.server.provider.get(f"workers/{player.id}/statistics").json()
     assert seen["reserved"] == stuck
@@ -247,6 +247,42 @@ def test_a_beat_that_waits_hears_of_the_drain_at_once(play: Play):
         answer = player.beat(wait=30)
     assert answer.json()["mode"] == "draining"
     assert time.monotonic() - start < 10
+
+
+def test_who_has_heard_of_the_drain_is_held_and_hears_of_the_end_of_it_at_once(play: Play):
+    player = play.player()
+    operator = play.server.operator
+    operator.post(f"workers/{player.id}/drain")
+    heard = {"If-None-Match": player.beat().headers["ETag"]}
+
+    def beat(seconds: float) -> Item:
+        """A beat of who knows that it drains."""
+        path = f"workers/{player.id}/beat"
+        answer: Item = player.api.post(path, {}, headers=heard, wait=seconds).json()
+        return answer
+
+    start = time.monotonic()
+    assert beat(0.5)["mode"] == "draining"
+    assert time.monotonic() - start > 0.4, "it was held"
+    told, _ = at_once([lambda: beat(60), lambda: operator.post(f"workers/{player.id}/resume")])
+    assert told["mode"] == "active"
+    assert beat(60)["mode"] == "active", "that is news, whoever asks for it again"
+    assert time.monotonic() - start < 30
+
+
+def test_what_was_wanted_and_told_is_no_news(play: Play):
+    play.submit(2, requested_resources={"cores": 1})
+    victim = play.player()
+    victim.claim(1, fits={"cores": 1}, start=True, ahead=1)
+    assert play.player().steal(1) == []
+    told = victim.beat(wanted_number=0)
+    assert told.json()["wanted"]["number"] == 1
+    again = victim.api.post(
+        f"workers/{victim.id}/beat",
+        {"wanted_number": 1},
+        headers={"If-None-Match": told.headers["ETag"]},
+    )
+    assert again.headers["ETag"] == told.headers["ETag"]
 
 
 # --- Removal -------------------------------------------------------------------------------

@@ -31,16 +31,20 @@ class Stack:
             "BANYAN_CONFIG": str(directory / "config.toml"),
             **as_environment(knobs),
         }
-        self._options = ("--json", "--port", "0", "--data", str(self.data), *options)
+        self.options = ("--json", "--port", "0", "--data", str(self.data), *options)
         self.started = self.start()
 
     def start(self) -> Started:
         """Starts it, the first time or again; returns once it is ready."""
-        self.started = self.processes.banyan("up", *self._options, environment=self.environment)
+        self.launch()
         ready = json.loads(self.started.line(60))
         self.url: str = ready["url"]
         self.credentials = Path(ready["credentials"])
         return self.started
+
+    def launch(self) -> None:
+        """Starts it, and waits for nothing."""
+        self.started = self.processes.banyan("up", *self.options, environment=self.environment)
 
     def call(
         self,

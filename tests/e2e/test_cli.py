@@ -306,6 +306,10 @@ def test_accounts_come_and_go(stack: Stack, tmp_path: Path) -> None:
     stack.call("account", "create", "x", "--role", "provider", *as_rack7, code=5)
     stack.call("account", "revoke", "rack7")
     stack.call("ls", *as_rack7, code=5)
+    assert re.search("rack7 +provider +revoked", stack.text("account", "list"))
+    file.write_text(stack.text("account", "issue", "rack7"))
+    stack.call("ls", *as_rack7)
+    assert not re.search("rack7 +provider +revoked", stack.text("account", "list"))
     stack.call("account", "revoke", "nobody-of-that-name", code=3)
 
 

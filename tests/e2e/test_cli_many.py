@@ -205,7 +205,7 @@ def test_explain_tells_who_is_in_the_way_and_the_place_in_the_line(stack: Stack)
     wide = ("submit", "-q", "--cores", "4", "--", "true")
     first, second = stack.text(*wide), stack.text(*wide)
     told = stack.text("explain", first)
-    assert "1 worker could run it and is busy: 4 cores wanted, the nearest has 1 cores free" in told
+    assert "1 worker could run it and is busy: 4 cores wanted, the nearest has 1 core free" in told
     assert "no task is before it" in told
     assert "1 task is before it" in stack.text("explain", second)
     assert stack.json("explain", "--json", second)["causes"][0]["ahead"] == 1
@@ -310,11 +310,23 @@ def test_stats_tell_what_was_over_time(stack: Stack) -> None:
     plain = stack.text(*asked, "--buckets", "4").splitlines()
     assert any(line.startswith("3 attempts ended since ") for line in plain)
     (titles,) = (place for place, line in enumerate(plain) if line.startswith("SINCE "))
-    ended = [line.split()[1] for line in plain[titles + 1 : titles + 1 + len(told["buckets"])]]
-    assert sum(map(int, ended)) == 3
+    rows = plain[titles + 1 : plain.index("", titles)]
+    assert sum(int(line.split()[1]) for line in rows) == 3
+    assert all(re.search(" [1-9]", line) for line in rows), "where there was nothing is no row"
     drawn = stack.on_a_terminal(*asked, "--buckets", "4")
     assert re.search(r"ended +▁*█ 3 at most", drawn)
     assert "SINCE" not in drawn
+
+
+def test_stats_begin_where_there_is_something(stack: Stack) -> None:
+    stack.call("run", "--tag", "set=first", "--", "true")
+    told = stack.json("stats", "--tag", "set=first", "--json")["tasks"]
+    assert told["buckets"][0]["ended"] == 1 or told["buckets"][0]["cores"] > 0
+    plain = stack.text("stats", "--tag", "set=first")
+    assert "1 attempt ended since " in plain
+    assert "1 worker runs 0 tasks" in plain
+    of_old = stack.json("stats", "--tag", "set=first", "--window", "1 day", "--json")["tasks"]
+    assert of_old["buckets"][0]["ended"] == 0, "whoever says how far back gets that"
 
 
 def test_a_worker_is_drained_and_removed(stack: Stack) -> None:
@@ -330,6 +342,24 @@ def test_a_worker_is_drained_and_removed(stack: Stack) -> None:
     assert more.wait(30) is not None
     assert stack.text("worker", "list", "-q") == worker
     stack.call("worker", "drain", "nowhere", code=3)
+
+
+def test_a_drained_worker_is_said_to_be_the_reason(stack: Stack) -> None:
+    (worker,) = stack.json("worker", "list", "--json")
+    stack.call("worker", "drain", worker["_id"])
+    task = stack.text("submit", "-q", "--", "true")
+    large = stack.text("submit", "-q", "--cores", "5", "--", "true")
+    told = stack.text("explain", task)
+    assert "the worker that could run it is drained" in told
+    assert f"banyan worker resume {worker['host']}" in told
+    assert "5 cores wanted, the nearest has 4 cores" in stack.text("explain", large)
+    run = stack.begin("run", "--", "true")
+    assert run.stderr is not None
+    assert f"banyan worker resume {worker['host']}".encode() in run.stderr.readline()
+    stack.call("worker", "resume", worker["host"])
+    assert run.wait(30) == 0
+    stack.call("wait", task)
+    stack.call("cancel", large)
 
 
 # --- settings and completion -------------------------------------------------------------

@@ -263,7 +263,7 @@ def test_a_restart_of_the_worker_keeps_what_runs(
     assert worker.process.poll() is None  # it waits for the task
     worker.kill()
     again = crew.worker()
-    eventually(lambda: "taking over 1 attempts" in again.stderr, 30)
+    eventually(lambda: "taking over 1 attempt" in again.stderr, 30)
     (tmp_path / "go").touch()
     assert crew.ended(task)["outcome"] == "success"
     assert crew.statuses(task) == ["success"]

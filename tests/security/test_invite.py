@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Processes, Server, Started, eventually
+from tests.harness import Api, Processes, Server, Started, eventually
 from tests.security.terminals import SHELLS, Terminal
 
 COMMANDS = {**SHELLS, "dash": ["dash", "-i"]}
@@ -82,6 +82,26 @@ def test_the_two_are_told_apart(server: Server, processes: Processes):
     assert token not in said.stderr
 
 
+def test_no_name_is_spent_where_nobody_could_use_it(server: Server, processes: Processes):
+    """The server listens on loopback alone: no other machine reaches it."""
+    refused = ask(server, processes, "spent", code=2)
+    assert "is for this machine alone" in refused.stderr
+    assert "--address" in refused.stderr
+    accounts = server.admin.get("accounts", max_results=1000).json()["_items"]
+    assert "spent" not in [one["name"] for one in accounts]
+
+
+def test_who_was_invited_before_gets_one_more_token(server: Server, processes: Processes):
+    first, second = (invited(server, processes, "again")[1] for _ in range(2))
+    assert first != second
+    for token in (first, second):
+        assert Api(server.url, token).get("workers").status_code == 200
+    other = ("again", "--address", server.url, "--queue", "night")
+    assert "other roles or queues" in ask(server, processes, *other, code=4).stderr
+    taken = ask(server, processes, "provider", "--address", server.url, code=4)
+    assert "another name" in taken.stderr
+
+
 def demand(shell: str) -> None:
     if not shutil.which(shell):
         pytest.skip(f"there is no {shell} here")
@@ -92,7 +112,11 @@ def invited(server: Server, processes: Processes, name: str) -> list[str]:
 
 
 def invite(server: Server, processes: Processes, name: str) -> Started:
+    return ask(server, processes, name, "--address", server.url)
+
+
+def ask(server: Server, processes: Processes, *words: str, code: int = 0) -> Started:
     access = {"BANYAN_URL": server.url, "BANYAN_TOKEN": server.tokens["admin"]}
-    done = processes.banyan("worker", "invite", name, environment=access)
-    assert done.wait(60) == 0, done.stderr
+    done = processes.banyan("worker", "invite", *words, environment=access)
+    assert done.wait(60) == code, done.stderr
     return done

@@ -140,13 +140,21 @@ def stack(request: pytest.FixtureRequest, processes: Processes, tmp_path: Path) 
 
 def invited(stack: Stack, directory: Path) -> list[str]:
     """Carries out what an invitation says but for its last word; that one."""
-    line, token = stack.text("worker", "invite", "rack7").splitlines()
+    here = ["--address", stack.url] if "127.0.0.1" in stack.options else []
+    line, token = stack.text("worker", "invite", "rack7", *here).splitlines()
     prepare, start = line.rsplit(" && ", 1)
     home = {"HOME": str(directory)}
     stack.processes.start(["sh", "-c", f"echo {token} | {prepare}"], home).wait()
     words = shlex.split(start)
     assert words[:2] == ["banyan", "worker"]
     return [word.replace("~", str(directory)) for word in words[1:]]
+
+
+def _is_not_for_nobody(stack: Stack) -> None:
+    line = ("worker", "invite", "rack8", "--address", "https://nobody.example:5100")
+    refused = stack.call(*line, code=2).stderr.decode()
+    assert "the server's certificate is not for nobody.example" in refused
+    assert "rack8" not in stack.text("account", "list")
 
 
 def test_clients_and_invited_workers_trust_it_and_nobody_else(
@@ -163,6 +171,9 @@ def test_clients_and_invited_workers_trust_it_and_nobody_else(
         Client(stack.url, token, tls_ca=str(_another(tmp_path).trusted), retry_seconds=0).workers()
     # A task tells by TLS, and a second worker comes by it.
     words = invited(stack, _made(tmp_path / "rack7"))
+    assert ANYWHERE not in stack.options or "https://127." not in words[2], "as seen elsewhere"
+    words[2] = stack.url  # where somebody else's server is to be met later
+    _is_not_for_nobody(stack)
     own = [
         "--queue",
         "rack7",

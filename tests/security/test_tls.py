@@ -210,7 +210,7 @@ def test_a_stack_speaks_tls_and_its_worker_trusts_it(
     done = processes.banyan("run", "--", "sh", "-c", f"{inside} && echo told")
     assert done.wait(60) == 0, done.stderr
     assert done.stdout == "told\n"
-    invited = processes.banyan("worker", "invite", "rack7")
+    invited = processes.banyan("worker", "invite", "rack7", "--address", url)
     assert invited.wait() == 0, invited.stderr
     assert "base64 -d > ~/banyan-ca.pem" in invited.stdout
     line, _token = invited.stdout.splitlines()

@@ -9,15 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pymongo import MongoClient
-from pymongo.errors import OperationFailure
+from pymongo.errors import OperationFailure, ServerSelectionTimeoutError
 
 from banyan.errors import BanyanError
+from banyan.server import embedded
 from banyan.server.directory import DirectoryLock
 from banyan.server.embedded import PrivateMongo
 from banyan.server.mongod import find_mongod
+from banyan.server.replica_set import make_primary
 from banyan.socket_paths import PATH_BYTES_MAX
 from tests.harness import Processes, eventually
 from tests.harness.mongo import mongo_on_a_port
@@ -74,6 +77,32 @@ def test_transactions_retryable_writes_and_change_streams_work(mongo: PrivateMon
             with client.start_session() as session, session.start_transaction():
                 things.insert_one({"key": "in a transaction"}, session=session)
             assert changes.next()["fullDocument"]["key"] == "in a transaction"
+
+
+def test_nobody_is_let_in_before_it_takes_writes(
+    mongo: PrivateMongo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver keeps a connection that it made on the way up, and makes no transaction on it."""
+    seen = []
+
+    def look(*arguments: Any) -> bool:
+        with (
+            MongoClient(mongo.uri, serverSelectionTimeoutMS=50) as early,
+            pytest.raises(ServerSelectionTimeoutError),
+        ):
+            early.admin.command("hello")
+        seen.append(make_primary(*arguments))
+        return seen[-1]
+
+    insert(mongo.uri, "kept")
+    with MongoClient(mongo.uri) as client:
+        assert mongo.child
+        mongo.child.process.kill()
+        monkeypatch.setattr(embedded, "make_primary", look)
+        mongo.start()
+        assert seen == [True]
+        with client.start_session() as session, session.start_transaction():
+            assert client.test.things.count_documents({}, session=session) == 1
 
 
 def test_data_stays_over_an_orderly_stop(mongo: PrivateMongo, data: Path) -> None:

@@ -13,11 +13,11 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     ("gpus", "said"),
     [
-        (2, "2 gpus wanted, the nearest has 1 gpus"),
-        ([{"memory": "80 GiB"}], "1 gpus with 80 GiB wanted, the nearest has 0 such gpus"),
+        (2, "2 gpus wanted, the nearest has 1 gpu"),
+        ([{"memory": "80 GiB"}], "1 gpu with 80 GiB wanted, the nearest has 0 such gpus"),
         (
             [{"memory": "8 GiB", "min_compute_capability": "10.0"}],
-            "1 gpus with 8 GiB and compute capability 10.0 wanted, the nearest has 0 such gpus",
+            "1 gpu with 8 GiB and compute capability 10.0 wanted, the nearest has 0 such gpus",
         ),
     ],
 )

@@ -235,7 +235,7 @@ def test_a_server_that_comes_back_elsewhere_still_knows_the_worker(
     second = start_server(crew.processes, tmp_path / "data", module_database)
     crew.url = second.url
     crew.worker("one", "--cores", "1")
-    eventually(lambda: "taking over 1 attempts" in crew.workers[-1].stderr)
+    eventually(lambda: "taking over 1 attempt" in crew.workers[-1].stderr)
     go.write_text("")
     assert crew.ended(task)["reason"] == "failure (7)"
     assert crew.statuses(task) == ["failure (7)"]

@@ -60,15 +60,23 @@ def beat(call: Call) -> Answer:
         "lost": _reconcile(call, worker, held, body, takes_over) if "attempts" in body else [],
         "wanted": wanted,
     }
-    etag = hashlib.sha1(dumps(orders), usedforsecurity=False).hexdigest()
+    etag = _etag(orders)
     quiet = not orders["cancel"] and not orders["lost"] and worker["mode"] == "active"
     quiet = quiet and body.get("wanted_number", wanted["number"]) == wanted["number"]
-    heard = parse_etags(call.headers.get("If-None-Match")).contains_weak(etag)
+    known = call.headers.get("If-None-Match")
+    # To who has heard of a drain it is news that all is quiet again.
+    nothing_new = parse_etags(known).contains_weak(etag) if known else quiet
     return Answer(
         {"lease_seconds": knobs().LEASE_SECONDS, **orders},
         headers={"ETag": f'"{etag}"'},
-        wait_for=[f"worker:{call.item_id}"] if quiet or heard else (),
+        wait_for=[f"worker:{call.item_id}"] if nothing_new else (),
     )
+
+
+def _etag(orders: Mapping[str, Any]) -> str:
+    """Of what is wanted the number alone: who tells it with the next beat is not told again."""
+    told = dumps({**orders, "wanted": orders["wanted"]["number"]})
+    return hashlib.sha1(told, usedforsecurity=False).hexdigest()
 
 
 def _reconcile(

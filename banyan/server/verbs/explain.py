@@ -4,8 +4,9 @@ For one that runs or ran: where its time went. Each cause is one object with a `
 word, a sentence, and what it is about, so that programs and people read the same.
 """
 
+import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -14,13 +15,15 @@ from bson import ObjectId
 
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, grant_for
 from banyan.domain.states import ENDED, HELD, State
-from banyan.domain.units import format_bytes, format_duration
+from banyan.domain.units import counted, format_bytes, format_duration
 from banyan.server import scoped
 from banyan.server.calls import Answer, Call
 from banyan.server.store import attempts, claims, tasks, workers
 from banyan.server.store.mongo import Document, now
 
 _PARENTS_SHOWN = 10
+_HOSTS_SHOWN = 3
+_PLURAL = re.compile(r"(?<=core)s\b|(?<=gpu)s\b")
 _SAID = {
     "success": "it has succeeded",
     "failure": "it has failed",
@@ -82,7 +85,7 @@ def _inactive(call: Call, task: Document) -> list[dict[str, Any]]:
         {"_id": one["_id"], "name": one.get("name"), "state": one["state"]}
         for one in shown.values()
     ]
-    said = "1 parent is" if len(parents) == 1 else f"{len(parents)} parents are"
+    said = f"{counted(len(parents), 'parent')} {'is' if len(parents) == 1 else 'are'}"
     message = f"{said} still open; it becomes available when they are done"
     return [_cause("parents_open", message, count=len(parents), parents=open_ones)]
 
@@ -90,28 +93,44 @@ def _inactive(call: Call, task: Document) -> list[dict[str, Any]]:
 def _available(call: Call, task: Document) -> list[dict[str, Any]]:
     if task.get("wake_at") and task["wake_at"] > now():
         return [_cause("not_before", "its time has not come", time=task["wake_at"])]
-    of_its_queue = {"mode": "active", "queues": task["queue"]}
     with_labels = {f"labels.{name}": value for name, value in task["labels"].items()}
-    asked = _abilities(task["requested_resources"])
-    labelled, stuck = {}, {}
-    for worker in workers.live(call.store, {**of_its_queue, **with_labels}, asked):
-        labelled[worker["_id"]] = _capacity(worker)
+    asked = ["mode", "host", *_abilities(task["requested_resources"])]
+    labelled, stuck, drained = {}, {}, list[str]()
+    for worker in workers.live(call.store, {"queues": task["queue"], **with_labels}, asked):
+        labelled[worker["_id"]] = total = _capacity(worker)
         if kept := worker.get("used", {}).get("stuck"):
             stuck[worker["_id"]] = Grant.from_json(kept)
-    if not labelled and not workers.any_live(call.store, of_its_queue):
+        if worker["mode"] != "active" and _could_ever(task, total):
+            drained.append(worker["host"])
+            del labelled[worker["_id"]]
+    able = {worker: total for worker, total in labelled.items() if _could_ever(task, total)}
+    if able:
+        return [_waiting(call, task, able, {one: stuck[one] for one in stuck.keys() & able.keys()})]
+    if drained:
+        return [_drained(drained)]
+    if labelled:
+        return [_too_large(task, labelled.values())]
+    return [_not_offered(task, workers.any_live(call.store, {"queues": task["queue"]}))]
+
+
+def _drained(hosts: Sequence[str]) -> dict[str, Any]:
+    """hosts: of the workers that could run it, if they took anything."""
+    who = "the worker that could run it is" if len(hosts) == 1 else "all that could run it are"
+    each = sorted(set(hosts))[:_HOSTS_SHOWN]
+    advice = f"let it take tasks again: banyan worker resume {shlex.join(each)}"
+    return _cause("drained", f"{who} drained ({', '.join(each)})", hosts=each, advice=advice)
+
+
+def _not_offered(task: Document, queue_is_served: bool) -> dict[str, Any]:
+    if not queue_is_served:
         message = f"no worker serves the queue {task['queue']!r}"
         advice = f"start one: banyan worker --queue {task['queue']}"
-        return [_cause("queue_not_served", message, queue=task["queue"], advice=advice)]
-    if not labelled:
-        message = "no worker of its queue has all the labels that it asks for"
-        labels = [f"{name}={value}" for name, value in task["labels"].items()]
-        words = " ".join(f"--label {shlex.quote(label)}" for label in labels)  # to be copied
-        advice = f"start one: banyan worker {words}"
-        return [_cause("labels_missing", message, labels=task["labels"], advice=advice)]
-    able = {worker: total for worker, total in labelled.items() if _could_ever(task, total)}
-    if not able:
-        return [_too_large(task, labelled.values())]
-    return [_waiting(call, task, able, {one: stuck[one] for one in stuck.keys() & able.keys()})]
+        return _cause("queue_not_served", message, queue=task["queue"], advice=advice)
+    message = "no worker of its queue has all the labels that it asks for"
+    labels = [f"{name}={value}" for name, value in task["labels"].items()]
+    words = " ".join(f"--label {shlex.quote(label)}" for label in labels)  # to be copied
+    advice = f"start one: banyan worker {words}"
+    return _cause("labels_missing", message, labels=task["labels"], advice=advice)
 
 
 def _abilities(request: Mapping[str, Any]) -> list[str]:
@@ -136,7 +155,7 @@ def _waiting(
     ahead = claims.count_ahead(call.store, task)
     free = _free(call, able, stuck)
     lacking = _nearest(task, free)
-    who, are = ("1 worker", "is") if len(able) == 1 else (f"{len(able)} workers", "are")
+    who, are = counted(len(able), "worker"), "is" if len(able) == 1 else "are"
     said = _said(lacking, task)
     busy = f"and {are} busy: {said} free" if lacking else "and there is room for it now"
     line = "no task is" if not ahead else "1 task is" if ahead == 1 else f"{ahead} tasks are"
@@ -151,7 +170,7 @@ def _in_the_way(stuck: Mapping[ObjectId, Grant], able: Mapping[ObjectId, Capacit
     """What ended tasks keep of these workers: processes their cores, and what is left memory."""
     said = ""
     if cores := sum(one.cores for one in stuck.values()):
-        said += f"; of {cores:g} cores there are processes in the way that would not end"
+        said += f"; processes that would not end are in the way of {counted(cores, 'core')}"
     if kept := sum(one.memory_bytes for one in stuck.values()):
         total = sum(able[worker].memory_bytes for worker, one in stuck.items() if one.memory_bytes)
         memory = f"{format_bytes(kept)} of {format_bytes(total)}"
@@ -223,7 +242,7 @@ def _gpu_kind(request: Mapping[str, Any]) -> str:
 def _spelled(name: str, amount: float) -> str:
     if name.endswith("_bytes"):
         return f"{format_bytes(int(amount))} of {name.removesuffix('_bytes')}"
-    return f"{amount:g} {name}"
+    return f"{amount:g} {_PLURAL.sub('', name) if amount == 1 else name}"
 
 
 def _compared(grant: Grant, total: Capacity) -> dict[str, tuple[float, float]]:

@@ -132,10 +132,7 @@ class Run:
         if key == "give up":
             self._over = True
         elif key == "trust":
-            if self._link.silent_seconds() > _SILENCE_SECONDS_MAX:
-                _log.error("the launcher does not answer")
-                self._link.kill()
-                raise wire.Gone
+            self._link.check(_SILENCE_SECONDS_MAX)
             self._trust()
 
     def _trust(self) -> None:
