@@ -37,6 +37,7 @@ from banyan.worker.state import Identity, StateDirectory, open_state
 from banyan.worker.sweep import sweep
 from banyan.worker.timers import Timers, now
 from banyan.worker.tokens import read_token
+from banyan.worker.upkeep import LOOK, Upkeep
 from banyan.worker.usage import Usage
 
 _SHORT_SECONDS = 5.0  # without a claim after the machine could not start a process
@@ -71,6 +72,7 @@ class Agent:
             options.shutdown_seconds, self._holding, self._courier, self._timers, state
         )
         self._limits = Limits(options, self._timers)
+        self._upkeep = Upkeep(state, self._link, self._timers)
         self._releases = 0  # under way
         self._drained = False  # by an operator
         self._trusted_until = 0.0
@@ -85,6 +87,14 @@ class Agent:
             mailbox.Done: self._done,
             mailbox.SignalCame: lambda _: self._leaving.signalled(self._registration),
         }
+        self._duties: dict[object, Callable[[], None]] = {  # by the keys of their timers
+            GIVE_UP: self._leaving.over,
+            TIME_UP: lambda: self._leaving.time_is_up(self._registration),
+            IDLE: lambda: self._leaving.idle(self._registration),
+            OVERDUE: self._line.overdue,
+            "launcher": self._look_after_launcher,
+            LOOK: self._upkeep.look,
+        }
 
     def run(self) -> int:
         """Until the worker is told to end. Errors: BanyanError, why it cannot go on."""
@@ -92,6 +102,7 @@ class Agent:
             signal.signal(number, lambda *_: self._box.put(mailbox.SignalCame()))
         self._courier.start()
         self._begin()
+        self._upkeep.look()
         while self._leaving.mode is not Mode.OVER:
             self._turn()
         for attempt in self._holding.running:
@@ -192,10 +203,13 @@ class Agent:
                 self._holding.hear(message)
                 if message["is"] == "ended":
                     self._line.ended()
+                if "put_back" in message:
+                    self._upkeep.output_was_removed()
             for event in self._box.take():
                 self._handlers[type(event)](event)
             for key in self._timers.due(now()):
-                self._due(key)
+                if key in self._duties:
+                    self._duties[key]()
             self._follow_up()
             self._link.flush()
         except wire.Gone:
@@ -204,18 +218,6 @@ class Agent:
     def _sleep_seconds(self) -> float | None:
         first = self._timers.next()
         return None if first is None else max(first - now(), 0)
-
-    def _due(self, key: object) -> None:
-        if key == GIVE_UP:
-            self._leaving.over()
-        elif key == TIME_UP:
-            self._leaving.time_is_up(self._registration)
-        elif key == IDLE:
-            self._leaving.idle(self._registration)
-        elif key == OVERDUE:
-            self._line.overdue()
-        elif key == "launcher":
-            self._look_after_launcher()
 
     def _follow_up(self) -> None:
         """What follows from all that has happened in this turn."""

@@ -325,6 +325,8 @@ class Holding:
         held.ended = True
         held.has_file = message["inline"] is None
         held.stuck = bool(message.get("left"))
+        if lost := message.get("output_lost"):
+            _log.error("%s, in %s (task %s)", lost, self._state.path, held.task)
         if attempt in self._behind:
             self._behind.take_out(attempt)
         if message.get("spent"):
@@ -348,7 +350,8 @@ class Holding:
             self.to_release.append(held.token)
             self.reported([attempt])
         else:
-            self._reports.ended(attempt, end_of(message), message["inline"])
+            size = message.get("size", 0)
+            self._reports.ended(attempt, end_of(message), message["inline"], size)
 
     def _make_room(self, ended: str) -> None:
         """What it held is the next one's, which the launcher has started, or nobody's."""

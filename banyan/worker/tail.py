@@ -57,7 +57,7 @@ class Tail:
     def pieces(self) -> Iterator[tuple[int, bytes]]:
         """All that is kept, in order: streams and bytes, at most a block at a time."""
         contents = {stream: self._content(stream) for stream in self._recent}
-        at_hand = {stream: b"" for stream in contents}
+        at_hand = dict.fromkeys(contents, b"")
         for stream, left in self._runs:
             while left:
                 have = at_hand[stream] or next(contents[stream])
