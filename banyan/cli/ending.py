@@ -57,9 +57,10 @@ def cancel_command(client: Client, chosen: Selection, yes: bool) -> None:
       banyan cancel --yes --state available --tag sweep=7
     """
     # Named one by one they are the server's to judge; of many, those that ended are no matter.
-    tasks = (chosen.only(in_state("open")) if chosen.broad else chosen).find(client)
-    assured_of_tasks(client, tasks, yes, "Cancel", "")
-    client.cancel(ids_of(tasks))
+    tasks = chosen.among(client, in_state("open"), "nothing to cancel: all of them have ended")
+    if tasks:
+        assured_of_tasks(client, tasks, yes, "Cancel", "")
+        client.cancel(ids_of(tasks))
 
 
 @click.command("retry")
@@ -76,11 +77,14 @@ def retry_command(client: Client, chosen: Selection, downstream: bool) -> None:
       banyan retry --downstream 6740a1b2
       banyan retry --state failed --tag sweep=7
     """
-    if chosen.broad and not chosen.stated:
-        chosen = chosen.only(in_state("failed"))
-    ids = chosen.find_ids(client)
-    client.retry(ids, downstream=downstream)
-    if chosen.broad:
+    if chosen.stated:
+        ids = chosen.find_ids(client)
+    else:
+        nothing = "nothing to retry: none of them has failed"
+        ids = ids_of(chosen.among(client, in_state("failed"), nothing))
+    if ids:
+        client.retry(ids, downstream=downstream)
+    if ids and chosen.broad:
         say(f"{len(ids)} tasks have one more attempt")
 
 
@@ -94,9 +98,10 @@ def release_command(client: Client, chosen: Selection) -> None:
     Example:
       banyan release --state inactive --name train
     """
-    client.release(
-        (chosen.only({"state": "inactive"}) if chosen.broad else chosen).find_ids(client)
-    )
+    nothing = "nothing to release: none of them is held"
+    tasks = chosen.among(client, {"state": "inactive"}, nothing)
+    if tasks:
+        client.release(ids_of(tasks))
 
 
 @click.command("forget")
@@ -113,10 +118,11 @@ def forget_command(client: Client, chosen: Selection, yes: bool) -> None:
     Example:
       banyan forget --yes --state success --tag sweep=7
     """
-    tasks = (chosen.only(in_state("ended")) if chosen.broad else chosen).find(client)
-    assured_of_tasks(client, tasks, yes, "Forget", ", with their output")
-    client.forget(ids_of(tasks))
-    if chosen.broad:
+    tasks = chosen.among(client, in_state("ended"), "nothing to forget: none of them has ended")
+    if tasks:
+        assured_of_tasks(client, tasks, yes, "Forget", ", with their output")
+        client.forget(ids_of(tasks))
+    if tasks and chosen.broad:
         say(f"{len(tasks)} tasks are gone")
 
 

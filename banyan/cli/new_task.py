@@ -13,9 +13,15 @@ import click
 
 from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.directives import runnable, script_of, with_directives
-from banyan.cli.selecting import find_ids
+from banyan.cli.selecting import find_parents
 from banyan.cli.words import cores as cores_wanted
-from banyan.cli.words import duration_milliseconds, environment, pairs, retained
+from banyan.cli.words import (
+    duration_milliseconds,
+    environment,
+    pairs,
+    program_name,
+    retained,
+)
 from banyan.client.api import Client
 from banyan.errors import BanyanError
 
@@ -43,21 +49,21 @@ _OPTIONS = (
         "--after",
         multiple=True,
         metavar="TASK",
-        help="Wait until it succeeded.",
+        help="Wait until it succeeded: an id, last, @NAME; several with commas.",
         shell_complete=complete_tasks,
     ),
     click.option(
         "--after-fail",
         multiple=True,
         metavar="TASK",
-        help="Wait until it failed.",
+        help="Wait until it failed: an id, last, @NAME; several with commas.",
         shell_complete=complete_tasks,
     ),
     click.option(
         "--after-any",
         multiple=True,
         metavar="TASK",
-        help="Wait until it ended.",
+        help="Wait until it ended: an id, last, @NAME; several with commas.",
         shell_complete=complete_tasks,
     ),
     click.option("--env", multiple=True, metavar="KEY[=VALUE]", help="For its environment."),
@@ -99,7 +105,7 @@ _NAMES = (
 
 def _task(client: Client, words: Sequence[str], **given: Any) -> dict[str, Any]:
     task = {
-        "name": given["name"] or os.path.basename(words[0].split()[0] if words[0].split() else ""),
+        "name": given["name"] or program_name(words),
         "command": " ".join(words) if given["shell"] else list(words),
         "requested_resources": _resources(given),
         "queue": given["queue"],
@@ -138,4 +144,4 @@ def _ids(client: Client, named: Sequence[str]) -> list[str]:
     split = [one for text in named for one in text.split(",") if one]
     if named and not split:
         raise BanyanError("usage", "the id of a task is missing")
-    return find_ids(client, split)
+    return find_parents(client, split)

@@ -5,12 +5,18 @@ Called by the commands. Errors always name the option.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from banyan.addresses import HOST, HOST_LENGTH_MAX
 from banyan.domain.retention import FOREVER
 from banyan.domain.units import parse_bytes, parse_duration_milliseconds
 from banyan.errors import BanyanError
+
+
+def program_name(command: str | Sequence[str]) -> str:
+    """What a task is called that was given no name: its program, without the directory."""
+    first = command.split() if isinstance(command, str) else command[0].split()
+    return os.path.basename(first[0]) if first else ""
 
 
 def size_bytes(text: str, option: str) -> int:
