@@ -11,6 +11,7 @@ from types import TracebackType
 
 from banyan import ownership
 from banyan.errors import BanyanError
+from banyan.open_files import is_at
 
 
 class DirectoryLock:
@@ -22,29 +23,44 @@ class DirectoryLock:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.path = directory / "lock"
         self._file = -1
 
     def __enter__(self) -> "DirectoryLock":
         try:
             ownership.make(self.directory)
             ownership.claim(self.directory)
-            self._file = ownership.open_file(self.directory / "lock", os.O_RDWR | os.O_CREAT)
+            self._file = self._locked()
         except OSError as problem:
             message = f"{self.directory} cannot be used: {problem}"
             raise BanyanError("usage", message) from None
+        return self
+
+    def is_there(self) -> bool:
+        """Whether its file is; somebody may have removed it."""
+        return is_at(self.path, self._file)
+
+    def hold_again(self) -> None:
+        """Makes its file anew where it was removed. Errors: as on entering; OSError."""
+        if not self.is_there():
+            removed, self._file = self._file, self._locked()
+            os.close(removed)
+
+    def _locked(self) -> int:
+        file = ownership.open_file(self.path, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.read(self._file, 100).decode().strip() or "unknown"
-            os.close(self._file)
+            holder = os.read(file, 100).decode().strip() or "unknown"
+            os.close(file)
             raise BanyanError(
                 "data_directory_in_use",
                 f"{self.directory} is served by process {holder}: end that one first, "
                 "or name another directory with --data",
             ) from None
-        os.ftruncate(self._file, 0)
-        os.write(self._file, f"{os.getpid()}\n".encode())
-        return self
+        os.ftruncate(file, 0)
+        os.write(file, f"{os.getpid()}\n".encode())
+        return file
 
     def __exit__(
         self,

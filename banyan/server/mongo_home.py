@@ -25,13 +25,14 @@ _OTHERS = 0o077
 class MongoHome:
     """The paths, and what has to be true of them.
 
-    path, data, log, socket, key: absolute.
+    path, data, log, errors, socket, key: absolute.
     """
 
     def __init__(self, data_directory: Path) -> None:
         self.path = data_directory.absolute() / "mongo"
         self.data = self.path / "data"
         self.log = self.path / "log"
+        self.errors = self.path / "stderr"  # of the last one; where it breaks down it says much
         self.socket = self.path / SOCKET
         self.key = self.path / "key"
 
@@ -48,6 +49,10 @@ class MongoHome:
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES_MAX:
             self.log.replace(self.path / "log.old")
         return _read_secret(self.key, os.geteuid())
+
+    def has_files(self) -> bool:
+        """Whether there is a database."""
+        return (self.data / "WiredTiger").exists()
 
     def find(self) -> str | None:
         """The content of the key file where one was started here, and was not ended in order.

@@ -326,7 +326,7 @@ class Holding:
         held.has_file = message["inline"] is None
         held.stuck = bool(message.get("left"))
         if lost := message.get("output_lost"):
-            _log.error("%s, in %s (task %s)", lost, self._state.path, held.task)
+            _log.error("task %s: %s, in %s", held.task, lost, self._state.path)
         if attempt in self._behind:
             self._behind.take_out(attempt)
         if message.get("spent"):

@@ -27,15 +27,6 @@ def make(path: str) -> int:
         return os.open(path, flags, 0o600)
 
 
-def is_at(path: str, file: int) -> bool:
-    """Whether this is still the path of an open file."""
-    try:
-        found, wanted = os.lstat(path), os.fstat(file)
-    except FileNotFoundError:
-        return False
-    return (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
-
-
 def put_back(path: str, file: int) -> int:
     """A new file at the path with what an open one holds, open where it ends. Errors: OSError."""
     with contextlib.suppress(FileNotFoundError):

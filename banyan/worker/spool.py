@@ -16,6 +16,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from banyan.open_files import is_at
 from banyan.worker import output_files
 from banyan.worker.tail import Tail
 from banyan.worker.timers import now
@@ -189,7 +190,7 @@ class Spool:
     def _write(self, data: bytes) -> None:
         if self._file is None:
             self._file = output_files.make(self._path)
-        elif not output_files.is_at(self._path, self._file):
+        elif not is_at(self._path, self._file):
             self._put_back(self._file)
         output_files.write_all(self._file, data)  # half a frame, at the end, is none to the reader
         self._written += len(data)

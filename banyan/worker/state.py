@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from banyan import ownership
 from banyan.errors import BanyanError
-from banyan.worker import output_files
+from banyan.open_files import is_at
 from banyan.worker.launcher import OUTPUT
 
 _LOCK = "lock"
@@ -64,7 +64,7 @@ class StateDirectory:
 
     def missing(self) -> list[str]:
         """The names of what this worker has put here, and somebody else has removed."""
-        missing = [] if output_files.is_at(str(self.path / _LOCK), self._lock) else [_LOCK]
+        missing = [] if is_at(self.path / _LOCK, self._lock) else [_LOCK]
         wanted = {OUTPUT: True, _IDENTITY: self._identity, _DRAINS: self._drains}
         kept = [name for name, is_wanted in wanted.items() if is_wanted]
         return missing + [name for name in kept if not os.path.lexists(self.path / name)]
@@ -77,7 +77,7 @@ class StateDirectory:
         """
         ownership.make(self.path)
         ownership.claim(self.path)
-        if not output_files.is_at(str(self.path / _LOCK), self._lock):
+        if not is_at(self.path / _LOCK, self._lock):
             removed, self._lock = self._lock, self._locked()
             os.close(removed)
         self._outputs.mkdir(exist_ok=True, mode=0o700)
