@@ -87,14 +87,6 @@ class Agent:
             mailbox.Done: self._done,
             mailbox.SignalCame: lambda _: self._leaving.signalled(self._registration),
         }
-        self._duties: dict[object, Callable[[], None]] = {  # by the keys of their timers
-            GIVE_UP: self._leaving.over,
-            TIME_UP: lambda: self._leaving.time_is_up(self._registration),
-            IDLE: lambda: self._leaving.idle(self._registration),
-            OVERDUE: self._line.overdue,
-            "launcher": self._look_after_launcher,
-            LOOK: self._upkeep.look,
-        }
 
     def run(self) -> int:
         """Until the worker is told to end. Errors: BanyanError, why it cannot go on."""
@@ -203,13 +195,11 @@ class Agent:
                 self._holding.hear(message)
                 if message["is"] == "ended":
                     self._line.ended()
-                if "put_back" in message:
-                    self._upkeep.output_was_removed()
+                self._upkeep.hear(message)
             for event in self._box.take():
                 self._handlers[type(event)](event)
             for key in self._timers.due(now()):
-                if key in self._duties:
-                    self._duties[key]()
+                self._due(key)
             self._follow_up()
             self._link.flush()
         except wire.Gone:
@@ -218,6 +208,17 @@ class Agent:
     def _sleep_seconds(self) -> float | None:
         first = self._timers.next()
         return None if first is None else max(first - now(), 0)
+
+    def _due(self, key: object) -> None:
+        duties: dict[object, Callable[[], None]] = {
+            GIVE_UP: self._leaving.over,
+            TIME_UP: lambda: self._leaving.time_is_up(self._registration),
+            IDLE: lambda: self._leaving.idle(self._registration),
+            OVERDUE: self._line.overdue,
+            "launcher": self._look_after_launcher,
+            LOOK: self._upkeep.look,
+        }
+        duties.get(key, lambda: None)()
 
     def _follow_up(self) -> None:
         """What follows from all that has happened in this turn."""
@@ -360,8 +361,7 @@ class Agent:
         """Ends one that is frozen: its tasks must end before their lease does.
 
         A beat may be held for a quarter of the lease before the launcher is asked: with the half
-        that it has to answer, a quarter is left. Looks again while an answer is owed, as no
-        further beat may come.
+        that it has to answer, a quarter is left. No further beat may come: it looks again.
         """
         left_seconds = self._silence_seconds() - self._link.silent_seconds()
         if left_seconds < 0:

@@ -11,6 +11,7 @@ from banyan.errors import BanyanError
 from banyan.worker.link import Link
 from banyan.worker.state import StateDirectory
 from banyan.worker.timers import Timers, now
+from banyan.worker.wire import Message
 
 LOOK = "look at the state directory"  # a timer's key
 _LOOK_SECONDS = 2.0
@@ -35,8 +36,10 @@ class Upkeep:
             self._repair(missing)
         self._told = missing
 
-    def output_was_removed(self) -> None:
-        """The launcher has written the output of what runs anew."""
+    def hear(self, message: Message) -> None:
+        """Whether the launcher has written the output of what runs anew."""
+        if "put_back" not in message:
+            return
         _log.warning(
             "somebody has removed output of running tasks from %s: it is there again, and nothing "
             "is lost; keep cleaners of old files away from it",

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from banyan.errors import EXIT_UNAVAILABLE
-from tests.harness import Processes, eventually, marked_processes
+from tests.harness import Processes, Started, eventually, marked_processes
 from tests.server.test_supervisor import children, is_ready, private, ready
 
 CAN_MOUNT = subprocess.run(["unshare", "-Urm", "true"], check=False).returncode == 0
@@ -63,23 +63,33 @@ def test_an_empty_database_never_takes_the_place_of_one_that_was_removed(
     assert not (files / "WiredTiger").exists()
 
 
+def on_a_small_disk(processes: Processes, disk: Path) -> Started:
+    """A server whose data directory, `data` in there, is on a disk that nobody else sees."""
+    disk.mkdir()
+    arguments = ["server", "--json", "--port", "0", "--data", str(disk / "data")]
+    words = shlex.join([sys.executable, "-m", "banyan", *arguments])
+    script = f"mount -t tmpfs -o mode=0700,size=420m none {disk} && exec {words}"
+    return processes.start(["unshare", "-Urm", "sh", "-c", script])
+
+
+def fill_up(disk: Path) -> None:
+    """Leaves a mebibyte."""
+    free = os.statvfs(disk)
+    with (disk / "fill").open("wb") as fill:
+        os.posix_fallocate(fill.fileno(), 0, free.f_bavail * free.f_frsize - (1 << 20))
+
+
 @pytest.mark.skipif(not CAN_MOUNT, reason="no user namespaces here")
 def test_a_full_disk_is_told_in_a_sentence_and_waited_for(
     processes: Processes, tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
-    disk.mkdir()
-    arguments = ["server", "--json", "--port", "0", "--data", str(disk / "data")]
-    words = shlex.join([sys.executable, "-m", "banyan", *arguments])
-    script = f"mount -t tmpfs -o mode=0700,size=420m none {disk} && exec {words}"
-    started = processes.start(["unshare", "-Urm", "sh", "-c", script])
+    started = on_a_small_disk(processes, disk)
     url = json.loads(started.line(60))["url"]
     inside = Path(f"/proc/{started.process.pid}/root{disk}")
     token = json.loads((inside / "data" / "credentials").read_text())["provider"]
     headers = {"Authorization": f"Bearer {token}"}
-    free = os.statvfs(inside)
-    with (inside / "fill").open("wb") as fill:
-        os.posix_fallocate(fill.fileno(), 0, (free.f_bavail * free.f_frsize) - (1 << 20))
+    fill_up(inside)
     tasks = [{"command": "x" * 30_000, "env": {"A": os.urandom(15_000).hex()}}] * 50
     stored: list[str] = []
 
