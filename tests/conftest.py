@@ -12,7 +12,30 @@ import pytest
 
 from tests.harness import Processes, Server, marked_processes, start_server
 from tests.harness.mongo import database, session_mongo
+from tests.harness.order import SLOW_FOLDERS, is_quick, put_longest_files_first
 from tests.harness.processes import MARK
+
+MONGO_BYTES = 4 * 1024**3  # ten times what it mostly has, and several sessions go on at a time
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`scripts/test --fast`: an answer within a minute and a half, while somebody writes."""
+    told = "only tests that start nothing, and need no database"
+    parser.addoption("--fast", action="store_true", help=told)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where only quick tests are wanted, folders without them are not even loaded."""
+    return (config.getoption("--fast") and collection_path.name in SLOW_FOLDERS) or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest files first; of all tests or of the quick ones."""
+    put_longest_files_first(items)
+    if config.getoption("--fast"):
+        slow = [item for item in items if not is_quick(item)]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = filter(is_quick, items)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,6 +45,8 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     for name in [name for name in os.environ if name.startswith("BANYAN_")]:
         if not name.startswith("BANYAN_TEST_"):
             patch.delenv(name)
+    # Else each of a thousand processes would compile the whole package anew.
+    patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     home = tmp_path_factory.mktemp("home")
     for name in ("CONFIG", "DATA", "STATE", "CACHE", "RUNTIME"):
         directory = home / name.lower()
@@ -38,10 +63,21 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     assert not left, f"processes were left behind: {left}"
 
 
+def place_in_memory() -> str | None:
+    """A file system that waits for no disk, where there is one with room; None: the usual one.
+
+    Every test with a database of its own makes some forty indexes, and each waits for the disk.
+    """
+    place = Path("/dev/shm")  # noqa: S108 - what is made there is nobody else's
+    if place.is_dir() and shutil.disk_usage(place).free > MONGO_BYTES:
+        return str(place)
+    return None
+
+
 @pytest.fixture(scope="session")
 def mongo(own_surroundings: None) -> Iterator[str]:
     """The address of a MongoDB for the whole session."""
-    directory = Path(tempfile.mkdtemp(prefix="banyan-test-"))
+    directory = Path(tempfile.mkdtemp(prefix="banyan-test-", dir=place_in_memory()))
     try:
         with session_mongo(directory) as uri:
             yield uri

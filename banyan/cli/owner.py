@@ -16,7 +16,7 @@ from banyan.errors import BanyanError
 
 _NAMES = (
     "reserve_cores", "reserve_memory", "nice", "affinity", "polite", "memory_enforcement",
-    "max_processes", "max_tasks", "run_as", "secrets_file",
+    "max_processes", "max_tasks", "run_as", "containers", "secrets_file",
 )  # fmt: skip
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]+)?) ?%")
 _PROCESSES_DEFAULT = 4096
@@ -31,6 +31,12 @@ _OPTIONS = (
     click.option("--affinity", is_flag=True, help="Bind each task to its cores."),
     click.option("--polite", is_flag=True, help="Leave cores that other processes keep busy."),
     click.option("--run-as", metavar="USER", help="Whose processes tasks are; takes root."),
+    click.option(
+        "--containers",
+        is_flag=True,
+        help="With --run-as: let tasks make containers (Apptainer, Podman). With these they can"
+        " take memory that nothing bounds, and hold up others' starts.",
+    ),
     click.option(
         "--secrets-file",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -75,6 +81,7 @@ def owner_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "affinity": given["affinity"],
         "polite": given["polite"],
         "run_as": given["run_as"],
+        "containers": given["containers"],
         "secrets_file": given["secrets_file"] and given["secrets_file"].absolute(),
         "memory_enforcement": given["memory_enforcement"] or "best",
         "max_processes": _PROCESSES_DEFAULT if most is None else most,

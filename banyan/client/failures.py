@@ -40,7 +40,10 @@ def trouble_of_exception(exception: Exception, url: str) -> Trouble:
     if _is_late(exception):
         return Trouble(BanyanError("unavailable", f"{url} did not answer in time"))
     if _never_sent(exception):
-        message = f"no server answers at {url}; start one with 'banyan up', or name it with --url"
+        message = (
+            f"no server answers at {url}{_told_by_system(exception)}; "
+            "start one with 'banyan up', or name it with --url"
+        )
         return Trouble(BanyanError("unavailable", message), not_done=True)
     return Trouble(BanyanError("unavailable", f"the connection to {url} broke; try again"))
 
@@ -97,9 +100,18 @@ def _word_of(status: int) -> str:
 def _never_sent(exception: Exception) -> bool:
     if isinstance(exception, requests.ConnectTimeout):
         return True
+    return isinstance(_reason_of(exception), NewConnectionError | ConnectTimeoutError)
+
+
+def _told_by_system(exception: Exception) -> str:
+    cause = getattr(_reason_of(exception), "__cause__", None)
+    told = cause.strerror if isinstance(cause, OSError) else None
+    return f" ({told})" if told else ""
+
+
+def _reason_of(exception: Exception) -> Any:
     inner = exception.args[0] if exception.args else None
-    reason = getattr(inner, "reason", inner)
-    return isinstance(reason, NewConnectionError | ConnectTimeoutError)
+    return getattr(inner, "reason", inner)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

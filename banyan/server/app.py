@@ -30,7 +30,6 @@ from banyan.server.document import Document
 from banyan.server.exposition import CONTENT_TYPE, Exposition
 from banyan.server.schemas.parameters import READ_ITEM, READ_LIST
 from banyan.server.scoped import missing
-from banyan.server.store import accounts, indexes
 from banyan.server.store.mongo import Store
 from banyan.server.validation import BanyanValidator
 
@@ -50,16 +49,6 @@ _EVE_SETTINGS: dict[str, Any] = {
 }
 _PUBLIC = {"healthz", "readyz", "openapi"}
 _SHAPING = {"where", "sort", "by"}  # with these a caller says what is to be looked through
-
-
-def prepare_database(mongo_uri: str) -> None:
-    """Collections, indexes and the secret of attempt tokens; safe to call again."""
-    store = Store(mongo_uri)
-    try:
-        indexes.ensure(store)
-        accounts.attempt_secret(store)
-    finally:
-        store.close()
 
 
 def create_app(

@@ -23,7 +23,6 @@ from pymongo.errors import ConnectionFailure, PyMongoError
 from banyan.addresses import is_loopback
 from banyan.errors import BanyanError
 from banyan.server import bootstrap, exposure, listening, near
-from banyan.server.app import prepare_database
 from banyan.server.data_watch import DataWatch, told_if_full
 from banyan.server.directory import DirectoryLock
 from banyan.server.embedded import PrivateMongo
@@ -33,6 +32,7 @@ from banyan.server.probe import Probe
 from banyan.server.processes import Child, spawn
 from banyan.server.services import Service, environment, python
 from banyan.server.store import release
+from banyan.server.store.indexes import prepare_database
 from banyan.server.store.mongo import Store
 
 logger = logging.getLogger(__name__)

@@ -21,6 +21,8 @@ _HAS_MANY_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 8192
 _NEXT_BYTES = 1 << 20  # more than what the kernel could not add any more
 # Pages of files that the kernel gives up before it kills, in version 1 and 2.
 _CACHE = (b"total_active_file", b"total_inactive_file", b"active_file", b"inactive_file")
+# Those of files in memory, some of which version 1 may have swapped out.
+_SHARED = (b"total_shmem", b"total_swap", b"shmem", b"swap")
 
 
 class Cell:
@@ -137,10 +139,21 @@ class Cell:
 
         Counts files in shared memory that no process has mapped.
         """
+        return max(usage_bytes - self._sum_of(_CACHE), 0)
+
+    def held_bytes_now(self) -> int:
+        """The same of its present usage."""
+        return self.held_bytes(self.usage_bytes())
+
+    def shared_bytes(self) -> int:
+        """What files in memory take, mapped or not; with version 1 also all that is in swap."""
+        return self._sum_of(_SHARED)
+
+    def _sum_of(self, names: tuple[bytes, ...]) -> int:
+        """As the kernel tells of it: with version 1 the first half has what is below, too."""
         lines = map(bytes.split, cgroups.read(f"{self.path}/memory.stat").splitlines())
-        said = {name: int(value) for name, value in lines if name in _CACHE}
-        cache = sum(said.get(name, said.get(name[6:], 0)) for name in _CACHE[:2])
-        return max(usage_bytes - cache, 0)
+        said = {name: int(value) for name, value in lines if name in names}
+        return sum(said.get(name, said.get(name[6:], 0)) for name in names[: len(names) // 2])
 
     def has_hit_bound(self) -> bool:
         """Whether its own bound of memory was reached; else the one of a cgroup above was."""

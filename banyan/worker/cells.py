@@ -134,6 +134,11 @@ class Cells:
             with contextlib.suppress(OSError):  # they have more already, and keep it
                 self._all.bound(wanted, all_at_once=False)
 
+    @property
+    def whole(self) -> Cell | None:
+        """All of them as one; None where there are none."""
+        return self._all
+
     def have_room(self) -> bool:
         """Whether a task can be started in one: the launcher stands among them while it does that.
 

@@ -4,6 +4,7 @@ Read by the inventory (what may be used) and by the launcher (where tasks can be
 Standard library only. It only reads.
 """
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -13,13 +14,12 @@ _READ_BYTES = 1 << 14
 
 def own(controller: str, proc: Path = Path("/proc/self")) -> Iterator[Path]:
     """The cgroups of a process that may bound this controller, up to the root that it sees."""
-    mounts = list(_mounts(proc))
     for line in text(proc / "cgroup").splitlines():
         _, listed, path = line.split(":", 2)
         controllers = listed.split(",") if listed else []  # none: version 2 has them all
         if controllers and controller not in controllers:
             continue
-        for mounted, root, names in mounts:
+        for mounted, root, names in _mounts(proc):
             if controller in names if controllers else not names:
                 yield from _upwards(mounted, root, path)
 
@@ -60,14 +60,20 @@ def _read(path: str, whole: bool) -> bytes:
     return said
 
 
-def _mounts(proc: Path) -> Iterator[tuple[Path, str, list[str]]]:
-    """Where cgroups are mounted: directory, the cgroup at its root, its version 1 controllers."""
+@functools.cache
+def _mounts(proc: Path) -> list[tuple[Path, str, list[str]]]:
+    """Where cgroups are mounted: directory, the cgroup at its root, its version 1 controllers.
+
+    Read once: it waits for a lock of the kernel that everybody on the machine can keep busy.
+    """
+    found = []
     for line in text(proc / "mountinfo").splitlines():
         before, _, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
         if kind and kind[0] in ("cgroup", "cgroup2"):
             controllers = kind[2].split(",") if kind[0] == "cgroup" else []
-            yield Path(fields[4]), fields[3], controllers
+            found.append((Path(fields[4]), fields[3], controllers))
+    return found
 
 
 def _upwards(mounted: Path, root: str, path: str) -> Iterator[Path]:

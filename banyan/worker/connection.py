@@ -7,6 +7,7 @@ an answer means is the caller's business.
 import contextlib
 import logging
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,10 @@ from banyan.client.local import dial
 from banyan.client.transport import Answer, Transport
 from banyan.client.trust import Adapter
 from banyan.errors import EXIT_UNAVAILABLE, LOCAL_WORDS, WORDS, BanyanError
+from banyan.worker import ports
 
 _ANSWER_SECONDS = 30.0  # beyond the time that was asked to be held
+_TOLD_AT = 2  # troubles in a row: a connection that breaks once is no outage
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +40,7 @@ class Connection(Transport):
         self._socket: socket.socket | None = None
         self._broken = False
         self._warned = ""
+        self._troubles = 0  # in a row
         adapter = bounded(_Adapter(self._note, self.tls_ca, path))
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
@@ -54,7 +58,19 @@ class Connection(Transport):
         Errors: BanyanError with the server's word. What is not said in the way of a Banyan server
         (by a proxy before it, or by who has its port meanwhile) is `unavailable`: it is no refusal.
         Nor is what may be otherwise later, as `too_many_requests`.
+        The log tells when that begins to be so, and when it is over.
         """
+        try:
+            answer = self._held(method, path, body, wait_seconds, answer_seconds)
+        except BanyanError as error:
+            self._heard(error.message if error.word == "unavailable" else "")
+            raise
+        self._heard("")
+        return answer
+
+    def _held(
+        self, method: str, path: str, body: Any, wait_seconds: float, answer_seconds: float
+    ) -> Answer:
         wait = f", wait={wait_seconds:.3f}" if wait_seconds > 0 else ""
         try:
             answer = self.ask(
@@ -76,6 +92,18 @@ class Connection(Transport):
         if refusal:
             raise refusal
         return answer
+
+    def _heard(self, trouble: str) -> None:
+        """Each of the threads tells for itself, as only some may be cut off; empty: an answer."""
+        thread = threading.current_thread().name
+        if not trouble:
+            if self._troubles >= _TOLD_AT:
+                _log.warning("%s: the server can be reached again", thread)
+            self._troubles = 0
+        elif not self._broken and trouble != self._warned:
+            self._troubles += 1
+            if self._troubles == _TOLD_AT:
+                _log.warning("%s: the server can't be reached: %s", thread, trouble)
 
     def _warn_once(self, message: str) -> None:
         """It may be a bug of ours, which no try again would mend: it must be seen."""
@@ -119,7 +147,7 @@ def _refusal(answer: Answer) -> BanyanError | None:
 
 
 class _Adapter(Adapter):
-    """Tells of each new connection, of which a thread has one at a time."""
+    """Tells of each new connection, of which a thread has one at a time; not of one to a proxy."""
 
     def __init__(
         self, note: Callable[[socket.socket | None], None], tls_ca: str, path: str
@@ -130,25 +158,38 @@ class _Adapter(Adapter):
 
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
         super().init_poolmanager(*arguments, **more)
-        note, path = self._note, self._path
+        self.poolmanager.pool_classes_by_scheme = _pools(self._note, self._path)
 
-        class Plain(HTTPConnection):
-            def connect(self) -> None:
-                if path:
-                    dial(self, path)
-                else:
-                    super().connect()
-                note(self.sock)
+    def proxy_manager_for(self, proxy: str, **more: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **more)
+        if not proxy.lower().startswith("socks"):  # which has pools of its own
+            manager.pool_classes_by_scheme = _BY_PROXY
+        return manager
 
-        class Secure(HTTPSConnection):
-            def connect(self) -> None:
-                super().connect()
-                note(self.sock)
 
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
+def _pools(
+    note: Callable[[socket.socket | None], None], path: str = ""
+) -> dict[str, type[HTTPConnectionPool]]:
+    class Plain(HTTPConnection):
+        def connect(self) -> None:
+            if path:
+                dial(self, path)
+            else:
+                ports.connect(self, super().connect)
+            note(self.sock)
 
-        class SecurePool(HTTPSConnectionPool):
-            ConnectionCls = Secure
+    class Secure(HTTPSConnection):
+        def connect(self) -> None:
+            ports.connect(self, super().connect)
+            note(self.sock)
 
-        self.poolmanager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+_BY_PROXY = _pools(lambda made: None)

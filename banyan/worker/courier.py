@@ -233,7 +233,7 @@ class Courier(threading.Thread):
         try:
             return self._connection.held(method, path, body, 0).body
         except BanyanError as error:
-            if self._is_trouble(error):
+            if error.word == "internal":
                 _log.info("%s", error.message)
             raise
 

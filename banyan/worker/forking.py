@@ -134,8 +134,10 @@ def _become(user: Mapping[str, Any]) -> None:
     """
     group = user["group"] if user["own_groups"] else user["gid"]
     _leave_keyring()
+    if user["own_memory"]:
+        _leave_shared_memory()
     if user["own_namespaces"]:
-        _leave_namespace(group)
+        _leave_namespace(group, user["containers"])
     others = [each for each in user["groups"] if each != user["gid"]]
     os.setgroups([user["gid"], *others])
     os.setresgid(group, group, group)
@@ -145,13 +147,25 @@ def _become(user: Mapping[str, Any]) -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
-def _leave_namespace(group: int) -> None:
+def _leave_shared_memory() -> None:
+    """What the attempt leaves in it is to go with its last process.
+
+    Errors: NotStarted, no fault of the task.
+    """
+    try:
+        namespaces.own_memory()
+    except OSError as error:
+        told = f"the worker can't give it shared memory of its own: {error}"
+        raise NotStarted(None, told) from error
+
+
+def _leave_namespace(group: int, with_containers: bool) -> None:
     """Its owner is the user with the number of the attempt's group: there is none.
 
     Errors: NotStarted, no fault of the task.
     """
     try:
-        namespaces.leave(group)
+        namespaces.leave(group, with_containers)
     except OSError as error:
         raise NotStarted(None, f"the worker can't make a user namespace: {error}") from error
 

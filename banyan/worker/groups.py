@@ -20,7 +20,6 @@ class Groups:
 
     def __init__(self) -> None:
         self._attempts: dict[int, str] = {}
-        self._groups: dict[str, int] = {}
         self._own = os.getgid()  # a launcher may itself run in a task with such a group
 
     def draw(self, attempt: str) -> int:
@@ -29,12 +28,7 @@ class Groups:
             group = FIRST + int.from_bytes(os.urandom(_RANDOM_BYTES)) % COUNT
             if group not in self._attempts and group != self._own:
                 self._attempts[group] = attempt
-                self._groups[attempt] = group
                 return group
-
-    def group_of(self, attempt: str) -> int | None:
-        """That of a living attempt, if it has one."""
-        return self._groups.get(attempt)
 
     def attempt_of(self, group: int) -> str | None:
         """Whose it is; empty: of an attempt that is over; None: no group of an attempt."""
@@ -47,7 +41,6 @@ class Groups:
         for group, attempt in list(self._attempts.items()):
             if attempt not in alive:
                 del self._attempts[group]
-                self._groups.pop(attempt, None)
 
 
 def is_one(group: int) -> bool:

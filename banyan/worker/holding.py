@@ -106,17 +106,13 @@ class Holding:
         return [attempt for attempt, held in self._held.items() if not held.ended]
 
     def stuck(self) -> dict[str, Any]:
-        """What processes that would not end keep, of attempts that the server holds no longer.
+        """What attempts that the server holds no longer keep: processes that would not end, memory.
 
         {"stuck": {"cores", "memory_bytes", "gpu_count"}}, or empty; asked by other threads.
         """
         held = self._held.copy()
-        left = [attempt for attempt, each in held.items() if each.stuck and each.reported]
-        grants = [grant for each in left if (grant := self._ledger.grant_of(each))]
-        if not grants:
-            return {}
-        names = ("cores", "memory_bytes", "gpu_count")
-        return {"stuck": {name: sum(getattr(each, name) for each in grants) for name in names}}
+        kept = self._ledger.kept_by(a for a, each in held.items() if each.stuck and each.reported)
+        return {"stuck": kept} if kept else {}
 
     # --- what the agent wants --------------------------------------------------------
 
@@ -239,7 +235,7 @@ class Holding:
 
     def room_behind(self, kind: str) -> str | None:
         """The attempt behind which one more of this kind may wait."""
-        return self._behind.room(kind, now())
+        return None if self._ledger.is_overdrawn else self._behind.room(kind, now())
 
     def call_back(self, attempts: Collection[str]) -> None:
         """Of these, what has not begun is to come back: see `called_back`."""
@@ -275,6 +271,8 @@ class Holding:
                 self._came_back(message["attempt"])
             case "cleared":
                 self._cleared(message["attempt"])
+            case "left":
+                self._left(message["memory_bytes"])
 
     def launcher_died(self) -> None:
         """What ran is dead by now (see `sweep`): it is lost. What waited has not begun."""
@@ -284,8 +282,15 @@ class Holding:
             ended = {"attempt": attempt, "why": "launcher", "time_ended": time.time()}
             self._ended({**ended, "inline": None})
 
+    def _left(self, memory_bytes: int) -> None:
+        if memory_bytes:
+            _log.warning("earlier tasks have left %d MiB in memory", memory_bytes >> 20)
+        if self._ledger.leave(memory_bytes):
+            self.call_back(self.waiting)
+
     def _take_over(self, hello: Message) -> None:
         """Goes on with what an agent before this one has left."""
+        self._left(hello.get("left_bytes", 0))
         for each in hello["running"] + hello["ended"]:
             attempt = each["attempt"]
             if attempt not in self._held:
@@ -329,12 +334,9 @@ class Holding:
             _log.error("task %s: %s, in %s", held.task, lost, self._state.path)
         if attempt in self._behind:
             self._behind.take_out(attempt)
-        if message.get("spent"):
-            _log.warning(
-                "processes %s of task %s hold nothing any more, but others keep them from going",
-                message["spent"],
-                held.task,
-            )
+        if spent := message.get("spent"):
+            said = "processes %s of task %s hold nothing any more, but others keep them from going"
+            _log.warning(said, spent, held.task)
         if held.stuck:
             _log.error("processes %s of task %s would not end", message["left"], held.task)
             self.call_back(self._behind.of(attempt))

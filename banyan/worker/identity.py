@@ -33,6 +33,8 @@ class User:
     shell: str
     own_groups: bool = True  # each attempt gets a group of its own, which closes it to the others
     own_namespaces: bool = True  # and a user namespace, which closes those that it makes itself
+    own_memory: bool = True  # and shared memory, which goes with it
+    containers: bool = False  # whether tasks may make namespaces of mounts and networks
 
     def to_json(self) -> dict[str, Any]:
         """For the way to the launcher."""
@@ -60,7 +62,14 @@ def user_for(options: Options) -> User | None:
         return None
     if os.geteuid() != _ROOT:
         raise BanyanError("usage", f"--run-as {options.run_as}: only root can do that")
-    return replace(user, own_namespaces=user.own_groups and namespaces.are_there(groups.FIRST))
+    found = namespaces.found(groups.FIRST)
+    of_users = user.own_groups and found.of_users
+    return replace(
+        user,
+        own_namespaces=of_users,
+        own_memory=found.of_memory,
+        containers=options.containers,
+    )
 
 
 def users_of_tasks(options: Options) -> tuple[int, ...] | None:
@@ -86,6 +95,10 @@ def check(options: Options) -> None:
         _log.warning("tasks can look into each other: this container lacks the group ids for that")
     elif user and not user.own_namespaces:
         _log.warning("tasks can look into what makes a user namespace: the worker can make none")
+    if user and not user.own_memory:
+        _log.warning(
+            "what tasks leave in shared memory stays: the worker can make no namespaces for it"
+        )
     if options.run_as is not None or os.geteuid() != _ROOT:
         return
     message = "everybody's tasks would run as root: name a user with --run-as, or say --run-as root"

@@ -9,7 +9,7 @@ It must never forget a process that it has started.
 
 What it is told: start, stop, withdraw, trust, shipped, forget, repair, goodbye. What it tells:
 hello (to each new agent: all attempts that it holds), started, withdrawn, output, sample, ended,
-cleared, trusted.
+cleared, left, trusted.
 """
 
 import contextlib

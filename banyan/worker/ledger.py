@@ -5,13 +5,14 @@ holds what, and which GPUs, by index. It must never count an attempt twice.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from banyan.domain.resources import Capacity, Gpu, Grant, fits
 from banyan.worker.politeness import Others
 
+_KEPT = ("cores", "memory_bytes", "gpu_count")
 _TASKS_AT_LEAST, _TASKS_EACH_CORE = 64, 16
 
 
@@ -43,11 +44,13 @@ class Ledger:
         self.total = total
         self._cpus = cpus
         self._held: dict[str, _Held] = {}
+        self.left_bytes = 0  # of memory, by earlier attempts: see `leave`
         self._free: Capacity | None = total
 
     @property
     def free(self) -> Capacity:
-        """What nobody holds, less what is to be left alone; never below nothing.
+        """What nobody holds, less what earlier attempts have left in memory, and what is to be
+        left alone; never below nothing.
 
         Of a worker that has as many attempts as it may, nothing.
         """
@@ -57,7 +60,7 @@ class Ledger:
             free = replace(self.total, gpus=tuple(self.total.gpus[i] for i in self._free_gpus()))
             for held in self._held.values():
                 free = free.minus(replace(held.grant, gpu_count=0))
-            self._free = free
+            self._free = free.minus(Grant(memory_bytes=self.left_bytes))
         taken = self._others.cores() if self._others else 0
         return self._free.minus(Grant(cores=taken)) if taken else self._free
 
@@ -69,6 +72,25 @@ class Ledger:
     def is_full(self) -> bool:
         """Whether there are as many attempts as there may be."""
         return len(self._held) >= self._max_tasks
+
+    @property
+    def usable(self) -> Capacity:
+        """What there is when nothing runs: all but memory that earlier attempts have left taken."""
+        return self.total.minus(Grant(memory_bytes=self.left_bytes))
+
+    @property
+    def is_overdrawn(self) -> bool:
+        """Whether attempts were granted memory that earlier ones have not left free."""
+        if not self.left_bytes:
+            return False
+        granted = sum(held.grant.memory_bytes for held in self._held.values())
+        return granted + self.left_bytes > self.total.memory_bytes
+
+    def leave(self, memory_bytes: int) -> bool:
+        """Gives to nobody what earlier attempts have left in memory; whether others hold it."""
+        self.left_bytes = memory_bytes
+        self._free = None
+        return self.is_overdrawn
 
     def take(
         self,
@@ -96,10 +118,15 @@ class Ledger:
         """The indexes of the GPUs that an attempt holds."""
         return self._held[attempt].gpus if attempt in self._held else ()
 
-    def grant_of(self, attempt: str) -> Grant | None:
-        """What an attempt holds, if it holds anything; asked by other threads."""
-        held = self._held.get(attempt)
-        return held and held.grant
+    def kept_by(self, attempts: Iterable[str]) -> dict[str, Any]:
+        """What these hold, with what earlier ones have left in memory; asked by other threads.
+
+        {"cores", "memory_bytes", "gpu_count"}, or empty.
+        """
+        kept = [held.grant for each in attempts if (held := self._held.get(each))]
+        if self.left_bytes:
+            kept.append(Grant(memory_bytes=self.left_bytes))
+        return {name: sum(getattr(each, name) for each in kept) for name in _KEPT if kept}
 
     def pass_on(self, ended: str, following: str) -> None:
         """All that one has held is another's from now on."""

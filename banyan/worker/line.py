@@ -49,6 +49,8 @@ class Line:
 
     def wanted(self) -> int:
         """How many to claim ahead of need."""
+        if self._ledger.is_overdrawn:
+            return 0
         return self._ahead.wanted(now(), len(self._holding.waiting))
 
     def add(self, task: Task) -> None:

@@ -45,6 +45,8 @@ class Options:
     affinity:        binds each task to as many cores as it was granted.
     run_as:          the user as whom tasks run, by name or number; only root can name another
                      than itself. None: the worker's own, and root says so first.
+    containers:      whether tasks under another user may make containers (Apptainer, Podman). With
+                     these they can take memory that nothing bounds, and hold up starts.
     secrets_file:    JSON, name -> value, for tasks that name a secret; None: only those in
                      the worker's environment.
     """
@@ -75,4 +77,5 @@ class Options:
     nice: int = 0
     affinity: bool = False
     run_as: str | None = None
+    containers: bool = False
     secrets_file: Path | None = None

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from banyan.worker import tree
 from banyan.worker.groups import Groups
-from banyan.worker.leftovers import Leftovers
 from banyan.worker.marks import Marks
 from banyan.worker.process_reader import ProcessReader
 
@@ -36,7 +35,6 @@ class Orphans:
         self.groups = Groups()
         self._reader = reader
         self._marks = Marks(reader)
-        self._leftovers = Leftovers()
         self._owners: dict[int, Owners] = {}
         self._seen: dict[str, dict[int, tree.Birth]] = {}  # below the leaders, at the last look
 
@@ -69,15 +67,6 @@ class Orphans:
         """What is below the leader of an attempt now, for the time when it is an orphan."""
         known = self._seen.get(attempt, {})
         self._seen[attempt] = {pid: known.get(pid) or tree.birth_of(pid) for pid in pids}
-
-    def clear_after(self, attempt: str) -> None:
-        """Of an attempt without processes: removes what it has left in shared memory.
-
-        Where it had a group of its own, which alone tells what is its.
-        """
-        group = self.groups.group_of(attempt)
-        if group is not None:
-            self._leftovers.clear(group)
 
     def reaped(self, pid: int) -> str | None:
         """Forgets a process that has ended; its attempt, where there is no doubt."""

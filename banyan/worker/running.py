@@ -16,7 +16,7 @@ from typing import Any
 from banyan.worker import tree
 from banyan.worker.forking import failure_in
 from banyan.worker.pipes import Pipes, Step
-from banyan.worker.spawning import NotStarted
+from banyan.worker.spawning import NOT_EXECUTABLE, NotStarted
 from banyan.worker.spool import STDERR, STDOUT, Spool
 from banyan.worker.starting import Started
 from banyan.worker.timers import now
@@ -45,6 +45,7 @@ class Running:
         self.keep = keep
         self.pid = process.pid
         self.begins = process.begins  # a pipe, as long as its program is not there
+        self._by_user = process.by_user
         self.not_begun: NotStarted | None = None  # why it never was
         self.pipes = {process.stdout: STDOUT, process.stderr: STDERR}
         self.spool = spool
@@ -147,6 +148,18 @@ class Running:
         """Forgets a pipe that is held."""
         if step.reads and self.pipes.pop(step.pipe, None) is None:
             self.begins = None
+
+    def give_up_start(self) -> None:
+        """It has no program for too long, and is to be killed.
+
+        Unless it has not become its user yet, which is no fault of the task.
+        """
+        if self._by_user and tree.user_group_of(self.pid) == os.getgid():
+            self.not_begun = NotStarted(None, "the worker's machine makes no namespaces in time")
+        else:
+            reason = "its cwd or its program is where nobody answers"
+            self.not_begun = NotStarted(NOT_EXECUTABLE, reason)
+        self.kill_at = now()
 
     def drop_begins(self) -> None:
         """Waits for its program no more."""

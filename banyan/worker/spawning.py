@@ -43,6 +43,7 @@ class Spawned(NamedTuple):
     writing: the other ends, which the caller closes: as the process has them by then, it may wait.
              It is to do so before the next start, and never while one is under way: a process that
              is just being started has copies, and would wait in its place.
+    by_user: it becomes another user before its program is there.
     """
 
     pid: int
@@ -50,6 +51,7 @@ class Spawned(NamedTuple):
     stderr: int
     begins: int | None = None
     writing: tuple[int, ...] = ()
+    by_user: bool = False
 
 
 class NotStarted(Exception):
@@ -114,7 +116,7 @@ class Spawner:
             for pipe in pipes:
                 os.close(pipe)
             raise not_started(name, error) from error
-        return Spawned(pid, pipes[0], pipes[2], begins, (pipes[1], pipes[3]))
+        return Spawned(pid, pipes[0], pipes[2], begins, (pipes[1], pipes[3]), user is not None)
 
     def _all_answer(self, cwd: str, name: str, path: str) -> bool:
         """Whether the directory, and all where the program is looked for, are no trouble."""

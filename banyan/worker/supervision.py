@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from banyan.worker import memory, process_reader, watching
+from banyan.worker import memory, process_reader, remains, watching
 from banyan.worker.cells import Cells
 from banyan.worker.orphans import Orphans
 from banyan.worker.pipes import Pipes, Step
 from banyan.worker.running import OwnPeak, Running, ended_child, kill_trees, never_began
-from banyan.worker.spawning import NOT_EXECUTABLE, NotStarted
+from banyan.worker.spawning import NotStarted
 from banyan.worker.spool import FLUSH_BYTES, Spool
 from banyan.worker.starting import Starter, bound_memory
 from banyan.worker.successors import Successors
@@ -55,6 +55,7 @@ class Supervision:
         self._orphans = Orphans(self._confined_in, reader)
         self._own_peak = OwnPeak()
         self._looks = memory.Looks(reader)
+        self._remains = remains.Remains(cells, tell)
         self._successors = Successors()
         self._leaders: dict[int, str] = {}
         self._starter = Starter(cells, self._leaders, self._orphans)
@@ -69,6 +70,7 @@ class Supervision:
             "running": [each.held(self.ended) for each in self.running.values()],
             "ended": list(self.ended.values()),
             "waiting": self._successors.all(),
+            "left_bytes": self._remains.told_bytes,
         }
 
     @property
@@ -118,9 +120,7 @@ class Supervision:
 
     def _does_not_begin(self, running: Running) -> None:
         """It waits for a directory or a program that does not answer, and is to end."""
-        reason = "its cwd or its program is where nobody answers"
-        running.not_begun = NotStarted(NOT_EXECUTABLE, reason)
-        running.kill_at = now()
+        running.give_up_start()
         self._kill(running)
 
     def _follow(self, running: Running, writing: Iterable[int]) -> None:
@@ -268,7 +268,7 @@ class Supervision:
             self._end_for(crowding[0], "processes", crowding[1])
         unsure = self._orphans.unsure(self.running)
         kill_trees(watching.strays_too_large(unsure, self.running, self._looks))
-        if self.running:
+        if self._remains.look(self.running.values()) or self.running:
             self._timers.set(_WATCH, now() + watching.LOOK_SECONDS)
 
     def _end_for(self, running: Running, why: str, reason: str) -> None:
@@ -313,8 +313,6 @@ class Supervision:
             running = self.running[attempt]
             running.drain()
             left = self._over.pop(attempt)
-            if not left:
-                self._orphans.clear_after(attempt)
             if not running.told_ended:
                 self._tell_ended(running, left)
             elif not left:
@@ -358,6 +356,7 @@ class Supervision:
         self._tell_end(running.attempt, running.keep, {**told, "shipped": running.shipped})
 
     def _not_started(self, message: Message, error: NotStarted) -> None:
+        self._timers.set_earlier(_WATCH, now() + watching.LOOK_SECONDS)  # what is in the way?
         self._never_started(message, never_began(error, time.time()))
         self._go_on_after(message["attempt"])
 
@@ -390,6 +389,5 @@ class Supervision:
         return self._orphans.of(running.attempt, [*over, running.attempt], self.running)
 
     def _confined_in(self, pid: int) -> str | None:
-        path = self._cells.path_of(pid)
         cells = {each.cell.path: each.attempt for each in self.running.values() if each.cell}
-        return cells.get(path)
+        return cells.get(self._cells.path_of(pid))

@@ -273,6 +273,20 @@ def test_a_task_too_large_for_a_worker_does_not_hold_it_back(serve: Callable[...
     assert ids(play.player().claim(4)) == small
 
 
+def test_memory_that_ended_tasks_have_left_taken_holds_nobody_back(serve: Callable[..., Server]):
+    """Else a task that waits for it would keep an idle worker from all that come after it."""
+    play = Play(serve(STARVATION_SECONDS=0))
+    player = play.player(resources={"cores": 4, "memory": "4 GiB"})
+    stuck = {"cores": 0, "memory_bytes": 3 << 30, "gpu_count": 0}
+    player.beat(used={"cores": 0, "memory_bytes": 0, "stuck": stuck})
+    (large,) = play.submit(requested_resources={"cores": 1, "memory": "2 GiB"})
+    small = play.submit(2, requested_resources={"cores": 1, "memory": "256 MiB"})
+    free = {"cores": 4, "memory": "1 GiB"}
+    assert ids(player.claim(4, fits=free, ahead=4)) == small
+    player.beat(used={"cores": 0, "memory_bytes": 0})
+    assert ids(player.claim(4)) == [large]
+
+
 def test_a_worker_gets_only_tasks_of_its_queues_and_labels(play: Play):
     play.submit(queue="elsewhere")
     play.submit(labels={"zone": "a"})

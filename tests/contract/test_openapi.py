@@ -11,7 +11,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from banyan.config import settings
 from banyan.errors import LOCAL_WORDS, WORDS
 from banyan.server import openapi, table
-from banyan.server.app import create_app, prepare_database
+from banyan.server.app import create_app
+from banyan.server.store.indexes import prepare_database
 from tests.harness import Server
 from tests.harness.processes import ROOT
 

@@ -139,6 +139,7 @@ def test_what_processes_that_would_not_end_keep_is_not_called_free(play: Play):
     told = lambda: play.server.provider.get(f"tasks/{task}/explain").json()["causes"][0]  # noqa: E731
     assert told()["lacking"] == {"cores": {"wanted": 10, "most": 2}}
     assert "of 30 cores there are processes in the way that would not end" in told()["message"]
+    assert "ended tasks still take 1 MiB of 4 GiB of memory there" in told()["message"]
     seen = play.server.provider.get(f"workers/{player.id}/statistics").json()
     assert seen["reserved"] == stuck
     player.beat(used={"cores": 0, "memory_bytes": 0})

@@ -6,7 +6,7 @@ import pytest
 from bson import ObjectId
 from pymongo.errors import DuplicateKeyError
 
-from banyan.server.app import prepare_database
+from banyan.server.store.indexes import prepare_database
 from banyan.server.store.mongo import Store
 from tests.contract.playing import Player, at_once
 from tests.harness import Api, Server

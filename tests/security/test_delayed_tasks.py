@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from banyan.server.calls import Context, Silent
 from banyan.server.store import claims, tasks
 from banyan.server.store.mongo import now
 from banyan.server.upkeep import duties
+from banyan.server.upkeep.loop import Upkeep
 from tests.contract.playing import RESOURCES, Player
 from tests.harness import Server, eventually
 from tests.server.explained import Bench, Item
@@ -114,6 +116,15 @@ def test_it_is_claimed_at_its_moment_not_at_the_next_round(serve: Callable[..., 
     answer = server.worker.post("tasks/claim", {"worker": worker}, wait=50)
     assert [one["_id"] for one in answer.json()["_items"]] == [made["_id"]]
     assert now().isoformat() >= due
+
+
+def test_upkeep_that_waits_for_a_moment_ends_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    seldom = SimpleNamespace(UPKEEP_SECONDS=600)
+    monkeypatch.setattr("banyan.server.upkeep.loop.knobs", lambda: seldom)
+    upkeep = Upkeep(bench.store.uri, Silent())
+    upkeep.start()
+    upkeep.stop()
+    assert not [thread for thread in upkeep._threads if thread.is_alive()]
 
 
 def test_so_is_a_retry(serve: Callable[..., Server]):

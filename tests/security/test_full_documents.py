@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from banyan.server.app import create_app, prepare_database
+from banyan.server.app import create_app
 from banyan.server.calls import Context, Silent
 from banyan.server.embedded import PrivateMongo
 from banyan.server.rota import Rota
 from banyan.server.settle import settle_rest
 from banyan.server.store import accounts, sizes, tasks
+from banyan.server.store.indexes import prepare_database
 from banyan.server.verbs.release import give_back
 from tests.harness import Processes, eventually, start_server
 from tests.worker.crew import Crew

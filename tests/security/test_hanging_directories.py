@@ -1,6 +1,7 @@
 """A directory that never answers (NFS, FUSE, autofs) must hold up nobody but the task that asks."""
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,13 @@ from typing import Any
 
 import pytest
 
+from banyan.worker.limits import Limits
 from banyan.worker.places import Places
+from banyan.worker.running import Running
+from banyan.worker.spawning import Spawned
+from banyan.worker.starting import Started
 from tests.security import hanging
+from tests.security.others import NOBODY
 from tests.worker.launched import PATH, Launched
 from tests.worker.test_run_as import needs_root, nobody
 
@@ -71,6 +77,25 @@ def test_who_waits_too_long_is_told(launcher: Launched, silent: Path, user: str 
     ended = launcher.ended(launcher.shell("true", cwd=str(silent), **more))
     assert (ended["code"], ended["why"]) == (126, None)
     assert "nobody answers" in ended["reason"]
+
+
+@needs_root
+def test_who_waits_for_the_kernel_is_not_to_blame() -> None:
+    """Others can have it make no namespaces for long: the task may run elsewhere."""
+    none: Any = None
+
+    def code_of(pid: int, by_user: bool) -> int | None:
+        process = Spawned(pid, -1, -1, None, (), by_user)
+        running = Running("a", None, Started(process, Limits(), None), none, none)
+        running.give_up_start()
+        assert running.not_begun
+        return running.not_begun.exit_code
+
+    with subprocess.Popen(["sleep", "1000"], group=NOBODY) as of_user:
+        assert code_of(of_user.pid, True) == 126
+        of_user.kill()
+    assert code_of(os.getpid(), False) == 126
+    assert code_of(os.getpid(), True) is None
 
 
 def test_a_task_that_waits_has_its_timeout(launcher: Launched, silent: Path) -> None:

@@ -1,6 +1,5 @@
-"""What tasks leave in shared memory costs tasks only, and what is an attempt's goes with it."""
+"""What tasks leave in shared memory costs tasks only, and the worker says how much it is."""
 
-import ctypes
 import os
 import uuid
 from collections.abc import Iterator
@@ -10,33 +9,18 @@ from typing import Any
 
 import pytest
 
-from banyan.worker import cells, groups, leftovers, room
+from banyan.worker import cells, cgroups, remains, room
 from banyan.worker.cell import Cell
-from banyan.worker.leftovers import Leftovers
 from tests.harness import eventually
-from tests.security.others import NOBODY
+from tests.worker.conftest import hurried as hurried
+from tests.worker.crew import Crew
 from tests.worker.launched import Launched
 from tests.worker.test_launcher_memory import HOARD, NEEDS_CGROUP, cells_of, limits
-from tests.worker.test_run_as import needs_root, nobody
 
 MIB = 1 << 20
 SHARED = Path("/dev/shm")  # noqa: S108 - where the attack leaves something
 GIVEN = {"all_memory_bytes": 300 * MIB}
 FILL = "head -c {} /dev/zero > {}"
-# Everything that outlives a process, in /dev/shm under this name, and of System V.
-LEAVE = """
-import ctypes, os, sys
-place = sys.argv[1]
-open(place + "-file", "w").write("x")
-os.symlink("/etc/passwd", place + "-link")
-os.makedirs(place + "-tree/a/b/c")
-open(place + "-tree/a/b/c/file", "w").write("x")
-os.chmod(place + "-tree/a", 0)
-open(place + "-kept", "w").write("x")
-os.chown(place + "-kept", -1, int(sys.argv[2]))
-libc = ctypes.CDLL(None)
-print(libc.shmget(0, 4096, 0o1600), libc.msgget(0, 0o1600), libc.semget(0, 1, 0o1600), flush=True)
-"""
 
 
 @pytest.fixture
@@ -47,9 +31,7 @@ def left() -> Iterator[str]:
     name = f"banyan-test-{uuid.uuid4().hex}"
     yield f"{SHARED}/{name}"
     for path in SHARED.glob(f"{name}*"):
-        for each in [*path.rglob("*")][::-1] if path.is_dir() else []:
-            each.rmdir() if each.is_dir() else each.unlink()
-        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        path.unlink()
 
 
 def bound_of_all(launcher: Launched) -> int:
@@ -144,149 +126,158 @@ def test_it_leaves_to_others_what_they_have(
     assert room.bytes_for(root, 1024 * MIB) == bound * MIB
 
 
+def test_the_table_of_mounts_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock is the whole kernel's: anybody who mounts may keep the launcher waiting for it."""
+    read: list[Path] = []
+    text = cgroups.text
+    monkeypatch.setattr(cgroups, "text", lambda path: read.append(path) or text(path))
+    cgroups._mounts.cache_clear()
+    for _ in range(3):
+        room._places()
+    assert [path.name for path in read].count("mountinfo") == 1
+    assert [path.name for path in read].count("cgroup") == 3
+
+
 def test_the_limits_of_this_machine_are_read() -> None:
     [machine, *_] = room._places()
     assert 0 < machine[1] < machine[0] <= 2 * os.sysconf("SC_PHYS_PAGES") * 4096
 
 
-# --- What has the group of an attempt ----------------------------------------------------------
+# --- What is left is offered to nobody ---------------------------------------------------------
 
 
-def objects() -> dict[str, set[str]]:
-    """The numbers of those of System V."""
-    place = Path("/proc/sysvipc")
-    return {
-        kind: {line.split()[1] for line in (place / kind).read_text().splitlines()[1:]}
-        for kind in ("shm", "msg", "sem")
-    }
+class Cgroups:
+    """Stand-ins for the cgroups of a launcher: files that say what the kernel would."""
+
+    def __init__(self, place: Path, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.place = place
+        self._version = version
+        self.read: list[str] = []
+        self.told: list[int] = []
+        self.has_room = True
+        self.now = 1000.0
+        read = cgroups.read
+        monkeypatch.setattr(cgroups, "read", lambda path: self.read.append(path) or read(path))
+        monkeypatch.setattr(remains, "now", lambda: self.now)
+        own: Any = SimpleNamespace(whole=self.cell("", 0), have_room=lambda: self.has_room)
+        self.remains = remains.Remains(
+            own, lambda message: self.told.append(message["memory_bytes"])
+        )
+
+    def cell(self, name: str, shared_bytes: int, other_bytes: int = 0) -> Cell:
+        place = self.place / name
+        place.mkdir(exist_ok=True)
+        total = "total_" if self._version == 1 else ""
+        said = (
+            f"shmem {0 if total else shared_bytes}\n{total}shmem {shared_bytes}\ninactive_file 7\n"
+        )
+        (place / "memory.stat").write_text(said)
+        file = "memory.usage_in_bytes" if self._version == 1 else "memory.current"
+        (place / file).write_text(str(shared_bytes + other_bytes + 7))
+        return Cell(str(place))
+
+    def look(self, *running: Cell) -> bool:
+        self.now += 1
+        return self.remains.look([running_in(each) for each in running])
 
 
-@needs_root
-def test_it_goes_with_the_attempt_and_nothing_else_does(launcher: Launched, left: str) -> None:
-    user = nobody()
-    of_root, of_the_user = Path(f"{left}-root"), Path(f"{left}-user")
-    for path in (of_root, of_the_user):
-        path.write_text("x")
-    os.chown(of_the_user, user["uid"], user["gid"])
-    other = launcher.shell(f"echo x > {left}-other; echo made; sleep 1000", user=user)
-    launcher.says(other, b"made")
-    argv = ["python3", "-c", LEAVE, left, str(user["gid"])]
-    attempt = launcher.start(argv, user=user)
-    assert launcher.ended(attempt)["code"] == 0, launcher.output(attempt)
-    names = {path.name.rpartition("-")[2] for path in SHARED.glob(f"{Path(left).name}-*")}
-    assert names == {"root", "user", "other", "kept"}
-    made = launcher.output(attempt).decode().split()
-    assert len(made) == 3
-    assert "-1" not in made
-    for kind, number in zip(("shm", "msg", "sem"), made, strict=True):
-        assert number not in objects()[kind], kind
+@pytest.fixture(params=[1, 2])
+def faked(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cgroups:
+    return Cgroups(tmp_path, request.param, monkeypatch)
+
+
+def running_in(cell: Cell) -> Any:
+    return SimpleNamespace(cell=cell)
+
+
+def test_what_is_left_is_told_when_it_was_seen_twice(faked: Cgroups) -> None:
+    runs = faked.cell("1", 100 * MIB)
+    faked.cell("", 150 * MIB)
+    faked.look(runs)
+    assert faked.told == []
+    assert faked.look(runs)
+    assert faked.told == [50 * MIB]
+    for more in (5, 10, 15):
+        faked.cell("", (150 + more) * MIB)
+        faked.look(runs)
+    assert faked.told == [50 * MIB], "it is not much more"
+    faked.cell("", 100 * MIB)
+    faked.look(runs)
+    assert faked.told == [50 * MIB, 0]
+
+
+def test_where_nothing_is_left_no_attempt_is_read_for_it(faked: Cgroups) -> None:
+    runs = faked.cell("1", 0, 200 * MIB)
+    faked.cell("", 10 * MIB, 200 * MIB)
+    for _ in range(3):
+        assert not faked.look(runs)
+        faked.remains.look([running_in(runs)])  # within the same second
+    assert faked.read == [f"{faked.place}/memory.stat"] * 3
+    assert faked.told == []
+
+
+def test_memory_of_the_kernel_counts_only_where_there_is_no_room(faked: Cgroups) -> None:
+    runs = faked.cell("1", 0, 200 * MIB)
+    faked.cell("", 0, 260 * MIB)
+    faked.look(runs)
+    faked.look(runs)
+    assert faked.told == []
+    faked.has_room = False
+    faked.look(runs)
+    faked.look(runs)
+    assert faked.told == [60 * MIB]
+
+
+def test_it_is_looked_at_until_it_is_gone(faked: Cgroups) -> None:
+    assert not faked.look()
+    assert faked.remains.look([]), "an attempt may have ended within this second"
+    assert not faked.look()
+    faked.cell("", 50 * MIB)
+    assert faked.look()
+    assert faked.look()
+    faked.cell("", 0)
+    assert not faked.look()
+    assert faked.told == [50 * MIB, 0]
+
+
+@NEEDS_CGROUP
+def test_the_agent_and_the_next_one_are_told(launcher: Launched, left: str) -> None:
+    other = launcher.shell("exec sleep 1000", limits=limits("cgroup", 64), **GIVEN)
+    ended, _ = launcher.run(FILL.format(110 * MIB, left), limits=limits("cgroup", 150), **GIVEN)
+    assert ended["code"] == 0
+    told = launcher.until("left")["memory_bytes"]
+    assert 110 * MIB <= told < 115 * MIB
+    launcher.hang_up()
+    assert launcher.call_again()["left_bytes"] == told
+    Path(left).unlink()
+    assert launcher.until("left")["memory_bytes"] == 0
     launcher.stop(other, grace_seconds=0)
     launcher.ended(other)
-    assert not Path(f"{left}-other").exists()
 
 
-@needs_root
-def test_it_goes_also_where_the_attempt_is_stopped(launcher: Launched, left: str) -> None:
-    script = f"echo x > {left}-file; echo made; sleep 1000"
-    attempt = launcher.shell(script, user=nobody(), timeout_seconds=1, grace_seconds=0)
-    assert launcher.ended(attempt)["why"] == "timeout"
-    assert not Path(f"{left}-file").exists()
-
-
-@needs_root
-def test_what_takes_long_is_gone_on_with_after_the_next(
-    left: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    group = groups.FIRST + 11
-    paths = [Path(f"{left}-{number}") for number in range(5)]
-    for path in paths:
-        path.write_text("x")
-        os.chown(path, NOBODY, group)
-    own = Leftovers()
-    monkeypatch.setattr(leftovers, "_SECONDS", -1.0)
-    own.clear(group)
-    assert sum(path.exists() for path in paths) == 4, "it is late after each"
-    monkeypatch.setattr(leftovers, "_SECONDS", 60.0)
-    own.clear(groups.FIRST + 12)
-    assert sum(path.exists() for path in paths) == 4, "it rests"
-    monkeypatch.setattr(own, "_rest_until", 0.0)
-    own.clear(groups.FIRST + 12)
-    assert not any(path.exists() for path in paths)
-
-
-@needs_root
-def test_names_without_number_are_not_read_in_one_go(
-    left: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Anybody may fill the place: the launcher would stand still after each attempt."""
-    group = groups.FIRST + 15
-    place = Path(f"{left}-place")
-    place.mkdir()
-    os.chown(place, NOBODY, group)
-    for number in range(50):
-        (place / f"{number}").touch()
-        os.chown(place / f"{number}", NOBODY, group)
-    looked_at: list[str] = []
-    names = leftovers._names
-    monkeypatch.setattr(
-        leftovers, "_names", lambda of: (looked_at.append(one) or one for one in names(of))
-    )
-    own = Leftovers()
-    monkeypatch.setattr(leftovers, "_SECONDS", -1.0)
-    monkeypatch.setattr(leftovers, "_REST", -1)
-    calls = 0
-    while place.exists():
-        before = len(looked_at)
-        own.clear(group)
-        assert len(looked_at) <= before + 2, "one step, and perhaps the begin of the next"
-        calls += 1
-    assert calls >= 50
-
-
-@needs_root
-def test_what_is_exchanged_meanwhile_is_not_removed(
-    left: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Just after it was looked at, the name is somebody else's file, or a link to a directory."""
-    group = groups.FIRST + 13
-    file, link, place = Path(f"{left}-file"), Path(f"{left}-link"), Path(f"{left}-place")
-    place.mkdir()
-    for path in (file, place / "inner"):
-        path.write_text("x")
-    link.symlink_to(place)
-    seen = {file.name: 0o100600, link.name: 0o40700, "inner": 0o100600}
-    stat = os.stat
-
-    def before(name: Any, **how: Any) -> Any:
-        if name not in seen:
-            return stat(name, **how)
-        return SimpleNamespace(st_gid=group, st_uid=NOBODY, st_mode=seen[name])
-
-    monkeypatch.setattr(os, "stat", before)
-    Leftovers().clear(group)
-    monkeypatch.undo()
-    assert file.exists()
-    assert link.is_symlink()
-    assert (place / "inner").exists()
-
-
-@needs_root
-def test_the_launcher_is_root_again_afterwards(left: str, tmp_path: Path) -> None:
-    group = groups.FIRST + 14
-    path = Path(f"{left}-file")
-    path.write_text("x")
-    os.chown(path, NOBODY, group)
-    Leftovers().clear(group)
-    assert not path.exists()
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    (closed / "file").write_text("x")
-    assert ctypes.CDLL(None).setfsuid(-1) == 0
-
-
-def test_tasks_without_groups_pay_nothing(
-    launcher: Launched, left: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended, _ = launcher.run(f"echo x > {left}-file")
-    assert ended["code"] == 0
-    assert eventually(lambda: Path(f"{left}-file").exists())
+@NEEDS_CGROUP
+def test_a_task_that_does_not_fit_beside_it_waits_unclaimed(hurried: Crew, left: str) -> None:
+    crew = hurried
+    crew.worker("one", "--cores", "2", "--memory", "300 MiB")
+    asked = {"requested_resources": {"cores": 1, "memory": "150 MiB"}}
+    leaves = crew.submit(FILL.format(110 * MIB, left), **asked)
+    assert crew.ended(leaves)["outcome"] == "success"
+    worker = f"workers/{crew.registered()}"
+    provider = crew.server.provider
+    used = lambda: provider.get(worker).json()["used"].get("stuck", {})  # noqa: E731
+    eventually(lambda: used().get("memory_bytes", 0) >= 110 * MIB)
+    assert (used()["cores"], used()["gpu_count"]) == (0, 0)
+    large = crew.submit("true", requested_resources={"cores": 1, "memory": "250 MiB"})
+    fits = [crew.submit("true", **asked) for _ in range(3)]
+    assert [crew.ended(task)["outcome"] for task in fits] == ["success"] * 3
+    assert crew.attempts(large) == []
+    cause = provider.get(f"tasks/{large}/explain").json()["causes"][0]
+    assert cause["cause"] == "waiting"
+    assert cause["lacking"]["memory_bytes"]["wanted"] == 250 * MIB
+    assert "ended tasks still take 110" in cause["message"]
+    assert "of 300 MiB of memory there" in cause["message"]
+    assert provider.get(worker).json()["reserved"]["memory_bytes"] >= 110 * MIB
+    Path(left).unlink()
+    assert crew.ended(large)["outcome"] == "success"
+    assert len(crew.attempts(large)) == 1
+    eventually(lambda: not used())

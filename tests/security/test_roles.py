@@ -15,8 +15,9 @@ import eve
 import pytest
 
 from banyan.config import settings
-from banyan.server.app import create_app, prepare_database
+from banyan.server.app import create_app
 from banyan.server.store import accounts
+from banyan.server.store.indexes import prepare_database
 from banyan.server.store.mongo import Store
 
 ROLES = ("provider", "worker", "operator", "admin")

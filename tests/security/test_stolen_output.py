@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from banyan.worker import groups
 from banyan.worker.spawning import Spawner
 from tests.worker.launched import PATH, Launched
 from tests.worker.test_run_as import needs_root, nobody
@@ -52,7 +53,7 @@ def test_so_it_is_for_the_next_agent(launcher: Launched) -> None:
 @pytest.mark.parametrize("other", [False, pytest.param(True, marks=needs_root)])
 def test_what_was_announced_and_is_gone_is_not_waited_for(other: bool) -> None:
     """The order that the others leave to chance."""
-    user = nobody() if other else None
+    user = {**nobody(), "group": groups.FIRST} if other else None
     started = Spawner().spawn(["sleep", "1000"], {"PATH": PATH}, "/", user)
     try:
         if started.begins is not None:

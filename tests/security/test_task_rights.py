@@ -9,7 +9,7 @@ from bson import ObjectId
 
 from banyan.errors import EXIT_USAGE
 from banyan.server import auth
-from banyan.server.app import prepare_database
+from banyan.server.store.indexes import prepare_database
 from banyan.server.store.mongo import Store
 from tests.contract.playing import Player, now, word
 from tests.harness import Api, Processes, Server

@@ -9,12 +9,15 @@ import fcntl
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from banyan.worker import forking, groups, identity, namespaces
+from banyan.worker.identity import user_for
+from banyan.worker.namespaces import Found
 from banyan.worker.spawning import NotStarted
 from tests.harness import eventually
 from tests.security.test_tasks_apart import LOOK
@@ -25,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 NS_GET_OWNER_UID = 0xB704
 SHOWN = ("the secret", "read environ", "read mem", "read cwd", "read fd/0")
 needs_namespaces = pytest.mark.skipif(
-    os.geteuid() != 0 or not namespaces.are_there(groups.FIRST),
+    os.geteuid() != 0 or not namespaces.found(groups.FIRST).of_users,
     reason="needs root, as tasks are another user, and user namespaces",
 )
 
@@ -59,7 +62,7 @@ def seen_by(launcher: Launched, pid: int, user: dict[str, Any]) -> str:
 def as_root_of_another(script: str) -> None:
     """In a process of its own, in a namespace with all users and groups, as in a container."""
     first = "import os, sys\nfrom banyan.worker import namespaces\n"
-    leaving = f"{first}assert namespaces.leave(2_100_000_001)\n"
+    leaving = f"{first}assert namespaces.leave(2_100_000_001, True)\n"
     leaving += "os.execv(sys.executable, [sys.executable, '-c', sys.argv[1]])"
     command = [sys.executable, "-c", leaving, first + script]
     subprocess.run(command, cwd=ROOT, check=True, timeout=60)
@@ -79,7 +82,7 @@ def test_other_tasks_of_the_user_do_not_see_into_it(launcher: Launched) -> None:
 def test_nor_does_one_that_is_in_a_namespace_itself(launcher: Launched) -> None:
     _, pid = contained(launcher, nobody())
     script = f"unshare -Urm sh -c '{LOOK.format(pids=pid)}'"
-    assert launcher.run(script, user=nobody())[1] == b"looked\n"
+    assert launcher.run(script, user={**nobody(), "containers": True})[1] == b"looked\n"
 
 
 @needs_namespaces
@@ -137,9 +140,33 @@ def test_a_task_makes_namespaces_and_looks_into_itself(launcher: Launched) -> No
         unshare -Ur sleep 1000 & sleep 0.1; cat /proc/$!/environ > /dev/null && echo seen
         grep -E 'NoNewPrivs|Cap(Eff|Prm|Amb)' /proc/self/status | tr -d '\\t0\\n'
     """
-    ended, output = launcher.run(script, user=nobody())
+    ended, output = launcher.run(script, user={**nobody(), "containers": True})
     assert output == b"0\n0\nseen\nseen\nCapPrm:CapEff:CapAmb:NoNewPrivs:1"
     assert ended["code"] == 0
+
+
+@needs_namespaces
+@pytest.mark.parametrize(("option", "kind"), [("n", "net"), ("m", "mnt")])
+def test_containers_are_made_only_where_the_worker_lets_them(
+    launcher: Launched, option: str, kind: str
+) -> None:
+    """Root of a network takes memory that no cgroup is charged for; who mounts holds up others."""
+    bound = Path(f"/proc/sys/user/max_{kind}_namespaces")
+    before = bound.read_text()
+    for script in (
+        f"unshare -Ur{option} true",
+        f"unshare -Ur unshare -{option} true",
+        f"unshare -Ur unshare -Ur{option} true",
+        f"unshare -Ur sh -c 'echo 9 > {bound}; unshare -{option} true'",
+    ):
+        ended, _ = launcher.run(script, user=nobody())
+        assert ended["code"] != 0, script
+        ended, _ = launcher.run(script, user={**nobody(), "containers": True})
+        assert ended["code"] == 0, script
+    assert bound.read_text() == before
+    assert user_for(replace(options(run_as="nobody"), containers=True)) != user_for(
+        options(run_as="nobody")
+    )
 
 
 @needs_namespaces
@@ -176,7 +203,7 @@ def test_without_them_tasks_run_as_they_did() -> None:
     as_root_of_another("""
 with open("/proc/sys/user/max_user_namespaces", "w") as most:  # of this namespace alone
     most.write("0")
-assert not namespaces.are_there(2_100_000_002)
+assert not namespaces.found(2_100_000_002).of_users
 assert not namespaces.leave(2_100_000_002)
 assert os.getresuid() == (0, 0, 0)
 """)
@@ -186,10 +213,10 @@ def test_then_the_worker_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(namespaces, "are_there", lambda owner: False)
+    monkeypatch.setattr(namespaces, "found", lambda owner: Found(False, True))
     identity.check(options(run_as="nobody"))
     assert "user namespace" in caplog.text
-    monkeypatch.setattr(namespaces, "are_there", lambda owner: True)
+    monkeypatch.setattr(namespaces, "found", lambda owner: Found(True, True))
     caplog.clear()
     identity.check(options(run_as="nobody"))
     assert not caplog.records
@@ -206,5 +233,5 @@ def test_where_it_fails_only_now_the_task_is_not_started(
 
     monkeypatch.setattr(namespaces, "_make", make)
     with pytest.raises(NotStarted, match="not now") as failure:
-        forking._leave_namespace(groups.FIRST)
+        forking._leave_namespace(groups.FIRST, False)
     assert failure.value.exit_code is None

@@ -7,9 +7,10 @@ import pytest
 from pymongo import MongoClient, monitoring
 
 from banyan.server import shapes
-from banyan.server.app import create_app, prepare_database
+from banyan.server.app import create_app
 from banyan.server.calls import Context
 from banyan.server.store import accounts
+from banyan.server.store.indexes import prepare_database
 from banyan.server.store.mongo import Store
 
 KINDS = 5  # of request among the tasks

@@ -10,10 +10,10 @@ from bson import ObjectId
 from banyan.domain import lifecycle
 from banyan.domain.lifecycle import Change
 from banyan.domain.states import State
-from banyan.server.app import prepare_database
 from banyan.server.auth import attempt_token
 from banyan.server.calls import Call, Caller, Context, Silent
 from banyan.server.store import accounts, attempts, batches, tasks, together
+from banyan.server.store.indexes import prepare_database
 from banyan.server.store.mongo import Document, Store, new_etag, now
 from banyan.server.verbs import report
 

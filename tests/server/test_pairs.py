@@ -17,8 +17,9 @@ import pytest
 from bson import ObjectId
 from pymongo import monitoring
 
-from banyan.server.app import create_app, prepare_database
+from banyan.server.app import create_app
 from banyan.server.store import accounts
+from banyan.server.store.indexes import prepare_database
 from banyan.server.store.mongo import Store
 from banyan.server.upkeep import duties
 from tests.harness import eventually

@@ -13,9 +13,10 @@ from bson import ObjectId
 
 from banyan.config import knobs
 from banyan.server import keeping
-from banyan.server.app import create_app, prepare_database
+from banyan.server.app import create_app
 from banyan.server.calls import Context, Silent
 from banyan.server.store import accounts, forgetting
+from banyan.server.store.indexes import prepare_database
 from banyan.server.upkeep.retention import Retention
 
 Item = dict[str, Any]

@@ -26,7 +26,7 @@ from tests.contract.playing import Item, Play, Player, now
 from tests.harness import Processes, Server, eventually
 from tests.server.deaths import Deaths
 
-COMMANDS_MAX = 60  # more than any of these requests sends
+COMMANDS_MAX = 24  # more than any of these requests sends: 19 at the most
 Request = dict[str, Any]
 States = dict[str, str]
 

@@ -10,9 +10,10 @@ import pytest
 from bson import ObjectId
 
 from banyan.domain.tallies import floor
-from banyan.server.app import create_app, prepare_database
+from banyan.server.app import create_app
 from banyan.server.calls import Context
 from banyan.server.store import accounts, tallies
+from banyan.server.store.indexes import prepare_database
 from banyan.server.store.mongo import Store
 
 Item = dict[str, Any]

@@ -50,7 +50,8 @@ def test_to_keep_all_is_no_worker(kept: dict[str, Any]):
 def given(**more: Any) -> dict[str, Any]:
     names = ("reserve_cores", "reserve_memory", "nice", "memory_enforcement")
     nothing = dict.fromkeys((*names, "max_processes", "max_tasks", "run_as", "secrets_file"))
-    return {**nothing, "affinity": False, "polite": False, **more}
+    flags = dict.fromkeys(("affinity", "polite", "containers"), False)
+    return {**nothing, **flags, **more}
 
 
 def test_memory_is_kept_as_a_size_or_a_share():

@@ -26,7 +26,8 @@ _USED = {
     "schema": {
         "cores": {"type": "number", "min": 0, "max": 1e6},
         "memory_bytes": {"type": "integer", "min": 0, "max": LARGEST},
-        "stuck": {  # granted to attempts that have ended, and of which processes would not
+        # Granted to attempts that have ended, of which processes would not; memory that is left.
+        "stuck": {
             "type": "dict",
             "schema": {
                 "cores": {"type": "number", "min": 0, "max": 1e6},

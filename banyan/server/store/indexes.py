@@ -8,7 +8,7 @@ import contextlib
 from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.errors import CollectionInvalid, OperationFailure
 
-from banyan.server.store import duties, statistics, tallies
+from banyan.server.store import accounts, duties, statistics, tallies
 from banyan.server.store.mongo import Store
 
 UPKEEP = "upkeep"
@@ -123,6 +123,16 @@ _OUTDATED_COLLECTION = "shapes"
 # The bulk write of guarded changes relies on this: where its guard does not match, the
 # upsert must fail, also where the task itself is gone (see store/tasks.py).
 VALIDATORS = {"tasks": {"owner": {"$type": "string"}}}
+
+
+def prepare_database(mongo_uri: str) -> None:
+    """Collections, indexes and the secret of attempt tokens; safe to call again."""
+    store = Store(mongo_uri)
+    try:
+        ensure(store)
+        accounts.attempt_secret(store)
+    finally:
+        store.close()
 
 
 def ensure(store: Store) -> None:

@@ -24,7 +24,7 @@ from banyan.server.counters import COUNTERS
 from banyan.server.outages import told
 from banyan.server.store import duties, orphans
 from banyan.server.store.indexes import RETENTION
-from banyan.server.store.mongo import Store
+from banyan.server.store.mongo import Store, now
 from banyan.server.upkeep.duties import (
     COUNTS_SECONDS,
     DUTIES,
@@ -82,6 +82,7 @@ class Upkeep:
     def stop(self) -> None:
         """End after the duty that is being done."""
         self._stop.set()
+        ALARM.set(now())  # for the thread that waits for it
         for thread in self._threads:
             thread.join(timeout=5)
         self._store.close()
@@ -107,7 +108,7 @@ class Upkeep:
     def _delays(self) -> None:
         """Let what this process has delayed be claimed at its time."""
         while not self._stop.is_set():
-            if ALARM.wait(knobs().UPKEEP_SECONDS):
+            if ALARM.wait(knobs().UPKEEP_SECONDS) and not self._stop.is_set():
                 self._round(partial(delays, self._context))
                 self._stop.wait(_WAKE_PAUSE_SECONDS)
 

@@ -164,7 +164,7 @@ def claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Do
         return before
     if worker["mode"] != "active":
         return []
-    total = capacity_from(worker["resources"])
+    total = _usable(worker)
     free = free_of(call, worker, body.get("fits"), total)
     most = body.get("max", TASKS_DEFAULT)
     ahead = body.get("ahead", 0)  # beyond what is free now
@@ -179,6 +179,16 @@ def claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Do
         for task in outcome.taken:
             free = free.minus(Grant.from_json(task["holder"]["granted"]))
     return _whole(call, won)
+
+
+def _usable(worker: Document) -> Capacity:
+    """What it has when empty, but for memory that ended tasks have left taken.
+
+    For that no task is to hold back the others, or to be claimed ahead.
+    """
+    total = capacity_from(worker["resources"])
+    stuck = worker.get("used", {}).get("stuck")
+    return total.minus(Grant(memory_bytes=stuck.get("memory_bytes", 0))) if stuck else total
 
 
 class _Claim(NamedTuple):

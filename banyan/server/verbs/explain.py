@@ -130,12 +130,22 @@ def _waiting(
     busy = f"and {are} busy: {said} free" if lacking else "and there is room for it now"
     line = "no task is" if not ahead else "1 task is" if ahead == 1 else f"{ahead} tasks are"
     message = f"{who} could run it {busy}; {line} before it"
-    if lacking and stuck:
-        cores = sum(one.cores for one in stuck.values())
-        message += f"; of {cores:g} cores there are processes in the way that would not end"
+    message += _in_the_way(stuck, able) if lacking else ""
     advice = "wait, raise its priority, or start one more worker"
     more: dict[str, Any] = {"lacking": lacking, "advice": advice} if lacking else {}
     return _cause("waiting", message, workers=len(able), ahead=ahead, **more)
+
+
+def _in_the_way(stuck: Mapping[ObjectId, Grant], able: Mapping[ObjectId, Capacity]) -> str:
+    """What ended tasks keep of these workers: processes their cores, and what is left memory."""
+    said = ""
+    if cores := sum(one.cores for one in stuck.values()):
+        said += f"; of {cores:g} cores there are processes in the way that would not end"
+    if kept := sum(one.memory_bytes for one in stuck.values()):
+        total = sum(able[worker].memory_bytes for worker, one in stuck.items() if one.memory_bytes)
+        memory = f"{format_bytes(kept)} of {format_bytes(total)}"
+        said += f"; ended tasks still take {memory} of memory there"
+    return said
 
 
 def _free(

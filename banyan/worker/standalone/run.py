@@ -160,7 +160,7 @@ class Run:
         self._over = self._over or (done and not self._holding.busy)
 
     def _start(self) -> None:
-        for task, grant in self._plan.choose(self._ledger.free, self._ledger.total):
+        for task, grant in self._plan.choose(self._ledger.free, self._ledger.usable):
             if self._ledger.is_full:
                 return
             attempt = f"{task['key']}-{uuid.uuid4().hex}"
