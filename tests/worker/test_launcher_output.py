@@ -189,18 +189,19 @@ def copies_of_pipes(pid: int) -> list[int]:
 def test_what_a_cleaner_takes_while_the_task_runs_is_there_again(
     launcher: Launched, tmp_path: Path
 ):
-    go = tmp_path / "go"
-    os.mkfifo(go)
-    script = f"head -c 100000 /dev/zero; read x < {go}; echo more; read x < {go}; echo last"
+    first, second = tmp_path / "first", tmp_path / "second"
+    for fifo in (first, second):
+        os.mkfifo(fifo)
+    script = f"head -c 100000 /dev/zero; read x < {first}; echo more; read x < {second}; echo last"
     attempt = launcher.shell(script)
     launcher.says(attempt, b"\0" * 100_000)
     launcher.spool(attempt).unlink()
     launcher.spool(attempt).parent.rmdir()
-    go.write_text("on\n")
+    first.write_text("on\n")
     told = launcher.until("output", attempt, having=lambda told: "put_back" in told)
     assert launcher.output(attempt) == b"\0" * 100_000 + b"more\n"
     launcher.spool(attempt).rename(tmp_path / "away")
-    go.write_text("on\n")
+    second.write_text("on\n")
     ended = launcher.ended(attempt)
     assert launcher.output(attempt) == b"\0" * 100_000 + b"more\nlast\n"
     assert told["size"] < ended["size"] == launcher.spool(attempt).stat().st_size
