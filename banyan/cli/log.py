@@ -14,6 +14,8 @@ from banyan.client.api import Client
 from banyan.errors import BanyanError
 from banyan.printable import harmless
 
+_LOST = "output lost"  # so a worker says it
+
 
 @click.command("log")
 @with_client()
@@ -58,6 +60,10 @@ def log_command(
         write([_last_lines(output, tail) if tail else output], 1, raw)
         if not output and stream is None:
             _why_nothing(client, id)
+        else:
+            _tell_of_loss(client, id)
+    if follow:
+        _tell_of_loss(client, ids[0])
 
 
 def _output(
@@ -78,6 +84,15 @@ def _why_nothing(client: Client, id: str) -> None:
     task = client.get(id)
     if task.get("outcome") not in (None, "success") and task.get("reason"):
         say(f"banyan: it has written nothing: {harmless(task['reason'])}")
+    elif _LOST in (task.get("reason") or ""):
+        say(f"banyan: {harmless(task['reason'])}")
+
+
+def _tell_of_loss(client: Client, id: str) -> None:
+    """A log that lacks its end looks like a whole one."""
+    reason = client.get(id).get("reason") or ""
+    if _LOST in reason:
+        say(f"banyan: {harmless(reason)}")
 
 
 def _title(client: Client, id: str, first: bool) -> None:

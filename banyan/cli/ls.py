@@ -28,13 +28,17 @@ from banyan.errors import BanyanError
 _LISTED = (
     "name", "command", "state", "outcome", "reason", "queue", "priority", "requested_resources",
     "attempt_count", "pending_dependency_count", "_created", "tags",
-    "progress", "result",
+    "progress", "result", "env.BANYAN_ARRAY_INDEX",
 )  # fmt: skip
 _TITLES = (
-    "ID", "NAME", "STATE", "QUEUE", "CORES", "MEMORY", "ATTEMPTS", "AGE", "PROGRESS", "RESULT",
-    "COMMAND",
+    "ID", "INDEX", "NAME", "STATE", "QUEUE", "CORES", "MEMORY", "ATTEMPTS", "AGE",
+    "PROGRESS", "RESULT", "COMMAND",
 )  # fmt: skip
-_WHERE_ANY = ("PROGRESS", "RESULT")  # columns that are there where a task has something to say
+_WHERE_ANY = (
+    "INDEX",
+    "PROGRESS",
+    "RESULT",
+)  # columns that are there where a task has something to say
 _USUAL = {"QUEUE": ["default"], "CORES": ["1"], "MEMORY": ["128 MiB"], "ATTEMPTS": ["0", "1"]}
 
 
@@ -73,9 +77,12 @@ def ls_command(
 ) -> None:
     """List tasks, the newest first.
 
+    Of an array, by the @ID that 'banyan submit' printed, it shows the index of each task.
+
     \b
     Example:
       banyan ls --state failed --tag experiment=7
+      banyan ls @6740a1b2c3d4e5f60718293a
     """
     like = filters(state, name, queue, tag, owner) + ([_filter(where)] if where else [])
     wanted = select(client, tasks, like).where if tasks or like else None
@@ -117,6 +124,7 @@ def _table(rows: list[Row]) -> tuple[Row, list[Row]]:
 def _row(task: dict[str, Any]) -> tuple[str, ...]:
     return (
         task["_id"],
+        column(task, "env.BANYAN_ARRAY_INDEX"),
         column(task, "name"),
         standing(task),
         column(task, "queue"),

@@ -17,13 +17,14 @@ from banyan.cli.directives import remarks, runnable, script_of, with_directives
 from banyan.cli.output import say
 from banyan.cli.own_words import own_words
 from banyan.cli.sections import in_sections
-from banyan.cli.selecting import find_ids
+from banyan.cli.selecting import find_parents
 from banyan.cli.words import (
     amounts,
     duration_milliseconds,
     environment,
     moment,
     pairs,
+    program_name,
     retained,
     size_bytes,
 )
@@ -66,21 +67,21 @@ _OPTIONS = (
         "--after",
         multiple=True,
         metavar="TASK",
-        help="Wait until it succeeded.",
+        help="Wait until it succeeded: an id, last, @NAME; several with commas.",
         shell_complete=complete_tasks,
     ),
     click.option(
         "--after-fail",
         multiple=True,
         metavar="TASK",
-        help="Wait until it failed.",
+        help="Wait until it failed: an id, last, @NAME; several with commas.",
         shell_complete=complete_tasks,
     ),
     click.option(
         "--after-any",
         multiple=True,
         metavar="TASK",
-        help="Wait until it ended.",
+        help="Wait until it ended: an id, last, @NAME; several with commas.",
         shell_complete=complete_tasks,
     ),
     click.option(
@@ -158,7 +159,7 @@ def _task(client: Client, words: Sequence[str], **given: Any) -> dict[str, Any]:
     if words[0] == "-":
         raise BanyanError("usage", "no script is read from standard input: name its file")
     task = {
-        "name": given["name"] or os.path.basename(words[0].split()[0] if words[0].split() else ""),
+        "name": given["name"] or program_name(words),
         "command": " ".join(words) if given["shell"] else list(words),
         **changes({**given, "grace": given["grace"] or _GRACE}),
         "queue": given["queue"],
@@ -247,4 +248,4 @@ def _ids(client: Client, named: Sequence[str]) -> list[str]:
     split = [one for text in named for one in text.split(",") if one]
     if named and not split:
         raise BanyanError("usage", "the id of a task is missing")
-    return find_ids(client, split)
+    return find_parents(client, split)

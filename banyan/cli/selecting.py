@@ -1,5 +1,7 @@
 """Which tasks are meant: an id, the beginning of one, `last`, `@name`, or what they are like.
 
+`@ID` is an array, as `banyan submit` prints it. `@name` is all tasks of a name, but for the parents
+of a new task: there it is the newest submission of that name.
 Called by every command that takes tasks. It must never guess between two. What it has to look
 up is asked for even where the command's own request is only printed (`--curl`).
 """
@@ -19,12 +21,12 @@ from banyan.cli.sections import in_sections
 from banyan.cli.words import pairs
 from banyan.cli.working import Working
 from banyan.client.api import Client
+from banyan.client.graph import ARRAY_TAG
 from banyan.client.ids import since
 from banyan.domain.units import counted
 from banyan.errors import BanyanError
 
 ID_DIGITS = 24
-ARRAY_TAG = "array"  # of tasks submitted together; its value is the id of the first
 
 STATES = ("inactive", "available", "running", "pending_cancellation", "cancelled", "terminated")
 OUTCOMES = ("success", "failure", "timeout", "oom", "lost")
@@ -162,23 +164,28 @@ def select(
 def find_id(client: Client, text: str) -> str:
     """The one id that is meant. Errors: `not_found`, `usage` where it is not unique."""
     if text == "last":
-        return str(_newest(client)["_id"])
+        return str(_newest_of_all(client)["_id"])
     if text.startswith("@"):
-        return _only_one(client, {"name": text[1:]}, f"named {text[1:]}")
+        return _only_one(client, _all_of(client, text), text)
     if not re.fullmatch(r"[0-9a-f]{4,24}", text):
         message = f"{text!r} is no id: write its 24 hex digits, at least the first 4"
         raise BanyanError("usage", f"{message}, or 'last', or @name")
     if len(text) == ID_DIGITS:
         return text
     bounds = {"$gte": text.ljust(ID_DIGITS, "0"), "$lte": text.ljust(ID_DIGITS, "f")}
-    return _only_one(client, {"_id": bounds}, f"whose id begins with {text}")
+    return _only_one(client, {"_id": bounds}, text)
 
 
-def find_ids(client: Client, texts: Iterable[str]) -> list[str]:
-    """All that are meant by names and ids, each once: the parents of a new task."""
+def find_parents(client: Client, texts: Iterable[str]) -> list[str]:
+    """All that are meant by names and ids, each once: the parents of a new task.
+
+    Of a name that is what one command has submitted last: tasks of last week, that may have
+    failed, are not what the new one waits for. It is told where there are such.
+    """
     found: list[str] = []
     for text in texts:
-        one = _named(client, text)
+        is_name = text.startswith("@") and not _ARRAY.fullmatch(text)
+        one = _newest_of_name(client, text) if is_name else _named(client, text)
         found += [one] if isinstance(one, str) else Selection(one).find_ids(client)
     return list(dict.fromkeys(found))
 
@@ -201,19 +208,52 @@ def complete_state(context: click.Context, option: click.Parameter, begun: str) 
     return [word for word in STATE_WORDS if word.startswith(begun)]
 
 
+_ARRAY = re.compile(r"@[0-9a-f]{24}")
+_SUBMITTER = ("owner", "submitted_by")
+_OF_ARRAY = {"tags": 1, **dict.fromkeys(_SUBMITTER, 1)}
+
+
 def _named(client: Client, text: str) -> str | Where:
-    """One id, or the filter for all of a name or of the array that was submitted last."""
+    """One id, or the filter for all of a name or of an array."""
     if text.startswith("@"):
-        return {"name": text[1:]}
+        return _all_of(client, text)
     if text != "last":
         return find_id(client, text)
-    newest = _newest(client)
-    array = (newest.get("tags") or {}).get(ARRAY_TAG)
+    newest = _newest_of_all(client)
+    return _array_of(newest) or str(newest["_id"])
+
+
+def _all_of(client: Client, text: str) -> Where:
+    """The filter for `@name` or `@ID`."""
+    if not _ARRAY.fullmatch(text):
+        return {"name": text[1:]}
+    id = text[1:]
+    first = _first(client, {"_id": id})  # it may have been forgotten before the others
+    if first and (named := _array_of(first)):  # by a --dedupe-key, perhaps
+        return named
+    return _array_of({**(first or {"owner": plain(client).account()}), "tags": {ARRAY_TAG: id}})
+
+
+def _newest_of_name(client: Client, text: str) -> str | Where:
+    alike = {"name": text[1:]}
+    newest = _newest(client, alike, "-_id")  # by an index, however many there are
+    if newest is None:
+        raise BanyanError("not_found", f"there is no task named {text[1:]}")
+    array = _array_of(newest)
+    first = (_first(client, {**array, **alike}, "_id") if array else None) or newest
+    if _first(client, {**alike, "owner": newest["owner"], "_id": {"$lt": first["_id"]}}):
+        meant = "the array" if array else "the task"
+        say(f"banyan: {text} means {meant} that was submitted last; earlier ones are left out")
+    return {**array, **alike} if array else str(newest["_id"])
+
+
+def _array_of(task: dict[str, Any]) -> Where:
+    """The filter for the array of a task; empty where it is of none."""
+    array = (task.get("tags") or {}).get(ARRAY_TAG)
     if not array:
-        return str(newest["_id"])
+        return {}
     # Anybody may give a task the tag of another's array; so may a running task of one's own.
-    alike = {name: newest.get(name) for name in ("owner", "submitted_by")}
-    return {**_tagged(ARRAY_TAG, array), **alike}
+    return {**_tagged(ARRAY_TAG, array), **{name: task.get(name) for name in _SUBMITTER}}
 
 
 def _tagged(key: str, value: str) -> Where:
@@ -223,26 +263,36 @@ def _tagged(key: str, value: str) -> Where:
     return {f"tags.{key}": value}
 
 
-def _newest(client: Client) -> dict[str, Any]:
-    """The newest task of the caller; of all that it sees only where it has none.
+def _newest_of_all(client: Client) -> dict[str, Any]:
+    newest = _newest(client, {}, "-_created,-_id")
+    if newest is None:
+        raise BanyanError("not_found", "there is no task yet")
+    return newest
+
+
+def _newest(client: Client, like: Where, sort: str) -> dict[str, Any] | None:
+    """The newest such task of the caller; of all that it sees only where it has none.
 
     Else an operator's `last` would be whatever somebody has submitted a moment ago.
     """
     own = plain(client).account()
-    wanted = {"tags": 1, "owner": 1, "submitted_by": 1}
-    for where in [{"owner": own}, None] if own else [None]:
-        found = plain(client).find(where, sort="-_created,-_id", limit=1, projection=wanted)
-        if newest := next(found, None):
-            return newest
-    raise BanyanError("not_found", "there is no task yet")
+    wheres: list[Where | None] = [{"owner": own, **like}] if own else []
+    return next(filter(None, (_first(client, one, sort) for one in [*wheres, like or None])), None)
 
 
-def _only_one(client: Client, where: Where, told: str) -> str:
+def _first(client: Client, where: Where | None, sort: str = "-_id") -> dict[str, Any] | None:
+    return next(plain(client).find(where, sort=sort, limit=1, projection=_OF_ARRAY), None)
+
+
+def _only_one(client: Client, where: Where, text: str) -> str:
     found = list(plain(client).find(where, projection={"name": 1}, limit=2))
     if not found:
+        told = f"named {text[1:]}" if text.startswith("@") else f"whose id begins with {text}"
         raise BanyanError("not_found", f"there is no task {told}")
+    if len(found) > 1 and text.startswith("@"):
+        message = f"{text} names several tasks, and this command takes one"
+        raise BanyanError("usage", f"{message}: see banyan ls {text}")
     if len(found) > 1:
-        raise BanyanError(
-            "usage", f"several tasks are meant by this ({told}): write more of the id"
-        )
+        message = f"several tasks have ids that begin with {text}"
+        raise BanyanError("usage", f"{message}: write more of the id")
     return str(found[0]["_id"])

@@ -33,7 +33,9 @@ def submit_command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Put COMMAND into the queue and print the task's id; of many, -q prints one id a line.
+    """Put COMMAND into the queue and print the task's id, or @ID for all tasks of an array.
+
+    With -q it prints the id of each task, one a line.
 
     COMMAND is a program and its arguments, taken as they are; with --shell it is one line
     for /bin/sh. Of a script that ends in .sh the comments '#BANYAN --cores 4' at its top are
@@ -43,6 +45,7 @@ def submit_command(
     Example:
       banyan submit --cores 4 --memory 8G --retries 2 -- python train.py --epochs 10
       banyan submit --each-line params.txt -- python sim.py {line}
+      banyan submit --array 1-9 --name fit-{index} -- python fit.py --fold {index}
     """
     many = expanded(task, array, each_line, from_json, at_most)
     if not quiet:
@@ -53,11 +56,15 @@ def submit_command(
     if as_json:
         print_json(created[0] if many is None else created)
         return
-    if quiet or many is None:
-        for one in created:
-            tell(one["_id"])
+    as_array = many is not None and not quiet
+    for name in [_handle_of(created)] if as_array else [one["_id"] for one in created]:
+        tell(name)
     if not quiet:
         _say_what_became_of(tasks, created, many is not None, hold)
+
+
+def _handle_of(array: Sequence[Mapping[str, Any]]) -> str:
+    return f"@{array[0]['_id']}"
 
 
 def _say_what_became_of(
@@ -67,8 +74,9 @@ def _say_what_became_of(
     before = sum("_id" in ours and ours["_id"] != one["_id"] for ours, one in pairs)
     if many:
         there = f"; {before:,} of them had been submitted before" if before else ""
-        held = ", held: let them run with 'banyan release last'" if hold else ""
-        far = "see how far they are with: banyan progress last"
+        array = _handle_of(created)
+        held = f", held: let them run with 'banyan release {array}'" if hold else ""
+        far = f"see how far they are with: banyan progress {array}"
         say(f"{counted(len(created))}{held}{there}; {far}")
         return
     one = created[0]

@@ -1,12 +1,15 @@
 """One command many times: `--array`, `--each-line`, `--from-json`; `--at-most` at one time.
 
-Called by `banyan submit`. In the words of the command {index}, {line}, {item} and the {names} of
-a JSON object are put in; the environment has the same, so that nothing must be quoted.
+Called by `banyan submit`. In the words of the command, and wherever else a task has text, {index},
+{line}, {item} and the {names} of a JSON object are put in; the environment has the same, so that
+nothing must be quoted. A placeholder that nothing fills is refused: it would be taken literally
+without a word. {{word}} stands for {word}, and ${word} is the shell's.
 """
 
 import codecs
 import itertools
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +18,9 @@ from typing import Any, TextIO
 import click
 
 from banyan.cli.sections import in_sections
-from banyan.cli.selecting import ARRAY_TAG
+from banyan.cli.words import program_name
 from banyan.cli.working import Working
+from banyan.client.graph import ARRAY_TAG
 from banyan.client.ids import new_id
 from banyan.errors import BanyanError
 
@@ -32,8 +36,9 @@ _OPTIONS = (
     click.option(
         "--array",
         metavar="RANGE",
-        help="One task for each number: 1-100, 0-9:3, 1,4,7. It is {index} in COMMAND, and "
-        "BANYAN_ARRAY_INDEX in the task's environment. 1-100%4: 4 at one time.",
+        help="One task for each number: 1-100, 0-9:3, 1,4,7. It is {index} in COMMAND, --name, "
+        "--cwd, --env, --tag, --label and --queue, and BANYAN_ARRAY_INDEX in the environment. "
+        "1-100%4: 4 at one time.",
     ),
     click.option(
         "--each-line",
@@ -94,13 +99,16 @@ def expanded(
                 "usage", "--at-most: of what? Give --array, --each-line or --from-json"
             )
         return None
+    if ARRAY_TAG in (task.get("tags") or {}):
+        message = f"--tag {ARRAY_TAG}=... says which array a task is of: take another key"
+        raise BanyanError("usage", message)
     if len(asked) > 1:
         raise BanyanError("usage", "--array, --each-line and --from-json: give one of them")
     tasks = _members(task, asked[0])
     key = task.get("dedupe_key")
     # The same sweep again has to be the same in all its fields; so the key names the array.
-    tags = {ARRAY_TAG: key or tasks[0]["_id"], **(task.get("tags") or {})}
-    many = [{**one, "tags": tags} for one in tasks]
+    tag = {ARRAY_TAG: key or tasks[0]["_id"]}
+    many = [{**one, "tags": {**one.get("tags", {}), **tag}} for one in tasks]
     return many if at_most is None else _in_lanes(many, at_most)
 
 
@@ -142,22 +150,62 @@ def _in_lanes(tasks: list[Task], count: int) -> list[Task]:
 
 def _member(task: Task, index: int, words: Mapping[str, str], env: Mapping[str, str]) -> Task:
     words = {"index": str(index), **words}
-    own_env = {**(task.get("env") or {}), "BANYAN_ARRAY_INDEX": str(index), **env}
     command = task["command"]
     if isinstance(command, str):
         quoted = {name: shlex.quote(word) for name, word in words.items()}
-        command = _put_in(command, quoted)
+        command = _filled(command, quoted, "COMMAND")
     else:
-        command = [_put_in(word, words) for word in command]
-    member = {**task, "_id": new_id(), "command": command, "env": own_env}
+        command = [_filled(word, words, "COMMAND") for word in command]
+    texts = {name: _filled(task[name], words, f"--{name}") for name in _TEXTS if task.get(name)}
+    if task.get("cwd"):
+        texts["cwd"] = _filled_below_here(task["cwd"], words)
+    mappings = {name: _all_filled(task[name], words, name) for name in _MAPPINGS if name in task}
+    if "name" in texts and task["name"] == program_name(task["command"]):
+        texts["name"] = program_name(texts["name"])[:_NAME_LENGTH_MAX] or task["name"]
     if "dedupe_key" in task:
-        member["dedupe_key"] = f"{task['dedupe_key']}:{index}"
-    return member
+        texts["dedupe_key"] = f"{task['dedupe_key']}:{index}"
+    own_env = {**mappings.get("env", {}), "BANYAN_ARRAY_INDEX": str(index), **env}
+    return {**task, **texts, **mappings, "_id": new_id(), "command": command, "env": own_env}
 
 
-def _put_in(text: str, words: Mapping[str, str]) -> str:
-    """Braces around anything else stay as they are: they belong to the command."""
-    return re.sub(r"\{(\w+)\}", lambda found: words.get(found[1], found[0]), text)
+_NAME_LENGTH_MAX = 256
+_TEXTS = ("name", "queue")
+_MAPPINGS = {"env": "--env", "tags": "--tag", "labels": "--label"}
+# {{word}} first: what stands in it is no placeholder.
+_BRACES = re.compile(r"\{\{(\w+)\}\}|(?<!\$)\{(\w+)\}")
+
+
+def _all_filled(given: Mapping[str, Any], words: Mapping[str, str], field: str) -> dict[str, Any]:
+    """The values with the words put in; not in those of this environment, which are as they are."""
+    kept = os.environ if field == "env" else {}
+    return {
+        name: _filled(value, words, f"{_MAPPINGS[field]} {name}")
+        if isinstance(value, str) and kept.get(name) != value
+        else value
+        for name, value in given.items()
+    }
+
+
+def _filled_below_here(directory: str, words: Mapping[str, str]) -> str:
+    """Braces in the names of the directory where we are are its own."""
+    here = os.getcwd() if directory.startswith(os.getcwd()) else ""
+    return here + _filled(directory.removeprefix(here), words, "--cwd")
+
+
+def _filled(text: str, words: Mapping[str, str], where: str) -> str:
+    """Braces around more than one word stay as they are. Errors: `usage` for what nothing fills."""
+
+    def put_in(found: re.Match[str]) -> str:
+        literal, name = found[1], found[2]
+        if literal:
+            return f"{{{literal}}}"
+        if name not in words:
+            known = ", ".join(f"{{{word}}}" for word in words)
+            message = f"nothing fills {{{name}}} in {where}: there is {known}"
+            raise BanyanError("usage", f"{message}; for braces that stay, write {{{{{name}}}}}")
+        return words[name]
+
+    return _BRACES.sub(put_in, text)
 
 
 def _numbers(text: str) -> _Values:

@@ -24,6 +24,8 @@ def standing(task: dict[str, Any]) -> str:
 def exit_code_of(client: Client, task: dict[str, Any]) -> int:
     """The task's own code; 128 + n for signal n; 1 where it ended in another way, which is told."""
     if task.get("outcome") == "success":
+        if task.get("reason"):  # its output was lost, say
+            say(f"banyan: task {task['_id']}: {harmless(task['reason'])}")
         return EXIT_OK
     status = exit_status(client, task["_id"])
     code = _code(status)

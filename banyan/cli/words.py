@@ -5,7 +5,7 @@ Called by the commands. Errors always name the option.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from banyan.addresses import HOST, HOST_LENGTH_MAX
@@ -28,6 +28,12 @@ _DIGITS_MAX = 20  # of a number: more are too many in any case, and take long to
 _TIME_OF_DAY = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _CLOCK = re.compile(r"[0-9]:[0-9]")
 _OFFSET = re.compile(r"(?::[0-9.]+(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)|GMT|UTC)\Z")
+
+
+def program_name(command: str | Sequence[str]) -> str:
+    """What a task is called that was given no name: its program, without the directory."""
+    first = command.split() if isinstance(command, str) else command[0].split()
+    return os.path.basename(first[0]) if first else ""
 
 
 def size_bytes(text: str, option: str) -> int:

@@ -112,13 +112,14 @@ class Client:
 
         A list of up to 1,000 with up to 100,000 edges is stored as a whole or not at all; a
         longer one is sent in pieces, parents first. Fields: those of `POST /tasks`; `_id` and
-        `state` are added where they are missing.
+        `state` are added where they are missing. A task may have any number of parents: more
+        than 1,024 of a kind are gathered by groups, tasks without a command that are added.
         hold: create them inactive.
         on_piece: called after each request with how many are stored so far.
         Returns the documents, each with at least `_id` and `state`.
         """
         if isinstance(tasks, Mapping):
-            return self._create(prepared([tasks], hold))[0]
+            return self.submit([tasks], hold=hold)[0]
         ready = prepared(tasks, hold)
         created: dict[int, Document] = {}
         order = parents_first(ready)
@@ -126,8 +127,8 @@ class Client:
             documents = self._create([ready[place] for place in places])
             created.update(zip(places, documents, strict=True))
             if on_piece:
-                on_piece(len(created))
-        return [created[place] for place in range(len(ready))]
+                on_piece(min(len(created), len(tasks)))
+        return [created[place] for place in range(len(tasks))]
 
     def get(self, id: str) -> Document:
         """One task, whole."""

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from banyan.client.byte_words import carried
-from banyan.client.ids import new_id
+from banyan.client.ids import new_before, new_id
 from banyan.errors import BanyanError
 
 # As much as the server takes in one request; of the bytes, with room to spare.
 BULK_ITEMS = 1000
 BODY_BYTES = 8 * 1024 * 1024
 EDGES = 100_000
+PARENTS = 1024  # of one kind, of one task
 
 # How an edge is named by the parent -> how the same edge is named by the child.
 CHILD_SIDE = {
@@ -22,6 +23,11 @@ CHILD_SIDE = {
     "failure_continuations": "after_failure",
     "final_continuations": "after_any",
 }
+# Of what a group waits for -> how its child waits for the group, which succeeds when all is so.
+# The last one may have become longer by the others.
+_OF_GROUP = {"after_failure": "after", "after_any": "after_any", "after": "after"}
+ARRAY_TAG = "array"  # of tasks submitted together; its value is the id of the first
+_NAME_LENGTH_MAX = 256
 
 
 def prepared(tasks: Iterable[Mapping[str, Any]], hold: bool) -> list[dict[str, Any]]:
@@ -31,6 +37,9 @@ def prepared(tasks: Iterable[Mapping[str, Any]], hold: bool) -> list[dict[str, A
     so a list may be sent in pieces while its first tasks already run. A task with a
     `dedupe_key` gets no `_id`: the key already makes a repeated request safe, and a new id
     would make the task differ from the one that is stored.
+
+    A task with more parents than it may have waits for groups that wait for them: these come
+    after the tasks that were given.
 
     hold:   leave the tasks inactive; otherwise they are available as soon as their parents
             are done.
@@ -44,7 +53,33 @@ def prepared(tasks: Iterable[Mapping[str, Any]], hold: bool) -> list[dict[str, A
     places = _places(ready)
     for task in ready:
         _move_edges(task, ready, places)
-    return ready
+    groups: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}  # some wait for the same
+    for task in ready:
+        _group_parents(task, groups)
+    return ready + list(groups.values())
+
+
+def _group_parents(
+    task: dict[str, Any], groups: dict[tuple[str, tuple[str, ...]], dict[str, Any]]
+) -> None:
+    for kind, kind_of_group in _OF_GROUP.items():
+        while len(task.get(kind, ())) > PARENTS:
+            parents, ids = task.pop(kind), []
+            for start in range(0, len(parents), PARENTS):
+                key = (kind, tuple(parents[start : start + PARENTS]))
+                group = groups.setdefault(key, _group(task, *key))
+                ids.append(group["_id"])
+            task[kind_of_group] = [*task.get(kind_of_group, ()), *ids]
+
+
+def _group(child: Mapping[str, Any], kind: str, parents: Sequence[str]) -> dict[str, Any]:
+    """It goes on by itself, is found by the tags of its child, and kept as long."""
+    name = f"parents of {child.get('name') or child.get('_id', 'a task')}"[:_NAME_LENGTH_MAX]
+    id = new_before(child["_id"]) if "_id" in child else new_id()  # `last` is the child
+    group = {"_id": id, "name": name, "state": "available", kind: list(parents)}
+    tags = {key: value for key, value in child.get("tags", {}).items() if key != ARRAY_TAG}
+    kept = {"tags": tags, "retain": child.get("retain")}
+    return {**group, **{field: value for field, value in kept.items() if value}}
 
 
 def parents_first(tasks: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -18,6 +18,11 @@ def new_id() -> str:
     return ((time.time_ns() << 24) // 10**9).to_bytes(7).hex() + os.urandom(5).hex()
 
 
+def new_before(id: str) -> str:
+    """As `new_id`, for what is older than `id`: it sorts before that."""
+    return f"{max(int(id[:14], 16) - 1, 0):014x}{os.urandom(5).hex()}"
+
+
 def since(id: str) -> str:
     """No id that this process makes after `id` is smaller than this."""
     return id[:8].ljust(24, "0")

@@ -204,7 +204,7 @@ def finish(task: Task, target: State, end: Mapping[str, Any], now: datetime) -> 
 
 def _terminated(task: Task, outcome: Outcome, end: Task, now: datetime) -> dict[str, Any]:
     if outcome is Outcome.SUCCESS:
-        return ended(outcome, Ending.SUCCESS)
+        return ended(outcome, Ending.SUCCESS, end.get("reason"))  # its output was lost, say
     reason = end.get("reason") or end["exit_status"]
     failure_count = task.get("failure_count", 0) + 1
     if not retries.may_retry(failure_count, task["max_attempt_count"]):

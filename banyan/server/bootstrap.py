@@ -13,6 +13,7 @@ from banyan import ownership
 from banyan.server.store import accounts
 from banyan.server.store.mongo import Store
 
+WORKER_FILE = "worker.token"
 ROLES = ("admin", "provider", "worker")
 
 
@@ -31,7 +32,7 @@ def ensure_credentials(mongo_uri: str, path: Path) -> None:
 def keep_worker_token(credentials: Path) -> Path:
     """A file beside the credentials with the worker's token alone (mode 0600); its name."""
     token = json.loads(credentials.read_text())["worker"]
-    path = credentials.with_name("worker.token")
+    path = credentials.with_name(WORKER_FILE)
     ownership.replace_text(path, f"{token}\n")
     return path
 

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from banyan import ownership
 from banyan.errors import BanyanError
+from banyan.open_files import is_at
 from banyan.stacks import LOCK
 
 _TRIES = 3
@@ -28,36 +29,42 @@ class DirectoryLock:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.path = directory / LOCK
         self._file = -1
 
     def __enter__(self) -> "DirectoryLock":
         try:
             ownership.make(self.directory)
             ownership.claim(self.directory)
-            self._file = ownership.open_file(self.directory / LOCK, os.O_RDWR | os.O_CREAT)
+            self._file = self._locked()
         except OSError as problem:
             message = f"{self.directory} cannot be used: {problem}"
             raise BanyanError("usage", message) from None
-        if not self._is_ours():
-            holder = os.read(self._file, 100).decode().strip() or "unknown"
-            os.close(self._file)
+        return self
+
+    def is_there(self) -> bool:
+        """Whether its file is; somebody may have removed it."""
+        return is_at(self.path, self._file)
+
+    def hold_again(self) -> None:
+        """Makes its file anew where it was removed. Errors: as on entering; OSError."""
+        if not self.is_there():
+            removed, self._file = self._file, self._locked()
+            os.close(removed)
+
+    def _locked(self) -> int:
+        file = ownership.open_file(self.path, os.O_RDWR | os.O_CREAT)
+        if not _is_ours(file):
+            holder = os.read(file, 100).decode().strip() or "unknown"
+            os.close(file)
             raise BanyanError(
                 "data_directory_in_use",
                 f"{self.directory} is served by process {holder}: end that one first, "
                 "or name another directory with --data",
             )
-        os.ftruncate(self._file, 0)
-        os.write(self._file, f"{os.getpid()}\n".encode())
-        return self
-
-    def _is_ours(self) -> bool:
-        """Whoever only looks whether it is held has it for a moment."""
-        for _ in range(_TRIES):
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-            time.sleep(_PAUSE_SECONDS)
-        return False
+        os.ftruncate(file, 0)
+        os.write(file, f"{os.getpid()}\n".encode())
+        return file
 
     def __exit__(
         self,
@@ -66,3 +73,13 @@ class DirectoryLock:
         trace: TracebackType | None,
     ) -> None:
         os.close(self._file)
+
+
+def _is_ours(file: int) -> bool:
+    """Whoever only looks whether it is held has it for a moment."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_PAUSE_SECONDS)
+    return False

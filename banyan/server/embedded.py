@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from banyan.errors import BanyanError
+from banyan.server.data_watch import refuse_empty, told_if_full
 from banyan.server.mongo_home import MongoHome
 from banyan.server.mongod import find_mongod
 from banyan.server.processes import Child, spawn
@@ -29,6 +30,7 @@ _POLL_SECONDS = 0.02
 NEVER_SLOW_MILLISECONDS = 2**31 - 1
 _TRANSACTION_SECONDS_MAX = 5  # of which ours take a small part
 _EXIT_OTHER_VERSION = 62
+_ERROR_LINES_MAX = 4  # more is where it broke down, which tells nobody anything
 
 
 def running_uri(data_directory: Path) -> str:
@@ -46,13 +48,15 @@ def running_uri(data_directory: Path) -> str:
 class PrivateMongo:
     """The mongod of one data directory; `start()` it, use `.uri`, `stop()` it.
 
+    home: its directory.
     cache_gigabytes: WiredTiger's cache; 0.25 is the least that mongod takes.
     """
 
     def __init__(self, data_directory: Path, cache_gigabytes: float = 0.25) -> None:
-        self._home = MongoHome(data_directory)
+        self.home = MongoHome(data_directory)
         self._cache_gigabytes = cache_gigabytes
         self._key = ""
+        self._had_files = False  # as it was started by us before
         self.child: Child | None = None
 
     @property
@@ -62,7 +66,7 @@ class PrivateMongo:
         Processes of this user can use it for as long as this process lives.
         """
         return (
-            f"mongodb://{USER}:{self._password()}@{address(shared_path(self._home.entrance))}/"
+            f"mongodb://{USER}:{self._password()}@{address(shared_path(self.home.entrance))}/"
             "?authSource=admin&directConnection=true"
         )
 
@@ -76,55 +80,60 @@ class PrivateMongo:
         mongod = find_mongod()
         if self.child:
             self.child.wait_or_kill(_STOP_SECONDS)
-        self._key = self._home.prepare()
-        self._home.close_entrance()
-        self._home.wait_until_free()
+        if self._had_files:
+            refuse_empty(self.home)
+        self._key = self.home.prepare()
+        self.home.close_entrance()
+        self.home.wait_until_free()
         deadline = time.monotonic() + _START_SECONDS
         name, arguments = f"{mongod.path} ({mongod.origin})", self._arguments(mongod.path)
-        child = self.child = spawn(name, arguments, quiet=True, directory=self._home.path)
+        child = self.child = spawn(
+            name, arguments, apart=self.home.errors, directory=self.home.path
+        )
         try:
             self._bring_up(child, deadline)
         except BanyanError:
             self.stop()
             raise
+        self._had_files = True
         return child
 
     def find(self) -> bool:
         """Whether one was started here before; then `uri` is that one's. Errors: `usage`."""
-        self._key = self._home.find() or ""
+        self._key = self.home.find() or ""
         return bool(self._key)
 
     def stop(self) -> None:
         """End it in order; killed where that takes longer than 20 seconds."""
         if self.child:
             self.child.stop(_STOP_SECONDS)
-            self._home.close_entrance()
+            self.home.close_entrance()
             self.child = None
 
     def member(self) -> Client:
         """A connection with all rights, for who has to do more to it than the server may."""
-        return member(shared_path(self._home.socket), self._key)
+        return member(shared_path(self.home.socket), self._key)
 
     def _bring_up(self, child: Child, deadline: float) -> None:
-        place = short_path(self._home.socket)
+        place = short_path(self.home.socket)
         while not self._listens(place):
             self._check_life(child, deadline)
             time.sleep(_POLL_SECONDS)
-        self._home.check_socket()
+        self.home.check_socket()
 
         def alive() -> bool:
             self._check_life(child, deadline)
             return True
 
         make_primary(place, self._key, self._password(), alive)
-        self._home.open_entrance()
+        self.home.open_entrance()
 
     def _arguments(self, program: str) -> list[str]:
         return [
-            *(program, "--dbpath", str(self._home.data), "--replSet", SET),
+            *(program, "--dbpath", str(self.home.data), "--replSet", SET),
             # The port is not listened on: it must be none that the socket's name could have.
             *("--bind_ip", HOST, "--port", "1", "--nounixsocket"),
-            *("--keyFile", str(self._home.key), "--noscripting"),
+            *("--keyFile", str(self.home.key), "--noscripting"),
             # Until there is a user, whoever reaches it would be let in to make one.
             *("--setParameter", "enableLocalhostAuthBypass=false"),
             # Before 6.0.27 and 7.0.28 a compressed message reads memory (CVE-2025-14847).
@@ -134,7 +143,7 @@ class PrivateMongo:
             # What a killed server left open stands in the way of others for so long.
             *("--setParameter", f"transactionLifetimeLimitSeconds={_TRANSACTION_SECONDS_MAX}"),
             *("--slowms", str(NEVER_SLOW_MILLISECONDS)),
-            *("--logpath", str(self._home.log), "--logappend"),
+            *("--logpath", str(self.home.log), "--logappend"),
         ]
 
     def _listens(self, place: str) -> bool:
@@ -148,14 +157,25 @@ class PrivateMongo:
         """Errors: `unavailable` where it has ended, or takes too long."""
         code = child.ended()
         if code == _EXIT_OTHER_VERSION:
-            said = f"can't read {self._home.data}, which another version of MongoDB has written"
+            said = f"can't read {self.home.data}, which another version of MongoDB has written"
+        elif code is not None and (full := told_if_full(self.home.path)):
+            said = f"cannot start: {full}"
+        elif code is not None and (error := self._last_error()):
+            said = f"ended at its start with {code}: {error}"
         elif code is not None:
-            said = f"ended at its start with {code}; its last words are in {self._home.log}"
+            said = f"ended at its start with {code}; its last words are in {self.home.log}"
         elif time.monotonic() > deadline:
-            said = f"is not ready after {_START_SECONDS:.0f} s: see {self._home.log}"
+            said = f"is not ready after {_START_SECONDS:.0f} s: see {self.home.log}"
         else:
             return
         raise BanyanError("unavailable", f"{child.name} {said}")
+
+    def _last_error(self) -> str:
+        """What it has printed last: that a library is missing, say."""
+        with contextlib.suppress(OSError):
+            lines = self.home.errors.read_text(errors="replace").strip().splitlines()
+            return lines[-1] if 0 < len(lines) < _ERROR_LINES_MAX else ""
+        return ""
 
     def _password(self) -> str:
         return hashlib.sha256(f"{USER}:{self._key}".encode()).hexdigest()

@@ -26,7 +26,7 @@ _OTHERS = 0o077
 class MongoHome:
     """The paths, and what has to be true of them.
 
-    path, data, log, socket, entrance, key: absolute.
+    path, data, log, errors, socket, entrance, key: absolute.
     socket:   where mongod listens from its start.
     entrance: where the servers find it, as long as it takes writes; the same socket. A driver that
               met it on its way up would keep a connection on which it makes no transaction.
@@ -36,8 +36,10 @@ class MongoHome:
         self.path = data_directory.absolute() / "mongo"
         self.data = self.path / "data"
         self.log = self.path / "log"
+        self.errors = self.path / "stderr"  # of the last one; where it breaks down it says much
         self.socket = self.path / SOCKET
         self.entrance = self.path / _ENTRANCE
+        self.sockets = [self.socket, self.entrance]  # of one that runs
         self.key = self.path / "key"
 
     def prepare(self) -> str:
@@ -53,6 +55,10 @@ class MongoHome:
         if self.log.exists() and self.log.stat().st_size > _LOG_BYTES_MAX:
             self.log.replace(self.path / "log.old")
         return _read_secret(self.key, os.geteuid())
+
+    def has_files(self) -> bool:
+        """Whether there is a database."""
+        return (self.data / "WiredTiger").exists()
 
     def find(self) -> str | None:
         """The content of the key file where one was started here, and was not ended in order.

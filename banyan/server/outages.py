@@ -57,6 +57,10 @@ def told(error: errors.PyMongoError) -> str:
         return f"BulkWriteError with the codes {sorted(set(_codes(error)))}"
     if isinstance(error, errors.OperationFailure):
         return f"{type(error).__name__} {error.code}: {(error.details or {}).get('codeName')}"
+    if isinstance(error, errors.ServerSelectionTimeoutError):
+        found = str(error).partition(", Timeout:")[0]  # what follows is all that pymongo knows
+        is_down = "set named 'None'" in found  # so it calls one that nobody listens for
+        return "MongoDB is not there" if is_down else found
     return str(error)
 
 

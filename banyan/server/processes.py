@@ -54,7 +54,7 @@ def spawn(
     arguments: Sequence[str],
     environment: Mapping[str, str] | None = None,
     inherited: Sequence[int] = (),
-    quiet: bool = False,
+    apart: Path | None = None,
     directory: Path | None = None,
 ) -> Child:
     """Start a program that ends with this process, in a session of its own.
@@ -64,18 +64,27 @@ def spawn(
     that stdout stays free for the one line that a program reads.
     environment: all of the child's; None: this process's own.
     inherited: file descriptors that stay open in the child, under the same numbers.
-    quiet:     what it prints to its stdout is thrown away.
+    apart:     where its errors go instead, a file that is made anew; all else is thrown away.
     directory: its working directory; None: this process's own.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("a child would end with the thread that started it")
+    errors = None if apart is None else _new(apart)
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", str(_LAST_WILL), str(os.getpid()), *arguments],
         env=None if environment is None else dict(environment),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL if quiet else 2,
+        stdout=2 if errors is None else subprocess.DEVNULL,
+        stderr=errors,
         pass_fds=inherited,
         cwd=directory,
         start_new_session=True,
     )
+    if errors is not None:
+        os.close(errors)
     return Child(name, process)
+
+
+def _new(path: Path) -> int:
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

@@ -50,6 +50,11 @@ class Service:
         if self.child is None and now >= self._due:
             self.begin()
 
+    @property
+    def runs(self) -> bool:
+        """True while its process lives."""
+        return self.child is not None and self.child.ended() is None
+
     def stop(self, seconds: float) -> None:
         """SIGTERM, and SIGKILL after so many seconds."""
         if self.child:

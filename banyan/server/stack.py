@@ -15,12 +15,15 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 from pymongo.errors import ConnectionFailure, PyMongoError
 
 from banyan.addresses import is_loopback
 from banyan.errors import BanyanError
 from banyan.server import bootstrap, exposure, listening, near
+from banyan.server.data_watch import DataWatch, told_if_full
+from banyan.server.directory import DirectoryLock
 from banyan.server.embedded import PrivateMongo
 from banyan.server.leaks import ADVICE
 from banyan.server.options import Options
@@ -51,6 +54,10 @@ class Stack:
         self._options = options
         self._woken = woken
         self._services: list[Service] = []
+        self._mongo: PrivateMongo | None = None  # then it is the first of the services
+        self._servers: list[Service] = []
+        self._inherited: list[list[socket.socket]] = []  # of each server
+        self._full = ""  # what was said of the disk
         self._ends = ExitStack()  # what was started last ends first
         self.url = ""
         self.tls_ca = ""
@@ -81,16 +88,37 @@ class Stack:
         if options.with_worker:
             self._start_worker()
 
-    def watch(self) -> None:
-        """Start anew what dies, until an exception ends this."""
+    def watch(self, lock: DirectoryLock) -> None:
+        """Start anew what dies, and make again what is removed, until an exception ends this."""
+        home = self._mongo.home if self._mongo else None
+        kept = [self.credentials, self.credentials.with_name(bootstrap.WORKER_FILE)]
+        watch = DataWatch(lock, home, [*kept, *([home.key] if home else [])])
         while True:
             self._woken.clear()
             self._tend()
+            self._replace(watch.look(self._sockets()))
             self._woken.wait(_TICK_SECONDS)
 
     def stop(self) -> None:
         """End what was started: the worker first, so that it can give its tasks back."""
         self._ends.close()
+
+    def _sockets(self) -> list[Path]:
+        """Those that are to be there now."""
+        mongo = self._mongo.home.sockets if self._mongo and self._services[0].runs else []
+        return [*mongo, *([Path(self.socket)] if self.socket else [])]
+
+    def _replace(self, missing: list[Path]) -> None:
+        """Sockets that were removed: who listens at them is started again, with new ones."""
+        if self._mongo and self._mongo.child and {*missing} & {*self._mongo.home.sockets}:
+            self._mongo.child.signal(signal.SIGTERM)
+        if self.socket and Path(self.socket) in missing:
+            local = self._listen_nearby()
+            for inherited in self._inherited:
+                inherited[1:] = [local] if local else []
+            for server in self._servers:
+                if server.child:
+                    server.child.signal(signal.SIGTERM)
 
     def _listen_nearby(self) -> socket.socket | None:
         """The unix socket, for all server processes."""
@@ -115,7 +143,7 @@ class Stack:
             self._woken.wait(_POLL_SECONDS)
 
     def _start_mongo(self) -> str:
-        mongo = PrivateMongo(self._options.data)
+        mongo = self._mongo = PrivateMongo(self._options.data)
         self._ends.callback(mongo.stop)
         self._begin(Service("database", mongo.start))
         return mongo.uri
@@ -123,14 +151,14 @@ class Stack:
     def _start_servers(
         self, sockets: list[socket.socket], local: socket.socket | None, uri: str
     ) -> None:
-        servers = []
         for number, own in enumerate(sockets, start=1):
             name = f"server process {number}"
             inherited = [own, local] if local else [own]
             start = functools.partial(self._spawn_server, name, inherited, uri)
-            servers.append(Service(name, start))
-        self._ends.callback(_stop_together, servers)
-        for server in servers:
+            self._inherited.append(inherited)
+            self._servers.append(Service(name, start))
+        self._ends.callback(_stop_together, self._servers)
+        for server in self._servers:
             self._begin(server)
         self._wait_until(self._probe.is_ready, "server")
 
@@ -180,7 +208,22 @@ class Stack:
 
     def _tend(self) -> None:
         for service in self._services:
-            service.tend()
+            try:
+                if not self._waits_for_room(service):
+                    service.tend()
+            except BanyanError:
+                if not self._waits_for_room(service):
+                    raise
+
+    def _waits_for_room(self, service: Service) -> bool:
+        """Whether it is the database, which cannot run on a full disk; says so once."""
+        if not self._mongo or service is not self._services[0]:
+            return False
+        full = told_if_full(self._options.data)
+        if full and not self._full:
+            logger.error("%s; the database goes on when there is room", full)
+        self._full = full
+        return bool(full) and not service.runs
 
     def _wait_until(self, ready: Callable[[], bool], name: str) -> None:
         deadline = time.monotonic() + _READY_SECONDS

@@ -42,11 +42,11 @@ def run(options: Options) -> int:
     stack = Stack(options, woken)
     _heed_signals(woken)
     try:
-        with DirectoryLock(options.data):
+        with DirectoryLock(options.data) as lock:
             try:
                 stack.start()
                 _announce(stack, options.json_line)
-                stack.watch()
+                stack.watch(lock)
             finally:
                 _ignore_signals()
                 stack.stop()

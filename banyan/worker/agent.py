@@ -38,6 +38,7 @@ from banyan.worker.state import Identity, StateDirectory, open_state
 from banyan.worker.sweep import sweep
 from banyan.worker.timers import Timers, now
 from banyan.worker.tokens import read_token
+from banyan.worker.upkeep import LOOK, Upkeep
 from banyan.worker.usage import Usage
 
 _SHORT_SECONDS = 5.0  # without a claim after the machine could not start a process
@@ -73,6 +74,7 @@ class Agent:
             options.shutdown_seconds, self._holding, self._courier, self._timers, state
         )
         self._limits = Limits(options, self._timers)
+        self._upkeep = Upkeep(state, self._link, self._timers)
         self._releases = 0  # under way
         self._drained = False  # by an operator
         self._to_cancel: dict[str, bool] = {}  # attempts, as the server has said last; by force?
@@ -94,6 +96,7 @@ class Agent:
         signals.heed(lambda *_: self._box.put(mailbox.SignalCame()))
         self._courier.start()
         self._begin()
+        self._upkeep.look()
         while self._leaving.mode is not Mode.OVER:
             self._turn()
         for attempt in self._holding.running:
@@ -197,6 +200,7 @@ class Agent:
                 self._holding.hear(message)
                 if message["is"] == "ended":
                     self._line.ended()
+                self._upkeep.hear(message)
             for event in self._box.take():
                 self._handlers[type(event)](event)
             for key in self._timers.due(now()):
@@ -211,16 +215,15 @@ class Agent:
         return None if first is None else max(first - now(), 0)
 
     def _due(self, key: object) -> None:
-        if key == GIVE_UP:
-            self._leaving.give_up()
-        elif key == TIME_UP:
-            self._leaving.time_is_up(self._registration)
-        elif key == IDLE:
-            self._leaving.idle(self._registration)
-        elif key == OVERDUE:
-            self._line.overdue()
-        elif key == "launcher":
-            self._look_after_launcher()
+        duties: dict[object, Callable[[], None]] = {
+            GIVE_UP: self._leaving.give_up,
+            TIME_UP: lambda: self._leaving.time_is_up(self._registration),
+            IDLE: lambda: self._leaving.idle(self._registration),
+            OVERDUE: self._line.overdue,
+            "launcher": self._look_after_launcher,
+            LOOK: self._upkeep.look,
+        }
+        duties.get(key, lambda: None)()
 
     def _follow_up(self) -> None:
         """What follows from all that has happened in this turn."""

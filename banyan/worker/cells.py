@@ -89,10 +89,15 @@ class Cells:
         self._root = make_root(str(os.getpid()))
         if self._root:
             self._twins = _make_twins(self._root)
-            self._keep_note([str(path) for path in self._roots()])
+            self.note()
             self._all = Cell(str(self._root))
             self._homes = _homes(["memory", *self._twins])
             self._share()
+
+    def note(self) -> None:
+        """Says in the state directory where they are, if there are any. Errors: OSError."""
+        if self._root:
+            self._keep_note([str(path) for path in self._roots()])
 
     def _roots(self) -> list[Path]:
         return list(dict.fromkeys([*([self._root] if self._root else []), *self._twins.values()]))

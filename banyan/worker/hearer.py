@@ -21,8 +21,8 @@ class Hearer(Protocol):
     def sample(self, attempt: str, sample: Mapping[str, Any]) -> None:
         """What it uses at the moment; from another thread where it has GPUs."""
 
-    def ended(self, attempt: str, end: Mapping[str, Any], inline: str | None) -> None:
-        """It has ended; `end` as `endings.end_of` says it, `inline` as `Reader.complete` takes."""
+    def ended(self, attempt: str, end: Mapping[str, Any], inline: str | None, size: int) -> None:
+        """It has ended; `end` as `endings.end_of` says it, the others as `Reader.complete`."""
 
     def drop(self, attempt: str) -> None:
         """Nothing more is heard of it."""

@@ -329,14 +329,13 @@ class Holding:
         held.ended = True
         held.has_file = message["inline"] is None
         held.stuck = bool(message.get("left"))
+        if lost := message.get("output_lost"):
+            _log.error("task %s: %s, in %s", held.task, lost, self._state.path)
         if attempt in self._behind:
             self._behind.take_out(attempt)
-        if message.get("spent"):
-            _log.warning(
-                "processes %s of task %s hold nothing any more, but others keep them from going",
-                message["spent"],
-                held.task,
-            )
+        if spent := message.get("spent"):
+            said = "processes %s of task %s hold nothing any more, but others keep them from going"
+            _log.warning(said, spent, held.task)
         if held.stuck:
             _log.error("processes %s of task %s would not end", message["left"], held.task)
             self.call_back(self._behind.of(attempt))
@@ -352,7 +351,8 @@ class Holding:
             self.to_release.append(held.token)
             self.reported([attempt])
         else:
-            self._reports.ended(attempt, end_of(message), message["inline"])
+            size = message.get("size", 0)
+            self._reports.ended(attempt, end_of(message), message["inline"], size)
 
     def _make_room(self, ended: str) -> None:
         """What it held is the next one's, which the launcher has started, or nobody's."""

@@ -7,8 +7,8 @@ thread, standard library only, no network: so it stays small, and starting a tas
 kernel holds up that thread for a task, another goes on with the loop (see `pipes.py`).
 It must never forget a process that it has started.
 
-What it is told: start, stop, withdraw, trust, shipped, forget, goodbye. What it tells: hello (to
-each new agent: all attempts that it holds), started, withdrawn, output, sample, ended,
+What it is told: start, stop, withdraw, trust, shipped, forget, repair, goodbye. What it tells:
+hello (to each new agent: all attempts that it holds), started, withdrawn, output, sample, ended,
 cleared, left, trusted.
 """
 
@@ -23,6 +23,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -250,19 +251,35 @@ class Launcher:
             case "stop":
                 self._attempts.stop(message["attempt"], message["why"], message["grace_seconds"])
             case "withdraw":
-                for attempt in message["attempts"]:
-                    self._attempts.withdraw(attempt)
+                _for_each(self._attempts.withdraw, message["attempts"])
             case "forget":
-                for attempt in message["attempts"]:
-                    self._attempts.forget(attempt)
+                _for_each(self._attempts.forget, message["attempts"])
             case "shipped":
                 self._attempts.shipped(message["attempt"], message["position"], message["offset"])
             case "trust":
                 self._lease_end = message["lease_end"]
                 self._timers.set(_LEASE, message["until"])
                 self._tell({"is": "trusted", "until": message["until"]})
+            case "repair":
+                self._repair()
             case "goodbye":
                 self._goodbye = True
+
+    def _repair(self) -> None:
+        """Somebody has emptied the state directory: the next agent is to find us, and our cells."""
+        with contextlib.suppress(OSError):  # the agent asks again
+            self._cells.note()
+            listener = wire.listen(self._socket)
+            listener.setblocking(False)
+            self._epoll.register(listener, select.EPOLLIN)
+            self._epoll.unregister(self._listener)
+            self._listener.close()
+            self._listener = listener
+
+
+def _for_each(call: Callable[[str], None], attempts: list[str]) -> None:
+    for attempt in attempts:
+        call(attempt)
 
 
 def _wake_on_child() -> int:

@@ -19,7 +19,7 @@ from banyan.worker import cells, cgroups, secrets_file, tree, wire
 from banyan.worker.launcher import OUTPUT, SOCKET
 
 _STDERR = "launcher.stderr"
-_PID = "launcher.pid"
+PID = "launcher.pid"
 _KILL_SECONDS = 5.0
 # Where Banyan is comes last: nothing beside it stands in for a module of the library.
 _BOOT = """
@@ -61,9 +61,14 @@ def start(state_directory: Path) -> tuple[wire.Line, subprocess.Popen[bytes]]:
                 pass_fds=[listener.fileno()],
                 start_new_session=True,  # a signal to the agent's group is not for it
             )
-    with _new(state_directory / _PID) as noted:
-        noted.write(_note_of(process.pid).encode())
+    note(state_directory, process.pid)
     return line, process
+
+
+def note(state_directory: Path, pid: int) -> None:
+    """Which process is the launcher of this directory. Errors: OSError."""
+    with _new(state_directory / PID) as noted:
+        noted.write(_note_of(pid).encode())
 
 
 def stderr(state_directory: Path) -> str:
@@ -93,7 +98,7 @@ def kill(state_directory: Path) -> None:
 
 def clear(state_directory: Path) -> None:
     """After the end of the last launcher: removes what it needed, and an empty complaint."""
-    (state_directory / _PID).unlink(missing_ok=True)
+    (state_directory / PID).unlink(missing_ok=True)
     if not stderr(state_directory):
         (state_directory / _STDERR).unlink(missing_ok=True)
 
@@ -106,7 +111,7 @@ def _new(path: Path) -> BinaryIO:
 
 def _pid_of(state_directory: Path) -> int | None:
     try:
-        noted = ownership.read_text(state_directory / _PID)
+        noted = ownership.read_text(state_directory / PID)
         pid = int(noted.partition(" ")[0])
     except (OSError, ValueError):
         return None

@@ -6,11 +6,13 @@ of a frozen one would outlive their lease with nobody to end them.
 
 import contextlib
 import logging
+import os
 import select
 import subprocess
 from pathlib import Path
 
 from banyan.worker import launching, wire
+from banyan.worker.launcher import SOCKET
 from banyan.worker.timers import now
 
 _HELLO_SECONDS = 10.0
@@ -93,6 +95,19 @@ class Link:
         if messages:
             self._asked_at = None
         return messages
+
+    def missing(self) -> list[str]:
+        """The names of what leads to the launcher, and somebody has removed."""
+        names = [SOCKET, launching.PID] if self._line else []
+        return [name for name in names if not os.path.lexists(self._directory / name)]
+
+    def repair(self) -> None:
+        """Makes it anew. Errors: OSError."""
+        missing = self.missing()
+        if SOCKET in missing:
+            self.say({"do": "repair"})
+        if launching.PID in missing and self.pid is not None:
+            launching.note(self._directory, self.pid)
 
     def goodbye(self) -> None:
         """Lets the launcher end when nothing runs any more, and waits a little for that."""

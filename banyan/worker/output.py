@@ -20,13 +20,25 @@ class Reader:
         """`position` in the spool and `offset` in the output: up to there it is delivered."""
         self._path = path
         self._inline: bytes | None = None
+        self._size = 0
         self.position = position
         self.offset = offset
 
-    def complete(self, inline: str | None) -> None:
-        """The attempt has ended; `inline` is its whole spool (base64) where it has no file."""
+    def complete(self, inline: str | None, size: int = 0) -> None:
+        """The attempt has ended; `inline` is its whole spool (base64) where it has no file.
+
+        size: of the file, as far as it was written; 0 where nobody knows.
+        """
+        self._size = size
         if inline is not None:
             self._inline = base64.b64decode(inline)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the file of an ended attempt is shorter than it was. Errors: OSError."""
+        if self._inline is not None or self.position >= self._size:
+            return False
+        return self.position + self.left < self._size
 
     @property
     def left(self) -> int:

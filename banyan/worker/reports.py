@@ -46,6 +46,8 @@ _END_FIELDS = (
     ("exit_status", "time_terminated"),
 )
 
+_REMOVED = "output lost: somebody has removed its file from the worker's state directory"
+
 _log = logging.getLogger(__name__)
 
 
@@ -143,12 +145,12 @@ class Reports:
                 told.samples.add(sample)
                 self._note(attempt)
 
-    def ended(self, attempt: str, end: Mapping[str, Any], inline: str | None) -> None:
-        """It has ended; `inline` as `Reader.complete` wants it."""
+    def ended(self, attempt: str, end: Mapping[str, Any], inline: str | None, size: int) -> None:
+        """It has ended; `inline` and `size` as `Reader.complete` wants them."""
         with self._changed:
             if told := self._told.get(attempt):
                 told.end = end
-                told.reader.complete(inline)
+                told.reader.complete(inline, size)
                 self._note(attempt)
 
     def drop(self, attempt: str) -> None:
@@ -249,6 +251,7 @@ class Reports:
         for chunk in chunks:
             told.look(chunk)
         if ends and told.end is not None:
+            self._look_for_loss(attempt, told, told.end)
             item["state"] = told.end["state"]
             names = _END_FIELDS[less - 1] if less else told.end.keys() - {"state"}
             data.update({k: v for k, v in told.end.items() if k in names and v is not None})
@@ -263,6 +266,15 @@ class Reports:
             last = chunks[-1] if chunks else None
             end = told.samples.end
             batch.parts.append(Part(attempt, item, last, ends, progress, more, end))
+
+    @staticmethod
+    def _look_for_loss(attempt: str, told: Told, end: Mapping[str, Any]) -> None:
+        """Tells, where the file of the output was removed before all of it was read."""
+        if told.reader.is_lost and _REMOVED not in (end.get("reason") or ""):
+            reasons = [each for each in (end.get("reason"), _REMOVED) if each]
+            told.end = {**end, "reason": "; ".join(reasons)}
+            said = "the end of the output of attempt %s is lost: somebody has removed its file"
+            _log.error(said, attempt)
 
     def _progress_of(self, attempt: str, told: Told, ends: bool) -> Mapping[str, Any] | None:
         """What is to be said of it now; at the end also what was held back."""

@@ -101,6 +101,16 @@ class Running:
             "reported": self.told_ended and self.attempt not in ended,
         }
 
+    def output(self) -> dict[str, Any]:
+        """What the agent is told of its output, which is in the file then."""
+        told = {"is": "output", "attempt": self.attempt, "size": self.spool.flush()}
+        return {**told, **self._put_back()}
+
+    def _put_back(self) -> dict[str, Any]:
+        """Whether the file of its output was removed by somebody, since it was asked last."""
+        put_back, self.spool.put_back = self.spool.put_back, False
+        return {"put_back": True} if put_back else {}
+
     def read(self, pipe: int) -> bool:
         """Takes what a readable pipe holds; False where nothing came, or at its end (then dropped).
 
@@ -223,7 +233,8 @@ class Running:
         inline = self.spool.finish()  # which may bring trouble to tell
         told = self._ended(left, own_peak_kibibytes)
         told["inline"] = None if inline is None else base64.b64encode(inline).decode()
-        return told
+        told["size"] = self.spool.size
+        return {**told, **self._put_back()}
 
     def _ended(self, left: list[int], own_peak_kibibytes: int) -> dict[str, Any]:
         if self.not_begun and self.why is None:
@@ -243,6 +254,7 @@ class Running:
             told["peak_memory_bytes"] = peak_bytes
         if reasons := [each for each in (self.reason, self.spool.trouble) if each]:
             told["reason"] = "; ".join(reasons)
+            told["output_lost"] = self.spool.trouble
         if left:
             told["left"] = left
         if self.spent:

@@ -18,8 +18,10 @@ from urllib.parse import urlsplit
 from banyan import ownership
 from banyan.config import user_directory
 from banyan.errors import BanyanError
+from banyan.open_files import is_at
 from banyan.worker.launcher import OUTPUT
 
+_LOCK = "lock"
 _IDENTITY = "worker.json"
 _DRAINS = "drains"  # is there while the worker drains of its own accord
 
@@ -44,14 +46,46 @@ class StateDirectory:
             path.chmod(0o700)  # output and tokens of tasks pass through it
         self.path = path.absolute()
         self._outputs = self.path / OUTPUT
-        self._lock = ownership.open_file(path / "lock", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            message = f"another worker is at work in {path}; give this one a directory of its own"
-            raise BanyanError("data_directory_in_use", message) from None
+        self._identity: Identity | None = None  # as it was kept last
+        self._drains = False
+        self._lock = self._locked()
         self._outputs.mkdir(exist_ok=True, mode=0o700)
+
+    def _locked(self) -> int:
+        lock = ownership.open_file(self.path / _LOCK, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            message = f"another worker is at work in {self.path}"
+            raise BanyanError(
+                "data_directory_in_use", f"{message}; give this one a directory of its own"
+            ) from None
+        return lock
+
+    def missing(self) -> list[str]:
+        """The names of what this worker has put here, and somebody else has removed."""
+        missing = [] if is_at(self.path / _LOCK, self._lock) else [_LOCK]
+        wanted = {OUTPUT: True, _IDENTITY: self._identity, _DRAINS: self._drains}
+        kept = [name for name, is_wanted in wanted.items() if is_wanted]
+        return missing + [name for name in kept if not os.path.lexists(self.path / name)]
+
+    def repair(self) -> None:
+        """Makes anew what is missing.
+
+        Errors: `data_directory_in_use` where another worker has begun here meanwhile; `usage`
+        where others could put something there by now; OSError.
+        """
+        ownership.make(self.path)
+        ownership.claim(self.path)
+        if not is_at(self.path / _LOCK, self._lock):
+            removed, self._lock = self._lock, self._locked()
+            os.close(removed)
+        self._outputs.mkdir(exist_ok=True, mode=0o700)
+        if self._identity:
+            self.keep_identity(self._identity)
+        if self._drains:
+            self.note_drain()
 
     def identity(self) -> Identity | None:
         """The worker that was here last; None after an orderly end."""
@@ -63,17 +97,20 @@ class StateDirectory:
             return None
 
     def keep_identity(self, identity: Identity) -> None:
-        """Who is here now, for the next agent."""
+        """Who is here now, for the next agent. Errors: OSError."""
+        self._identity = identity
         ownership.replace_text(self.path / _IDENTITY, json.dumps(identity._asdict()))
 
     def forget_identity(self) -> None:
         """After the end of the registration; with what a full disk has left of another."""
+        self._identity, self._drains = None, False
         for name in (_IDENTITY, f"{_IDENTITY}.new"):
             (self.path / name).unlink(missing_ok=True)
         (self.path / _DRAINS).unlink(missing_ok=True)
 
     def note_drain(self) -> None:
         """The worker takes nothing new until its own end: the next agent is not bound by that."""
+        self._drains = True
         with contextlib.suppress(OSError):  # a full disk: the next agent drains on
             os.close(ownership.open_file(self.path / _DRAINS, os.O_WRONLY | os.O_CREAT))
 

@@ -20,14 +20,13 @@ from banyan.worker.orphans import Orphans
 from banyan.worker.pipes import Pipes, Step
 from banyan.worker.running import OwnPeak, Running, ended_child, kill_trees, never_began
 from banyan.worker.spawning import NotStarted
-from banyan.worker.spool import Spool, room_in
+from banyan.worker.spool import FLUSH_BYTES, Spool, room_in
 from banyan.worker.starting import Starter, bound_memory
 from banyan.worker.successors import Successors
 from banyan.worker.timers import Timers, now
 from banyan.worker.wire import Message
 
 _FLUSH_SECONDS = 0.1  # so long output may be in memory only
-_FLUSH_BYTES = 1 << 20  # or so much of it
 _LOOK_AGAIN_SECONDS = 0.05
 _REAPS_MAX = 512  # in one go: chains of forks must not keep the loop from all else
 _HELD_UP = "its output could not be read: somebody held the pipe, and did not let go of it"
@@ -182,8 +181,8 @@ class Supervision:
             return
         if not running.read(pipe):
             return
-        if running.spool.pending > _FLUSH_BYTES:
-            self._tell_output(running)
+        if running.spool.pending > FLUSH_BYTES:
+            self._tell(running.output())
         else:
             self._timers.set_earlier((running.attempt, "flush"), now() + _FLUSH_SECONDS)
 
@@ -199,7 +198,7 @@ class Supervision:
             if key[1] == "timeout":
                 self.stop(running.attempt, "timeout", running.grace_seconds)
             elif key[1] == "flush":
-                self._tell_output(running)
+                self._tell(running.output())
             elif key[1] == "begin":
                 self._does_not_begin(running)
             elif running.leader_ended:
@@ -369,10 +368,6 @@ class Supervision:
         message = {"is": "ended", "attempt": attempt, **told}
         self.ended[attempt] = {**message, "keep": keep}  # for an agent to come
         self._tell(message)
-
-    def _tell_output(self, running: Running) -> None:
-        size = running.spool.flush()
-        self._tell({"is": "output", "attempt": running.attempt, "size": size})
 
     def _look(self) -> None:
         if self._reap_some():  # to reap is cheap, and each that has ended would be looked at

@@ -121,6 +121,69 @@ def test_a_file_in_utf_16_is_told(tmp_path: Path, option: str) -> None:
         values(tmp_path, "[1]\n".encode("utf-16"), option, "BANYAN_LINE")
 
 
+def test_placeholders_are_put_in_wherever_a_task_has_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PS1", "{debian}")
+    template = {
+        "command": ["echo", "{index}", "${HOME}", "{{index}}", "{a,b}"],
+        "name": "fit-{index}",
+        "cwd": "/runs/{index}",
+        "queue": "q{index}",
+        "env": {"OUT": "o{index}", "PS1": "{debian}", "KEY": {"secret": "s"}},
+        "tags": {"fold": "{index}"},
+        "labels": {"disk": "d{index}"},
+    }
+    first, second = expanded(template, "1-2", None, None) or []
+    array = {"array": first["_id"]}
+    assert first.pop("_id") != second.pop("_id")
+    index = {"BANYAN_ARRAY_INDEX": "2"}
+    assert second == {
+        "command": ["echo", "2", "${HOME}", "{index}", "{a,b}"],
+        "name": "fit-2",
+        "cwd": "/runs/2",
+        "queue": "q2",
+        "env": {"OUT": "o2", "PS1": "{debian}", "KEY": {"secret": "s"}, **index},
+        "tags": {"fold": "2", **array},
+        "labels": {"disk": "d2"},
+    }
+    assert first["name"] == "fit-1"
+
+
+def test_a_name_that_is_the_program_s_is_so_of_each_task() -> None:
+    lines = io.StringIO("/bin/echo a b\nls -l")
+    template = {"command": "{line}", "name": "{line}"}
+    made = expanded(template, None, lines, None) or []
+    assert [task["name"] for task in made] == ["echo", "ls"]
+    made = expanded({"command": ["{line}"], "name": "{line}"}, None, io.StringIO("/bin/ls\n"), None)
+    assert [task["name"] for task in made or []] == ["ls"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("command", "echo {line}"), ("command", ["{line}"]), ("name", "{line}"), ("cwd", "/{line}"),
+     ("env", {"A": "{line}"}), ("tags", {"a": "{line}"}), ("labels", {"a": "{line}"})],
+)  # fmt: skip
+def test_a_placeholder_that_nothing_fills_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(BanyanError, match=r"nothing fills \{line\} in .*: there is \{index\}; .*"):
+        expanded({**TASK, field: value}, "1-2", None, None)
+
+
+def test_the_directory_where_we_are_may_have_braces_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "{project}"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    made = expanded({**TASK, "cwd": str(here / "run-{index}")}, "7", None, None) or []
+    assert made[0]["cwd"] == str(here / "run-7")
+
+
+def test_the_tag_of_an_array_is_not_for_others() -> None:
+    with pytest.raises(BanyanError, match="take another key"):
+        expanded({**TASK, "tags": {"array": "mine"}}, "1-2", None, None)
+
+
 def counted(**by: Any) -> dict[str, int]:
     return grouped({"by_state": by, "by_outcome": {"success": 2, "oom": 1, "lost": 1}})
 

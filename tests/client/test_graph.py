@@ -90,3 +90,33 @@ def test_a_deep_graph_needs_no_recursion() -> None:
     chain = [{"_id": id, "continuations": ids[n + 1 : n + 2]} for n, id in enumerate(ids)]
     ready = prepared(reversed(chain), hold=False)
     assert parents_first(ready) == list(reversed(range(len(ids))))
+
+
+@pytest.mark.parametrize("kind", ["after", "after_failure", "after_any"])
+@pytest.mark.parametrize("count", [1024, 1025, 3000])
+def test_more_parents_than_a_task_may_have_are_gathered_by_groups(kind: str, count: int) -> None:
+    parents = [new_id() for _ in range(count)]
+    tasks = [{"name": "sum", kind: parents, "tags": {"a": "b"}, "retain": 5}, {kind: parents}]
+    child, twin, *groups = prepared(tasks, hold=True)
+    if count == 1024:
+        assert (child[kind], groups) == (parents, [])
+        return
+    assert [one for group in groups for one in group[kind]] == parents
+    assert all(len(group[kind]) <= 1024 for group in groups)
+    waits_for = "after_any" if kind == "after_any" else "after"
+    assert child[waits_for] == twin[waits_for] == [group["_id"] for group in groups]
+    assert kind == waits_for or kind not in child
+    for group in groups:
+        assert "command" not in group
+        assert (group["state"], group["tags"], group["retain"]) == ("available", {"a": "b"}, 5)
+        assert group["_id"] < child["_id"]
+    assert set(parents_first([child, twin, *groups])[-2:]) == {0, 1}
+
+
+def test_parents_of_all_kinds_are_gathered_and_the_array_has_no_groups_in_it() -> None:
+    kinds = ("after", "after_failure", "after_any")
+    task = {kind: [new_id() for _ in range(1024 + (kind != "after"))] for kind in kinds}
+    child, *groups = prepared([{**task, "tags": {"array": new_id()}}], hold=False)
+    assert sorted(child.keys() & set(kinds)) == ["after", "after_any"]
+    assert all(len(one.get(kind, ())) <= 1024 for one in [child, *groups] for kind in kinds)
+    assert all("tags" not in group for group in groups)

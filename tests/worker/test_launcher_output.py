@@ -3,9 +3,13 @@
 import ctypes
 import hashlib
 import os
+import re
 import resource
 from pathlib import Path
 
+import pytest
+
+from banyan.worker.launcher import OUTPUT
 from tests.worker.launched import Launched
 
 
@@ -84,18 +88,55 @@ def test_what_lies_in_a_large_pipe_when_the_task_ends_is_kept(launcher: Launched
     assert launcher.output(attempt) == b"x" * 1_000_000
 
 
-def test_output_beyond_the_bound_is_dropped_and_the_bound_stated(launcher: Launched):
-    bound = 10_000
-    ended, output = launcher.run("yes | head -c 1000000; echo last >&2", log_bytes_max=bound)
+def test_of_output_beyond_the_bound_the_beginning_and_the_end_are_kept(launcher: Launched):
+    bound = 20_000
+    script = "echo first; yes | head -c 1000000; echo last; echo why >&2"
+    ended, output = launcher.run(script, log_bytes_max=bound)
     assert ended["code"] == 0, "a task that says much is not stopped"
-    assert len(output) == bound
-    assert output.endswith(b"[banyan: output is kept up to 10000 bytes; the rest is not]\n")
-    assert output.startswith(b"y\n" * 1000)
+    assert 0.9 * bound < len(output) <= bound
+    begin, gap, end = re.split(rb"\n(\[banyan: .*\])\n", output)
+    assert begin.startswith(b"first\ny\ny\n")
+    assert end.endswith(b"y\ny\nlast\nwhy\n")
+    assert len(begin) == pytest.approx(len(end), abs=bound // 10)
+    found = re.search(rb"([0-9,]+) bytes of stdout are left out here", gap)
+    assert found, gap
+    assert len(begin) + len(end) + int(found[1].replace(b",", b"")) == 1_000_015
 
 
-def test_output_of_exactly_the_bound_less_the_statement_is_kept_without_it(launcher: Launched):
-    _, output = launcher.run("printf %0500d 0", log_bytes_max=10_000)
-    assert output == b"0" * 500
+def test_a_stream_that_says_little_is_kept_whole_beside_one_that_says_much(launcher: Launched):
+    chatter = "yes | head -c 100000"
+    script = f"{chatter}; echo one >&2; {chatter}; echo two >&2; {chatter}"
+    attempt = launcher.shell(script, log_bytes_max=20_000)
+    launcher.ended(attempt)
+    said = b"".join(data for stream, data in launcher.frames(attempt) if stream == "stderr")
+    assert said == b"one\ntwo\n"
+
+
+def test_each_stream_says_how_much_of_it_is_left_out(launcher: Launched):
+    script = "yes | head -c 100000; (yes n | head -c 200000) >&2; yes | head -c 100000"
+    attempt = launcher.shell(script, log_bytes_max=20_000)
+    launcher.ended(attempt)
+    for wanted, size in (("stdout", 200_000), ("stderr", 200_000)):
+        said = b"".join(data for stream, data in launcher.frames(attempt) if stream == wanted)
+        line, number = re.findall(
+            rf"(\n\[banyan: .* ([0-9,]+) bytes of {wanted} are left out here\]\n)".encode(), said
+        )[0]
+        assert len(said) - len(line) + int(number.replace(b",", b"")) == size
+
+
+def test_who_follows_hears_at_once_that_something_is_left_out(launcher: Launched, tmp_path: Path):
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    attempt = launcher.shell(f"yes | head -c 100000; read x < {go}", log_bytes_max=20_000)
+    launcher.says(attempt, b"[banyan: the log is full.")
+    go.write_text("on\n")
+    launcher.ended(attempt)
+    assert launcher.output(attempt).count(b"[banyan: ") == 1
+
+
+def test_output_that_just_fits_has_nothing_added(launcher: Launched):
+    _, output = launcher.run("yes | head -c 19000", log_bytes_max=20_000)
+    assert output == b"y\n" * 9500
 
 
 def test_a_gigabyte_on_one_line_neither_fills_the_disk_nor_the_memory(launcher: Launched):
@@ -164,3 +205,35 @@ def copies_of_pipes(pid: int) -> list[int]:
     os.close(process)
     assert min(copies) >= 0, os.strerror(ctypes.get_errno())
     return copies
+
+
+def test_what_a_cleaner_takes_while_the_task_runs_is_there_again(
+    launcher: Launched, tmp_path: Path
+):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for fifo in (first, second):
+        os.mkfifo(fifo)
+    script = f"head -c 100000 /dev/zero; read x < {first}; echo more; read x < {second}; echo last"
+    attempt = launcher.shell(script)
+    launcher.says(attempt, b"\0" * 100_000)
+    launcher.spool(attempt).unlink()
+    launcher.spool(attempt).parent.rmdir()
+    first.write_text("on\n")
+    told = launcher.until("output", attempt, having=lambda told: "put_back" in told)
+    assert launcher.output(attempt) == b"\0" * 100_000 + b"more\n"
+    launcher.spool(attempt).rename(tmp_path / "away")
+    second.write_text("on\n")
+    ended = launcher.ended(attempt)
+    assert launcher.output(attempt) == b"\0" * 100_000 + b"more\nlast\n"
+    assert told["size"] < ended["size"] == launcher.spool(attempt).stat().st_size
+
+
+def test_a_later_task_has_its_output_though_a_cleaner_took_the_directory(launcher: Launched):
+    (launcher.state_directory / OUTPUT).rmdir()
+    ended, output = launcher.run("head -c 200000 /dev/zero")
+    assert (ended.get("reason"), output) == (None, b"\0" * 200_000)
+    script = "head -c 200000 /dev/zero; echo last"
+    launcher.spool(ended["attempt"]).unlink()
+    launcher.spool(ended["attempt"]).parent.rmdir()
+    _, output = launcher.run(script, log_bytes_max=150_000)
+    assert output.endswith(b"last\n")

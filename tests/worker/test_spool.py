@@ -1,6 +1,7 @@
 """Output on its way through the spool: what goes in comes out, in the same chunks."""
 
 import base64
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as some
 from banyan.server.store.logs import CHUNK_BYTES_LEAST
 from banyan.worker.output import Reader
 from banyan.worker.spool import Chunk, Spool
+from banyan.worker.tail import BLOCK_BYTES, Tail
 
 PIECES = some.lists(
     some.tuples(some.sampled_from([1, 2]), some.binary(max_size=300), some.booleans()), max_size=30
@@ -78,16 +80,8 @@ def test_a_reader_that_starts_again_makes_the_same_chunks(
         assert read_all(Reader(path, *place), bytes_max) == later
 
 
-@given(some.integers(60, 200), some.lists(some.binary(max_size=50), max_size=30))
-def test_a_spool_never_holds_more_than_its_bound(bound: int, pieces: list[bytes]):
-    spool = Spool("/does/not/exist", bound)
-    for data in pieces:
-        spool.add(1, data)
-    assert spool.pending <= max(bound, len(spool._notice))
-
-
 @given(
-    some.integers(200, 2000),
+    some.integers(600, 4000),
     some.lists(
         some.tuples(
             some.sampled_from([1, 2]), some.binary(min_size=1, max_size=50), some.booleans()
@@ -119,3 +113,47 @@ def test_what_went_with_the_end_is_not_kept_besides(tmp_path: Path):
     assert spool.finish()
     assert (spool.pending, spool.flush()) == (0, 0)
     assert not path.exists()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    some.integers(0, 3000),
+    some.lists(some.tuples(some.sampled_from([1, 2]), some.binary(max_size=400)), max_size=60),
+    some.integers(2, 12),
+)
+def test_a_tail_keeps_the_end_of_each_stream_in_order_and_counts_the_rest(
+    tmp_path_factory: pytest.TempPathFactory,
+    bound: int,
+    pieces: list[tuple[int, bytes]],
+    runs_max: int,
+):
+    tail = Tail(str(tmp_path_factory.mktemp("tail") / "end"), bound, CHUNK_BYTES_LEAST)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("banyan.worker.tail.RUNS_MAX", runs_max)
+        for stream, data in pieces:
+            tail.add(stream, data)
+    found = list(tail.pieces())
+    kept = {1: b"", 2: b""}
+    for stream, data in found:
+        kept[stream] += data
+    for stream, end in kept.items():
+        said = b"".join(data for of, data in pieces if of == stream)
+        assert said.endswith(end)
+        assert tail.gone.get(stream, 0) == len(said) - len(end)
+    assert sum(map(len, kept.values())) <= bound
+    if tail.gone and bound >= 1000:
+        chattier = max(tail.gone, key=lambda stream: len(kept[stream]))
+        assert all(len(kept[one]) <= len(kept[chattier]) for one in tail.gone)
+    if len(pieces) <= runs_max and not tail.gone:
+        order = b"".join(data for _, data in pieces)
+        assert b"".join(data for _, data in found) == order
+    tail.close()
+
+
+def test_the_file_of_a_tail_has_no_name_and_does_not_grow(tmp_path: Path):
+    tail = Tail(str(tmp_path / "end"), 1 << 20, CHUNK_BYTES_LEAST)
+    for number in range(300):
+        tail.add(1 + number % 7 // 6, bytes([number % 251]) * 60_000)
+        assert not list(tmp_path.iterdir())
+        assert tail._file is None or os.fstat(tail._file).st_size <= (1 << 20) + BLOCK_BYTES
+    tail.close()

@@ -48,15 +48,7 @@ def beat(call: Call) -> Answer:
         wanted = {**wanted, "attempts": []}
     orders = {
         "mode": worker["mode"],
-        "cancel": [
-            {
-                "task": task["_id"],
-                "attempt": task["holder"]["attempt"],
-                "force": task.get("forced", False),
-            }
-            for task in held
-            if task["state"] == State.PENDING_CANCELLATION
-        ],
+        "cancel": [_cancelled(one) for one in held if one["state"] == State.PENDING_CANCELLATION],
         "lost": _reconcile(call, worker, held, body, takes_over) if "attempts" in body else [],
         "wanted": wanted,
     }
@@ -71,6 +63,11 @@ def beat(call: Call) -> Answer:
         headers={"ETag": f'"{etag}"'},
         wait_for=[f"worker:{call.item_id}"] if nothing_new else (),
     )
+
+
+def _cancelled(task: Document) -> Document:
+    forced = task.get("forced", False)
+    return {"task": task["_id"], "attempt": task["holder"]["attempt"], "force": forced}
 
 
 def _etag(orders: Mapping[str, Any]) -> str:

@@ -74,10 +74,12 @@ class Output:
                     self._lines.feed(chunk.data)
                 self._reader.delivered(chunk)
 
-    def finish(self, inline: str | None) -> None:
-        """The attempt has ended; `inline` as `Reader.complete` takes it."""
-        self._reader.complete(inline)
+    def finish(self, inline: str | None, size: int) -> None:
+        """The attempt has ended; `inline` and `size` as `Reader.complete` takes them."""
+        self._reader.complete(inline, size)
         self.copy()
+        if self._reader.is_lost:
+            _log.error("output of %s is lost: somebody has removed it", self._base.name)
         self._lines.finish()
         for file in self._files.values():
             file.close()

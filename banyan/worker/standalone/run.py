@@ -218,11 +218,11 @@ class Run:
     def sample(self, attempt: str, sample: Mapping[str, Any]) -> None:
         """Nobody asks what it uses."""
 
-    def ended(self, attempt: str, end: Mapping[str, Any], inline: str | None) -> None:
+    def ended(self, attempt: str, end: Mapping[str, Any], inline: str | None, size: int) -> None:
         """It has ended."""
         if attempt in self._attempts:
             task, output = self._attempts.pop(attempt)
-            output.finish(inline)
+            output.finish(inline, size)
             task["progress"] = output.progress
             for over in self._plan.ended(task, end):
                 self._note(over, str(end["time_terminated"]))
@@ -231,7 +231,7 @@ class Run:
     def drop(self, attempt: str) -> None:
         """It does not count."""
         if attempt in self._attempts:
-            self._attempts[attempt][1].finish(None)
+            self._attempts[attempt][1].finish(None, 0)
 
 
 def _open_state(directory: Path) -> StateDirectory:
