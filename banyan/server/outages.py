@@ -4,6 +4,7 @@ Used wherever an error of the driver is met for the last time. What is told must
 what was to be written: environments of tasks are nobody's business.
 """
 
+import re
 from collections.abc import Callable, Iterator
 
 from pymongo import errors, timeout
@@ -25,6 +26,7 @@ _PASSING = frozenset(
 )  # fmt: skip
 _DUPLICATE = 11000
 _PING_SECONDS = 1.0
+_ALL_THAT_PYMONGO_KNOWS = re.compile(r" \(configured timeouts|, Timeout:")
 
 
 def is_passing(error: errors.PyMongoError) -> bool:
@@ -58,7 +60,7 @@ def told(error: errors.PyMongoError) -> str:
     if isinstance(error, errors.OperationFailure):
         return f"{type(error).__name__} {error.code}: {(error.details or {}).get('codeName')}"
     if isinstance(error, errors.ServerSelectionTimeoutError):
-        found = str(error).partition(", Timeout:")[0]  # what follows is all that pymongo knows
+        found = _ALL_THAT_PYMONGO_KNOWS.split(str(error))[0]
         is_down = "set named 'None'" in found  # so it calls one that nobody listens for
         return "MongoDB is not there" if is_down else found
     return str(error)
