@@ -162,7 +162,9 @@ def test_a_quiet_beat_carries_nothing(play: Play):
 def test_a_beat_carries_cancellations(play: Play):
     player, task, item = held(play)
     play.server.provider.post(f"tasks/{task}/cancel")
-    assert player.beat().json()["cancel"] == [{"task": task, "attempt": item["attempt_id"]}]
+    assert player.beat().json()["cancel"] == [
+        {"task": task, "attempt": item["attempt_id"], "force": False}
+    ]
     player.end(item, "cancelled", "cancelled")
     assert player.beat().json()["cancel"] == []
 
@@ -178,7 +180,9 @@ def test_a_beat_that_waits_hears_of_a_cancellation_at_once(play: Play):
     )
     if not answer.json()["cancel"]:  # it was answered before the cancellation came
         answer = player.beat(wait=30)
-    assert answer.json()["cancel"] == [{"task": task, "attempt": item["attempt_id"]}]
+    assert answer.json()["cancel"] == [
+        {"task": task, "attempt": item["attempt_id"], "force": False}
+    ]
     assert time.monotonic() - start < 10
 
 
