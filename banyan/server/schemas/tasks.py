@@ -38,7 +38,13 @@ def _from_server(kind: str | list[str], **rules: Any) -> dict[str, Any]:
 
 
 SCHEMA: dict[str, Any] = {
-    "name": {"type": "string", "minlength": 1, "maxlength": 256, "nullable": True},
+    "name": {
+        "type": "string",
+        "minlength": 1,
+        "maxlength": 256,
+        "nullable": True,
+        "check_with": "no_nul",
+    },
     "command": {"type": ["string", "list"], "nullable": True, "check_with": "command"},
     "requested_resources": {
         "type": "dict",
