@@ -74,7 +74,7 @@ def task_environment(
         **(task.get("env") or {}),
         "BANYAN_URL": url,
         "BANYAN_TASK_ID": str(task["_id"]),
-        "BANYAN_TASK_NAME": str(task.get("name") or ""),
+        "BANYAN_TASK_NAME": str(task.get("name") or "").replace("\0", ""),  # none can have that
         "BANYAN_TASK_TOKEN": str(task["token"]),
         WORKER_VARIABLE: worker,
         ATTEMPT_VARIABLE: str(task["attempt_id"]),

@@ -38,13 +38,7 @@ def _from_server(kind: str | list[str], **rules: Any) -> dict[str, Any]:
 
 
 SCHEMA: dict[str, Any] = {
-    "name": {
-        "type": "string",
-        "minlength": 1,
-        "maxlength": 256,
-        "nullable": True,
-        "check_with": "no_nul",
-    },
+    "name": {"type": "string", "minlength": 1, "maxlength": 256, "nullable": True},
     "command": {"type": ["string", "list"], "nullable": True, "check_with": "command"},
     "requested_resources": {
         "type": "dict",
