@@ -87,7 +87,7 @@ def task_environment(
         **own,
         "BANYAN_URL": url,
         "BANYAN_TASK_ID": str(task["_id"]),
-        "BANYAN_TASK_NAME": str(task.get("name") or ""),
+        "BANYAN_TASK_NAME": str(task.get("name") or "").replace("\0", ""),  # none can have that
         "BANYAN_TASK_TOKEN": str(task["token"]),
         **marks,
         "BANYAN_ATTEMPT_COUNT": str(task["attempt_count"]),

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from banyan.worker.cell import write
+
 # How memory is held to what was granted: by the kernel, by looking, not at all; or the best
 # of the first two that the machine has.
 ENFORCEMENTS = ("best", "cgroup", "watch", "none")
+_OOM_SCORE = 500  # as if it used half of the machine's memory besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,12 @@ class Limits:
         return self.memory_bytes > 0 and self.enforcement != "none"
 
     def apply(self, pid: int) -> None:
-        """To a process that has only just started; one that has ended again needs none."""
+        """To a process that has only just started; one that has ended again needs none.
+
+        Where the machine has no memory left, tasks are to end before what serves others.
+        """
+        with contextlib.suppress(OSError):
+            write(f"/proc/{pid}/oom_score_adj", _OOM_SCORE)
         with contextlib.suppress(OSError):
             if self.nice:
                 os.setpriority(os.PRIO_PROCESS, pid, self.nice)

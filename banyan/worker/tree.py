@@ -74,10 +74,20 @@ def user_of(pid: int) -> int:
     return _acts_as(pid, b"\nUid:")
 
 
+def room_for_files(pid: int) -> int:
+    """For how many open files its table has room; 0 where it is gone."""
+    return _status(pid, b"\nFDSize:", 0)
+
+
 def _acts_as(pid: int, name: bytes) -> int:
+    return _status(pid, name, 1)
+
+
+def _status(pid: int, name: bytes, place: int) -> int:
+    """A number of a line; 0 where the process is gone."""
     try:
         with open(f"/proc/{pid}/status", "rb", buffering=0) as status:
-            return int(status.readall().partition(name)[2].split()[1])
+            return int(status.readall().partition(name)[2].split()[place])
     except (OSError, IndexError):
         return 0
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from banyan.worker import memory, tree
+from banyan.worker import memory, open_files, tree
 from banyan.worker.cell import Cell
 from banyan.worker.cells import Cells
 from banyan.worker.limits import Limits
@@ -75,7 +75,7 @@ def too_many(running: Running, pids: list[int]) -> str | None:
 
 
 def crowding(cells: Cells, running: Iterable[Running]) -> tuple[Running, str] | None:
-    """Where all together leave no processes to others: who has most, and why it must end.
+    """Where all together leave no processes or files to others: who has most, and why it must end.
 
     One at a time: what it leaves may be enough. So while processes stay of the one that has most,
     killed or told as ended, no other ends in its place. It is also the time to see what memory all
@@ -83,12 +83,24 @@ def crowding(cells: Cells, running: Iterable[Running]) -> tuple[Running, str] | 
     """
     cells.bound_all()
     if not cells.are_crowded():
+        return crowding_files(running)
+    return _first({each: each.cell.count() for each in running if each.cell}, "processes")
+
+
+def crowding_files(running: Iterable[Running]) -> tuple[Running, str] | None:
+    """The same of open files, where all together have most of those that there may be."""
+    most = open_files.too_many()
+    if not most:
         return None
-    counts = {each: each.cell.count() for each in running if each.cell}
+    counts = {each: open_files.count(processes(each, [])) for each in running}
+    return _first(counts, "open files") if sum(counts.values()) > most else None
+
+
+def _first(counts: Mapping[Running, int], what: str) -> tuple[Running, str] | None:
     most = max(counts.values(), default=0)
     for each, count in counts.items():
         if count == most and not each.is_being_killed:
-            return each, f"all tasks of this worker had too many processes, and it had {most}"
+            return each, f"all tasks of this worker had too many {what}, and it had {most}"
     return None
 
 

@@ -3,11 +3,13 @@
 import threading
 import tracemalloc
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bson import ObjectId
 
+from banyan.config import knobs
 from banyan.server import settle
 from banyan.server.store import edges, walks
 from banyan.server.verbs import edit as editing
@@ -38,8 +40,12 @@ def add(world: World, who: str, parent: str, *children: str) -> Any:
 # --- Looking ------------------------------------------------------------------------------
 
 
-def test_estimates_and_graphs_of_a_long_chain_are_cut(world: World):
+def test_estimates_and_graphs_of_a_long_chain_are_cut(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
     """The whole path was kept for each task: of 8,000 it took 20 s and 256 MB."""
+    patient = SimpleNamespace(**{**vars(knobs()), "QUERY_SECONDS_MAX": 60})  # while it is traced
+    monkeypatch.setattr("banyan.server.app.knobs", lambda: patient)
     last = chain(world, "alice", 8000)[-1]
     for view, most in (("estimate", walks.LEVELS_MAX), ("graph", graph.NODES_MAX)):
         WATCH.reset()

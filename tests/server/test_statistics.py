@@ -156,7 +156,7 @@ def test_what_runs_is_in_use_until_now_and_what_ends_is_told_at_once(world: Worl
         "_id": id_of(started), "task": ObjectId(), "owner": "alice", "queue": "default",
         "granted_resources": {"cores": 4, "memory_bytes": 0, "gpu_count": 0},
         "time_available": started, "time_started": started, "time_terminated": None,
-        "_updated": NOW,
+        "_updated": datetime.now(UTC),
     }  # fmt: skip
     world.store["attempts"].insert_one(attempt)
     world.tally()

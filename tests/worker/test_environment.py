@@ -73,6 +73,11 @@ def test_what_its_owner_says_of_threads_goes_before():
     assert every["NUMBA_NUM_THREADS"] == "1"
 
 
+def test_a_name_that_no_process_could_have_starts_all_the_same():
+    made = task_environment({}, {**TASK, "name": "a\0b"}, "http://x", "w", [], False)
+    assert made["BANYAN_TASK_NAME"] == "ab"
+
+
 def test_without_gpus_nothing_is_said_of_them():
     made = task_environment({}, TASK, "http://x", "w", [], False)
     assert "CUDA_VISIBLE_DEVICES" not in made
