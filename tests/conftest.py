@@ -15,6 +15,7 @@ from tests.harness.mongo import database, session_mongo
 from tests.harness.order import SLOW_FOLDERS, is_quick, put_longest_files_first
 from tests.harness.processes import MARK
 
+IN_MEMORY = "banyan-test-"
 MONGO_BYTES = 4 * 1024**3  # ten times what it mostly has, and several sessions go on at a time
 
 
@@ -74,10 +75,23 @@ def place_in_memory() -> str | None:
     return None
 
 
+def remove_forsaken(place: Path) -> None:
+    """What killed sessions of this user have left there takes the machine's memory."""
+    for path in place.glob(f"{IN_MEMORY}*"):
+        pid = path.name.removeprefix(IN_MEMORY).partition("-")[0]
+        is_ours = path.stat().st_uid == os.geteuid()
+        if is_ours and pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def mongo(own_surroundings: None) -> Iterator[str]:
     """The address of a MongoDB for the whole session."""
-    directory = Path(tempfile.mkdtemp(prefix="banyan-test-", dir=place_in_memory()))
+    place = place_in_memory()
+    if place:
+        remove_forsaken(Path(place))
+    prefix = f"{IN_MEMORY}{os.getpid()}-"
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     try:
         with session_mongo(directory) as uri:
             yield uri
