@@ -94,7 +94,7 @@ def for_other_user(file: str) -> str:
 
 
 def _is_open_to_all(path: Path) -> bool:
-    if path.is_relative_to("/dev/shm"):  # noqa: S108
+    if path.is_relative_to("/dev/shm"):  # noqa: S108 - nothing is put there
         return False
     ways = all(above.stat().st_mode & stat.S_IXOTH for above in path.parents)
     return ways and bool(path.stat().st_mode & stat.S_IROTH)

@@ -284,7 +284,7 @@ class Holding:
     def _left(self, memory_bytes: int) -> None:
         if memory_bytes:
             _log.warning("earlier tasks have left %d MiB in memory", memory_bytes >> 20)
-        if self._ledger.leave(memory_bytes):
+        if self._ledger.set_left(memory_bytes):
             self.call_back(self.waiting)
 
     def _take_over(self, hello: Message) -> None:

@@ -44,7 +44,7 @@ class Ledger:
         self.total = total
         self._cpus = cpus
         self._held: dict[str, _Held] = {}
-        self.left_bytes = 0  # of memory, by earlier attempts: see `leave`
+        self.left_bytes = 0  # of memory, by earlier attempts: see `set_left`
         self._free: Capacity | None = total
 
     @property
@@ -86,8 +86,11 @@ class Ledger:
         granted = sum(held.grant.memory_bytes for held in self._held.values())
         return granted + self.left_bytes > self.total.memory_bytes
 
-    def leave(self, memory_bytes: int) -> bool:
-        """Gives to nobody what earlier attempts have left in memory; whether others hold it."""
+    def set_left(self, memory_bytes: int) -> bool:
+        """So much memory earlier attempts have left taken; whether others were granted some of it.
+
+        It is given to nobody.
+        """
         self.left_bytes = memory_bytes
         self._free = None
         return self.is_overdrawn

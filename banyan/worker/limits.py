@@ -5,17 +5,19 @@ started. Standard library only.
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from banyan.worker import cgroups
 from banyan.worker.cell import write
 
 # How memory is held to what was granted: by the kernel, by looking, not at all; or the best
 # of the first two that the machine has.
 ENFORCEMENTS = ("best", "cgroup", "watch", "none")
-_OOM_SCORE = 500  # as if it used half of the machine's memory besides
+_OOM_SCORE_LEAST = 500  # as if it used half of the machine's memory besides
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,17 @@ class Limits:
         Where the machine has no memory left, tasks are to end before what serves others.
         """
         with contextlib.suppress(OSError):
-            write(f"/proc/{pid}/oom_score_adj", _OOM_SCORE)
+            write(f"/proc/{pid}/oom_score_adj", _oom_score())
         with contextlib.suppress(OSError):
             if self.nice:
                 os.setpriority(os.PRIO_PROCESS, pid, self.nice)
         with contextlib.suppress(OSError):
             if self.cpus:
                 os.sched_setaffinity(pid, self.cpus)
+
+
+@functools.cache
+def _oom_score() -> int:
+    """Never less than the launcher's own: whoever runs it may have set that higher."""
+    said = cgroups.read_short("/proc/self/oom_score_adj").strip()
+    return max(int(said or 0), _OOM_SCORE_LEAST)

@@ -83,11 +83,11 @@ def crowding(cells: Cells, running: Iterable[Running]) -> tuple[Running, str] | 
     """
     cells.bound_all()
     if not cells.are_crowded():
-        return crowding_files(running)
+        return _crowding_files(running)
     return _first({each: each.cell.count() for each in running if each.cell}, "processes")
 
 
-def crowding_files(running: Iterable[Running]) -> tuple[Running, str] | None:
+def _crowding_files(running: Iterable[Running]) -> tuple[Running, str] | None:
     """The same of open files, where all together have most of those that there may be."""
     most = open_files.too_many()
     if not most:
@@ -130,10 +130,10 @@ def _are_too_large(
 
 
 def look_back(running: Running, left: Sequence[int]) -> None:
-    """Once the leader has ended, and before these that are left are killed: why it has.
+    """Looks once whether the kernel has killed something of it for want of memory.
 
-    Where the kernel has killed for want of memory, that is why. Where it has not, and nothing is
-    left, its cell needs no further look before it is used again.
+    Called when its leader has ended, before what is left is killed. If it has, that is why the
+    attempt ended. If it has not, and nothing is left, its cell can be used again without a look.
     """
     if running.left_nothing is not None:
         return

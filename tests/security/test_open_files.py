@@ -90,3 +90,10 @@ def test_tasks_end_before_what_serves_others_where_memory_is_short(launcher: Lau
 @needs_root
 def test_so_do_those_of_another_user(launcher: Launched) -> None:
     until_it_goes_first(launcher, user=nobody())
+
+
+def test_they_never_end_later_than_whoever_runs_the_worker_has_said(launcher: Launched) -> None:
+    Path(f"/proc/{launcher.process.pid}/oom_score_adj").write_text("800")
+    attempt = launcher.shell("exec sleep 1000")
+    pid = launcher.until("started", attempt)["pid"]  # told when all is done to it
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "800\n"

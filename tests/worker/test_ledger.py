@@ -63,10 +63,10 @@ def test_nothing_is_claimed_when_nothing_is_free():
 def test_what_earlier_attempts_have_left_is_not_free():
     ledger = Ledger(Capacity(4, 8 * GIB))
     ledger.take("a", Grant(cores=1, memory_bytes=3 * GIB))
-    assert not ledger.leave(5 * GIB)
+    assert not ledger.set_left(5 * GIB)
     assert (ledger.free.cores, ledger.free.memory_bytes) == (3, 0)
     assert wish_for(ledger.free) is None
-    assert ledger.leave(6 * GIB), "the attempt was promised some of it"
+    assert ledger.set_left(6 * GIB), "the attempt was promised some of it"
     assert ledger.is_overdrawn
     kept = {"cores": 1, "memory_bytes": 9 * GIB, "gpu_count": 0}
     assert ledger.kept_by(["a", "none"]) == kept
@@ -74,6 +74,6 @@ def test_what_earlier_attempts_have_left_is_not_free():
     assert ledger.usable == ledger.free == Capacity(4, 2 * GIB)
     assert not ledger.is_overdrawn
     assert ledger.free.memory_bytes == 2 * GIB
-    ledger.leave(0)
+    ledger.set_left(0)
     assert ledger.free == ledger.total
     assert ledger.kept_by([]) == {}
