@@ -94,6 +94,29 @@ class Cell:
         with contextlib.suppress(OSError):  # a kernel without swap has no such file
             write(f"{self.path}/memory.memsw.limit_in_bytes", memory_bytes)
 
+    def make_room(self, size_bytes: int) -> bool:
+        """Has the kernel give up caches until so much of the bound is free; whether it could.
+
+        It keeps what a task has looked for in directories, also where there was nothing, and
+        does not tell that from what it cannot give up. Takes it seconds at worst.
+        """
+        try:
+            write(f"{self.path}/memory.limit_in_bytes", self.bound_bytes - size_bytes)
+        except FileNotFoundError:
+            return self._make_room_version_2(size_bytes)
+        except OSError:
+            return False
+        write(f"{self.path}/memory.limit_in_bytes", self.bound_bytes)
+        return True
+
+    def _make_room_version_2(self, size_bytes: int) -> bool:
+        wanted = self.usage_bytes() + size_bytes - self.bound_bytes
+        try:
+            write(f"{self.path}/memory.reclaim", max(wanted, 0))
+        except OSError:
+            return False
+        return True
+
     def enter(self) -> None:
         """Moves the calling thread in, which only version 1 lets it do alone. Errors: OSError.
 

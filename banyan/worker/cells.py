@@ -25,6 +25,7 @@ _FREE_MAX = 64
 _EMPTY_BYTES = 1 << 20  # a cell with no more in it holds nothing of its last attempt
 _BOUND_SECONDS = 1.0
 _ROOM_SECONDS = 0.01
+_START_BYTES = room.ROOMY_BYTES // 2  # free for the launcher to start a task
 _WORTH_BYTES = 1 << 20
 _CLEAR_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
@@ -48,6 +49,7 @@ class Cells:
         self._given_bytes = 0  # memory of all cells together; 0: as much as there is
         self._bound_again = 0.0
         self._room_until = 0.0  # for so long there is believed to be room
+        self._making = room.Making()
         self._free: list[Cell] = []  # empty and bounded: to make one costs more than to keep it
         self._emptied: list[Cell] = []
 
@@ -128,6 +130,8 @@ class Cells:
         """Sets the bound of all cells together, now and then: what others leave changes."""
         if not self._all or not self._given_bytes or time.monotonic() < self._bound_again:
             return
+        if self._making.is_under_way:  # by the same file of the kernel, which would have us wait
+            return
         self._bound_again = time.monotonic() + _BOUND_SECONDS
         wanted = room.bytes_for(self._all, self._given_bytes)
         if abs(wanted - self._all.bound_bytes) >= _WORTH_BYTES:
@@ -146,10 +150,12 @@ class Cells:
         """
         if not self._all or not self._all.bound_bytes or time.monotonic() < self._room_until:
             return True
-        most = self._all.bound_bytes - room.ROOMY_BYTES // 2
+        most = self._all.bound_bytes - _START_BYTES
         usage = self._all.usage_bytes()
         found = usage <= most or self._all.held_bytes(usage) <= most
         self._room_until = time.monotonic() + _ROOM_SECONDS * found
+        if not found:
+            self._making.begin(self._all, _START_BYTES)
         return found
 
     def are_crowded(self) -> bool:

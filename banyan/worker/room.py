@@ -1,9 +1,12 @@
 """How much memory all tasks of a worker may have together, with what earlier ones have left.
 
-Asked by `cells`, which bounds the cgroup above all cells by it. Standard library only. It only
-looks. Pages of files count for nothing here: the kernel gives them up before it kills anybody.
+Asked by `cells`, which bounds the cgroup above all cells by it. Standard library only. Pages of
+files count for nothing here: the kernel gives them up before it kills anybody.
 """
 
+import contextlib
+import threading
+import time
 from pathlib import Path
 
 from banyan.worker import cgroups
@@ -14,6 +17,31 @@ _RESERVE_BYTES = 256 << 20  # for what else there is to grow; less where there i
 _RESERVE_PART = 16
 _LEAST_PART = 8  # one in so many is for tasks, whatever the others have
 _NO_LIMIT_BYTES = 1 << 60  # version 1 writes "no limit" as a number close to 2**63
+_AGAIN_SECONDS = 30.0  # after it was tried in vain, which has cost tasks their caches
+
+
+class Making:
+    """Has the kernel make room, in a thread: whoever wants it must not wait."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._again = 0.0
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the bound of the cgroup is in use for that."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def begin(self, cell: Cell, size_bytes: int) -> None:
+        """Unless it is under way, or was in vain just now."""
+        if not self.is_under_way and time.monotonic() >= self._again:
+            self._thread = threading.Thread(target=self._make, args=(cell, size_bytes), daemon=True)
+            with contextlib.suppress(RuntimeError):  # tasks leave no room for a thread, either
+                self._thread.start()
+
+    def _make(self, cell: Cell, size_bytes: int) -> None:
+        if not cell.make_room(size_bytes):
+            self._again = time.monotonic() + _AGAIN_SECONDS
 
 
 def bytes_for(root: Cell, given_bytes: int) -> int:

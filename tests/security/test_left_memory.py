@@ -20,6 +20,18 @@ from tests.worker.test_launcher_memory import HOARD, NEEDS_CGROUP, cells_of, lim
 MIB = 1 << 20
 SHARED = Path("/dev/shm")  # noqa: S108 - where the attack leaves something
 GIVEN = {"all_memory_bytes": 300 * MIB}
+# Looks for files that are not there, until so much seems to be held in all cells together.
+REMEMBERED = """
+import os
+def held():
+    said = dict(line.split() for line in open("{cell}/memory.stat"))
+    cache = int(said["total_active_file"]) + int(said["total_inactive_file"])
+    return int(open("{cell}/memory.usage_in_bytes").read()) - cache
+number = 0
+while number % 500 or held() < {most}:
+    os.access("{directory}/%d" % number + "x" * 180, 0)
+    number += 1
+"""
 FILL = "head -c {} /dev/zero > {}"
 
 
@@ -88,6 +100,48 @@ def test_what_the_kernel_keeps_of_files_ends_nobody(launcher: Launched, tmp_path
     hoard = HOARD.format(150).replace("time.sleep(1000)", "0")
     attempt = launcher.start(["python3", "-c", hoard], limits=limits("cgroup", 200), **GIVEN)
     assert (launcher.ended(attempt)["why"], launcher.ended(attempt)["code"]) == (None, 0)
+
+
+@NEEDS_CGROUP
+def test_what_the_kernel_remembers_of_names_stops_nobody(
+    launcher: Launched, tmp_path: Path
+) -> None:
+    """It is charged like what is held, and given up only when somebody asks for memory."""
+    launcher.run("true", limits=limits("cgroup", 64), **GIVEN)
+    all_cells = Cell(str(cells_of(launcher)))
+    most = 300 * MIB + room.ROOMY_BYTES - 20 * MIB
+    code = REMEMBERED.format(directory=tmp_path, cell=all_cells.path, most=most)
+    ended, _ = launcher.run(f"exec python3 -c '{code}'", limits=limits("cgroup", 400), **GIVEN)
+    assert (ended["why"], ended["code"]) == (None, 0)
+    assert all_cells.held_bytes_now() > most - 10 * MIB, "there is no room now"
+
+    def starts() -> bool:
+        return bool(launcher.run("true", limits=limits("cgroup", 64), **GIVEN)[0]["code"] == 0)
+
+    eventually(starts)
+    assert all_cells.held_bytes_now() < most
+    assert bound_of_all(launcher) == 300 * MIB + room.ROOMY_BYTES
+
+
+def test_to_make_room_in_vain_is_not_tried_again_at_once() -> None:
+    tried: list[int] = []
+    cell: Any = SimpleNamespace(make_room=lambda size: bool(tried.append(size)))
+    making = room.Making()
+    making.begin(cell, 5)
+    eventually(lambda: not making.is_under_way)
+    making.begin(cell, 5)
+    assert not making.is_under_way
+    assert tried == [5]
+
+
+@NEEDS_CGROUP
+def test_room_is_made_in_as_far_as_the_kernel_can(launcher: Launched, left: str) -> None:
+    launcher.run(FILL.format(100 * MIB, left), limits=limits("cgroup", 200), **GIVEN)
+    all_cells = Cell(str(cells_of(launcher)))
+    all_cells.bound_bytes = bound_of_all(launcher)
+    assert all_cells.make_room(200 * MIB)
+    assert not all_cells.make_room(300 * MIB)
+    assert bound_of_all(launcher) == all_cells.bound_bytes
 
 
 @NEEDS_CGROUP

@@ -5,6 +5,7 @@ was chosen and lost to another worker is chosen anew, a few times, then left.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -164,8 +165,7 @@ def claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Do
         return before
     if worker["mode"] != "active":
         return []
-    total = _usable(worker)
-    free = free_of(call, worker, body.get("fits"), total)
+    total, free = _usable(call, worker, body.get("fits"))
     most = body.get("max", TASKS_DEFAULT)
     ahead = body.get("ahead", 0)  # beyond what is free now
     won: list[Document] = []
@@ -181,14 +181,19 @@ def claim_many(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Do
     return _whole(call, won)
 
 
-def _usable(worker: Document) -> Capacity:
-    """What it has when empty, but for memory that ended tasks have left taken.
+def _usable(call: Call, worker: Document, fits: Any) -> tuple[Capacity, Capacity]:
+    """What it has when empty, but for memory that ended tasks have left taken; and what is free.
 
-    For that no task is to hold back the others, or to be claimed ahead.
+    For that memory no task is to hold back the others, or to be claimed ahead. What the worker
+    says to be free is newer than its last beat.
     """
     total = capacity_from(worker["resources"])
     stuck = worker.get("used", {}).get("stuck")
-    return total.minus(Grant(memory_bytes=stuck.get("memory_bytes", 0))) if stuck else total
+    if not stuck:
+        return total, free_of(call, worker, fits, total)
+    usable = total.minus(Grant(memory_bytes=stuck.get("memory_bytes", 0)))
+    free = free_of(call, worker, fits, usable if fits is None else total)
+    return replace(usable, memory_bytes=max(usable.memory_bytes, free.memory_bytes)), free
 
 
 class _Claim(NamedTuple):
