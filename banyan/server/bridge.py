@@ -51,6 +51,7 @@ _PARSED = {
     "HTTP_IF_NONE_MATCH",
     "HTTP_ORIGIN",
     "HTTP_PREFER",
+    "HTTP_X_FORWARDED_PREFIX",
 }
 # The body's framing was undone before. Versions are told by their ETag alone, and answers are
 # whole: who takes times and ranges apart may fail at it, before it is known who asks.
@@ -63,6 +64,7 @@ _DROPPED = {
     b"transfer-encoding",
 }
 _REQUEST_ID = "HTTP_X_REQUEST_ID"
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+){1,16}")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -115,6 +117,9 @@ def heed_proxy(environ: Environ) -> None:
         environ["REMOTE_ADDR"] = address
     if environ.get("HTTP_X_FORWARDED_PROTO") in ("http", "https"):
         environ["wsgi.url_scheme"] = environ["HTTP_X_FORWARDED_PROTO"]
+    prefix = str(environ.get("HTTP_X_FORWARDED_PREFIX", "")).rstrip("/")
+    if _PREFIX.fullmatch(prefix):  # it was taken off the path already; links have it again
+        environ["SCRIPT_NAME"] = prefix
 
 
 def _add_header(environ: Environ, name: bytes, value: str) -> None:

@@ -24,7 +24,7 @@ _LINK: Json = {
     "type": "object",
     "properties": {
         "title": {"type": "string"},
-        "href": {"type": "string", "description": "Relative to the root of the API."},
+        "href": {"type": "string", "format": "uri-reference", "description": "An absolute path."},
         "method": {"type": "string", "enum": ["GET", "POST", "PATCH", "DELETE"]},
     },
     "required": ["title", "href", "method"],
