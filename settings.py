@@ -80,6 +80,7 @@ PROVIDERS = ["provider", "operator"]
 WORKERS = ["worker"]
 RUNNING_TASKS = ["task"]  # a task, with the token of its own attempt
 TASK_USERS = [*PROVIDERS, *WORKERS]
+READERS = [*TASK_USERS, *RUNNING_TASKS]  # a running task reads itself and its parents
 VERBS = "banyan.server.verbs"
 SCHEMAS = "banyan.server.schemas"
 ANSWERS = "banyan.server.schemas.answers"
@@ -103,7 +104,7 @@ DOMAIN = {
             },
         },
         "item": {
-            "GET": {"roles": TASK_USERS},
+            "GET": {"roles": READERS},
             "PATCH": {
                 "roles": TASK_USERS,
                 "function": f"{VERBS}.edit:edit_one",
@@ -211,7 +212,7 @@ _TOLD_BY_ITSELF = {
     name: {
         "kind": "alias",
         "target": name,
-        "roles": TASK_USERS,
+        "roles": READERS,
         "writers": [*WORKERS, *RUNNING_TASKS],
         "states": ["running", "pending_cancellation"],
         "title": title,
@@ -309,7 +310,7 @@ VIRTUAL_RESOURCES = {
             "function": f"{VERBS}.log:log",
             "answer": "text/plain",
             "parameters": ["attempt", "offset", "stream"],
-            "roles": TASK_USERS,
+            "roles": READERS,
             "title": "The output of an attempt",
         },
         "explain": {
