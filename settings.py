@@ -341,6 +341,15 @@ VIRTUAL_RESOURCES = {
             "roles": TASK_USERS,
             "title": "A shell script that runs it by hand",
         },
+        "usage": {
+            "kind": "view",
+            "levels": ["collection"],
+            "function": f"{VERBS}.usage:usage",
+            "answer": f"{ANSWERS}:USAGE",
+            "parameters": ["window", "from", "to"],
+            "roles": PROVIDERS,
+            "title": "What each account has used",
+        },
         "statistics": {
             "kind": "view",
             "levels": ["item", "collection"],

@@ -92,7 +92,7 @@ def result_command(client: Client, value: str | None, parent: str | None) -> Non
     result of a task that this one waited for, whose whole id it names.
 
     \b
-    Examples:
+    Example:
       banyan result '{"loss": 0.1}'
       banyan result --of 6b0b0aa517ae8e41c0f44262
     """

@@ -20,6 +20,7 @@ where a tally comes from.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
@@ -164,6 +165,12 @@ class Window:
     def time(self, number: int) -> datetime:
         """The begin of a bucket."""
         return self.start + timedelta(seconds=number * self.seconds)
+
+    def whole(self) -> "Window":
+        """The same stretch as one bucket."""
+        one = copy(self)
+        one.seconds, one.count = self.seconds * self.count, 1
+        return one
 
     def number(self, time: datetime) -> int:
         """The bucket in which a time lies; `count` and more for what comes after."""
