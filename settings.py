@@ -75,7 +75,7 @@ TASK_DEPTH_MAX = 1_000  # tasks that each submit the next one; 0: no limit
 # name their function. Fields are in banyan/server/schemas/, one file a resource. For the
 # documents: `many` where a list may be sent as well, `chosen_id` where `_id` may be,
 # `statuses` and `answer` where they are other than usual. `states_of`: a role may do it only
-# while the item is in one of these.
+# while the item is in one of these. `title`, `title_in` (a state): of its link, if not the usual.
 PROVIDERS = ["provider", "operator"]
 WORKERS = ["worker"]
 RUNNING_TASKS = ["task"]  # a task, with the token of its own attempt
@@ -96,6 +96,7 @@ DOMAIN = {
                 "many": True,
                 "chosen_id": True,
                 "statuses": [201, 200],
+                "title": 'Create tasks: held (inactive), or with `"state": "available"` to be run',
             },
             "PATCH": {
                 "roles": TASK_USERS,
@@ -110,6 +111,7 @@ DOMAIN = {
                 "function": f"{VERBS}.edit:edit_one",
                 "answer": f"{ANSWERS}:CLAIMED",
                 "states_of": {"worker": ["available", "running", "pending_cancellation"]},
+                "title_in": {"inactive": 'Change the task; `{"state": "available"}` releases it'},
             },
         },
         "related": {"attempts": 'attempts?where={{"task":"{_id}"}}'},

@@ -14,6 +14,7 @@ from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
 
 from banyan.config import knobs
+from banyan.domain.states import ENDED
 from banyan.server import aliases, queries, reserved, scoped
 from banyan.server.auth import scope
 from banyan.server.store import pages
@@ -90,6 +91,8 @@ class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
         if resource != "tasks" or "projection" in request.args:
             # The answer holds more than the stored document: its version is not the answer's.
             req.if_none_match, g.etag_of_answer = None, True
+        if item and item.get("state") in ENDED:
+            g.wait_for = []  # who has seen its end waits for nothing
         if item:
             aliases.fill(store, resource, [item], fields)
             reserved.fill(store, resource, [item], fields)

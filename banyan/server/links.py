@@ -35,9 +35,9 @@ def of_item(
             links[name] = _link(name, f"{root}/{related}")
     for method, rule in entry.get("item", {}).items():
         if method != "GET" and _may_now(rule, item, caller):
-            links[_EDITS[method]] = _link(
-                f"{_EDITS[method]} the {entry['item_title']}", path, method
-            )
+            usual = f"{_EDITS[method]} the {entry['item_title']}"
+            title = rule.get("title_in", {}).get(item.get("state"), usual)
+            links[_EDITS[method]] = _link(title, path, method)
     for name, row in tables["VIRTUAL_RESOURCES"].get(resource, {}).items():
         method = _method_now(row, item, caller)
         if method:
@@ -106,7 +106,8 @@ def of_collection(
             links[name] = _link(title, _with_query(path, {**query, "page": number}))
     for method, rule in entry.get("collection", {}).items():
         if method != "GET" and caller.has(*rule["roles"]):
-            links[_EDITS[method]] = _link(f"{_EDITS[method]} {resource}", path, method)
+            title = rule.get("title", f"{_EDITS[method]} {resource}")
+            links[_EDITS[method]] = _link(title, path, method)
     for name, row in tables["VIRTUAL_RESOURCES"].get(resource, {}).items():
         methods = table.methods(row, "collection")
         roles = row["writers"] if row["kind"] == "alias" else row["roles"]
