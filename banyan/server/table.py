@@ -32,7 +32,8 @@ def domain(declared: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _resource(name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    schema, as_created = entry["schema"], {}
+    schema = entry["schema"]
+    as_created: Mapping[str, Any] = {}
     if isinstance(schema, str):
         module = importlib.import_module(schema)
         schema, as_created = module.SCHEMA, getattr(module, "AS_CREATED", {})
