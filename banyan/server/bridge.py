@@ -20,6 +20,7 @@ from pymongo.errors import PyMongoError
 
 from banyan import logs
 from banyan.errors import BanyanError
+from banyan.server import outages
 
 Environ = dict[str, Any]
 WSGIApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -171,7 +172,7 @@ def _answer(application: WSGIApplication, environ: Environ, body: bytes) -> Answ
         return error_answer(error)
     except PyMongoError:
         logger.warning("the database is away", exc_info=True)
-        return error_answer(BanyanError("unavailable", "the database is away: try again soon"))
+        return error_answer(outages.away())
     except Exception:
         logger.exception("a request failed")
         return error_answer(BanyanError("internal", "a bug in Banyan; its log has the details"))
