@@ -213,3 +213,12 @@ def test_help_shows_what_programs_need():
     shown = pydoc.render_doc(banyan, renderer=pydoc.plaintext)
     for name in ("Client", "Executor", "TaskFailed", "BanyanError"):
         assert re.search(rf"^    class {name}\(", shown, re.MULTILINE), name
+
+
+def test_a_key_with_very_many_parents_is_recognised(server: Server):
+    with Client(server.url, server.tokens["provider"]) as client:
+        parents = [one["_id"] for one in client.submit([{}] * 1100, hold=True)]
+        task = {"command": "true", "dedupe_key": new_id(), "after": parents}
+        first, second = client.submit(task), client.submit(task)
+        assert second["_id"] == first["_id"]
+        client.cancel(parents)
