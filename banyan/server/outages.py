@@ -46,8 +46,8 @@ def away() -> BanyanError:
     if any(map(told_if_full, _disks)):
         return BanyanError(
             "unavailable",
-            "the disk of the server's database is full: free some space there, and it goes on; what "
-            "was acknowledged is not lost",
+            "the disk of the server's database is full: free some space there, and it goes on; "
+            "what was acknowledged is not lost",
         )
     return BanyanError("unavailable", "the database does not answer; try again soon")
 
