@@ -57,6 +57,20 @@ def test_it_is_what_the_attempts_of_each_come_to(world: World, tallied: str):
     assert most == sorted(most, reverse=True)
 
 
+def test_over_a_long_time_it_is_as_exact(world: World):
+    world.fill(random.Random(7), 20)
+    for one in world.attempts:
+        one["time_started"] = one["time_terminated"] = one["time_available"]
+        one["time_terminated"] += timedelta(seconds=2)
+        world.store["attempts"].replace_one({"_id": one["_id"]}, one)
+    world.store["tasks"].update_many({}, {"$unset": {"holder": 1}})
+    world.tally()
+    for one in world.ask("operator", "/tasks/usage", window="300 days")["_items"]:
+        own = [each for each in world.attempts if each["owner"] == one["owner"]]
+        cores = sum(each["granted_resources"]["cores"] for each in own)
+        assert one["core_seconds"] == pytest.approx(2 * cores, abs=0.01)
+
+
 def test_what_runs_counts_for_as_long_as_it_has_run(world: World):
     world.fill(random.Random(5), 200)
     world.tally()

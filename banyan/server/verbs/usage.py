@@ -36,12 +36,10 @@ def usage(call: Call) -> Answer:
 
 
 def _used(owner: str, window: Window, tallied: Tallied) -> dict[str, Any]:
-    time = now()
     buckets = domain.in_buckets(window, tallied.series)
     ended = domain.words(buckets[0])
-    (mean,) = domain.in_use(window, buckets, tallied.running, time)
-    seconds = min(window.seconds, max(0.0, (time - window.start).total_seconds()))
-    amounts = {name: round(amount * seconds, 3) for name, amount in mean.items()}
+    (used,) = domain.used_in(window, buckets, tallied.running, now())
+    amounts = {name: round(amount, 3) for name, amount in used.items()}
     return {
         "owner": owner,
         "ended": ended,
