@@ -1,7 +1,9 @@
 """The cgroup of one attempt: its bounds, its share of the processor, its processes, its end.
 
 Made by `cells.Cells`. Standard library only. With version 1 each controller has a hierarchy of its
-own: a cell is then a cgroup in each, and its memory's is the one that knows its processes.
+own: a cell is then a cgroup in each, and its memory's is the one that knows its processes. Only
+who stays for a while comes into the processor's: a launcher that stood in there would lose its turn
+at each start.
 """
 
 import contextlib
@@ -19,6 +21,7 @@ SHARES_MAX, WEIGHT_MAX = 1 << 18, 10_000
 # So many that each of thousands of cells may keep its own open, to be entered sooner the next time.
 _HAS_MANY_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 8192
 _NEXT_BYTES = 1 << 20  # more than what the kernel could not add any more
+_MOVES_MAX = 1000  # at one look
 # Pages of files that the kernel gives up before it kills, in version 1 and 2.
 _CACHE = (b"total_active_file", b"total_inactive_file", b"active_file", b"inactive_file")
 # Those of files in memory, some of which version 1 may have swapped out.
@@ -33,6 +36,8 @@ class Cell:
         self.path = path
         self._twins = twins or {}
         self._paths = list(dict.fromkeys([path, *self._twins.values()]))
+        first = [path, *(each for name, each in self._twins.items() if name != "cpu")]
+        self._first_paths = list(dict.fromkeys(first))  # those that processes are born in
         self._doors: list[int] = []  # open files through which a thread comes in
         self.entered = False  # what the launcher started was born in it
         self.bound_bytes = 0  # of its memory; 0: none
@@ -40,6 +45,7 @@ class Cell:
         self.bound_processes = 0  # threads included; 0: none
         self._is_sealed = False
         self._cores = 1.0
+        self._shares = self._paths == self._first_paths  # the processor, with all that is in it
 
     def make(self) -> None:
         """Makes it. Errors: OSError."""
@@ -62,10 +68,7 @@ class Cell:
         return False
 
     def weigh(self, cores: float) -> None:
-        """Gives it its share of a busy processor, where that can be: never less than one core's.
-
-        The launcher's thread must come to its turn in there, too.
-        """
+        """Gives it its share of a busy processor, where that can be: never less than one core's."""
         cores = max(cores, 1.0)
         if cores != self._cores:
             with contextlib.suppress(OSError):
@@ -92,14 +95,33 @@ class Cell:
             write(f"{self.path}/memory.memsw.limit_in_bytes", memory_bytes)
 
     def enter(self) -> None:
-        """Moves the calling thread in, which only version 1 lets it do alone. Errors: OSError."""
-        for path in self._paths[len(self._doors) :]:
+        """Moves the calling thread in, which only version 1 lets it do alone. Errors: OSError.
+
+        Not to where it shares the processor: see `share`.
+        """
+        for path in self._first_paths[len(self._doors) :]:
             self._doors.append(os.open(f"{path}/{THREADS}", os.O_WRONLY | os.O_CLOEXEC))
         for door in self._doors:
             os.write(door, b"0")
         self.entered = True
         if not _HAS_MANY_FILES:
             self._close_doors()
+
+    def share(self) -> None:
+        """Moves all that is in it to where it shares the processor; to be called until it is so.
+
+        The first of some moves waits for the kernel (ten milliseconds), the others hardly do. What
+        is forked meanwhile by what has not been moved comes next.
+        """
+        if self._shares:
+            return
+        path = self._twins["cpu"]
+        there = set(_threads(path))
+        left = [thread for thread in _threads(self.path) if thread not in there]
+        for thread in left[:_MOVES_MAX]:
+            with contextlib.suppress(OSError):  # it has ended
+                write(f"{path}/{THREADS}", thread.decode())
+        self._shares = not left
 
     def _close_doors(self) -> None:
         while self._doors:
@@ -175,7 +197,7 @@ class Cell:
         return int(after[0]) if after else 0
 
     def kill(self) -> None:
-        """SIGKILL to all that is in it, at one stroke or so that none forks away: see `unseal`."""
+        """SIGKILL to all that is in it, at one stroke or so that none forks away: see `renew`."""
         try:
             write(f"{self.path}/cgroup.kill", 1)
         except OSError:
@@ -185,8 +207,10 @@ class Cell:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, number)
 
-    def unseal(self) -> None:
-        """After `kill`, once it is empty: there may be processes in it again."""
+    def renew(self) -> None:
+        """Once it is empty: there may be processes in it again, also after `kill`."""
+        self.entered = False
+        self._shares = self._paths == self._first_paths
         if self._is_sealed:
             self._bound_count(max(self.wanted_processes, 2) if self.wanted_processes else "max")
             self._is_sealed = False
@@ -195,6 +219,10 @@ class Cell:
         """Removes it, if it is empty."""
         self._close_doors()
         return all(_removed(path) for path in self._paths)
+
+
+def _threads(path: str) -> list[bytes]:
+    return cgroups.read(f"{path}/{THREADS}").split()
 
 
 def weigh(path: str, cores: float) -> None:

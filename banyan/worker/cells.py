@@ -91,7 +91,7 @@ class Cells:
             self._twins = _make_twins(self._root)
             self.note()
             self._all = Cell(str(self._root))
-            self._homes = _homes(["memory", *self._twins])
+            self._homes = _homes(["memory", *(name for name in self._twins if name != "cpu")])
             self._share()
 
     def note(self) -> None:
@@ -202,8 +202,7 @@ class Cells:
         """
         is_clean = is_clean or (not cell.oom_kills() and not cell.pids())
         if is_clean and _is_roomy(cell) and _is_as_new(cell):
-            cell.entered = False
-            cell.unseal()
+            cell.renew()
             self._free.append(cell)
             if len(self._free) <= _FREE_MAX:
                 return
@@ -347,13 +346,10 @@ def _make_twins(root: Path) -> dict[str, Path]:
 
 
 def _homes(controllers: list[str]) -> list[int]:
-    """Where a thread of this process comes back to; empty where threads can't be moved alone.
-
-    To the processor's first: among the tasks it waits for them.
-    """
+    """Where a thread of this process comes back to; empty where threads can't be moved alone."""
     homes: list[int] = []
     places = [place for name in controllers for place in list(cgroups.own(name))[:1]]
-    for place in reversed(dict.fromkeys(places)):
+    for place in dict.fromkeys(places):
         try:
             homes.append(os.open(f"{place}/{THREADS}", os.O_WRONLY | os.O_CLOEXEC))
             os.write(homes[-1], b"0")

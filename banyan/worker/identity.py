@@ -34,7 +34,7 @@ class User:
     own_groups: bool = True  # each attempt gets a group of its own, which closes it to the others
     own_namespaces: bool = True  # and a user namespace, which closes those that it makes itself
     own_memory: bool = True  # and shared memory, which goes with it
-    containers: bool = False  # whether tasks may make namespaces of mounts and networks
+    containers: bool = False  # tasks may make namespaces of mounts and networks
 
     def to_json(self) -> dict[str, Any]:
         """For the way to the launcher."""
@@ -99,12 +99,19 @@ def check(options: Options) -> None:
         _log.warning(
             "what tasks leave in shared memory stays: the worker can make no namespaces for it"
         )
+    if user and user.own_namespaces and not _keeps_its_word(user):
+        _log.warning("tasks can make containers without --containers: /proc/sys is read-only here")
     if options.run_as is not None or os.geteuid() != _ROOT:
         return
     message = "everybody's tasks would run as root: name a user with --run-as, or say --run-as root"
     if not server_url(options.url).is_loopback:
         raise BanyanError("usage", message)
     _log.warning("%s", message)
+
+
+def _keeps_its_word(user: User) -> bool:
+    """Whether tasks that may make no containers can make none."""
+    return user.containers or namespaces.found(groups.FIRST).none_of_tasks
 
 
 def _find(name: str) -> User:

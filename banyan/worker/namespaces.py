@@ -17,7 +17,6 @@ last process that can see them. It uncovers the machine's nowhere: what covers t
 user namespace above its own.
 """
 
-import contextlib
 import ctypes
 import errno
 import functools
@@ -47,6 +46,7 @@ class Found(NamedTuple):
 
     of_users: bool
     of_memory: bool
+    none_of_tasks: bool  # tasks can be kept from making those that containers need
 
 
 class _Mount(NamedTuple):
@@ -131,23 +131,30 @@ def leave(owner: int, with_containers: bool = False) -> bool:
     return True
 
 
-def _forbid_containers() -> None:
-    """Where `/proc/sys` can be written.
+def _forbid_containers() -> bool:
+    """False where `/proc/sys` cannot be written.
 
     Root of a network can have memory from the kernel that no cgroup is charged for. Who mounts can
     keep all others waiting that do so on the machine: for the start of each task, too.
     """
     for bound in _BOUNDS:
-        with contextlib.suppress(OSError):
+        try:
             file = os.open(bound, os.O_WRONLY)
             os.write(file, b"0")
             os.close(file)
+        except OSError:
+            return False
+    return True
 
 
 @functools.cache
 def found(owner: int) -> Found:
-    """What a child of this process can do: `leave`, and have its `own_memory`."""
-    return Found(_child_can(lambda: leave(owner)), _child_can(own_memory))
+    """What a child of this process can do: `leave`, have its `own_memory`, forbid containers."""
+    return Found(
+        _child_can(lambda: leave(owner)),
+        _child_can(own_memory),
+        _child_can(lambda: leave(owner) and _forbid_containers()),
+    )
 
 
 def _child_can(do: Callable[[], object]) -> bool:

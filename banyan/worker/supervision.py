@@ -256,7 +256,9 @@ class Supervision:
         self._looks.begin_turn()
         for running in [each for each in self.running.values() if each.is_there]:
             pids = watching.processes(running, self._orphans.surely_of(running.attempt))
-            if not running.cell:
+            if running.cell:
+                running.cell.share()
+            else:
                 self._orphans.note(running.attempt, pids)
             if reason := watching.too_large(running, pids, self._looks):
                 self._end_for(running, "oom", reason)

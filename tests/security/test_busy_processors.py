@@ -5,6 +5,7 @@ What storms here is small, and gives up by itself after a few seconds.
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from banyan.worker import agent, cell, cgroups, orphans, running, tree, wire
+from banyan.worker import agent, cell, cells, cgroups, orphans, running, tree, wire
 from banyan.worker.link import Link
 from banyan.worker.process_reader import ProcessReader
 from banyan.worker.running import Running
 from banyan.worker.timers import Timers, now
+from tests.harness import eventually
 from tests.worker.launched import Launched, carrying
 from tests.worker.test_launcher_memory import NEEDS_CGROUP
 
@@ -39,6 +41,14 @@ for _ in range(20):
 os.write(1, b"all")
 time.sleep({SECONDS})
 """
+# Its first thread ends alone.
+THREADS = f"""
+import ctypes, os, threading, time
+for _ in range(3):
+    threading.Thread(target=time.sleep, args=({SECONDS},)).start()
+os.write(1, b"all")
+ctypes.CDLL(None).pthread_exit(None)
+"""
 
 
 def shares() -> bool:
@@ -59,8 +69,23 @@ def limits(cores: float = 1.0) -> dict[str, object]:
     }
 
 
-def of_processor(pid: int) -> Path:
-    return next(cgroups.own("cpu", Path(f"/proc/{pid}")))
+def of_processor(thread: int) -> list[Path]:
+    """The one that it is in; none where it has ended."""
+    return [*cgroups.own("cpu", Path(f"/proc/{thread}"))][:1]
+
+
+def place_of(launcher: Launched, cell_number: int = 1) -> Path:
+    """The cgroup in which all threads of one cell share the processor, once they do."""
+    root = (launcher.state_directory / cells.NOTE).read_text().splitlines()[0]
+
+    def found() -> set[Path]:
+        threads = Path(f"{root}/{cell_number}/tasks").read_text().split()
+        places = {place for each in threads for place in of_processor(int(each))}
+        assert next(cgroups.own("cpu")) not in places
+        return places
+
+    [place] = eventually(found)
+    return place
 
 
 def shares_of(place: Path) -> int:
@@ -77,16 +102,14 @@ def test_many_processes_of_a_task_share_what_one_of_another_has(launcher: Launch
     attempts = [launcher.shell(crowd, limits=limits()) for _ in range(2)]
     for each in attempts:
         launcher.says(each, b"all")
-    places = [{of_processor(pid) for pid in carrying("BANYAN_ATTEMPT", each)} for each in attempts]
-    assert [len(each) for each in places] == [1, 1]
-    [one], [other] = places
+    one, other = place_of(launcher, 1), place_of(launcher, 2)
     assert one != other
     assert shares_of(one) == shares_of(other) == cell.SHARES
     assert one.parent == other.parent
     assert shares_of(one.parent) == len(os.sched_getaffinity(0)) * cell.SHARES
     for thread in os.listdir(f"/proc/{launcher.process.pid}/task"):
         own = of_processor(int(thread))
-        assert own == one.parent.parent, "who looks after them is not among them"
+        assert own == [one.parent.parent], "who looks after them is not among them"
     for each in attempts:
         launcher.stop(each, grace_seconds=0)
         launcher.ended(each)
@@ -96,14 +119,40 @@ def test_many_processes_of_a_task_share_what_one_of_another_has(launcher: Launch
 
 @NEEDS_CGROUP
 @KERNEL_SHARES
-def test_a_share_goes_by_the_cores_and_is_never_too_small_to_start_in(launcher: Launched) -> None:
+def test_a_share_goes_by_the_cores_and_is_one_cores_at_least(launcher: Launched) -> None:
     for cores, share in ((3.0, 3 * cell.SHARES), (0.0, cell.SHARES), (0.1, cell.SHARES)):
         attempt = launcher.shell("exec sleep 1000", limits=limits(cores))
-        place = of_processor(launcher.until("started", attempt)["pid"])
+        launcher.until("started", attempt)
+        place = place_of(launcher)
         assert place.name == "1", "a cgroup serves one after another"
         assert shares_of(place) == share
         launcher.stop(attempt, grace_seconds=0)
         launcher.ended(attempt)
+
+
+@NEEDS_CGROUP
+@KERNEL_SHARES
+@pytest.mark.parametrize("script", [THREADS, CHAINS])
+def test_what_is_hard_to_move_comes_to_share_it_too(launcher: Launched, script: str) -> None:
+    attempt = launcher.start([sys.executable, "-c", script], limits=limits())
+    launcher.says(attempt, b"all")
+    assert place_of(launcher).name == "1"
+    launcher.stop(attempt, grace_seconds=0)
+    launcher.ended(attempt)
+
+
+@NEEDS_CGROUP
+@KERNEL_SHARES
+def test_the_launcher_itself_never_stands_among_tasks(launcher: Launched) -> None:
+    """It would lose its turn with each start."""
+    opened = [
+        os.readlink(f"/proc/{launcher.process.pid}/fd/{file}")
+        for _ in range(2)
+        if launcher.ended(launcher.shell("true", limits=limits()))
+        for file in os.listdir(f"/proc/{launcher.process.pid}/fd")
+    ]
+    assert [each for each in opened if each.startswith("/sys/fs/cgroup/memory")]
+    assert not [each for each in opened if each.startswith("/sys/fs/cgroup/cpu/")]
 
 
 # --- Ending thousands --------------------------------------------------------------------------

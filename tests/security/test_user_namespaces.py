@@ -213,13 +213,40 @@ def test_then_the_worker_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(namespaces, "found", lambda owner: Found(False, True))
+    monkeypatch.setattr(namespaces, "found", lambda owner: Found(False, True, False))
     identity.check(options(run_as="nobody"))
     assert "user namespace" in caplog.text
-    monkeypatch.setattr(namespaces, "found", lambda owner: Found(True, True))
+    monkeypatch.setattr(namespaces, "found", lambda owner: Found(True, True, True))
     caplog.clear()
     identity.check(options(run_as="nobody"))
     assert not caplog.records
+
+
+@needs_namespaces
+@pytest.mark.parametrize("way", ["ro", "rw"])
+def test_whether_containers_can_be_forbidden_is_tried(way: str) -> None:
+    """In some containers /proc/sys is read-only, for who may make namespaces too."""
+    script = (
+        "from banyan.worker import namespaces; print(namespaces.found(2_100_000_001).none_of_tasks)"
+    )
+    mounts = f"mount --bind /proc/sys /proc/sys && mount -o remount,bind,{way} /proc/sys"
+    command = ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+    command += [sys.executable, "-c", script]
+    told = subprocess.run(command, cwd=ROOT, check=True, timeout=60, stdout=subprocess.PIPE)
+    assert told.stdout.decode().strip() == str(way == "rw")
+
+
+@pytest.mark.parametrize(("containers", "warned"), [(False, True), (True, False)])
+def test_of_containers_that_cannot_be_forbidden_the_worker_warns(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    containers: bool,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(namespaces, "found", lambda owner: Found(True, True, False))
+    identity.check(replace(options(run_as="nobody"), containers=containers))
+    assert ("containers" in caplog.text) == warned
 
 
 @pytest.mark.parametrize("number", [errno.ENOMEM, errno.EPERM])

@@ -45,7 +45,7 @@ def test_root_runs_others_tasks_only_when_told_to(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     be(monkeypatch, 0)
-    monkeypatch.setattr(namespaces, "found", lambda owner: namespaces.Found(True, True))
+    monkeypatch.setattr(namespaces, "found", lambda owner: namespaces.Found(True, True, True))
     with pytest.raises(BanyanError, match=r"--run-as root") as refusal:
         identity.check(options(FAR))
     assert refusal.value.word == "usage"
