@@ -75,11 +75,12 @@ TASK_DEPTH_MAX = 1_000  # tasks that each submit the next one; 0: no limit
 # name their function. Fields are in banyan/server/schemas/, one file a resource. For the
 # documents: `many` where a list may be sent as well, `chosen_id` where `_id` may be,
 # `statuses` and `answer` where they are other than usual. `states_of`: a role may do it only
-# while the item is in one of these.
+# while the item is in one of these. `title`, `title_in` (a state): of its link, if not the usual.
 PROVIDERS = ["provider", "operator"]
 WORKERS = ["worker"]
 RUNNING_TASKS = ["task"]  # a task, with the token of its own attempt
 TASK_USERS = [*PROVIDERS, *WORKERS]
+READERS = [*TASK_USERS, *RUNNING_TASKS]  # a running task reads itself and its parents
 VERBS = "banyan.server.verbs"
 SCHEMAS = "banyan.server.schemas"
 ANSWERS = "banyan.server.schemas.answers"
@@ -95,6 +96,7 @@ DOMAIN = {
                 "many": True,
                 "chosen_id": True,
                 "statuses": [201, 200],
+                "title": 'Create tasks: held (inactive), or with `"state": "available"` to be run',
             },
             "PATCH": {
                 "roles": TASK_USERS,
@@ -103,12 +105,13 @@ DOMAIN = {
             },
         },
         "item": {
-            "GET": {"roles": TASK_USERS},
+            "GET": {"roles": READERS},
             "PATCH": {
                 "roles": TASK_USERS,
                 "function": f"{VERBS}.edit:edit_one",
                 "answer": f"{ANSWERS}:CLAIMED",
                 "states_of": {"worker": ["available", "running", "pending_cancellation"]},
+                "title_in": {"inactive": 'Change the task; `{"state": "available"}` releases it'},
             },
         },
         "related": {"attempts": 'attempts?where={{"task":"{_id}"}}'},
@@ -211,7 +214,7 @@ _TOLD_BY_ITSELF = {
     name: {
         "kind": "alias",
         "target": name,
-        "roles": TASK_USERS,
+        "roles": READERS,
         "writers": [*WORKERS, *RUNNING_TASKS],
         "states": ["running", "pending_cancellation"],
         "title": title,
@@ -309,7 +312,7 @@ VIRTUAL_RESOURCES = {
             "function": f"{VERBS}.log:log",
             "answer": "text/plain",
             "parameters": ["attempt", "offset", "stream"],
-            "roles": TASK_USERS,
+            "roles": READERS,
             "title": "The output of an attempt",
         },
         "explain": {
@@ -339,6 +342,15 @@ VIRTUAL_RESOURCES = {
             "answer": "text/plain",
             "roles": TASK_USERS,
             "title": "A shell script that runs it by hand",
+        },
+        "usage": {
+            "kind": "view",
+            "levels": ["collection"],
+            "function": f"{VERBS}.usage:usage",
+            "answer": f"{ANSWERS}:USAGE",
+            "parameters": ["window", "from", "to"],
+            "roles": PROVIDERS,
+            "title": "What each account has used",
         },
         "statistics": {
             "kind": "view",

@@ -107,5 +107,12 @@ class BanyanError(Exception):
         error = {"code": self.status, "word": self.word, "message": self.message}
         answer: dict[str, Any] = {"_status": "ERR", "_error": error, **self.extra}
         if self.issues:
-            answer["_issues"] = self.issues
+            answer["_issues"] = {str(name): _listed(one) for name, one in self.issues.items()}
         return answer
+
+
+def _listed(issue: Any) -> Any:
+    """What is wrong as a list, wherever it stands: programs need not tell text from lists."""
+    if isinstance(issue, Mapping):
+        return {str(name): _listed(one) for name, one in issue.items()}
+    return list(issue) if isinstance(issue, list | tuple) else [issue]

@@ -45,6 +45,7 @@ SECTIONS = {
         "progress": ("progress", "How far tasks are, live; in a task: how far it is."),
         "top": ("top", "Workers and what they run, live."),
         "stats": ("stats", "How many, how long, how busy."),
+        "usage": ("usage", "Which account has used how many hours."),
     },
     "Access": {
         "login": ("access", "Remember a server and a token."),
@@ -75,6 +76,7 @@ _MEANT = {
     "resubmit": ["retry"], "exec": ["run"], "workers": ["worker list"], "nodes": ["worker list"],
     "accounts": ["account list"], "token": ["account create"], "hold": ["set --hold"],
     "update": ["set"], "edit": ["set"], "change": ["set"], "begin": ["submit --not-before"],
+    "sacct": ["usage", "stats"], "sreport": ["usage"],
 }  # fmt: skip
 
 

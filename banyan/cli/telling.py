@@ -1,9 +1,9 @@
 """`banyan progress N` and `banyan result JSON`: what a running task says of itself.
 
-They work inside a task only, with what its worker has put into its environment. Where that has
-no server (`banyan worker --standalone`), progress is a line of the task's output, and the result
-a file. Without a number, `banyan progress` shows how far other tasks are (see
-`banyan.cli.progress`).
+`banyan result --of PARENT` prints what a task before it gave back. They work inside a task only,
+with what its worker has put into its environment. Where that has no server (`banyan worker
+--standalone`), progress is a line of the task's output, and the result a file. Without a number,
+`banyan progress` shows how far other tasks are (see `banyan.cli.progress`).
 """
 
 import functools
@@ -23,6 +23,7 @@ from banyan.errors import BanyanError
 from banyan.profiles import TASK
 
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
+_ID = re.compile(r"[0-9a-fA-F]{24}")
 _MESSAGE_LENGTH_MAX = 256
 
 
@@ -52,7 +53,9 @@ def _say_progress(done: str, message: tuple[str, ...], total: str | None, **_: A
     click.echo(f"::progress {told['done']}{of} {words}".rstrip())
 
 
-def _keep_result(value: str, **_: Any) -> None:
+def _keep_result(value: str | None, parent: str | None, **_: Any) -> None:
+    if value is None or parent is not None:
+        raise BanyanError("usage", "without a server a task reads no results of others")
     file = Path(os.environ["BANYAN_RESULT_FILE"])
     new = file.with_name(f"{file.name}.new")
     new.write_text(json.dumps(_result(value)) + "\n")
@@ -80,17 +83,25 @@ def tell_progress_command(
 @click.command("result")
 @_or_alone(_keep_result)
 @with_client(TASK)
-@click.argument("value", metavar="JSON")
-def result_command(client: Client, value: str) -> None:
+@click.argument("value", metavar="[JSON]", required=False)
+@click.option("--of", "parent", metavar="ID", help="Print what a parent of it gave back, as JSON.")
+def result_command(client: Client, value: str | None, parent: str | None) -> None:
     """Tells, from inside a task, what it gives back; '-' reads it from standard input.
 
-    It stands in 'banyan show' and 'banyan ls' at once; the last one stays.
+    It stands in 'banyan show' and 'banyan ls' at once; the last one stays. With --of it prints the
+    result of a task that this one waited for, whose whole id it names.
 
     \b
     Example:
       banyan result '{"loss": 0.1}'
+      banyan result --of 6b0b0aa517ae8e41c0f44262
     """
-    _tell(client, "result", _result(value))
+    if (value is None) == (parent is None):
+        raise BanyanError("usage", "give either JSON, or --of with the id of a parent")
+    if parent is not None:
+        click.echo(json.dumps(_result_of(client, parent)))
+    elif value is not None:
+        _tell(client, "result", _result(value))
 
 
 def _progress(done: str, message: tuple[str, ...], total: str | None) -> dict[str, Any]:
@@ -110,6 +121,12 @@ def _result(value: str) -> Any:
     if result is None:
         raise BanyanError("usage", "null is no result: leave the command out")
     return result
+
+
+def _result_of(client: Client, parent: str) -> Any:
+    if not _ID.fullmatch(parent):
+        raise BanyanError("usage", f"--of {parent!r}: the whole id of a task, 24 hex digits")
+    return client.transport.request("GET", f"/tasks/{parent}/result").body["result"]
 
 
 def _tell(client: Client, name: str, value: Any) -> None:

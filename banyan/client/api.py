@@ -323,6 +323,17 @@ class Client:
         over = _over(window, since, buckets)
         return self._body("GET", "/tasks/statistics", params={**params, **over})
 
+    def usage(self, *, window: str | None = None, since: str | None = None) -> Document:
+        """What each account has used (an operator sees all, others themselves), most first.
+
+        Of each of `_items`: `owner`, `attempts` that ended, `failed`, `cpu_seconds`, and
+        `core_seconds`, `memory_byte_seconds`, `gpu_seconds` of what was granted.
+        window: a duration like "30 days", which is the default; since: a time, in its place.
+        """
+        over = {"window": window, "from": since}
+        params = {name: value for name, value in over.items() if value is not None}
+        return self._body("GET", "/tasks/usage", params=params or None)
+
     def progress(self, where: Mapping[str, Any] | Sequence[str]) -> Progress:
         """How far tasks are (a filter, or up to 200 ids): to be drawn, redrawn, or waited for.
 

@@ -19,6 +19,8 @@ _TAIL_LINES = 20
 class TaskFailed(Exception):
     """A task ended without success.
 
+    It is no BanyanError: those tell of the queue, which did its work here.
+
     outcome:     failure, timeout, oom or lost.
     exit_status: of its last attempt, e.g. `failure (3)`; empty where there was none.
     output:      the last lines that it wrote, both streams; as they are: `str` of the whole is

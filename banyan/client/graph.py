@@ -3,6 +3,7 @@
 Called by `Client.submit`. It never changes what its caller gave it.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -53,30 +54,41 @@ def prepared(tasks: Iterable[Mapping[str, Any]], hold: bool) -> list[dict[str, A
     places = _places(ready)
     for task in ready:
         _move_edges(task, ready, places)
-    groups: dict[tuple[str, tuple[str, ...]], dict[str, Any]] = {}  # some wait for the same
+    groups: _Groups = {}  # some wait for the same
     for task in ready:
         _group_parents(task, groups)
     return ready + list(groups.values())
 
 
-def _group_parents(
-    task: dict[str, Any], groups: dict[tuple[str, tuple[str, ...]], dict[str, Any]]
-) -> None:
+_Groups = dict[tuple[str, str, tuple[str, ...]], dict[str, Any]]  # by key, kind and parents
+
+
+def _group_parents(task: dict[str, Any], groups: _Groups) -> None:
     for kind, kind_of_group in _OF_GROUP.items():
         while len(task.get(kind, ())) > PARENTS:
             parents, ids = task.pop(kind), []
             for start in range(0, len(parents), PARENTS):
-                key = (kind, tuple(parents[start : start + PARENTS]))
+                some = tuple(parents[start : start + PARENTS])
+                key = (str(task.get("dedupe_key") or ""), kind, some)
                 group = groups.setdefault(key, _group(task, *key))
                 ids.append(group["_id"])
             task[kind_of_group] = [*task.get(kind_of_group, ()), *ids]
 
 
-def _group(child: Mapping[str, Any], kind: str, parents: Sequence[str]) -> dict[str, Any]:
-    """It goes on by itself, is found by the tags of its child, and kept as long."""
+def _group(child: Mapping[str, Any], key: str, kind: str, parents: Sequence[str]) -> dict[str, Any]:
+    """It goes on by itself, is found by the tags of its child, and kept as long.
+
+    key: of its child: the same submission again has the same groups, and so the same child.
+    """
     name = f"parents of {child.get('name') or child.get('_id', 'a task')}"[:_NAME_LENGTH_MAX]
-    id = new_before(child["_id"]) if "_id" in child else new_id()  # `last` is the child
-    group = {"_id": id, "name": name, "state": "available", kind: list(parents)}
+    group = {"name": name, "state": "available", kind: list(parents)}
+    if key:
+        digest = hashlib.sha256("\n".join([key, kind, *parents]).encode()).hexdigest()
+        # As old as the newest of them, and as hard to guess as they are.
+        group |= {"_id": max(parents)[:8] + digest[:16], "dedupe_key": f"parents {digest}"}
+    else:
+        # `last` is the child
+        group["_id"] = new_before(child["_id"]) if "_id" in child else new_id()
     tags = {key: value for key, value in child.get("tags", {}).items() if key != ARRAY_TAG}
     kept = {"tags": tags, "retain": child.get("retain")}
     return {**group, **{field: value for field, value in kept.items() if value}}

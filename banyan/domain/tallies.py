@@ -20,6 +20,7 @@ where a tally comes from.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 
@@ -165,6 +166,12 @@ class Window:
         """The begin of a bucket."""
         return self.start + timedelta(seconds=number * self.seconds)
 
+    def whole(self) -> "Window":
+        """The same stretch as one bucket."""
+        one = copy(self)
+        one.seconds, one.count = self.seconds * self.count, 1
+        return one
+
     def number(self, time: datetime) -> int:
         """The bucket in which a time lies; `count` and more for what comes after."""
         return int((time - self.start).total_seconds() // self.seconds)
@@ -205,6 +212,26 @@ def in_use(
     buckets: of `in_buckets`, the last being what comes after; running: what is in use for good.
     Of the bucket in which `now` lies only what is over counts.
     """
+    return [
+        {
+            resource: round(amount / over, _DIGITS) if over else 0.0
+            for resource, amount in used.items()
+        }
+        for used, over in zip(
+            used_in(window, buckets, running, now),
+            (_seconds_over(window, place, now) for place in range(window.count)),
+            strict=True,
+        )
+    ]
+
+
+def used_in(
+    window: Window,
+    buckets: Sequence[Mapping[str, float]],
+    running: Mapping[str, float],
+    now: datetime,
+) -> list[dict[str, float]]:
+    """As `in_use`: how much of each resource was in use, times the seconds for which it was."""
     told: list[dict[str, float]] = [{} for _ in range(window.count)]
     for resource in RESOURCES:
         level = running.get(resource, 0)
@@ -212,14 +239,14 @@ def in_use(
             delta = buckets[place].get(f"{resource}/delta", 0)
             level -= delta  # at the bucket's begin
             if place < window.count:
-                begin = window.time(place)
-                over = min(window.seconds, max(0.0, (now - begin).total_seconds()))
+                over = _seconds_over(window, place, now)
                 moment = buckets[place].get(f"{resource}/moment", 0)
                 used = (level + delta) * over - moment if over else 0.0
-                told[place][resource] = _rounded(used / over) if over else 0.0
+                # What is left of adding and taking away the same may be a little below nothing.
+                told[place][resource] = max(0.0, used)
     return told
 
 
-def _rounded(amount: float) -> float:
-    # What is left of adding and taking away the same may be a little below nothing.
-    return max(0.0, round(amount, _DIGITS))
+def _seconds_over(window: Window, place: int, now: datetime) -> float:
+    """How much of a bucket is over by now."""
+    return min(window.seconds, max(0.0, (now - window.time(place)).total_seconds()))

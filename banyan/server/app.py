@@ -163,7 +163,7 @@ class Wiring:
                 raise BanyanError("bad_request", _UNHEEDED)
             answer = serve(call)
             instruments.served(resource, name, answer)
-            return self._respond(answer)
+            return self._respond(call, answer)
 
         self.app.add_url_rule(
             path.replace("<item_id:_id>", '<regex("[a-fA-F0-9]{24}"):_id>'),
@@ -186,7 +186,7 @@ class Wiring:
             row=row,
         )
 
-    def _respond(self, answer: Answer) -> Response:
+    def _respond(self, call: Call, answer: Answer) -> Response:
         if isinstance(answer.body, bytes):
             response = Response(answer.body, answer.status, mimetype="text/plain")
         else:
@@ -199,6 +199,7 @@ class Wiring:
         g.wait_for = list(answer.wait_for)
         if request.method not in ("GET", "HEAD"):
             edge.hold(request, response, g.wait_for, answer.wait_as)
+            _name_item(call, answer, response)
         return response
 
     def _after(self, response: Response) -> Response:
@@ -310,6 +311,16 @@ def _heeds_conditions(call: Call) -> bool:
     """Else a condition would be passed over, and the caller not know."""
     edits = call.item_id is not None and call.row.get("kind") in ("alias", "append", "remove")
     return edits or (call.headers["Method"] == "PATCH" and not call.name)
+
+
+def _name_item(call: Call, answer: Answer, response: Response) -> None:
+    """The version of the one item that was written, and the place of a new one."""
+    item = answer.body
+    if not isinstance(item, dict) or not item.keys() >= {"_id", "_etag"}:
+        return
+    response.set_etag(item["_etag"])
+    if response.status_code == 201:
+        response.headers["Location"] = links.address_of(call.resource, item)
 
 
 def _minimal() -> bool:

@@ -20,6 +20,7 @@ from pymongo.errors import PyMongoError
 
 from banyan import logs
 from banyan.errors import BanyanError
+from banyan.server import outages
 
 Environ = dict[str, Any]
 WSGIApplication = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -51,6 +52,7 @@ _PARSED = {
     "HTTP_IF_NONE_MATCH",
     "HTTP_ORIGIN",
     "HTTP_PREFER",
+    "HTTP_X_FORWARDED_PREFIX",
 }
 # The body's framing was undone before. Versions are told by their ETag alone, and answers are
 # whole: who takes times and ranges apart may fail at it, before it is known who asks.
@@ -63,6 +65,7 @@ _DROPPED = {
     b"transfer-encoding",
 }
 _REQUEST_ID = "HTTP_X_REQUEST_ID"
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+){1,16}")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -115,6 +118,9 @@ def heed_proxy(environ: Environ) -> None:
         environ["REMOTE_ADDR"] = address
     if environ.get("HTTP_X_FORWARDED_PROTO") in ("http", "https"):
         environ["wsgi.url_scheme"] = environ["HTTP_X_FORWARDED_PROTO"]
+    prefix = str(environ.get("HTTP_X_FORWARDED_PREFIX", "")).rstrip("/")
+    if _PREFIX.fullmatch(prefix):  # it was taken off the path already; links have it again
+        environ["SCRIPT_NAME"] = prefix
 
 
 def _add_header(environ: Environ, name: bytes, value: str) -> None:
@@ -166,7 +172,7 @@ def _answer(application: WSGIApplication, environ: Environ, body: bytes) -> Answ
         return error_answer(error)
     except PyMongoError:
         logger.warning("the database is away", exc_info=True)
-        return error_answer(BanyanError("unavailable", "the database is away: try again soon"))
+        return error_answer(outages.away())
     except Exception:
         logger.exception("a request failed")
         return error_answer(BanyanError("internal", "a bug in Banyan; its log has the details"))

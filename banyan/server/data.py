@@ -14,7 +14,8 @@ from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
 
 from banyan.config import knobs
-from banyan.server import aliases, queries, reserved
+from banyan.domain.states import ENDED
+from banyan.server import aliases, queries, reserved, scoped
 from banyan.server.auth import scope
 from banyan.server.store import pages
 from banyan.server.store.mongo import Document, Store
@@ -79,13 +80,19 @@ class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
         force_auth_field_projection: bool = False, mongo_options: Any = None, **lookup: Any,
     ) -> Document | None:  # fmt: skip
         """One item that the caller may see; None makes Eve answer 404."""
+        item_id = ObjectId(lookup["_id"])
         fields = self._fields(resource)
-        query = {"$and": [{"_id": ObjectId(lookup["_id"])}, scope(g.caller, resource)]}
+        if g.caller.task and g.caller.task != item_id:
+            # The environment was for that task and its worker; this one may have another.
+            fields = [name for name in fields if name.partition(".")[0] != "env"]
         store: Store = g.context.store
+        query = scoped.to_read(store, g.caller, resource, item_id)
         item = _told(resource).find_one(query, aliases.stored_fields(resource, fields))
         if resource != "tasks" or "projection" in request.args:
             # The answer holds more than the stored document: its version is not the answer's.
             req.if_none_match, g.etag_of_answer = None, True
+        if item and item.get("state") in ENDED:
+            g.wait_for = []  # who has seen its end waits for nothing
         if item:
             aliases.fill(store, resource, [item], fields)
             reserved.fill(store, resource, [item], fields)

@@ -127,7 +127,7 @@ def _of_mongo(error: mongo_errors.PyMongoError | InvalidDocument) -> BanyanError
         return BanyanError("invalid", "the database cannot hold this")
     if outages.is_passing(error):
         logger.warning("database away: %s", outages.told(error))
-        return BanyanError("unavailable", "the database does not answer; try again soon")
+        return outages.away()
     if isinstance(error, mongo_errors.DuplicateKeyError):
         return BanyanError("already_exists", "there is one with the same identifier already")
     if isinstance(error, mongo_errors.OperationFailure) and error.code in _BAD_QUERY_CODES:

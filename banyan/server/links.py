@@ -1,10 +1,15 @@
 """`_links`: what this caller may do with this item now, made from the tables.
 
-Called for every item that leaves the server with its links; knows no verb by name.
+Called for every item that leaves the server with its links; knows no verb by name. An `href` is
+an absolute path, so it means the same in every document; it begins with the prefix under which a
+proxy serves us, if there is one.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, urlencode
+
+from flask import request
 
 from banyan.server import table
 from banyan.server.calls import Caller
@@ -18,19 +23,21 @@ def of_item(
 ) -> dict[str, dict[str, str]]:
     """Links of one item: self, parent, collection, related items, and actions by name."""
     entry = tables["DOMAIN"][resource]
-    path = f"{resource}/{item['_id']}"
+    root = request.script_root
+    path = address_of(resource, item)
     links = {
         "self": _link(entry["item_title"], path),
-        "parent": _link("home", "/"),
-        "collection": _link(resource, resource),
+        "parent": _link("home", f"{root}/"),
+        "collection": _link(resource, f"{root}/{resource}"),
     }
     for name, template in entry.get("related", {}).items():
-        links[name] = _link(name, template.format_map(_Blank(item)))
+        if related := _related(template, item):
+            links[name] = _link(name, f"{root}/{related}")
     for method, rule in entry.get("item", {}).items():
         if method != "GET" and _may_now(rule, item, caller):
-            links[_EDITS[method]] = _link(
-                f"{_EDITS[method]} the {entry['item_title']}", path, method
-            )
+            usual = f"{_EDITS[method]} the {entry['item_title']}"
+            title = rule.get("title_in", {}).get(item.get("state"), usual)
+            links[_EDITS[method]] = _link(title, path, method)
     for name, row in tables["VIRTUAL_RESOURCES"].get(resource, {}).items():
         method = _method_now(row, item, caller)
         if method:
@@ -43,11 +50,17 @@ def of_item(
 _EDITS = {"PATCH": "edit", "DELETE": "remove", "POST": "create"}
 
 
-class _Blank(dict[str, Any]):
-    """A template's values; what the item lacks is left empty."""
+def address_of(resource: str, item: Document) -> str:
+    """Where an item is."""
+    return f"{request.script_root}/{resource}/{item['_id']}"
 
-    def __missing__(self, key: str) -> str:
-        return ""
+
+def _related(template: str, item: Document) -> str | None:
+    """The address in a template; None where a projection has left out what it needs."""
+    try:
+        return quote(template.format_map(item), safe="/?=&")
+    except KeyError:
+        return None
 
 
 def _may_now(rule: Mapping[str, Any], item: Document, caller: Caller) -> bool:
@@ -81,41 +94,45 @@ def of_collection(
 ) -> dict[str, dict[str, str]]:
     """Links of a list: self, parent, the pages beside it, and what may be done to it."""
     entry = tables["DOMAIN"][resource]
-    links = {"self": _link(resource, _with_query(resource, query)), "parent": _link("home", "/")}
-    if page["full"]:
-        links["next"] = _link(
-            "next page", _with_query(resource, {**query, "page": page["number"] + 1})
-        )
-    if page["number"] > 1:
-        links["prev"] = _link(
-            "previous page", _with_query(resource, {**query, "page": page["number"] - 1})
-        )
+    root = request.script_root
+    path = f"{root}/{resource}"
+    links = {
+        "self": _link(resource, _with_query(path, query)),
+        "parent": _link("home", f"{root}/"),
+    }
+    for name, title, step in _TURNS:
+        number = page["number"] + step
+        if page["full"] if step > 0 else number > 0:
+            links[name] = _link(title, _with_query(path, {**query, "page": number}))
     for method, rule in entry.get("collection", {}).items():
         if method != "GET" and caller.has(*rule["roles"]):
-            links[_EDITS[method]] = _link(f"{_EDITS[method]} {resource}", resource, method)
+            title = rule.get("title", f"{_EDITS[method]} {resource}")
+            links[_EDITS[method]] = _link(title, path, method)
     for name, row in tables["VIRTUAL_RESOURCES"].get(resource, {}).items():
         methods = table.methods(row, "collection")
         roles = row["writers"] if row["kind"] == "alias" else row["roles"]
         if methods and caller.has(*roles):
-            links[name] = _link(row["title"], f"{resource}/{name}", methods[0])
+            links[name] = _link(row["title"], f"{path}/{name}", methods[0])
     return links
 
 
-def _with_query(resource: str, query: Mapping[str, Any]) -> str:
-    from urllib.parse import urlencode
+_TURNS = (("next", "next page", 1), ("prev", "previous page", -1))
 
-    return f"{resource}?{urlencode(query)}" if query else resource
+
+def _with_query(path: str, query: Mapping[str, Any]) -> str:
+    return f"{path}?{urlencode(query)}" if query else path
 
 
 def of_home(tables: Tables, caller: Caller) -> dict[str, Any]:
     """Links of `/`: the collections that the caller may read, and what describes them."""
+    root = request.script_root
     children: Sequence[dict[str, str]] = [
-        _link(name, name)
+        _link(name, f"{root}/{name}")
         for name, entry in tables["DOMAIN"].items()
         if caller.has(*entry.get("collection", {}).get("GET", {}).get("roles", []))
     ]
-    described = _link("the API as an OpenAPI document", "openapi.json")
-    return {"self": _link("home", "/"), "describedby": described, "child": children}
+    described = _link("the API as an OpenAPI document", f"{root}/openapi.json")
+    return {"self": _link("home", f"{root}/"), "describedby": described, "child": children}
 
 
 def _link(title: str, href: str, method: str = "GET") -> dict[str, str]:

@@ -20,6 +20,12 @@ from `GET /` and follow what is offered. Addresses answer `OPTIONS`, and those w
 answer `HEAD`; another method gets 405 with `Allow`."""
 _ALWAYS = (400, 401, 403, 406, 429, 503)
 _OF_WRITES = (404, 409, 413, 415, 422)
+_LOCATION = {
+    "Location": {
+        "description": "Of the item, where one was created.",
+        "schema": {"type": "string", "format": "uri-reference"},
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -273,7 +279,11 @@ def _answers(tables: Tables, route: Route) -> Json:
     if route.method != "GET":
         usual = [201] if route.method == "POST" and not route.kind else [200]
         listed = route.rule.get("statuses") or [route.rule.get("status", usual[0])]
-        made = {str(one): {"description": "Done.", "content": _json(schema)} for one in listed}
+        made: Json = {}
+        for one in listed:
+            made[str(one)] = {"description": "Done.", "content": _json(schema)}
+            if route.method == "POST" and not route.kind and one == 201:
+                made[str(one)]["headers"] = _LOCATION
         if _takes_many(route) and not route.kind:
             made["207"] = {"description": "Some were not done.", "content": _json(schema)}
         return made

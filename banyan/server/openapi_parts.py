@@ -24,7 +24,7 @@ _LINK: Json = {
     "type": "object",
     "properties": {
         "title": {"type": "string"},
-        "href": {"type": "string", "description": "Relative to the root of the API."},
+        "href": {"type": "string", "format": "uri-reference", "description": "An absolute path."},
         "method": {"type": "string", "enum": ["GET", "POST", "PATCH", "DELETE"]},
     },
     "required": ["title", "href", "method"],
@@ -150,6 +150,9 @@ def _list_of(name: str) -> Json:
 def new(entry: Mapping[str, Any]) -> Json:
     """What POST takes for one item."""
     made = json_schema.asked(entry["schema"])
+    for field, value in entry["as_created"].items():
+        if field in made["properties"] and value not in (None, {}, []):
+            made["properties"][field] |= {"default": value}
     if entry["collection"]["POST"].get("chosen_id"):
         made["properties"] = {"_id": forms.OBJECT_ID, **made["properties"]}
     return made
@@ -186,7 +189,8 @@ def error(words: Iterable[str] | None = None) -> Json:
             "_error": told,
             "_issues": {
                 "type": "object",
-                "description": "What is wrong, by field, or by the item's index and field.",
+                "description": "What is wrong, by field, or by the item's index and field: a "
+                "list of texts for each, of what lies deeper an object in it.",
             },
             "_id": {"description": "Of the item, as it was sent, in an answer about many."},
             "state": {"type": ["string", "null"], "description": "The state that the task is in."},

@@ -6,8 +6,12 @@ what was to be written: environments of tasks are nobody's business.
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from pymongo import errors, timeout
+
+from banyan.errors import BanyanError
+from banyan.server.data_watch import told_if_full
 
 _AWAY = (
     errors.ConnectionFailure,
@@ -27,6 +31,25 @@ _PASSING = frozenset(
 _DUPLICATE = 11000
 _PING_SECONDS = 1.0
 _ALL_THAT_PYMONGO_KNOWS = re.compile(r" \(configured timeouts|, Timeout:")
+
+
+_disks: list[Path] = []
+
+
+def watch_disk(directory: Path) -> None:
+    """The database has its files there: where they have no room, that is why it is away."""
+    _disks.append(directory)
+
+
+def away() -> BanyanError:
+    """The error of whoever needs the database, which does not answer."""
+    if any(map(told_if_full, _disks)):
+        return BanyanError(
+            "unavailable",
+            "the disk of the server's database is full: free some space there, and it goes on; "
+            "what was acknowledged is not lost",
+        )
+    return BanyanError("unavailable", "the database does not answer; try again soon")
 
 
 def is_passing(error: errors.PyMongoError) -> bool:

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bson import ObjectId
+
+from banyan.domain.continuations import PARENT_LISTS, parents_of
 from banyan.errors import BanyanError
 from banyan.server.auth import scope
-from banyan.server.calls import Call
-from banyan.server.store.mongo import Document
+from banyan.server.calls import Call, Caller
+from banyan.server.store.mongo import Document, Store
 
 
 def item(call: Call, fields: Sequence[str] | Mapping[str, Any] | None = None) -> Document:
@@ -14,11 +17,26 @@ def item(call: Call, fields: Sequence[str] | Mapping[str, Any] | None = None) ->
 
     fields: their names, or a projection.
     """
-    query = {"$and": [{"_id": call.item_id}, scope(call.caller, call.resource)]}
+    assert call.item_id is not None  # noqa: S101 - an item's route
+    query = to_read(call.store, call.caller, call.resource, call.item_id)
     found = call.store[call.resource].find_one(query, fields)
     if found is None:
         raise missing(call.resource, call.item_id)
     return found
+
+
+def to_read(store: Store, caller: Caller, resource: str, item_id: ObjectId) -> Document:
+    """The query for an item, if the caller may read it.
+
+    A running task reads itself and its parents, and nothing else: its worker has its token, too.
+    """
+    own: Document = {"_id": item_id}
+    if caller.task is None or resource != "tasks":
+        return {"$and": [own, scope(caller, resource)]}
+    if item_id != caller.task:
+        task = store["tasks"].find_one({"_id": caller.task}, PARENT_LISTS) or {}
+        own = {"_id": {"$in": [item_id] if item_id in parents_of(task) else []}}
+    return {"$and": [own, {"owner": caller.account}]}
 
 
 def missing(resource: str, item_id: object) -> BanyanError:

@@ -20,7 +20,7 @@ import uvicorn
 
 from banyan import logs
 from banyan.config import knobs
-from banyan.server import exposure
+from banyan.server import exposure, outages
 from banyan.server.acceptor import Acceptor
 from banyan.server.app import create_app
 from banyan.server.asgi import Application
@@ -156,6 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shared", action="store_true", help="by other processes, the latter")
     parser.add_argument("--tls-cert", type=Path, help="answer https with this certificate")
     parser.add_argument("--tls-key", type=Path, help="and this key")
+    parser.add_argument("--data", type=Path, help="where the database has its files, if here")
     parser.add_argument("--behind-proxy", action="store_true", help="believe X-Forwarded-For")
     options = parser.parse_args(arguments)
     tls = exposure.pair(options.tls_cert, options.tls_key)
@@ -164,6 +165,8 @@ def main(arguments: list[str] | None = None) -> None:
     listener = socket.socket(fileno=options.fd)
     near = socket.socket(fileno=options.near_fd) if options.near_fd else None
     uri = os.environ["BANYAN_MONGO_URI"]
+    if options.data:
+        outages.watch_disk(options.data)
     serve(listener, uri, tls, options.behind_proxy, near, options.shared)
     # A thread that still waits for the database would hold up the end for half a minute.
     logging.shutdown()

@@ -169,6 +169,7 @@ class Stack:
         how += ["--behind-proxy"] if self._options.behind_proxy else []
         how += ["--near-fd", str(files[1])] if len(files) > 1 else []
         how += ["--shared"] if self._options.processes > 1 else []
+        how += ["--data", str(self._options.data)] if self._mongo else []
         arguments = python("banyan.server.serve", "--fd", str(files[0]), *how)
         variables = environment(BANYAN_MONGO_URI=uri)
         return spawn(name, arguments, variables, inherited=files)

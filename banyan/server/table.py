@@ -33,11 +33,14 @@ def domain(declared: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _resource(name: str, entry: dict[str, Any]) -> dict[str, Any]:
     schema = entry["schema"]
+    as_created: Mapping[str, Any] = {}
     if isinstance(schema, str):
-        schema = importlib.import_module(schema).SCHEMA
+        module = importlib.import_module(schema)
+        schema, as_created = module.SCHEMA, getattr(module, "AS_CREATED", {})
     return {
         **entry,
         "schema": schema,
+        "as_created": as_created,  # what stands for fields that are left out
         "resource_methods": ["GET"],
         "item_methods": ["GET"],
         "item_url": 'regex("[a-fA-F0-9]{24}")',

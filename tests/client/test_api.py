@@ -1,5 +1,7 @@
 """The typed client against a real server; a proxy loses answers on the way."""
 
+import pydoc
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +12,7 @@ import requests
 from bson import ObjectId
 from pymongo import MongoClient
 
+import banyan
 from banyan.client import holding
 from banyan.client.api import Client
 from banyan.client.ids import new_id
@@ -204,3 +207,18 @@ def test_an_id_that_is_taken_is_told(client: Client) -> None:
     task = client.submit({"command": "mine"}, hold=True)
     same = {"_id": task["_id"], "command": "mine"}
     assert refused(lambda: client.submit(same)).word == "already_exists"
+
+
+def test_help_shows_what_programs_need():
+    shown = pydoc.render_doc(banyan, renderer=pydoc.plaintext)
+    for name in ("Client", "Executor", "TaskFailed", "BanyanError"):
+        assert re.search(rf"^    class {name}\(", shown, re.MULTILINE), name
+
+
+def test_a_key_with_very_many_parents_is_recognised(server: Server):
+    with Client(server.url, server.tokens["provider"]) as client:
+        parents = [one["_id"] for one in client.submit([{}] * 1100, hold=True)]
+        task = {"command": "true", "dedupe_key": new_id(), "after": parents}
+        first, second = client.submit(task), client.submit(task)
+        assert second["_id"] == first["_id"]
+        client.cancel(parents)

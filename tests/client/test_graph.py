@@ -113,6 +113,18 @@ def test_more_parents_than_a_task_may_have_are_gathered_by_groups(kind: str, cou
     assert set(parents_first([child, twin, *groups])[-2:]) == {0, 1}
 
 
+def test_a_task_with_a_key_has_the_same_groups_each_time() -> None:
+    parents = [new_id() for _ in range(2 * 1024 + 1)]
+    keyed = {"command": "x", "dedupe_key": "night", "after": parents}
+    plain = {"command": "x", "after": parents}
+    again = prepared([keyed], hold=False)
+    assert prepared([plain, keyed], hold=False)[1] == again[0]
+    assert prepared([keyed], hold=False) == again
+    assert {one["_id"][:8] for one in again[1:]} <= {one[:8] for one in parents}
+    other = prepared([{**keyed, "dedupe_key": "day"}], hold=False)
+    assert not {one["_id"] for one in other[1:]} & {one["_id"] for one in again[1:]}
+
+
 def test_parents_of_all_kinds_are_gathered_and_the_array_has_no_groups_in_it() -> None:
     kinds = ("after", "after_failure", "after_any")
     task = {kind: [new_id() for _ in range(1024 + (kind != "after"))] for kind in kinds}

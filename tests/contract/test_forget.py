@@ -106,7 +106,7 @@ def test_the_link_is_there_once_it_has_ended(play: Play, player: Player):
     item = player.claim_one(task).json()
     player.end(item)
     link = play.task(task)["_links"]["forget"]
-    assert (link["href"], link["method"]) == (f"tasks/{task}/forget", "POST")
+    assert (link["href"], link["method"]) == (f"/tasks/{task}/forget", "POST")
 
 
 def test_others_tasks_are_not_there_and_workers_may_not(play: Play, player: Player):

@@ -124,7 +124,7 @@ def test_pages_are_turned_by_links(owner: Walker):
     made = {create(owner)["_id"] for _ in range(3)}
     page = owner.collection("tasks")
     first = owner.follow(
-        {"_links": {"one": {**page["_links"]["self"], "href": "tasks?max_results=2"}}}, "one"
+        {"_links": {"one": {**page["_links"]["self"], "href": "/tasks?max_results=2"}}}, "one"
     )
     seen = [item["_id"] for item in first["_items"]]
     page = first

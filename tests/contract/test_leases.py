@@ -98,6 +98,11 @@ def test_a_lost_attempt_is_recorded_as_lost_and_counted_apart_from_failures(laps
     assert lapsing.task(task)["outcome"] == "success"
 
 
+def test_a_lost_worker_is_told_in_the_log(lapsing: Play):
+    told = f"worker h ({lapsing.player().id}) is lost: nothing was heard of it for "
+    eventually(lambda: told in lapsing.server.started.stderr, 30)
+
+
 def test_past_max_lost_count_the_task_ends_as_lost(lapsing: Play):
     _, task, _ = held(lapsing, max_lost_count=0)
     becomes(lapsing, task, "terminated")

@@ -36,9 +36,9 @@ def test_a_link_has_title_href_and_method(server: Server):
 def test_an_item_links_to_itself_parent_collection_and_related(server: Server):
     task = read(server.provider, make(server.provider))
     links = task["_links"]
-    assert links["self"]["href"] == f"tasks/{task['_id']}"
+    assert links["self"]["href"] == f"/tasks/{task['_id']}"
     assert links["parent"]["href"] == "/"
-    assert links["collection"]["href"] == "tasks"
+    assert links["collection"]["href"] == "/tasks"
     for name in ("self", "parent", "collection", "attempts"):
         assert server.provider.get(links[name]["href"]).status_code == 200, links[name]
 
@@ -107,9 +107,9 @@ def test_home_leads_to_all_that_the_caller_may_read(server: Server):
             assert api.get(link["href"]).status_code == 200
         return {link["href"] for link in found}
 
-    assert children(server.provider) >= {"tasks", "attempts", "workers"}
-    assert "accounts" not in children(server.provider)
-    assert "accounts" in children(server.admin)
+    assert children(server.provider) >= {"/tasks", "/attempts", "/workers"}
+    assert "/accounts" not in children(server.provider)
+    assert "/accounts" in children(server.admin)
 
 
 def test_a_collection_links_to_what_may_be_done_with_it(server: Server):
@@ -120,7 +120,7 @@ def test_a_collection_links_to_what_may_be_done_with_it(server: Server):
     assert {"claim", "steal", "release"} <= for_workers.keys()
     assert "create" not in for_workers
     assert for_workers["claim"] == {
-        "title": for_workers["claim"]["title"], "href": "tasks/claim", "method": "POST",
+        "title": for_workers["claim"]["title"], "href": "/tasks/claim", "method": "POST",
     }  # fmt: skip
 
 

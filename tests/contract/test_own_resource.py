@@ -311,9 +311,9 @@ def test_its_links_come_from_the_table(server: Server):
     made = note(server)
     path = f"tasks_notes/{made['_id']}"
     links = read(server.provider, made["_id"])["_links"]
-    assert links["self"]["href"] == path
-    assert links["collection"]["href"] == "tasks_notes"
-    assert links["add_lines"] == {"title": "Write more", "href": f"{path}/add_lines",
+    assert links["self"]["href"] == f"/{path}"
+    assert links["collection"]["href"] == "/tasks_notes"
+    assert links["add_lines"] == {"title": "Write more", "href": f"/{path}/add_lines",
                                   "method": "POST"}  # fmt: skip
     assert links["remove"]["method"] == "DELETE"
     assert links["length"]["method"] == "GET"
@@ -323,9 +323,9 @@ def test_its_links_come_from_the_table(server: Server):
         else {}
     )
     home = server.provider.get("").json()["_links"]["child"]
-    assert "tasks_notes" in [link["href"] for link in home]
+    assert "/tasks_notes" in [link["href"] for link in home]
     actions = server.provider.get("tasks_notes").json()["_links"]
-    assert actions["shout"]["href"] == "tasks_notes/shout"
+    assert actions["shout"]["href"] == "/tasks_notes/shout"
 
 
 def test_minimal_answers_echo_nothing(server: Server):

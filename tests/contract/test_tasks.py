@@ -1,5 +1,6 @@
 """Contract §1: a task's fields, who sets them, when, and what is refused."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -318,3 +319,54 @@ def test_a_condition_that_nothing_heeds_is_refused(server: Server):
     answer = server.provider.post(f"tasks/{task['_id']}/cancel", headers={"If-Match": '"old"'})
     refused(answer, 400, "bad_request")
     assert read(server.provider, task)["state"] == "inactive"
+
+
+def test_what_is_left_out_is_as_it_is_documented(server: Server):
+    described = server.anonymous.get("openapi.json").json()["components"]["schemas"]["NewTask"]
+    defaults = {
+        name: field["default"]
+        for name, field in described["properties"].items()
+        if "default" in field
+    }
+    assert defaults["state"] == "inactive"
+    assert defaults["requested_resources"] == {"cores": 1, "memory": "128 MiB"}
+    silent = server.provider.post("tasks", {}).json()
+    explicit = server.provider.post("tasks", defaults).json()
+    for name in described["properties"].keys() - {"_id"}:
+        assert silent[name] == explicit[name], name
+        assert name in defaults or silent[name] in (None, [], {}), name
+
+
+def test_a_held_task_says_how_it_is_released(server: Server):
+    made = server.provider.post("tasks", {"command": "true"}).json()
+    edit = made["_links"]["edit"]
+    assert '{"state": "available"}' in edit["title"]
+    released = server.provider.patch(edit["href"], {"state": "available"}).json()
+    assert released["state"] == "available"
+    assert "releases" not in released["_links"]["edit"]["title"]
+
+
+def test_what_is_wrong_is_always_a_list(server: Server):
+    def texts(issues: Any) -> bool:
+        if isinstance(issues, dict):
+            return all(texts(one) for one in issues.values())
+        return isinstance(issues, list) and all(isinstance(one, str | dict) for one in issues)
+
+    for body in (
+        {"name": 5, "owner": "x", "requested_resources": {"memory": "much"}},
+        {"after": ["f" * 24]},
+        [{"priority": "huge"}, {"_id": "f" * 24, "after": ["f" * 24]}],
+    ):
+        issues = refused(server.provider.post("tasks", body), 422)
+        assert issues
+        assert texts(issues), issues
+
+
+def test_who_has_seen_the_end_of_a_task_waits_for_nothing(server: Server):
+    task = server.provider.post("tasks", {"command": "true"}).json()["_id"]
+    ended = server.provider.post(f"tasks/{task}/cancel")
+    known = {"If-None-Match": ended.headers["ETag"]}
+    begun = time.monotonic()
+    answer = server.provider.get(f"tasks/{task}", headers=known, wait=20)
+    assert answer.status_code == 304
+    assert time.monotonic() - begun < 15

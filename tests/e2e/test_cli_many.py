@@ -317,6 +317,15 @@ def test_stats_tell_what_was_over_time(stack: Stack) -> None:
     assert "SINCE" not in drawn
 
 
+def test_usage_tells_what_an_account_has_used(stack: Stack) -> None:
+    stack.text("run", "--cores", "2", "--", "sleep", "0.3")
+    stack.call("run", "--", "false", code=1)
+    used = eventually(lambda: stack.json("usage", "--json", "--window", "1 h")["_items"], 20)
+    assert used[0]["failed"] >= 1
+    assert used[0]["core_seconds"] > 0.5
+    assert "CORE h" in stack.text("usage")
+
+
 def test_stats_begin_where_there_is_something(stack: Stack) -> None:
     stack.call("run", "--tag", "set=first", "--", "true")
     told = stack.json("stats", "--tag", "set=first", "--json")["tasks"]

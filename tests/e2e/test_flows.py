@@ -81,12 +81,24 @@ def test_a_second_machine_joins_with_a_copied_line_and_its_token(
 
 
 def test_the_curl_of_the_readme(stack: Stack, tmp_path: Path) -> None:
+    """As it stands: the task runs, and its end and output are seen."""
+    block = indented(README, "One picture")
+    block = block[block.index("TOKEN=$(") :]
+    told, hello = shell(stack, tmp_path, block, BANYAN_URL=stack.url).splitlines()
+    ended = json.loads(told)
+    assert (ended["outcome"], hello) == ("success", "hello")
+    assert ended["requested_resources"]["cpu_memory_bytes"] == 2**30
+
+
+def test_the_curl_of_the_protocol(stack: Stack, tmp_path: Path) -> None:
     token = json.loads(stack.credentials.read_text())["provider"]
-    command = "\n".join(indented(README, "One picture").splitlines()[-2:])
-    assert command.startswith('echo "Authorization: Bearer $TOKEN" | curl ')
-    made = json.loads(shell(stack, tmp_path, command, TOKEN=token, BANYAN_URL=stack.url))
-    assert made["requested_resources"]["cpu_memory_bytes"] == 2**30
-    assert "cancel" in made["_links"]
+    text = read("docs/protocol.md")
+    block = text[text.index('    echo "Authorization') : text.index("`where` and `sort` take")]
+    running = stack.text("submit", "-q", "--", "sleep", "60")
+    eventually(lambda: stack.json("show", "--json", running)["state"] == "running")
+    told = shell(stack, tmp_path, block, TOKEN=token, BANYAN_URL=stack.url)
+    assert [one["_id"] for one in json.loads(told)["_items"]] == [running]
+    stack.call("cancel", "--force", running)
 
 
 def test_every_command_of_the_readme_is_in_one_of_these_tests() -> None:

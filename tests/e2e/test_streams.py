@@ -35,7 +35,7 @@ def lines(id: str, place: Path) -> list[list[str]]:
         ["wait", id], ["wait", "--json", id], ["cancel", id], ["release", id],
         ["retry", "--name", "nothing"], ["forget", "f" * 24], ["explain", id], ["script", id],
         ["result", "1"], ["progress", id], ["progress", "--once", "--json", id], ["top"],
-        ["stats"], ["login", "http://127.0.0.1:9"], ["account", "list"],
+        ["stats"], ["usage"], ["login", "http://127.0.0.1:9"], ["account", "list"],
         ["config", "show", "--origin"], ["completion", "bash"], ["ls", "--profile", "none"],
     ]  # fmt: skip
 

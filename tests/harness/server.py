@@ -1,7 +1,7 @@
 """A real server as its own processes: `banyan server` on any free port."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,16 @@ def start_server(
     *,
     server_processes: int = 1,
     port: int = 0,
+    options: Sequence[str] = (),
     **knobs: Any,
 ) -> Server:
     """Start `banyan server` and return once it is ready.
 
+    options: further ones of its command line.
     knobs: `LEASE_SECONDS=2` becomes `BANYAN_LEASE_SECONDS=2` in its environment.
     """
     arguments = ["--data", str(data), "--port", str(port), "--processes", str(server_processes)]
+    arguments += options
     # The address of the database holds its password, and arguments are everybody's to read.
     environment = {"BANYAN_MONGO_URI": mongo_uri, **as_environment(knobs)}
     started = processes.banyan("server", "--json", *arguments, environment=environment)

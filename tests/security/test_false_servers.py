@@ -26,7 +26,7 @@ LINES = [
     ["ls"], ["ls", "-q"], ["ls", "--json"], ["show", ID], ["show", "last"], ["explain", ID],
     ["submit", "true"], ["submit", "-q", "true"], ["submit", "--json", "true"],
     ["submit", "-q", "--array", "1-2", "true"],
-    ["stats"], ["top", "--once"], ["worker", "list"], ["worker", "list", "-q"],
+    ["stats"], ["usage"], ["top", "--once"], ["worker", "list"], ["worker", "list", "-q"],
     ["worker", "drain", "x"], ["worker", "invite", "x"], ["account", "list"],
     ["account", "list", "-q"], ["account", "create", "x", "--role", "worker"],
     ["account", "revoke", "x"], ["progress", "--once", ID], ["wait", ID], ["cancel", ID],

@@ -69,7 +69,7 @@ LINES = [
     ("wait", "FAILED"), ("wait", "--json", "FAILED"), ("wait", "--timeout", "1s", "WAITS"),
     ("explain", "FAILED"), ("explain", "WAITS"), ("explain", "--json", "WAITS"),
     ("script", "FAILED"), ("progress", "--once", "FAILED"), ("top", "--once"), ("top", "--json"),
-    ("stats", "--by", "name,tags.evil,queue"), ("stats", "--json", "--by", "tags.evil"),
+    ("stats", "--by", "name,tags.evil,queue"), ("stats", "--json", "--by", "tags.evil"), ("usage",),
     ("ls", "--state", EVIL), ("ls", "--where", EVIL), ("ls", "--where", json.dumps({EVIL: 1})),
     ("worker", "list"), ("worker", "list", "--json"), ("worker", "drain", "no" + EVIL),
     ("worker", "resume", EVIL), ("worker", "remove", EVIL), ("release", "FAILED"),

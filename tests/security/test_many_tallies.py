@@ -131,9 +131,10 @@ def test_leases_never_wait_for_the_tallies(world: World, monkeypatch: pytest.Mon
         done.wait(60)
         return False
 
-    def mark_lost(*_: Any) -> None:
+    def mark_lost(*_: Any) -> list[Any]:
         if tallying.is_set():
             rounds.append(1)
+        return []
 
     monkeypatch.setattr(duties.tallies, "advance", advance)
     monkeypatch.setattr(duties.workers, "mark_lost", mark_lost)

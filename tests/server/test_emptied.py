@@ -108,6 +108,9 @@ def test_a_full_disk_is_told_in_a_sentence_and_waited_for(
     eventually(lambda: "is full" in started.stderr)
     assert f"the disk under {disk}/data is full" in started.stderr
     assert "BACKTRACE" not in started.stderr
+    answer = requests.get(f"{url}/tasks", headers=headers, timeout=30)
+    assert answer.status_code == 503
+    assert "the disk of the server's database is full" in answer.json()["_error"]["message"]
     (inside / "fill").unlink()
 
     def is_there() -> bool:

@@ -25,8 +25,10 @@ def bench(module_database: str) -> Iterator[Bench]:
     made.store.close()
 
 
-def _asked(bench: Bench, role: str, **arguments: str) -> list[Item]:
-    commands = bench.during(lambda: bench.ask(role, "GET", "/tasks/statistics", **arguments))
+def _asked(
+    bench: Bench, role: str, path: str = "/tasks/statistics", **arguments: str
+) -> list[Item]:
+    commands = bench.during(lambda: bench.ask(role, "GET", path, **arguments))
     asked = [one for one in commands if next(iter(one)) in ("find", "aggregate")]
     return [one for one in asked if one.get("find") != "tokens"]  # who asks is remembered a while
 
@@ -58,6 +60,18 @@ def test_what_was_over_time_is_found_by_an_index(bench: Bench, role: str):
     for command in asked:
         for plan in bench.plans(command):
             assert not stages(plan) & {"COLLSCAN", "SORT"}, command
+
+
+@pytest.mark.parametrize("role", ["operator", "provider"])
+def test_what_was_used_takes_as_many_commands_whatever_there_is(bench: Bench, role: str):
+    asked = _asked(bench, role, "/tasks/usage")
+    assert {one[next(iter(one))] for one in asked} <= {"accounts", "tallies", "attempts"}
+    assert len(asked) <= 5
+    for command in (one for one in asked if one[next(iter(one))] != "accounts"):
+        for plan in bench.plans(command):
+            assert "COLLSCAN" not in stages(plan), command
+    bench.submit(500)
+    assert len(_asked(bench, role, "/tasks/usage")) == len(asked)
 
 
 def test_more_tasks_of_the_same_kinds_cost_no_more_commands(bench: Bench):

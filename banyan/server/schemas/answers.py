@@ -148,6 +148,23 @@ TASKS_COUNTED = _object(
     ),
     truncated={"type": "boolean"},
 )
+USAGE = _object(
+    window=_object(**{"from": _TIME, "to": _TIME}),
+    _items=_list(
+        _object(
+            owner={"type": "string"},
+            ended=_COUNTS,
+            attempts=_COUNT,
+            failed=_COUNT,
+            cpu_seconds=_NUMBER,
+            running_seconds=_NUMBER,
+            core_seconds=_NUMBER,
+            memory_byte_seconds=_NUMBER,
+            gpu_seconds=_NUMBER,
+        )
+    ),
+    truncated={"type": "boolean"},
+)
 _WORKERS = {
     "capacity": _RESOURCES,
     "reserved": _RESOURCES,

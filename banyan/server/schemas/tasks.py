@@ -137,6 +137,7 @@ SCHEMA: dict[str, Any] = {
     "result": _from_server(["dict", "list", "string", "number", "boolean"]),
 }
 
+# What is stored of what a client leaves out; of `AS_CREATED`, as clients may write it.
 DEFAULTS: dict[str, Any] = {
     "name": None,
     "command": None,
@@ -168,4 +169,9 @@ DEFAULTS: dict[str, Any] = {
     "attempt_id": None,
     "progress": None,
     "result": None,
+}
+AS_CREATED: dict[str, Any] = {
+    "requested_resources": {"cores": 1, "memory": "128 MiB"},
+    "state": str(State.INACTIVE),
+    **DEFAULTS,
 }

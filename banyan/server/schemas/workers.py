@@ -73,6 +73,8 @@ SCHEMA: dict[str, Any] = {
     },
 }
 
+AS_CREATED: dict[str, Any] = {"queues": ["default"], "labels": {}}
+
 CLAIM: dict[str, Any] = {
     "worker": {"type": "objectid", "coerce": "object_id", "required": True},
     "claim_id": {"type": "string", "minlength": 1, "maxlength": 128},

@@ -87,6 +87,12 @@ def find_token(store: Store, token: str) -> Document | None:
     return found
 
 
+def names(store: Store, most: int) -> list[str]:
+    """Of so many accounts, in their order."""
+    found = store["accounts"].find({}, {"name": 1, "_id": 0}).sort("name", 1).limit(most)
+    return [one["name"] for one in found]
+
+
 def all_tokens(store: Store) -> frozenset[str]:
     """All tokens that are stored, as `as_stored` says them."""
     found = store["tokens"].find({}, ["hash"])

@@ -21,7 +21,8 @@ from pymongo import UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.errors import OperationFailure
 
-from banyan.domain.tallies import WIDTHS, Tally, add, floor, rebased
+from banyan.domain.states import Outcome
+from banyan.domain.tallies import RESOURCES, WIDTHS, Tally, Window, add, floor, rebased
 from banyan.server.store import measured, sizes
 from banyan.server.store.measured import Key
 from banyan.server.store.mongo import BATCH, Document, Store, now
@@ -250,6 +251,58 @@ def series(store: Store, whose: Whose, width: int, start: datetime) -> Tallied:
         fresh = of_attempts(store, known.untallied, whose)
         if state(store).version == known.version:  # else some would be counted twice, or not
             return replace(fresh, series=[*stored, *fresh.series])
+
+
+def of_owners(store: Store, owners: Sequence[str], window: Window) -> dict[str, Tallied]:
+    """What each of these owners has used: tallies of all of the window, and of all after it.
+
+    Added up by the database: what comes back grows with the owners alone, and with what is in no
+    tally yet. Only what `domain.used` and `domain.words` read is in them.
+    """
+    ranges = [
+        {"_id": {"$gte": _id(window.width, one, None, window.start),
+                 "$lte": _id(window.width, one, None, datetime.max)}}
+        for one in owners
+    ]  # fmt: skip
+    while True:
+        known = state(store)
+        found: dict[str, list[tuple[datetime, Tally]]] = {one: [] for one in owners}
+        for row in store[_COLLECTION].aggregate(_summed(ranges, window), batchSize=BATCH):
+            of = row.pop("_id")
+            found[of["o"]].append((of["t"], row))
+        query = {"$and": [known.untallied, {"owner": {"$in": list(owners)}}]}
+        fresh = measured.by_minute(store, query)
+        if state(store).version == known.version:
+            break
+    running: dict[str, list[Tally]] = {one: [] for one in owners}
+    for key, tally in fresh.items():
+        found[key.owner].append((key.time, tally))
+        running[key.owner].append(tally)
+    return {one: Tallied(found[one], measured.running(running[one])) for one in owners}
+
+
+def _summed(ranges: Sequence[Document], window: Window) -> list[Document]:
+    """Tallies -> two of each owner: of what began in the window, and of what began after it."""
+    base = {"$cond": [{"$lt": ["$_id.t", window.end]}, window.start, window.end]}
+    later = {"$divide": [{"$subtract": ["$_id.t", base]}, 1000]}  # seconds
+    sums: Document = {name: {"$sum": f"${name}"} for name in _USAGE}
+    for one in RESOURCES:
+        delta = {"$ifNull": [f"${one}/delta", 0]}
+        moved = {"$multiply": [delta, later]}  # as `rebased`
+        sums[f"{one}/moment"] = {"$sum": {"$add": [{"$ifNull": [f"${one}/moment", 0]}, moved]}}
+    return [
+        {"$match": {"$or": list(ranges)}},
+        {"$group": {"_id": {"o": "$_id.o", "t": base}, **sums}},
+    ]
+
+
+_WORDS = (*(str(one) for one in Outcome), "cancelled")
+_USAGE = (
+    "cpu",
+    *(f"ended/{word}" for word in _WORDS),
+    *(f"run/{word}/sum" for word in _WORDS),
+    *(f"{one}/delta" for one in RESOURCES),
+)
 
 
 def of_attempts(store: Store, query: Mapping[str, Any], whose: Whose) -> Tallied:

@@ -17,6 +17,7 @@ from banyan.server.store.mongo import FORGETTABLE, Document, Store, new_etag, no
 
 _WANTED_MAX = 256  # as many as wait on a worker
 GONE = ["lost", "off"]
+_LOST_TOLD_MAX = 20  # at a time, in the log
 # What the figures about workers are made of. Of GPUs, their number.
 FIGURES: Document = {
     "account": 1,
@@ -104,11 +105,15 @@ def gone_by_account(
     return gone
 
 
-def mark_lost(store: Store) -> int:
-    """Workers whose lease has lapsed are shown as lost."""
+def mark_lost(store: Store) -> list[Document]:
+    """Workers whose lease has lapsed are shown as lost; the `host`s of those, a bounded number."""
     lapsed = {"$nor": [_alive()], "mode": {"$nin": GONE}}
-    update = {"$set": {"mode": "lost", "_etag": new_etag(), "_updated": now()}}
-    return store["workers"].update_many(lapsed, update).modified_count
+    etag = new_etag()
+    update = {"$set": {"mode": "lost", "_etag": etag, "_updated": now()}}
+    if not store["workers"].update_many(lapsed, update).modified_count:
+        return []
+    lost = {"mode": "lost", "_etag": etag}
+    return list(store["workers"].find(lost, ["host"]).limit(_LOST_TOLD_MAX))
 
 
 def set_mode(store: Store, worker_id: ObjectId, mode: str, before: str) -> Document | None:

@@ -1,5 +1,6 @@
 """The periodic duties; each may be done by several processes at once without harm."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import repeat
@@ -7,6 +8,7 @@ from typing import Protocol
 
 from bson import ObjectId
 
+from banyan.config import knobs
 from banyan.domain.lifecycle import READ_AT_END
 from banyan.server import exposition
 from banyan.server.alarm import ALARM
@@ -29,6 +31,8 @@ COUNTS_SECONDS = 5.0
 LOOK_ON_SECONDS = 2.0
 WOKEN_MAX = 1000  # tasks, at a time: leases may not wait for them
 
+logger = logging.getLogger(__name__)
+
 # Whose turn it is. Of lapsed leases: of an owner, an account, and whether its workers were removed.
 _LAPSED = Rota[tuple[str, str, bool]]()
 _UNSETTLED = Rota[str]()
@@ -43,7 +47,13 @@ def leases(context: Context) -> None:
     accounts whose workers hold its tasks: however many one has lost, the others wait for a piece.
     """
     until = time.monotonic() + LEASES_SECONDS
-    workers.mark_lost(context.store)
+    for worker in workers.mark_lost(context.store):
+        logger.warning(
+            "worker %s (%s) is lost: nothing was heard of it for %g s; what it ran goes to others",
+            worker["host"],
+            worker["_id"],
+            knobs().LEASE_SECONDS,
+        )
     holding = tasks.workers_that_hold(context.store)
     if not holding:
         return

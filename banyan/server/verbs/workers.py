@@ -13,7 +13,7 @@ from banyan.server.auth import check_queues, scope
 from banyan.server.calls import Answer, Call, Context
 from banyan.server.quotas import QUOTAS, WORKERS
 from banyan.server.schemas.answers import NOTHING
-from banyan.server.schemas.workers import SAID_BYTES_MAX, SCHEMA
+from banyan.server.schemas.workers import AS_CREATED, SAID_BYTES_MAX, SCHEMA
 from banyan.server.store import accounts, sizes, tasks, workers
 from banyan.server.store.mongo import Document, new_etag, now
 from banyan.server.verbs.release import give_back
@@ -30,8 +30,7 @@ def register(call: Call) -> Answer:
     time = now()
     worker: Document = {
         "_id": ObjectId(),
-        "queues": ["default"],
-        "labels": {},
+        **AS_CREATED,
         **body,
         "account": call.caller.account,
         "mode": "active",
