@@ -159,6 +159,7 @@ def claim(task: Task, holder: Mapping[str, Any], attempt: Mapping[str, Any]) -> 
         "attempt_count": attempt_count,
         "attempt_id": holder["attempt"],
         "holder": holder,
+        "host": holder.get("host"),
         "reason": None,
         "progress": None,
     }
@@ -284,6 +285,7 @@ def since_claim(task: Task) -> dict[str, Any]:
         "attempt_count": task["attempt_count"],
         "time_available": task.get("available_since"),
         "worker": holder["worker"],
+        "host": holder.get("host"),  # those of earlier versions have none
         "account": holder["account"],
         "granted_resources": holder["granted"],
         "time_claimed": holder["claimed"],
