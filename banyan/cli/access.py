@@ -8,7 +8,8 @@ import click
 from banyan import profiles
 from banyan.cli.connection import read_token_file, with_client
 from banyan.cli.curl import plain
-from banyan.cli.output import age, as_json, column, print_json, print_table, quiet, say, tell
+from banyan.cli.output import age, as_json, column, print_json, quiet, say, tell
+from banyan.cli.tables import print_table
 from banyan.client.api import Client, Document
 from banyan.errors import BanyanError
 
@@ -126,7 +127,7 @@ def list_command(client: Client, as_json: bool, quiet: bool) -> None:
              "revoked" if account.get("revoked") else "", age(account.get("_created")))
             for account in accounts
         ]  # fmt: skip
-        print_table(("ID", "NAME", "ROLES", "STATE", "AGE"), rows)
+        print_table(("ID", "NAME", "ROLES", "STATE", "AGE"), rows, whole=["NAME"])
 
 
 @account_command.command("issue")

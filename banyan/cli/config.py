@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from banyan import profiles
-from banyan.cli.output import as_json, print_json, print_table
+from banyan.cli.output import as_json, print_json
+from banyan.cli.tables import print_table
 from banyan.config import data_directory, knobs, settings_path
 from banyan.errors import BanyanError
 

@@ -8,8 +8,10 @@ import click
 
 from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.connection import with_client
-from banyan.cli.output import as_json, print_json, print_table, tell
-from banyan.cli.selecting import filters, select
+from banyan.cli.filtering import filters
+from banyan.cli.output import as_json, print_json, tell
+from banyan.cli.selecting import select
+from banyan.cli.tables import print_table
 from banyan.client.api import Client
 from banyan.domain.units import counted as number_of
 from banyan.domain.units import format_bytes, format_duration
@@ -61,8 +63,8 @@ def stats_command(
     Example:
       banyan stats --tag sweep=7 --by state,tags.model --window "2 hours"
     """
-    like = filters(None, None, queue, tag)
-    where = select(client, tasks, like).where if tasks or like else None
+    like = filters(queue=queue, tag=tag)
+    where = select(client, tasks, like).where if tasks or like.conditions else None
     groups = by.split(",")
     counted = client.statistics(where, groups, window=window or _WINDOW_MAX, buckets=buckets)
     for _ in range(_CLOSER_LOOKS if window is None else 0):

@@ -8,15 +8,17 @@ import click
 
 from banyan.cli.connection import with_client
 from banyan.cli.ls import command
-from banyan.cli.output import age, as_json, column, print_json, print_table
+from banyan.cli.output import age, as_json, column, print_json
+from banyan.cli.tables import print_table
 from banyan.client.api import Client
-from banyan.domain.units import format_bytes
+from banyan.domain.units import share_of_bytes
 from banyan.printable import harmless
 
 _LOOK_SECONDS = 2.0
 _HELD = ["running", "pending_cancellation"]
 _WANTED = ("name", "command", "state", "worker", "time_started", "_created")
-_TITLES = ("WORKER", "HOST", "MODE", "CORES", "MEMORY", "GPUS", "TASKS", "BEAT")
+USUAL = {"GPUS": ["0/0"], "QUEUES": ["default"]}  # of workers
+_TITLES = ("ID", "HOST", "MODE", "CORES", "MEMORY", "GPUS", "TASKS", "BEAT")
 
 
 @click.command("top")
@@ -74,7 +76,8 @@ def _print(client: Client, limit: int) -> None:
     held: dict[str, list[dict[str, Any]]] = {}
     for task in tasks:
         held.setdefault(str(task.get("worker")), []).append(task)
-    print_table(_TITLES, [worker_row(one, len(held.get(one["_id"], ()))) for one in workers])
+    rows = [worker_row(one, len(held.get(one["_id"], ()))) for one in workers]
+    print_table(_TITLES, rows, USUAL, empty="no workers; start one with: banyan worker")
     if not tasks:
         return
     click.echo()
@@ -86,7 +89,7 @@ def _print(client: Client, limit: int) -> None:
     ]  # fmt: skip
     print_table(("ID", "NAME", "HOST", "STATE", "RUNS", "COMMAND"), rows)
     if len(tasks) > limit:
-        click.echo(f"and {len(tasks) - limit} more")
+        click.echo(f"and {len(tasks) - limit:,} more")
 
 
 def worker_row(worker: dict[str, Any], tasks: int) -> tuple[str, ...]:
@@ -97,7 +100,7 @@ def worker_row(worker: dict[str, Any], tasks: int) -> tuple[str, ...]:
         harmless(worker.get("host", "")),
         worker.get("mode", ""),
         f"{taken.get('cores', 0):g}/{has.get('cores', 0):g}",
-        f"{format_bytes(taken.get('memory_bytes', 0))}/{format_bytes(has.get('memory') or 0)}",
+        share_of_bytes(taken.get("memory_bytes", 0), has.get("memory") or 0),
         f"{taken.get('gpu_count', 0)}/{len(has.get('gpus') or ())}",
         str(tasks),
         f"{age(worker.get('last_beat'))} ago",

@@ -6,7 +6,8 @@ from banyan.cli.asking import assured, yes
 from banyan.cli.completing import complete_workers
 from banyan.cli.connection import with_client
 from banyan.cli.curl import plain
-from banyan.cli.output import as_json, print_json, print_table, quiet, say, tell
+from banyan.cli.output import as_json, print_json, quiet, say, tell
+from banyan.cli.tables import print_table
 from banyan.client.api import Client
 from banyan.domain.units import counted
 from banyan.errors import BanyanError
@@ -29,7 +30,7 @@ def list_command(client: Client, as_json: bool, quiet: bool) -> None:
     Example:
       banyan worker list
     """
-    from banyan.cli.top import worker_row
+    from banyan.cli.top import USUAL, worker_row
 
     workers = sorted(client.workers(), key=lambda one: (one.get("host", ""), one["_id"]))
     if as_json:
@@ -42,7 +43,7 @@ def list_command(client: Client, as_json: bool, quiet: bool) -> None:
         for one in workers:
             *first, _, beat = worker_row(one, 0)
             rows.append((*first, ",".join(one.get("queues", ())), beat))
-        print_table(_TITLES, rows, empty="no workers; start one with: banyan worker")
+        print_table(_TITLES, rows, USUAL, empty="no workers; start one with: banyan worker")
 
 
 @click.command("drain", short_help="Let workers finish what they run, and take nothing new.")
