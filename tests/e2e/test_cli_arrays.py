@@ -43,6 +43,45 @@ def test_where_nothing_is_left_to_do_it_is_said(stack: Stack) -> None:
     stack.call("cancel", "--yes", held)
 
 
+def test_what_ran_on_a_host_since_then_and_failed(stack: Stack) -> None:
+    host = stack.json("worker", "list", "--json")[0]["host"]
+    sweep = ("--name", "where", "--array", "1-3", "--", "test", "{index}", "!=", "2")
+    stack.call("wait", stack.text("submit", *sweep), code=1)
+    stack.text("submit", "--name", "where", "--hold", "--", "true")
+    asked = ("ls", "-q", "--name", "where", "--host", host)
+    assert len(stack.text(*asked, "--since", "yesterday").split()) == 3
+    (failed,) = stack.text(*asked, "--since", "1h", "--outcome", "failed").split()
+    assert stack.text(*asked, "--owner", "provider", "--state", "failed") == failed
+    assert stack.text(*asked, "--since", "2000-01-01", "--outcome", "success").count("\n") == 1
+    assert stack.text("ls", "-q", "--name", "where", "--host", "nowhere") == ""
+    assert stack.text("ls", "-q", "--name", "where", "--since", "0s") == ""
+    shown = stack.text("show", failed)
+    assert f"\nhost      {host}\n" in shown
+    assert shown.splitlines()[-2].split()[:4] == ["ATTEMPT", "EXIT", "STATUS", "HOST"]
+    stack.call("retry", "--name", "where", "--host", host, "--outcome", "failure")
+    stack.call("wait", failed, code=1)
+    told = stack.call("ls", "--outcome", "odd", code=2).stderr
+    assert told.startswith(b"banyan: --outcome 'odd' is none of success, failure")
+
+
+def test_what_a_list_leaves_out_is_told(stack: Stack) -> None:
+    array = stack.text("submit", "--hold", "--array", "1-3", "--", "true")
+    done = stack.call("ls", "-q", "-n", "2", array)
+    assert len(done.stdout.split()) == 2
+    assert done.stderr == b"these are the newest 2; there are more: -n N, or --all\n"
+    assert stack.call("ls", "-q", "-n", "3", array).stderr == b""
+    child = stack.text("submit", "-q", "--name", "child", "--after-any", array, "--", "true")
+    shown = stack.text("show", child)
+    assert " more" not in shown
+    stack.call("cancel", "--yes", array)
+    wide = stack.text("submit", "--hold", "--array", "1-200", "--", "true")
+    child = stack.text("submit", "-q", "--after-any", wide, "--", "true")
+    (named,) = [one for one in stack.text("show", child).splitlines() if one.startswith("after")]
+    assert named.endswith(" and 197 more")
+    assert len(stack.json("show", "--json", child)["after_any"]) == 200
+    stack.call("cancel", "--yes", wide)
+
+
 def test_after_a_name_is_after_its_newest_submission(stack: Stack) -> None:
     failed = stack.text("submit", "-q", "--name", "part", "--", "false")
     stack.call("wait", failed, code=1)
