@@ -187,7 +187,7 @@ def test_explain_tells_what_would_change_it(stack: Stack) -> None:
     labelled = stack.text("submit", "-q", "--label", "site=x", "--", "true")
     expected = {
         held: ["held", "release it"],
-        child: ["1 parent is still open", f"{held} first (inactive)"],
+        child: ["it waits for 1 task that has not ended", f"{held} first (inactive)"],
         large: ["2 gpus wanted, the nearest has", "900 TiB of memory"],
         astray: ["no worker serves the queue 'night'", "banyan worker --queue night"],
         labelled: ["labels", "--label site=x"],
