@@ -1,6 +1,7 @@
 """`banyan log`: what tasks have written."""
 
 import sys
+from contextlib import nullcontext
 
 import click
 
@@ -10,6 +11,7 @@ from banyan.cli.output import say
 from banyan.cli.selecting import Selection, selection_options
 from banyan.cli.streams import while_read
 from banyan.cli.verdict import standing
+from banyan.cli.working import Working
 from banyan.client.api import Client
 from banyan.errors import BanyanError
 from banyan.printable import harmless
@@ -24,6 +26,9 @@ _LOST = "output lost"  # so a worker says it
 @click.option("--attempt", type=click.IntRange(min=1), help="Which one. [default: the last]")
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only this one.")
 @click.option("--tail", type=click.IntRange(min=1), metavar="N", help="Only the last N lines.")
+@click.option(
+    "--no-titles", is_flag=True, help="Of several tasks: their output alone, without titles."
+)
 @click.option("--raw", is_flag=True, help="Let control characters through to the terminal.")
 def log_command(
     client: Client,
@@ -32,18 +37,22 @@ def log_command(
     attempt: int | None,
     stream: str | None,
     tail: int | None,
+    no_titles: bool,
     raw: bool,
 ) -> None:
     """What a task has written, both streams in the order in which it came.
 
     In a pipe the bytes are those that the task wrote. With -f, where standard output and
-    error of this command are two places, each stream goes to its own. Of several tasks each
-    output has a title.
+    error of this command are two places, each stream goes to its own.
+
+    Of an array, a name or a tag the oldest task comes first, and each output has a title. With
+    --no-titles there is only what they wrote; a last line that has no end gets one.
 
     \b
     Example:
       banyan log -f last
       banyan log --state failed --tag sweep=7 --tail 20
+      banyan log --no-titles --stream stdout @6740a1b2c3d4e5f60718293a > all.csv
     """
     ids = chosen.find_ids(client)
     if follow and (len(ids) > 1 or tail):
@@ -53,17 +62,23 @@ def log_command(
     elif follow:
         pieces = client.follow(ids[0], attempt=attempt, stream=stream)
         while_read(lambda: write(pieces, 1, raw))
-    for place, id in enumerate([] if follow else ids):
-        if chosen.broad:
-            _title(client, id, first=place == 0)
-        output = _output(client, id, attempt, stream, several=len(ids) > 1)
-        write([_last_lines(output, tail) if tail else output], 1, raw)
-        if not output and stream is None:
-            _why_nothing(client, id)
-        else:
-            _tell_of_loss(client, id)
     if follow:
         _tell_of_loss(client, ids[0])
+        return
+    with Working("reading output", len(ids)) if not sys.stdout.isatty() else nullcontext() as work:
+        for place, id in enumerate(ids):
+            if chosen.broad and not no_titles:
+                _title(client, id, first=place == 0)
+            output = _output(client, id, attempt, stream, several=len(ids) > 1)
+            shown = _last_lines(output, tail) if tail else output
+            is_cut = no_titles and len(ids) > 1 and shown and not shown.endswith(b"\n")
+            write([shown, b"\n" if is_cut else b""], 1, raw)
+            if not output and stream is None:
+                _why_nothing(client, id)
+            else:
+                _tell_of_loss(client, id)
+            if work:
+                work(place + 1)
 
 
 def _output(

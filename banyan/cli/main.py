@@ -40,6 +40,7 @@ SECTIONS = {
         "explain": ("explain", "Why a task does not run, or where its time went."),
         "script": ("explain", "A shell script that runs a task again by hand."),
         "result": ("telling", "In a task: what it gives back, as JSON."),
+        "results": ("results", "What tasks have given back: a table, or CSV."),
     },
     "Overview": {
         "progress": ("progress", "How far tasks are, live; in a task: how far it is."),

@@ -84,7 +84,8 @@ def tell_progress_command(
 def result_command(client: Client, value: str) -> None:
     """Tells, from inside a task, what it gives back; '-' reads it from standard input.
 
-    It stands in 'banyan show' and 'banyan ls' at once; the last one stays.
+    It stands in 'banyan show' and 'banyan ls' at once; the last one stays. 'banyan results' has
+    those of many tasks.
 
     \b
     Example:
