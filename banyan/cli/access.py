@@ -134,7 +134,7 @@ def list_command(client: Client, as_json: bool, quiet: bool) -> None:
 @with_client("admin")
 @click.argument("account")
 def issue_command(client: Client, account: str) -> None:
-    """Print one more token of an account (its id or its name), also of a revoked one.
+    """Print one more token of an account, also of a revoked one.
 
     \b
     Example:
@@ -148,7 +148,7 @@ def issue_command(client: Client, account: str) -> None:
 @with_client("admin")
 @click.argument("account")
 def revoke_command(client: Client, account: str) -> None:
-    """Make all tokens of an account (its id or its name) worthless.
+    """Make all tokens of an account worthless.
 
     Its workers are removed, and what they hold runs elsewhere. Its tasks go on, but can submit
     nothing more.

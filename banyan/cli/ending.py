@@ -49,6 +49,8 @@ def wait_command(client: Client, chosen: Selection, timeout: str | None, as_json
     if as_json:
         print_json(ended)
     failed = [task for task in ended if task.get("outcome") != "success"]
+    good = counted(len(ended) - len(failed))
+    say(f"{good} succeeded" + (f", {len(failed):,} did not" if failed else ""))
     _tell_failed(client, failed)
     return EXIT_TASK_FAILED if failed else EXIT_OK
 

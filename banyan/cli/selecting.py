@@ -98,7 +98,7 @@ def select(client: Client, texts: Sequence[str], like: Like) -> Selection:
     if not texts and not like.conditions:
         options = "an option such as --state, --tag or --name"
         raise BanyanError("usage", f"which tasks? Name ids, 'last', @name, or give {options}")
-    named = [_named(client, text) for text in dict.fromkeys(texts)]
+    named = [_named(client, text) for text in apart(texts)]
     ids = [one for one in named if isinstance(one, str)]
     if named and not like.conditions and len(ids) == len(named):
         unique = tuple(dict.fromkeys(ids))
@@ -111,6 +111,14 @@ def select(client: Client, texts: Sequence[str], like: Like) -> Selection:
         conditions.append(either[0] if len(either) == 1 else {"$or": either})
     where = conditions[0] if len(conditions) == 1 else {"$and": conditions}
     return Selection(where, (), True, like.stated)
+
+
+def apart(texts: Sequence[str]) -> list[str]:
+    """Each that is named once; several may stand in one word, with commas. Errors: `usage`."""
+    found = [one for text in texts for one in text.split(",") if one]
+    if texts and not found:
+        raise BanyanError("usage", "the id of a task is missing")
+    return list(dict.fromkeys(found))
 
 
 def find_id(client: Client, text: str) -> str:
@@ -128,14 +136,14 @@ def find_id(client: Client, text: str) -> str:
     return _only_one(client, {"_id": bounds}, text)
 
 
-def find_parents(client: Client, texts: Iterable[str]) -> list[str]:
+def find_parents(client: Client, texts: Sequence[str]) -> list[str]:
     """All that are meant by names and ids, each once: the parents of a new task.
 
     Of a name that is what one command has submitted last: tasks of last week, that may have
     failed, are not what the new one waits for. It is told where there are such.
     """
     found: list[str] = []
-    for text in texts:
+    for text in apart(texts):
         is_name = text.startswith("@") and not _ARRAY.fullmatch(text)
         one = _newest_of_name(client, text) if is_name else _named(client, text)
         found += [one] if isinstance(one, str) else Selection(one).find_ids(client)

@@ -32,29 +32,29 @@ _USUAL = {"HOST": [""], "TOOK": [""], "PEAK MEMORY": [""], "REASON": [""]}
 
 @click.command("show")
 @with_client()
-@click.argument("id", shell_complete=complete_tasks)
+@click.argument("task", shell_complete=complete_tasks)
 @as_json
-def show_command(client: Client, id: str, as_json: bool) -> None:
+def show_command(client: Client, task: str, as_json: bool) -> None:
     """All about one task and its attempts.
 
     \b
     Example:
       banyan show last
     """
-    task = client.get(find_id(client, id))
-    where = {"task": task["_id"]}
+    known = client.get(find_id(client, task))
+    where = {"task": known["_id"]}
     attempts = list(client.find(where, sort="attempt_count", resource="attempts"))
     if as_json:
-        print_json({**task, "attempts": attempts})
+        print_json({**known, "attempts": attempts})
         return
-    facts = {name: value for name, value in _facts(task).items() if value}
+    facts = {name: value for name, value in _facts(known).items() if value}
     width = max(map(len, facts))
     for name, value in facts.items():
         click.echo(f"{name.ljust(width)}  {harmless(value)}")
     if attempts:
         click.echo()
         print_table(_TITLES, [_attempt_row(attempt) for attempt in attempts], _USUAL)
-        say_hints([(task, str(attempts[-1].get("exit_status")))])
+        say_hints([(known, str(attempts[-1].get("exit_status")))])
 
 
 def _facts(task: dict[str, Any]) -> dict[str, str]:

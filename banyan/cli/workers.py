@@ -50,7 +50,7 @@ def list_command(client: Client, as_json: bool, quiet: bool) -> None:
 @with_client("worker")
 @_workers
 def drain_command(client: Client, workers: tuple[str, ...]) -> None:
-    """Let workers (ids, their beginnings, or hosts) finish what they run, and take nothing new.
+    """Let workers finish what they run, and take nothing new.
 
     \b
     Example:

@@ -79,7 +79,7 @@ def test_a_time_that_is_over_may_be_so_long_ago_a_time_of_day_or_a_day() -> None
     assert today.date() - yesterday.date() == timedelta(days=1)
     assert words.time_ago("2026-01-31T08:00Z", "--since").isoformat() == "2026-01-31T08:00:00+00:00"
     for text in ("8:00:00", "tomorrow", "9999999 weeks", ""):
-        with pytest.raises(BanyanError, match="--since.*how long ago"):
+        with pytest.raises(BanyanError, match=r"--since.*how long ago"):
             words.time_ago(text, "--since")
 
 

@@ -1,5 +1,6 @@
 """Claims: who gets which task, in which order, and that nobody gets one twice."""
 
+import json
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -389,8 +390,8 @@ def test_a_task_and_its_attempts_say_on_which_host_they_ran(play: Play, how: str
     assert play.task(claimed["_id"])["host"] == "rack7"
     hosts = [attempt["host"] for attempt in play.attempts(claimed["_id"])]
     assert hosts == (["rack8", "rack7"] if how == "stolen" else ["rack7"])
-    where = '{"host":"rack7","queue":"%s","outcome":"failure"}' % play.queue
-    listed = play.server.provider.get("tasks", where=where).json()["_items"]
+    where = {"host": "rack7", "queue": play.queue, "outcome": "failure"}
+    listed = play.server.provider.get("tasks", where=json.dumps(where)).json()["_items"]
     assert ids(listed) == [claimed["_id"]]
     if how == "claimed by name":
         assert play.task(other)["host"] is None
