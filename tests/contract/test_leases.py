@@ -50,6 +50,12 @@ def test_a_knob_of_the_environment_says_how_long_a_lease_lasts(play: Play, lapsi
     assert lapsing.player().beat().json()["lease_seconds"] == LEASE_SECONDS
 
 
+def test_a_lost_worker_is_told_in_the_log(lapsing: Play, short: Server):
+    lapsing.player(host="rack7")
+    eventually(lambda: "lost, as nothing was heard of them" in short.started.stderr)
+    assert "rack7" in short.started.stderr
+
+
 def test_one_beat_renews_the_lease_of_all_of_a_workers_attempts(lapsing: Play):
     tasks = lapsing.submit(3)
     beating, silent = lapsing.player(), lapsing.player()

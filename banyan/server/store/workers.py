@@ -104,11 +104,15 @@ def gone_by_account(
     return gone
 
 
-def mark_lost(store: Store) -> int:
-    """Workers whose lease has lapsed are shown as lost."""
+def mark_lost(store: Store) -> list[str]:
+    """Workers whose lease has lapsed are shown as lost. Returns the hosts of those that are new."""
     lapsed = {"$nor": [_alive()], "mode": {"$nin": GONE}}
-    update = {"$set": {"mode": "lost", "_etag": new_etag(), "_updated": now()}}
-    return store["workers"].update_many(lapsed, update).modified_count
+    etag = new_etag()
+    update = {"$set": {"mode": "lost", "_etag": etag, "_updated": now()}}
+    if store["workers"].update_many(lapsed, update).modified_count == 0:
+        return []
+    found = store["workers"].find({"mode": "lost", "_etag": etag}, ["host"], batch_size=_AT_ONCE)
+    return sorted(one["host"] for one in found)
 
 
 def set_mode(store: Store, worker_id: ObjectId, mode: str, before: str) -> Document | None:

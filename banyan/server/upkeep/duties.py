@@ -1,5 +1,6 @@
 """The periodic duties; each may be done by several processes at once without harm."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import repeat
@@ -8,6 +9,7 @@ from typing import Protocol
 from bson import ObjectId
 
 from banyan.domain.lifecycle import READ_AT_END
+from banyan.domain.units import counted
 from banyan.server import exposition
 from banyan.server.alarm import ALARM
 from banyan.server.calls import Context
@@ -21,6 +23,9 @@ from banyan.server.store.mongo import Document, Store, now
 from banyan.server.verbs.release import give_back
 from banyan.server.verbs.statistics import now_of
 
+logger = logging.getLogger(__name__)
+
+_HOSTS_TOLD = 10  # of lost workers
 LEASES_SECONDS = 5.0  # then it looks anew at who has lost anything
 SETTLE_SECONDS = 10.0
 TALLY_SECONDS = 5.0
@@ -43,7 +48,10 @@ def leases(context: Context) -> None:
     accounts whose workers hold its tasks: however many one has lost, the others wait for a piece.
     """
     until = time.monotonic() + LEASES_SECONDS
-    workers.mark_lost(context.store)
+    if lost := workers.mark_lost(context.store):
+        named = ", ".join(lost[:_HOSTS_TOLD]) + (", ..." if len(lost) > _HOSTS_TOLD else "")
+        told = "%s lost, as nothing was heard of them in time (%s): what they held runs elsewhere"
+        logger.warning(told, counted(len(lost), "worker"), named)
     holding = tasks.workers_that_hold(context.store)
     if not holding:
         return
