@@ -6,6 +6,7 @@ import re
 import click
 
 from banyan import profiles
+from banyan.addresses import server_url, socket_in
 from banyan.cli.connection import read_token_file, with_client
 from banyan.cli.curl import plain
 from banyan.cli.output import age, as_json, column, print_json, quiet, say, tell
@@ -33,6 +34,8 @@ def login_command(url: str, token_file: str | None, tls_ca: str | None, name: st
     Example:
       banyan login https://head:5100 --token-file my.token
     """
+    if not socket_in(url):
+        server_url(url)  # else nothing is asked for
     if token_file is None:
         token: str = click.prompt("Token", hide_input=True, err=True).strip()
     else:
@@ -86,7 +89,13 @@ def create_command(
       banyan account create alice --role provider
       (umask 077; banyan account create rack7 --role worker > worker.token)
     """
-    created = client.create_account(name, roles, queues)
+    try:
+        created = client.create_account(name, roles, queues)
+    except BanyanError as error:
+        if error.word == "already_exists":
+            message = f"there is an account {name!r} already: 'banyan account issue {name}' prints"
+            raise BanyanError(error.word, f"{message} one more token of it") from None
+        raise
     if as_json:
         print_json(created)
         return

@@ -8,6 +8,7 @@ import click
 from banyan.cli.connection import with_client
 from banyan.cli.following import follow_to_here, write
 from banyan.cli.output import say
+from banyan.cli.patience import told_why_it_waits
 from banyan.cli.selecting import Selection, selection_options
 from banyan.cli.streams import while_read
 from banyan.cli.verdict import standing
@@ -58,10 +59,12 @@ def log_command(
     if follow and (len(ids) > 1 or tail):
         raise BanyanError("usage", "-f follows one task, from its beginning")
     if follow and attempt is None and stream is None:
-        follow_to_here(client.transport, ids[0], raw)
+        with told_why_it_waits(client, ids[0]):
+            follow_to_here(client.transport, ids[0], raw)
     elif follow:
         pieces = client.follow(ids[0], attempt=attempt, stream=stream)
-        while_read(lambda: write(pieces, 1, raw))
+        with told_why_it_waits(client, ids[0]):
+            while_read(lambda: write(pieces, 1, raw))
     if follow:
         _tell_of_loss(client, ids[0])
         return

@@ -68,6 +68,7 @@ COMPLETION_VARIABLE = "_BANYAN_COMPLETE"
 
 # What others call it.
 _MEANT = {
+    "help": ["--help"],
     "add": ["submit"], "start": ["up"], "stop": ["down", "cancel"], "kill": ["cancel"],
     "rm": ["forget"],
     "delete": ["forget"], "remove": ["forget"], "list": ["ls"], "ps": ["ls"], "queue": ["ls"],

@@ -83,7 +83,7 @@ def _facts(task: dict[str, Any]) -> dict[str, str]:
         "not before": column(task, "not_before"),
         "retain": column(task, "retain", _format_retained),
         "host": column(task, "host"),
-        "attempts": f"{column(task, 'attempt_count')} of {column(task, 'max_attempt_count')}",
+        "attempts": _attempts(task),
         **{_OF_LIST[name]: _named(task.get(name) or ()) for name in _OF_LIST},
         "waits for": column(task, "pending_dependency_count", _some_tasks),
         "progress": progress(task),
@@ -104,6 +104,12 @@ def _attempt_row(attempt: dict[str, Any]) -> tuple[str, ...]:
         column(attempt, "peak_memory_bytes", format_bytes),
         column(attempt, "reason"),
     )
+
+
+def _attempts(task: dict[str, Any]) -> str:
+    count, most = task.get("attempt_count") or 0, task.get("max_attempt_count") or 0
+    more = f"{count}: {most} without those lost and those retried"
+    return f"{count} of {most}" if count <= most else more
 
 
 def _took(attempt: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ from banyan.cli.connection import with_client
 from banyan.cli.ls import command
 from banyan.cli.output import age, as_json, column, print_json
 from banyan.cli.tables import print_table
-from banyan.client.api import Client
+from banyan.client.api import Client, Document
 from banyan.domain.units import share_of_bytes
 from banyan.printable import harmless
 
@@ -64,7 +65,7 @@ def _go_on(client: Client, limit: int) -> None:
 
 
 def _look(client: Client) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    workers = sorted(client.workers(), key=lambda one: (one.get("host", ""), one["_id"]))
+    workers = in_order(client.workers())
     tasks = client.find(
         {"state": {"$in": _HELD}}, sort="_id", projection=dict.fromkeys(_WANTED, 1), limit=1000
     )
@@ -90,6 +91,16 @@ def _print(client: Client, limit: int) -> None:
     print_table(("ID", "NAME", "HOST", "STATE", "RUNS", "COMMAND"), rows)
     if len(tasks) > limit:
         click.echo(f"and {len(tasks) - limit:,} more")
+
+
+def in_order(workers: Iterable[Document]) -> list[Document]:
+    """By their hosts, and those that are gone behind the others."""
+    return sorted(workers, key=lambda one: (is_gone(one), one.get("host", ""), one["_id"]))
+
+
+def is_gone(worker: dict[str, Any]) -> bool:
+    """Whether nothing is heard of it any more."""
+    return worker.get("mode") in ("lost", "off")
 
 
 def worker_row(worker: dict[str, Any], tasks: int) -> tuple[str, ...]:

@@ -22,6 +22,10 @@ def test_run_says_why_a_task_that_cannot_begin_waits(stack: Stack) -> None:
     assert line.startswith("banyan: it waits: ")
     assert "->" in line
     assert time.monotonic() - begun > 1  # one that is about to begin is not talked over
+    following = stack.begin("log", "-f", "last")
+    assert following.stderr is not None
+    assert "77 gpus wanted" in following.stderr.readline().decode()
+    assert interrupt(following)[0] == 130
     code, said = interrupt(running)
     assert code == 130
     assert "wanted" not in said  # it is said once
