@@ -17,7 +17,7 @@ from banyan.domain.units import parse_time
 from banyan.printable import harmless_lines
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-quiet = click.option("-q", "--quiet", is_flag=True, help="Print ids alone, one a line.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Print ids only, one per line.")
 
 
 def say(text: str) -> None:

@@ -145,7 +145,7 @@ def _print_past(counted: Document) -> None:
     """What was over time: drawn on a terminal, in a pipe the numbers."""
     buckets = counted["buckets"]
     ended = number_of(sum(counted["ended"].values()), "attempt")
-    told = ", ".join(f"{count} {word}" for word, count in counted["ended"].items())
+    told = ", ".join(f"{count:,} {word}" for word, count in counted["ended"].items())
     since = counted["window"]["from"]
     click.echo()
     tell(
@@ -153,7 +153,7 @@ def _print_past(counted: Document) -> None:
         + (f": {told}" if told else "")
     )
     if counted.get("truncated"):
-        click.echo("(of the newest 10000 of these tasks)")
+        click.echo("(of the newest 10,000 of these tasks)")
     if not sys.stdout.isatty():
         rows = [
             (bucket["time"], *(write(bucket[name]) for name, (_, write) in _SHOWN.items()))
@@ -165,7 +165,7 @@ def _print_past(counted: Document) -> None:
     for name, (title, write) in _SHOWN.items():
         values = [bucket[name] for bucket in buckets]
         if name in ("ended", "cores") or any(values):
-            tell(f"{title:<8}{sparkline(values)} {write(max(values))} at most")
+            tell(f"{title:<8}{sparkline(values)} peak {write(max(values))}")
 
 
 def _time_of_the_first(counted: Document) -> str | None:

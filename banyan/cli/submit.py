@@ -36,7 +36,7 @@ def submit_command(
 ) -> None:
     """Put COMMAND into the queue and print the task's id, or @ID for all tasks of an array.
 
-    With -q it prints the id of each task, one a line.
+    With -q it prints the id of each task, one per line.
 
     COMMAND is a program and its arguments, taken as they are; with --shell it is one line
     for /bin/sh. Of a script that ends in .sh the comments '#BANYAN --cores 4' at its top are

@@ -91,12 +91,12 @@ def resume_command(client: Client, workers: tuple[str, ...]) -> None:
     say(f"{counted(len(ids), 'worker')} resumed")
 
 
-@click.command("remove", short_help="End workers; what they run runs elsewhere.")
+@click.command("remove", short_help="Stop workers; their tasks are run elsewhere.")
 @with_client("worker")
 @_workers
 @yes
 def remove_command(client: Client, workers: tuple[str, ...], yes: bool) -> None:
-    """End workers; what they run is given back and runs elsewhere. Several: it asks first.
+    """Stop workers; their tasks are run elsewhere. More than one: it asks first.
 
     \b
     Example:

@@ -313,7 +313,7 @@ def test_stats_tell_what_was_over_time(stack: Stack) -> None:
     assert sum(int(line.split()[1]) for line in rows) == 3
     assert all(re.search(" [1-9]", line) for line in rows), "where there was nothing is no row"
     drawn = stack.on_a_terminal(*asked, "--buckets", "4")
-    assert re.search(r"ended +▁*█ 3 at most", drawn)
+    assert re.search(r"ended +▁*█ peak 3", drawn)
     assert "SINCE" not in drawn
 
 
