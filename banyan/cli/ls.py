@@ -22,6 +22,7 @@ from banyan.cli.output import (
 from banyan.cli.selecting import select
 from banyan.cli.tables import Row, print_table
 from banyan.cli.verdict import standing
+from banyan.cli.working import Working
 from banyan.client.api import Client
 from banyan.domain.units import format_bytes
 from banyan.errors import BanyanError
@@ -87,7 +88,12 @@ def ls_command(
         for task in shown:
             tell(task["_id"])
     else:
-        print_table(*_table([_row(task) for task in shown]), _USUAL, empty="no tasks")
+        rows: list[Row] = []
+        with Working("listing tasks") as working:
+            for task in shown:
+                rows.append(_row(task))
+                working(len(rows))
+        print_table(*_table(rows), _USUAL, empty="no tasks")
     if next(found, None):
         say(f"these are the newest {limit:,}; there are more: -n N, or --all")
 

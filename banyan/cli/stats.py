@@ -85,7 +85,8 @@ def sparkline(values: Sequence[float]) -> str:
     top = max(values, default=0)
     if top <= 0:
         return _SPARKS[0] * len(values)
-    return "".join(_SPARKS[round(value / top * (len(_SPARKS) - 1))] for value in values)
+    highest = len(_SPARKS) - 1
+    return "".join(_SPARKS[max(value > 0, round(value / top * highest))] for value in values)
 
 
 def _print_counts(counted: Document) -> None:

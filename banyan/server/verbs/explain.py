@@ -126,8 +126,8 @@ def _not_offered(task: Document, queue_is_served: bool) -> dict[str, Any]:
         message = f"no worker serves the queue {task['queue']!r}"
         advice = f"start one: banyan worker --queue {task['queue']}"
         return _cause("queue_not_served", message, queue=task["queue"], advice=advice)
-    message = "no worker of its queue has all the labels that it asks for"
     labels = [f"{name}={value}" for name, value in task["labels"].items()]
+    message = f"no worker of its queue has all the labels that it asks for: {', '.join(labels)}"
     words = " ".join(f"--label {shlex.quote(label)}" for label in labels)  # to be copied
     advice = f"start one: banyan worker {words}"
     return _cause("labels_missing", message, labels=task["labels"], advice=advice)
