@@ -43,11 +43,9 @@ def log_command(
 ) -> None:
     """What a task has written, both streams in the order in which it came.
 
-    In a pipe the bytes are those that the task wrote. With -f, where standard output and
-    error of this command are two places, each stream goes to its own.
-
-    Of an array, a name or a tag the oldest task comes first, and each output has a title. With
-    --no-titles there is only what they wrote; a last line that has no end gets one.
+    In a pipe the bytes are those that the task wrote. With -f each stream goes to one of its
+    own, where this command has two. Of an array, a name or a tag the oldest task comes first,
+    with a title; with --no-titles a last line that has no end gets one.
 
     \b
     Example:
@@ -58,30 +56,31 @@ def log_command(
     ids = chosen.find_ids(client)
     if follow and (len(ids) > 1 or tail):
         raise BanyanError("usage", "-f follows one task, from its beginning")
-    if follow and attempt is None and stream is None:
-        with told_why_it_waits(client, ids[0]):
-            follow_to_here(client.transport, ids[0], raw)
-    elif follow:
-        pieces = client.follow(ids[0], attempt=attempt, stream=stream)
-        with told_why_it_waits(client, ids[0]):
-            while_read(lambda: write(pieces, 1, raw))
     if follow:
-        _tell_of_loss(client, ids[0])
+        _follow(client, ids[0], attempt, stream, raw)
         return
+    titled = chosen.broad and not no_titles
     with Working("reading output", len(ids)) if not sys.stdout.isatty() else nullcontext() as work:
         for place, id in enumerate(ids):
-            if chosen.broad and not no_titles:
+            if titled:
                 _title(client, id, first=place == 0)
             output = _output(client, id, attempt, stream, several=len(ids) > 1)
             shown = _last_lines(output, tail) if tail else output
             is_cut = no_titles and len(ids) > 1 and shown and not shown.endswith(b"\n")
             write([shown, b"\n" if is_cut else b""], 1, raw)
-            if not output and stream is None:
-                _why_nothing(client, id)
-            else:
-                _tell_of_loss(client, id)
+            _tell_of_lack(client, id, nothing=not output and stream is None)
             if work:
                 work(place + 1)
+
+
+def _follow(client: Client, id: str, attempt: int | None, stream: str | None, raw: bool) -> None:
+    with told_why_it_waits(client, id):
+        if attempt is None and stream is None:
+            follow_to_here(client.transport, id, raw)
+        else:
+            pieces = client.follow(id, attempt=attempt, stream=stream)
+            while_read(lambda: write(pieces, 1, raw))
+    _tell_of_lack(client, id)
 
 
 def _output(
@@ -97,20 +96,14 @@ def _output(
         return b""
 
 
-def _why_nothing(client: Client, id: str) -> None:
-    """A task that could not begin has a reason, and no output that would tell it."""
+def _tell_of_lack(client: Client, id: str, nothing: bool = False) -> None:
+    """A log that lacks its end looks like a whole one; a task that could not begin has none."""
     task = client.get(id)
-    if task.get("outcome") not in (None, "success") and task.get("reason"):
-        say(f"banyan: it has written nothing: {harmless(task['reason'])}")
-    elif _LOST in (task.get("reason") or ""):
-        say(f"banyan: {harmless(task['reason'])}")
-
-
-def _tell_of_loss(client: Client, id: str) -> None:
-    """A log that lacks its end looks like a whole one."""
-    reason = client.get(id).get("reason") or ""
-    if _LOST in reason:
-        say(f"banyan: {harmless(reason)}")
+    reason = harmless(task.get("reason") or "")
+    if nothing and reason and task.get("outcome") not in (None, "success"):
+        say(f"banyan: task {id} has written nothing: {reason}")
+    elif _LOST in reason:
+        say(f"banyan: task {id}: {reason}")
 
 
 def _title(client: Client, id: str, first: bool) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -62,9 +63,8 @@ def ls_command(
 ) -> None:
     """List tasks, the newest first.
 
-    Of an array, by the @ID that 'banyan submit' printed, it shows the index of each task; where
-    they ran on several hosts, the host. A narrow terminal leaves the least important columns out;
-    a pipe gets them all.
+    There is an index for tasks of an array, and a host where they ran on several. A narrow
+    terminal leaves the least important columns out; a pipe gets them all.
 
     \b
     Example:
@@ -74,12 +74,12 @@ def ls_command(
     """
     like.conditions.extend([_filter(where)] if where else [])
     wanted = select(client, tasks, like).where if tasks or like.conditions else None
-    projection = {"state": 1} if quiet else dict.fromkeys(_LISTED, 1)
+    listed = dict.fromkeys(["state"] if quiet else _LISTED, 1)
     found = client.find(
         wanted,
         sort="-_created,-_id",
         limit=None if everything else limit + 1,
-        projection=None if as_json else projection,
+        projection=None if as_json else listed,
     )
     shown = found if everything else itertools.islice(found, limit)
     if as_json:
@@ -88,14 +88,18 @@ def ls_command(
         for task in shown:
             tell(task["_id"])
     else:
-        rows: list[Row] = []
-        with Working("listing tasks") as working:
-            for task in shown:
-                rows.append(_row(task))
-                working(len(rows))
-        print_table(*_table(rows), _USUAL, empty="no tasks")
+        _print(shown)
     if next(found, None):
         say(f"these are the newest {limit:,}; there are more: -n N, or --all")
+
+
+def _print(tasks: Iterable[dict[str, Any]]) -> None:
+    rows: list[Row] = []
+    with Working("listing tasks") as working:
+        for task in tasks:
+            rows.append(_row(task))
+            working(len(rows))
+    print_table(*_table(rows), _USUAL, empty="no tasks")
 
 
 def _filter(text: str | None) -> dict[str, Any]:
