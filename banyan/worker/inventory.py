@@ -67,7 +67,9 @@ def _memory_to_give(options: Options) -> int:
                      format_bytes(there), format_bytes(most))  # fmt: skip
     kept = options.reserve_memory_bytes + int(there * options.reserve_memory_percent / 100)
     if kept and kept >= there:
-        raise BanyanError("usage", f"to keep {kept} of {there} bytes of memory is all")
+        raise BanyanError(
+            "usage", f"to keep {format_bytes(kept)} of {format_bytes(there)} of memory is all"
+        )
     return there - kept
 
 
