@@ -55,6 +55,7 @@ def print_table(
     empty: what a person is told in place of a table without rows.
     whole: titles of columns that stay, and are not shortened here.
     """
+    titles = [harmless(title) for title in titles]  # of results, others have named them
     cells = [[harmless(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         if empty and not cells:
