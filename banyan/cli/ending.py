@@ -63,7 +63,7 @@ def _tell_failed(client: Client, failed: list[dict[str, Any]]) -> None:
         say(f"banyan: task {one['_id']}: {in_words(task, status)}")
         told.append((task, status))
     if left := len(failed) - len(told):
-        say(f"banyan: and {counted(left)} more: see them with 'banyan ls --state failed'")
+        say(f"banyan: and {left:,} more: see them with 'banyan ls --state failed'")
     say_hints(told)
 
 

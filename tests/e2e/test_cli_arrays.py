@@ -107,6 +107,14 @@ def test_output_without_titles_is_what_the_tasks_wrote(stack: Stack) -> None:
     assert stack.text("log", array).count("==>") == 3
 
 
+def test_of_many_failures_a_few_are_told(stack: Stack) -> None:
+    array = stack.text("submit", "--array", "1-23", "--", "test", "{index}", "=", "1")
+    first, *told, left = stack.call("wait", array, code=1).stderr.decode().splitlines()
+    assert first == "1 task succeeded, 22 did not"
+    assert len(told) == 20
+    assert left == "banyan: and 2 more: see them with 'banyan ls --state failed'"
+
+
 def test_what_a_list_leaves_out_is_told(stack: Stack) -> None:
     array = stack.text("submit", "--hold", "--array", "1-3", "--", "true")
     done = stack.call("ls", "-q", "-n", "2", array)
