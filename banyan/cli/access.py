@@ -6,9 +6,11 @@ import re
 import click
 
 from banyan import profiles
+from banyan.addresses import server_url, socket_in
 from banyan.cli.connection import read_token_file, with_client
 from banyan.cli.curl import plain
-from banyan.cli.output import age, as_json, column, print_json, print_table, quiet, say, tell
+from banyan.cli.output import age, as_json, column, print_json, quiet, say, tell
+from banyan.cli.tables import print_table
 from banyan.client.api import Client, Document
 from banyan.errors import BanyanError
 
@@ -32,6 +34,8 @@ def login_command(url: str, token_file: str | None, tls_ca: str | None, name: st
     Example:
       banyan login https://head:5100 --token-file my.token
     """
+    if not socket_in(url):
+        server_url(url)  # else nothing is asked for
     if token_file is None:
         token: str = click.prompt("Token", hide_input=True, err=True).strip()
     else:
@@ -85,7 +89,13 @@ def create_command(
       banyan account create alice --role provider
       (umask 077; banyan account create rack7 --role worker > worker.token)
     """
-    created = client.create_account(name, roles, queues)
+    try:
+        created = client.create_account(name, roles, queues)
+    except BanyanError as error:
+        if error.word == "already_exists":
+            message = f"there is an account {name!r} already: 'banyan account issue {name}' prints"
+            raise BanyanError(error.word, f"{message} one more token of it") from None
+        raise
     if as_json:
         print_json(created)
         return
@@ -126,14 +136,14 @@ def list_command(client: Client, as_json: bool, quiet: bool) -> None:
              "revoked" if account.get("revoked") else "", age(account.get("_created")))
             for account in accounts
         ]  # fmt: skip
-        print_table(("ID", "NAME", "ROLES", "STATE", "AGE"), rows)
+        print_table(("ID", "NAME", "ROLES", "STATE", "AGE"), rows, whole=["NAME"])
 
 
 @account_command.command("issue")
 @with_client("admin")
 @click.argument("account")
 def issue_command(client: Client, account: str) -> None:
-    """Print one more token of an account (its id or its name), also of a revoked one.
+    """Print one more token of an account, also of a revoked one.
 
     \b
     Example:
@@ -147,7 +157,7 @@ def issue_command(client: Client, account: str) -> None:
 @with_client("admin")
 @click.argument("account")
 def revoke_command(client: Client, account: str) -> None:
-    """Make all tokens of an account (its id or its name) worthless.
+    """Make all tokens of an account worthless.
 
     Its workers are removed, and what they hold runs elsewhere. Its tasks go on, but can submit
     nothing more.

@@ -7,9 +7,12 @@ from pathlib import Path
 import click
 
 from banyan import profiles
-from banyan.cli.output import as_json, print_json, print_table
+from banyan.cli.output import as_json, print_json, say
+from banyan.cli.tables import print_table
 from banyan.config import data_directory, knobs, settings_path
 from banyan.errors import BanyanError
+
+_PAGE = "settings.py"
 
 Setting = tuple[str, str, str]  # name, value, origin
 
@@ -33,7 +36,10 @@ def show_command(origin: bool, as_json: bool) -> None:
     if as_json:
         print_json({name: {"value": value, "origin": where} for name, value, where in found})
     elif origin:
-        print_table(("SETTING", "VALUE", "ORIGIN"), found)
+        page = str(settings_path())
+        shown = [(name, value, _PAGE if where == page else where) for name, value, where in found]
+        print_table(("SETTING", "VALUE", "ORIGIN"), shown)
+        say(f"{_PAGE} is {page}")
     else:
         print_table(("SETTING", "VALUE"), [(name, value) for name, value, _ in found])
 

@@ -120,7 +120,8 @@ def read_token_file(name: str, role: str, quiet: bool = False) -> str:
         text = sys.stdin.read() if name == "-" else Path(name).read_text()
         told = "" if name == "-" else ownership.told_of_readers(Path(name))
     except (OSError, UnicodeDecodeError) as problem:
-        raise BanyanError("usage", f"--token-file {name}: {problem}") from None
+        why = problem.strerror if isinstance(problem, OSError) else "it is no text"
+        raise BanyanError("usage", f"--token-file {name}: {why}") from None
     if told and not quiet:
         say(told)
     token = profiles.read_token(text, role, name)

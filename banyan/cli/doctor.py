@@ -35,9 +35,9 @@ def doctor_command(mongo: str | None, data: Path | None, repair: bool, as_json: 
     """Check a living database: attempts, leases, dependencies, edges, states, orphans, indexes,
     and whether its MongoDB is one that leaks what it holds.
 
-    Servers and workers may go on meanwhile: what is only on its way is not told. Set the knobs
-    (BANYAN_LEASE_SECONDS, …) as they are set for the server. Ends with 0 where nothing is wrong,
-    or all of it was mended; else with 1.
+    Servers and workers may go on meanwhile: changes that are still under way are not reported.
+    Set the knobs (BANYAN_LEASE_SECONDS, …) as they are set for the server. Ends with 0 where
+    nothing is wrong, or all of it was mended; else with 1.
 
     \b
     Example:
@@ -86,6 +86,6 @@ def _tell(found: Sequence["Finding"], left: Sequence["Finding"]) -> None:
             click.echo(harmless(f"{one.check}  {one.subject}  {one.message}"))
             click.echo(f"    {one.advice if one in left else 'mended'}")
         if len(of_check) > _SHOWN_MAX:
-            click.echo(f"{check}: {len(of_check) - _SHOWN_MAX} more; --json has them all")
-    mended = f", {len(found) - len(left)} mended" if len(left) < len(found) else ""
-    click.echo(f"{len(found)} found{mended}")
+            click.echo(f"{check}: {len(of_check) - _SHOWN_MAX:,} more; --json has them all")
+    mended = f", {len(found) - len(left):,} mended" if len(left) < len(found) else ""
+    click.echo(f"{len(found):,} found{mended}")

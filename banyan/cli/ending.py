@@ -7,12 +7,13 @@ import click
 from banyan.cli.asking import assured_of_tasks, yes
 from banyan.cli.connection import with_client
 from banyan.cli.curl import plain
+from banyan.cli.filtering import in_state
 from banyan.cli.new_task import changes, options_named
 from banyan.cli.output import as_json, print_json, say
 from banyan.cli.own_words import own_words
 from banyan.cli.sections import in_sections
-from banyan.cli.selecting import Selection, ids_of, in_state, selection_options
-from banyan.cli.verdict import exit_status, in_words, standing
+from banyan.cli.selecting import Selection, ids_of, selection_options
+from banyan.cli.verdict import exit_status, in_words, say_hints, standing
 from banyan.cli.words import duration_seconds
 from banyan.cli.working import Working
 from banyan.client.api import Client
@@ -21,6 +22,7 @@ from banyan.domain.units import counted
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED, EXIT_UNAVAILABLE
 
 _CHANGED_BY_RETRY = ("cores", "memory", "gpus", "disk", "custom", "timeout")
+_FAILED_TOLD_MAX = 20  # of those that were waited for
 _HELD = {"state": "inactive", "pending_dependency_count": 0}  # the others wait for their parents
 
 
@@ -47,10 +49,22 @@ def wait_command(client: Client, chosen: Selection, timeout: str | None, as_json
     if as_json:
         print_json(ended)
     failed = [task for task in ended if task.get("outcome") != "success"]
-    for task in failed:
-        status = exit_status(client, task["_id"]) if standing(task) == "failure" else ""
-        say(f"banyan: task {task['_id']}: {in_words(task, status)}")
+    good = counted(len(ended) - len(failed))
+    say(f"{good} succeeded" + (f", {len(failed):,} did not" if failed else ""))
+    _tell_failed(client, failed)
     return EXIT_TASK_FAILED if failed else EXIT_OK
+
+
+def _tell_failed(client: Client, failed: list[dict[str, Any]]) -> None:
+    told = []
+    for one in failed[:_FAILED_TOLD_MAX]:
+        task = client.get(one["_id"])
+        status = exit_status(client, one["_id"]) if standing(task) == "failure" else ""
+        say(f"banyan: task {one['_id']}: {in_words(task, status)}")
+        told.append((task, status))
+    if left := len(failed) - len(told):
+        say(f"banyan: and {left:,} more: see them with 'banyan ls --state failed'")
+    say_hints(told)
 
 
 @click.command("cancel")

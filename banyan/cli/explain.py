@@ -9,6 +9,7 @@ from banyan.cli.completing import complete_tasks
 from banyan.cli.connection import with_client
 from banyan.cli.output import as_json, print_json, tell
 from banyan.cli.selecting import find_id
+from banyan.cli.verdict import exit_status, say_hints
 from banyan.client.api import Client
 from banyan.domain.units import format_duration, format_time, parse_time
 from banyan.printable import harmless, harmless_lines
@@ -46,6 +47,8 @@ def explain_command(client: Client, task: str, as_json: bool) -> None:
         spent = (told.get("times") or {}).get(name)
         if spent is not None:
             tell(f"  {format_duration(spent).rjust(12)}  {words}")
+    if told["state"] == "terminated":
+        say_hints([(client.get(told["_id"]), exit_status(client, told["_id"]))])
 
 
 def _details(cause: dict[str, Any]) -> list[str]:

@@ -1,26 +1,29 @@
 """`banyan ls`: the tasks that there are."""
 
+import itertools
 import json
 import shlex
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
-from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.connection import with_client
+from banyan.cli.filtering import Like, with_filters
 from banyan.cli.output import (
-    Row,
     age,
     as_json,
     column,
     json_text,
     print_json,
-    print_table,
     quiet,
+    say,
     tell,
 )
-from banyan.cli.selecting import complete_state, filters, select
+from banyan.cli.selecting import select
+from banyan.cli.tables import Row, print_table
 from banyan.cli.verdict import standing
+from banyan.cli.working import Working
 from banyan.client.api import Client
 from banyan.domain.units import format_bytes
 from banyan.errors import BanyanError
@@ -28,33 +31,20 @@ from banyan.errors import BanyanError
 _LISTED = (
     "name", "command", "state", "outcome", "reason", "queue", "priority", "requested_resources",
     "attempt_count", "pending_dependency_count", "_created", "tags",
-    "progress", "result", "env.BANYAN_ARRAY_INDEX",
+    "progress", "result", "host", "env.BANYAN_ARRAY_INDEX",
 )  # fmt: skip
 _TITLES = (
-    "ID", "INDEX", "NAME", "STATE", "QUEUE", "CORES", "MEMORY", "ATTEMPTS", "AGE",
+    "ID", "INDEX", "NAME", "STATE", "HOST", "QUEUE", "CORES", "MEMORY", "ATTEMPTS", "AGE",
     "PROGRESS", "RESULT", "COMMAND",
 )  # fmt: skip
-_WHERE_ANY = (
-    "INDEX",
-    "PROGRESS",
-    "RESULT",
-)  # columns that are there where a task has something to say
+# Columns that are there where tasks have so many different things to say.
+_WHERE = {"INDEX": 1, "PROGRESS": 1, "RESULT": 1, "HOST": 2}
 _USUAL = {"QUEUE": ["default"], "CORES": ["1"], "MEMORY": ["128 MiB"], "ATTEMPTS": ["0", "1"]}
 
 
 @click.command("ls")
 @with_client()
-@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks)
-@click.option(
-    "--state",
-    metavar="STATE",
-    help="A state or an outcome; also: failed, open, ended.",
-    shell_complete=complete_state,
-)
-@click.option("--name", help="Only of this name.")
-@click.option("--queue", help="Only of this queue.", shell_complete=complete_queue)
-@click.option("--tag", multiple=True, metavar="KEY=VALUE", help="Only with this tag.")
-@click.option("--owner", help="Only of this account; for operators.")
+@with_filters
 @click.option("--where", metavar="JSON", help="Any filter that the API knows.")
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=25, show_default=True,
               metavar="N", help="How many.")  # fmt: skip
@@ -64,11 +54,7 @@ _USUAL = {"QUEUE": ["default"], "CORES": ["1"], "MEMORY": ["128 MiB"], "ATTEMPTS
 def ls_command(
     client: Client,
     tasks: tuple[str, ...],
-    state: str | None,
-    name: str | None,
-    queue: str | None,
-    tag: tuple[str, ...],
-    owner: str | None,
+    like: Like,
     where: str | None,
     limit: int,
     everything: bool,
@@ -77,29 +63,43 @@ def ls_command(
 ) -> None:
     """List tasks, the newest first.
 
-    Of an array, by the @ID that 'banyan submit' printed, it shows the index of each task.
+    There is an index for tasks of an array, and a host where they ran on several. A narrow
+    terminal leaves the least important columns out; a pipe gets them all.
 
     \b
     Example:
       banyan ls --state failed --tag experiment=7
+      banyan ls --host rack7 --since yesterday --outcome failed
       banyan ls @6740a1b2c3d4e5f60718293a
     """
-    like = filters(state, name, queue, tag, owner) + ([_filter(where)] if where else [])
-    wanted = select(client, tasks, like).where if tasks or like else None
-    projection = {"state": 1} if quiet else dict.fromkeys(_LISTED, 1)
+    like.conditions.extend([_filter(where)] if where else [])
+    wanted = select(client, tasks, like).where if tasks or like.conditions else None
+    listed = dict.fromkeys(["state"] if quiet else _LISTED, 1)
     found = client.find(
         wanted,
         sort="-_created,-_id",
-        limit=None if everything else limit,
-        projection=None if as_json else projection,
+        limit=None if everything else limit + 1,
+        projection=None if as_json else listed,
     )
+    shown = found if everything else itertools.islice(found, limit)
     if as_json:
-        print_json(list(found))
+        print_json(list(shown))
     elif quiet:
-        for task in found:
+        for task in shown:
             tell(task["_id"])
     else:
-        print_table(*_table([_row(task) for task in found]), _USUAL, empty="no tasks")
+        _print(shown)
+    if next(found, None):
+        say(f"these are the newest {limit:,}; there are more: -n N, or --all")
+
+
+def _print(tasks: Iterable[dict[str, Any]]) -> None:
+    rows: list[Row] = []
+    with Working("listing tasks") as working:
+        for task in tasks:
+            rows.append(_row(task))
+            working(len(rows))
+    print_table(*_table(rows), _USUAL, empty="no tasks")
 
 
 def _filter(text: str | None) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _table(rows: list[Row]) -> tuple[Row, list[Row]]:
     shown = [
         place
         for place, title in enumerate(_TITLES)
-        if title not in _WHERE_ANY or any(row[place] for row in rows)
+        if len({row[place] for row in rows} - {""}) >= _WHERE.get(title, 0)
     ]
     return [_TITLES[place] for place in shown], [[row[place] for place in shown] for row in rows]
 
@@ -127,6 +127,7 @@ def _row(task: dict[str, Any]) -> tuple[str, ...]:
         column(task, "env.BANYAN_ARRAY_INDEX"),
         column(task, "name"),
         standing(task),
+        column(task, "host"),
         column(task, "queue"),
         cores(task),
         column(task, "requested_resources.cpu_memory_bytes", format_bytes),

@@ -40,6 +40,7 @@ SECTIONS = {
         "explain": ("explain", "Why a task does not run, or where its time went."),
         "script": ("explain", "A shell script that runs a task again by hand."),
         "result": ("telling", "In a task: what it gives back, as JSON."),
+        "results": ("results", "What tasks have given back: a table, or CSV."),
     },
     "Overview": {
         "progress": ("progress", "How far tasks are, live; in a task: how far it is."),
@@ -68,6 +69,7 @@ COMPLETION_VARIABLE = "_BANYAN_COMPLETE"
 
 # What others call it.
 _MEANT = {
+    "help": ["--help"],
     "add": ["submit"], "start": ["up"], "stop": ["down", "cancel"], "kill": ["cancel"],
     "rm": ["forget"],
     "delete": ["forget"], "remove": ["forget"], "list": ["ls"], "ps": ["ls"], "queue": ["ls"],

@@ -165,9 +165,9 @@ def _task(client: Client, words: Sequence[str], **given: Any) -> dict[str, Any]:
         "queue": given["queue"],
         "labels": pairs(given["label"], "--label"),
         "tags": pairs(given["tag"], "--tag"),
-        "after": _ids(client, given["after"]),
-        "after_failure": _ids(client, given["after_fail"]),
-        "after_any": _ids(client, given["after_any"]),
+        "after": find_parents(client, given["after"]),
+        "after_failure": find_parents(client, given["after_fail"]),
+        "after_any": find_parents(client, given["after_any"]),
         "env": {**environment(given["env"]), **_secrets(given["secret"])},
         "cwd": os.path.abspath(given["cwd"] or os.getcwd()),
         "dedupe_key": given["dedupe_key"],
@@ -242,10 +242,3 @@ def _resources(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _priority(text: str) -> int | str:
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,10}", text) else text
-
-
-def _ids(client: Client, named: Sequence[str]) -> list[str]:
-    split = [one for text in named for one in text.split(",") if one]
-    if named and not split:
-        raise BanyanError("usage", "the id of a task is missing")
-    return find_parents(client, split)

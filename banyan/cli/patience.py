@@ -1,7 +1,7 @@
 """Tells who waits for a task that does not begin why it does not: once, and when that changes.
 
-Used by `run`. It asks beside the command, and what goes wrong in it is no trouble of the
-command's.
+Used by `run` and `log -f`. It asks beside the command, and what goes wrong in it is no trouble of
+the command's.
 """
 
 import contextlib

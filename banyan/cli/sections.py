@@ -1,4 +1,4 @@
-"""The options of a command's help, in sections: submit has forty of them.
+"""A command's help: what its arguments may be, and its options in sections: submit has forty.
 
 What adds options to a command says in which section of its help they stand; what nobody names
 stands in the first one.
@@ -11,6 +11,16 @@ from typing import Any
 import click
 
 FIRST = "Options"
+_SEVERAL = "several are parted by blanks or commas"
+# What the arguments of this name may be, wherever they stand: "..." is for several.
+_ARGUMENTS = {
+    "TASK": "An id, or how one begins (4 digits or more); last: your newest; @NAME: where one task "
+    "has that name.",
+    "TASK...": "An id, or how one begins (4 digits or more); last: your newest task or array; "
+    f"@NAME: all of that name; @ID: an array, as 'banyan submit' prints it; {_SEVERAL}.",
+    "WORKER...": "A host: all its workers; or an id, or how one begins (4 digits or more).",
+    "ACCOUNT": "Its name or its id.",
+}
 
 
 def in_sections(command: Callable[..., Any], sections: Mapping[str, Collection[str]]) -> None:
@@ -33,6 +43,11 @@ def with_sections(command: click.Command) -> click.Command:
 def _write_options(
     command: click.Command, context: click.Context, formatter: click.HelpFormatter
 ) -> None:
+    arguments = [one for one in command.get_params(context) if isinstance(one, click.Argument)]
+    told = [(name, _ARGUMENTS[name]) for name in map(_name_of, arguments) if name in _ARGUMENTS]
+    if told:
+        with formatter.section("Arguments"):
+            formatter.write_dl(told)
     sections: dict[str, list[tuple[str, str]]] = {FIRST: []}
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
@@ -44,3 +59,8 @@ def _write_options(
                 formatter.write_dl(records)
     if isinstance(command, click.Group):
         command.format_commands(context, formatter)
+
+
+def _name_of(argument: click.Argument) -> str:
+    """As the first line of the help has it, without brackets."""
+    return (argument.metavar or str(argument.name).upper()).replace("[", "").replace("]", "")

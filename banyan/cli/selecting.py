@@ -12,27 +12,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
-from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.curl import plain
+from banyan.cli.filtering import Like, Where, tagged, with_filters
 from banyan.cli.output import say
-from banyan.cli.sections import in_sections
-from banyan.cli.words import pairs
 from banyan.cli.working import Working
 from banyan.client.api import Client
 from banyan.client.graph import ARRAY_TAG
-from banyan.client.ids import since
 from banyan.domain.units import counted
 from banyan.errors import BanyanError
 
 ID_DIGITS = 24
-
-STATES = ("inactive", "available", "running", "pending_cancellation", "cancelled", "terminated")
-OUTCOMES = ("success", "failure", "timeout", "oom", "lost")
-STATE_WORDS = (*STATES, *OUTCOMES, "failed", "open", "ended")
-
-Where = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -96,69 +85,40 @@ def ids_of(tasks: Iterable[dict[str, Any]]) -> list[str]:
 def selection_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Gives the command `chosen`, a function from its Client to the Selection of its line."""
 
-    @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_tasks)
-    @click.option(
-        "--state",
-        metavar="STATE",
-        help="Those in a state or with an outcome; also: failed, open, ended.",
-        shell_complete=complete_state,
-    )
-    @click.option("--name", help="Those of this name.")
-    @click.option("--queue", help="Those of this queue.", shell_complete=complete_queue)
-    @click.option("--tag", multiple=True, metavar="KEY=VALUE", help="Those with this tag.")
-    @click.option("--owner", help="Those of this account; for operators.")
+    @with_filters
     @functools.wraps(command)
-    def with_selection(
-        client: Client,
-        tasks: tuple[str, ...],
-        state: str | None,
-        name: str | None,
-        queue: str | None,
-        tag: tuple[str, ...],
-        owner: str | None,
-        **options: Any,
-    ) -> Any:
-        like = filters(state, name, queue, tag, owner)
-        chosen = select(client, tasks, like, stated=state is not None)
-        return command(client, chosen=chosen, **options)
+    def with_selection(client: Client, tasks: tuple[str, ...], like: Like, **options: Any) -> Any:
+        return command(client, chosen=select(client, tasks, like), **options)
 
-    in_sections(with_selection, {"Which tasks": ("state", "name", "queue", "tag", "owner")})
     return with_selection
 
 
-def filters(
-    state: str | None,
-    name: str | None,
-    queue: str | None,
-    tags: Sequence[str],
-    owner: str | None = None,
-) -> list[Where]:
-    """The conditions that these options stand for. Errors: `usage`."""
-    conditions = [in_state(state)] if state else []
-    equal = {"name": name, "queue": queue, "owner": owner}
-    conditions += [{key: value} for key, value in equal.items() if value]
-    conditions += [_tagged(key, value) for key, value in pairs(tags, "--tag").items()]
-    return conditions
-
-
-def select(
-    client: Client, texts: Sequence[str], like: Sequence[Where], stated: bool = False
-) -> Selection:
+def select(client: Client, texts: Sequence[str], like: Like) -> Selection:
     """What is named, as far as it is like that. Errors: `usage` where nothing is asked for."""
-    if not texts and not like:
-        options = "--state, --tag, --name, --queue or --owner"
+    if not texts and not like.conditions:
+        options = "an option such as --state, --tag or --name"
         raise BanyanError("usage", f"which tasks? Name ids, 'last', @name, or give {options}")
-    named = [_named(client, text) for text in dict.fromkeys(texts)]
+    named = [_named(client, text) for text in apart(texts)]
     ids = [one for one in named if isinstance(one, str)]
-    if named and not like and len(ids) == len(named):
+    if named and not like.conditions and len(ids) == len(named):
         unique = tuple(dict.fromkeys(ids))
         return Selection({"_id": {"$in": list(unique)}}, unique)
     either: list[Where] = [one for one in named if not isinstance(one, str)]
     if ids:
         either.append({"_id": {"$in": ids}})
-    conditions = [*like, *([either[0] if len(either) == 1 else {"$or": either}] if either else [])]
+    conditions = list(like.conditions)
+    if either:
+        conditions.append(either[0] if len(either) == 1 else {"$or": either})
     where = conditions[0] if len(conditions) == 1 else {"$and": conditions}
-    return Selection(where, (), True, stated)
+    return Selection(where, (), True, like.stated)
+
+
+def apart(texts: Sequence[str]) -> list[str]:
+    """Each that is named once; several may stand in one word, with commas. Errors: `usage`."""
+    found = [one for text in texts for one in text.split(",") if one]
+    if texts and not found:
+        raise BanyanError("usage", "the id of a task is missing")
+    return list(dict.fromkeys(found))
 
 
 def find_id(client: Client, text: str) -> str:
@@ -176,36 +136,18 @@ def find_id(client: Client, text: str) -> str:
     return _only_one(client, {"_id": bounds}, text)
 
 
-def find_parents(client: Client, texts: Iterable[str]) -> list[str]:
+def find_parents(client: Client, texts: Sequence[str]) -> list[str]:
     """All that are meant by names and ids, each once: the parents of a new task.
 
     Of a name that is what one command has submitted last: tasks of last week, that may have
     failed, are not what the new one waits for. It is told where there are such.
     """
     found: list[str] = []
-    for text in texts:
+    for text in apart(texts):
         is_name = text.startswith("@") and not _ARRAY.fullmatch(text)
         one = _newest_of_name(client, text) if is_name else _named(client, text)
         found += [one] if isinstance(one, str) else Selection(one).find_ids(client)
     return list(dict.fromkeys(found))
-
-
-def in_state(word: str) -> Where:
-    """The filter for `--state`: a state, an outcome, or a word for several. Errors: `usage`."""
-    if word in STATES:
-        return {"state": word}
-    if word in OUTCOMES:
-        return {"outcome": word}
-    if word == "failed":
-        return {"outcome": {"$in": [outcome for outcome in OUTCOMES if outcome != "success"]}}
-    if word in ("open", "ended"):
-        return {"state": {"$nin" if word == "open" else "$in": ["terminated", "cancelled"]}}
-    raise BanyanError("usage", f"--state {word!r} is none of {', '.join(STATE_WORDS)}")
-
-
-def complete_state(context: click.Context, option: click.Parameter, begun: str) -> list[str]:
-    """For the shell's completion."""
-    return [word for word in STATE_WORDS if word.startswith(begun)]
 
 
 _ARRAY = re.compile(r"@[0-9a-f]{24}")
@@ -253,14 +195,7 @@ def _array_of(task: dict[str, Any]) -> Where:
     if not array:
         return {}
     # Anybody may give a task the tag of another's array; so may a running task of one's own.
-    return {**_tagged(ARRAY_TAG, array), **{name: task.get(name) for name in _SUBMITTER}}
-
-
-def _tagged(key: str, value: str) -> Where:
-    if key == ARRAY_TAG and re.fullmatch(r"[0-9a-f]{24}", value):
-        # Its members are no older than the first: that spares the database the others.
-        return {f"tags.{key}": value, "_id": {"$gte": since(value)}}
-    return {f"tags.{key}": value}
+    return {**tagged(ARRAY_TAG, array), **{name: task.get(name) for name in _SUBMITTER}}
 
 
 def _newest_of_all(client: Client) -> dict[str, Any]:

@@ -8,8 +8,10 @@ import click
 
 from banyan.cli.completing import complete_queue, complete_tasks
 from banyan.cli.connection import with_client
-from banyan.cli.output import as_json, print_json, print_table, tell
-from banyan.cli.selecting import filters, select
+from banyan.cli.filtering import filters
+from banyan.cli.output import as_json, print_json, tell
+from banyan.cli.selecting import select
+from banyan.cli.tables import print_table
 from banyan.client.api import Client
 from banyan.domain.units import counted as number_of
 from banyan.domain.units import format_bytes, format_duration
@@ -61,8 +63,8 @@ def stats_command(
     Example:
       banyan stats --tag sweep=7 --by state,tags.model --window "2 hours"
     """
-    like = filters(None, None, queue, tag)
-    where = select(client, tasks, like).where if tasks or like else None
+    like = filters(queue=queue, tag=tag)
+    where = select(client, tasks, like).where if tasks or like.conditions else None
     groups = by.split(",")
     counted = client.statistics(where, groups, window=window or _WINDOW_MAX, buckets=buckets)
     for _ in range(_CLOSER_LOOKS if window is None else 0):
@@ -83,7 +85,8 @@ def sparkline(values: Sequence[float]) -> str:
     top = max(values, default=0)
     if top <= 0:
         return _SPARKS[0] * len(values)
-    return "".join(_SPARKS[round(value / top * (len(_SPARKS) - 1))] for value in values)
+    highest = len(_SPARKS) - 1
+    return "".join(_SPARKS[max(value > 0, round(value / top * highest))] for value in values)
 
 
 def _print_counts(counted: Document) -> None:
@@ -143,7 +146,7 @@ def _print_past(counted: Document) -> None:
     """What was over time: drawn on a terminal, in a pipe the numbers."""
     buckets = counted["buckets"]
     ended = number_of(sum(counted["ended"].values()), "attempt")
-    told = ", ".join(f"{count} {word}" for word, count in counted["ended"].items())
+    told = ", ".join(f"{count:,} {word}" for word, count in counted["ended"].items())
     since = counted["window"]["from"]
     click.echo()
     tell(
@@ -151,7 +154,7 @@ def _print_past(counted: Document) -> None:
         + (f": {told}" if told else "")
     )
     if counted.get("truncated"):
-        click.echo("(of the newest 10000 of these tasks)")
+        click.echo("(of the newest 10,000 of these tasks)")
     if not sys.stdout.isatty():
         rows = [
             (bucket["time"], *(write(bucket[name]) for name, (_, write) in _SHOWN.items()))
@@ -163,7 +166,7 @@ def _print_past(counted: Document) -> None:
     for name, (title, write) in _SHOWN.items():
         values = [bucket[name] for bucket in buckets]
         if name in ("ended", "cores") or any(values):
-            tell(f"{title:<8}{sparkline(values)} {write(max(values))} at most")
+            tell(f"{title:<8}{sparkline(values)} peak {write(max(values))}")
 
 
 def _time_of_the_first(counted: Document) -> str | None:

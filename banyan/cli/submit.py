@@ -1,6 +1,7 @@
 """`banyan submit`: a task into the queue, or many at once."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 import click
@@ -35,7 +36,7 @@ def submit_command(
 ) -> None:
     """Put COMMAND into the queue and print the task's id, or @ID for all tasks of an array.
 
-    With -q it prints the id of each task, one a line.
+    With -q it prints the id of each task, one per line.
 
     COMMAND is a program and its arguments, taken as they are; with --shell it is one line
     for /bin/sh. Of a script that ends in .sh the comments '#BANYAN --cores 4' at its top are
@@ -51,7 +52,7 @@ def submit_command(
     if not quiet:
         tell_of_input()
     tasks = [task] if many is None else many
-    with Working("submitting", len(tasks)) as working:
+    with _interrupted_in_words(tasks), Working("submitting", len(tasks)) as working:
         created = client.submit(tasks, hold=hold, on_piece=working)
     if as_json:
         print_json(created[0] if many is None else created)
@@ -61,6 +62,19 @@ def submit_command(
         tell(name)
     if not quiet:
         _say_what_became_of(tasks, created, many is not None, hold)
+
+
+@contextlib.contextmanager
+def _interrupted_in_words(tasks: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+    """After Ctrl-C it is said how to find what is there already."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if len(tasks) > 1:
+            array = _handle_of(tasks)
+            told = f"some of the {counted(len(tasks))} may be stored"
+            say(f"\n{told}: see banyan progress {array}")
+        raise
 
 
 def _handle_of(array: Sequence[Mapping[str, Any]]) -> str:

@@ -217,7 +217,7 @@ def _numbers(text: str) -> _Values:
         if last < first or step < 1:
             raise BanyanError("usage", f"--array {text!r}: write it as 1-100, 0-9:3 or 1,4,7")
         if (last - first) // step + len(numbers) >= MEMBERS_MAX:
-            raise BanyanError("usage", f"--array {text}: at most {MEMBERS_MAX} tasks at once")
+            raise BanyanError("usage", f"--array {text}: at most {MEMBERS_MAX:,} tasks at once")
         numbers.update(dict.fromkeys(range(first, last + 1, step)))
     return ((number, {}, {}) for number in numbers)
 

@@ -88,8 +88,9 @@ def tell_progress_command(
 def result_command(client: Client, value: str | None, parent: str | None) -> None:
     """Tells, from inside a task, what it gives back; '-' reads it from standard input.
 
-    It stands in 'banyan show' and 'banyan ls' at once; the last one stays. With --of it prints the
-    result of a task that this one waited for, whose whole id it names.
+    It stands in 'banyan show' and 'banyan ls' at once; the last one stays. 'banyan results' has
+    those of many tasks. With --of it prints the result of a task that this one waited for, whose
+    whole id it names.
 
     \b
     Example:

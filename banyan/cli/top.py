@@ -2,21 +2,24 @@
 
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import click
 
 from banyan.cli.connection import with_client
 from banyan.cli.ls import command
-from banyan.cli.output import age, as_json, column, print_json, print_table
-from banyan.client.api import Client
-from banyan.domain.units import format_bytes
+from banyan.cli.output import age, as_json, column, print_json
+from banyan.cli.tables import print_table
+from banyan.client.api import Client, Document
+from banyan.domain.units import share_of_bytes
 from banyan.printable import harmless
 
 _LOOK_SECONDS = 2.0
 _HELD = ["running", "pending_cancellation"]
 _WANTED = ("name", "command", "state", "worker", "time_started", "_created")
-_TITLES = ("WORKER", "HOST", "MODE", "CORES", "MEMORY", "GPUS", "TASKS", "BEAT")
+USUAL = {"GPUS": ["0/0"], "QUEUES": ["default"]}  # of workers
+_TITLES = ("ID", "HOST", "MODE", "CORES", "MEMORY", "GPUS", "TASKS", "BEAT")
 
 
 @click.command("top")
@@ -62,7 +65,7 @@ def _go_on(client: Client, limit: int) -> None:
 
 
 def _look(client: Client) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    workers = sorted(client.workers(), key=lambda one: (one.get("host", ""), one["_id"]))
+    workers = in_order(client.workers())
     tasks = client.find(
         {"state": {"$in": _HELD}}, sort="_id", projection=dict.fromkeys(_WANTED, 1), limit=1000
     )
@@ -74,7 +77,8 @@ def _print(client: Client, limit: int) -> None:
     held: dict[str, list[dict[str, Any]]] = {}
     for task in tasks:
         held.setdefault(str(task.get("worker")), []).append(task)
-    print_table(_TITLES, [worker_row(one, len(held.get(one["_id"], ()))) for one in workers])
+    rows = [worker_row(one, len(held.get(one["_id"], ()))) for one in workers]
+    print_table(_TITLES, rows, USUAL, empty="no workers; start one with: banyan worker")
     if not tasks:
         return
     click.echo()
@@ -86,7 +90,17 @@ def _print(client: Client, limit: int) -> None:
     ]  # fmt: skip
     print_table(("ID", "NAME", "HOST", "STATE", "RUNS", "COMMAND"), rows)
     if len(tasks) > limit:
-        click.echo(f"and {len(tasks) - limit} more")
+        click.echo(f"and {len(tasks) - limit:,} more")
+
+
+def in_order(workers: Iterable[Document]) -> list[Document]:
+    """By their hosts, and those that are gone behind the others."""
+    return sorted(workers, key=lambda one: (is_gone(one), one.get("host", ""), one["_id"]))
+
+
+def is_gone(worker: dict[str, Any]) -> bool:
+    """Whether nothing is heard of it any more."""
+    return worker.get("mode") in ("lost", "off")
 
 
 def worker_row(worker: dict[str, Any], tasks: int) -> tuple[str, ...]:
@@ -97,7 +111,7 @@ def worker_row(worker: dict[str, Any], tasks: int) -> tuple[str, ...]:
         harmless(worker.get("host", "")),
         worker.get("mode", ""),
         f"{taken.get('cores', 0):g}/{has.get('cores', 0):g}",
-        f"{format_bytes(taken.get('memory_bytes', 0))}/{format_bytes(has.get('memory') or 0)}",
+        share_of_bytes(taken.get("memory_bytes", 0), has.get("memory") or 0),
         f"{taken.get('gpu_count', 0)}/{len(has.get('gpus') or ())}",
         str(tasks),
         f"{age(worker.get('last_beat'))} ago",

@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from banyan.cli.connection import with_client
-from banyan.cli.output import as_json, print_json, print_table, say
+from banyan.cli.output import as_json, print_json, say
+from banyan.cli.tables import print_table
 from banyan.client.api import Client
 
 _HOUR = 3600

@@ -1,10 +1,11 @@
 """How a task ended, as an exit code and in words.
 
-Called by `run`, `wait`, `ls` and `show`.
+Called by `run`, `wait`, `explain`, `ls` and `show`.
 """
 
 import re
 import signal
+from collections.abc import Iterable
 from typing import Any
 
 from banyan.cli.output import say
@@ -32,8 +33,7 @@ def exit_code_of(client: Client, task: dict[str, Any]) -> int:
     told = in_words(task, status)
     if code is None or told != status:  # what the code says need not be said
         say(f"banyan: task {task['_id']}: {told}")
-    if hint := hint_for(task, status):
-        say(hint)
+    say_hints([(task, status)])
     return EXIT_TASK_FAILED if code is None else code
 
 
@@ -61,6 +61,13 @@ def hint_for(task: dict[str, Any], status: str) -> str:
     return (
         "banyan: it had the PATH of its worker; --env PATH gives it yours, --env ALL all variables"
     )
+
+
+def say_hints(ended: Iterable[tuple[dict[str, Any], str]]) -> None:
+    """As `hint_for`, of each (task, status); the same is said once."""
+    for hint in dict.fromkeys(hint_for(task, status) for task, status in ended):
+        if hint:
+            say(hint)
 
 
 def exit_status(client: Client, id: str) -> str:

@@ -6,7 +6,7 @@ Called by the commands. Errors always name the option.
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 from banyan.addresses import HOST, HOST_LENGTH_MAX
 from banyan.domain import variables
@@ -26,6 +26,7 @@ _OF_THE_SHELL = {"_", "PWD", "OLDPWD", "SHLVL"}
 _BYTES_MEANT_MIN = 1024 * 1024
 _DIGITS_MAX = 20  # of a number: more are too many in any case, and take long to read
 _TIME_OF_DAY = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 _CLOCK = re.compile(r"[0-9]:[0-9]")
 _OFFSET = re.compile(r"(?::[0-9.]+(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)|GMT|UTC)\Z")
 
@@ -70,22 +71,39 @@ def moment(text: str, option: str) -> datetime:
 
     Without an offset a time is that of the clock on the wall here.
     """
+    return _moment(text, f"{option} {text!r}: write a delay like 90s or 2h30m", later=True)
+
+
+def time_ago(text: str, option: str) -> datetime:
+    """A time that is over: so long ago ("10m"), at the last "22:30" here, at a date and time, or
+    at the beginning of "today" or "yesterday".
+    """
+    begins = _DAYS_AGO.get(text)
+    if begins is not None:
+        midnight = datetime.combine(datetime.now().date() - timedelta(days=begins), time.min)
+        return midnight.astimezone()
+    wanted = f"{option} {text!r}: write how long ago, like 90m or 7d, today, yesterday"
+    return _moment(text, wanted, later=False)
+
+
+def _moment(text: str, wanted: str, later: bool) -> datetime:
     here = datetime.now().astimezone()
     if time_of_day := _TIME_OF_DAY.fullmatch(text):
         at = here.replace(hour=int(time_of_day[1]), minute=int(time_of_day[2]), second=0,
                           microsecond=0, tzinfo=None)  # fmt: skip
-        at += timedelta(days=at <= here.replace(tzinfo=None))
+        is_later = at > here.replace(tzinfo=None)
+        at += timedelta(days=(1 if later else -1) * (is_later is not later))
         return at.astimezone()
     try:
         if not _CLOCK.search(text):  # 8:00:00 could be either
             delay = parse_duration_milliseconds(f"{text}s" if _is_number(text) else text)
-            return here + timedelta(milliseconds=delay)
+            return here + timedelta(milliseconds=delay if later else -delay)
     except (ValueError, OverflowError):
         pass
     try:
         return _with_zone_here(text, parse_time(text))
     except (ValueError, OverflowError, OSError):
-        message = f"{option} {text!r}: write a delay like 90s or 2h30m, a time of day like 22:30"
+        message = f"{wanted}, a time of day like 22:30"
         raise BanyanError("usage", f'{message}, or a date and time: "2026-12-31 08:00"') from None
 
 

@@ -3,6 +3,8 @@
 Called by the transport only. It must never hide what the server said.
 """
 
+import socket
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,18 +35,14 @@ class Trouble:
 def trouble_of_exception(exception: Exception, url: str) -> Trouble:
     """What an exception of `requests` means: sent or not, worth another try or not."""
     if isinstance(exception, requests.exceptions.SSLError):
-        message = f"no trusted connection to {url}: {exception}"
+        message = f"no trusted connection to {url}: {_told_by_tls(exception)}"
         return Trouble(BanyanError("unavailable", message), hopeless=True)
     if isinstance(exception, requests.exceptions.InvalidURL | requests.exceptions.InvalidHeader):
         return Trouble(BanyanError("usage", f"{url}: {exception}"), hopeless=True)
     if _is_late(exception):
         return Trouble(BanyanError("unavailable", f"{url} did not answer in time"))
     if _never_sent(exception):
-        message = (
-            f"no server answers at {url}{_told_by_system(exception)}; "
-            "start one with 'banyan up', or name it with --url"
-        )
-        return Trouble(BanyanError("unavailable", message), not_done=True)
+        return Trouble(BanyanError("unavailable", _told_of_nobody(exception, url)), not_done=True)
     return Trouble(BanyanError("unavailable", f"the connection to {url} broke; try again"))
 
 
@@ -103,10 +101,24 @@ def _never_sent(exception: Exception) -> bool:
     return isinstance(_reason_of(exception), NewConnectionError | ConnectTimeoutError)
 
 
-def _told_by_system(exception: Exception) -> str:
+def _told_of_nobody(exception: Exception, url: str) -> str:
     cause = getattr(_reason_of(exception), "__cause__", None)
     told = cause.strerror if isinstance(cause, OSError) else None
-    return f" ({told})" if told else ""
+    why = f" ({told})" if told else ""
+    if isinstance(cause, socket.gaierror):
+        return f"the name in {url} leads to no machine{why}; name another with --url"
+    return f"no server answers at {url}{why}; start one with 'banyan up', or name it with --url"
+
+
+def _told_by_tls(exception: Exception) -> str:
+    """The innermost of three errors: what is wrong with the certificate, or with what answers."""
+    inner = next(iter(getattr(_reason_of(exception), "args", ())), None)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        advice = "give what is to be trusted with --tls-ca, or an address that the certificate has"
+        return f"{inner.verify_message.rstrip('.')}; {advice}"
+    if isinstance(inner, ssl.SSLError) and inner.reason == "WRONG_VERSION_NUMBER":
+        return "what answers there speaks no TLS; is it an http:// address?"
+    return str(inner or exception)
 
 
 def _reason_of(exception: Exception) -> Any:

@@ -64,8 +64,8 @@ def done(counts: Counts) -> bool:
 def summary(counts: Counts) -> str:
     """On one line: "12 of 20 ended: 11 succeeded, 1 failed, 8 running"."""
     ended = sum(counts[name] for name in _ENDED)
-    parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    return f"{ended} of {sum(counts.values())} ended: {parts}"
+    parts = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    return f"{ended:,} of {sum(counts.values()):,} ended: {parts}"
 
 
 class Progress:

@@ -12,6 +12,7 @@ from typing import Any
 from banyan.client.holding import HOLD_SECONDS, Held
 from banyan.client.ids import in_pieces
 from banyan.client.transport import Transport
+from banyan.domain.units import counted
 from banyan.errors import BanyanError
 
 _ENDED = ["terminated", "cancelled"]
@@ -86,7 +87,7 @@ class _Waiting:
             return HOLD_SECONDS
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError(f"{self._told} of {self._total} tasks have ended in time")
+            raise TimeoutError(f"{self._told:,} of {counted(self._total)} ended in time")
         return left
 
     def _tell(self, ended: int) -> None:

@@ -14,6 +14,7 @@ from banyan.domain import retries
 from banyan.domain.attempts import exit_code_and_signal, outcome_of
 from banyan.domain.continuations import CHILD_LISTS, children_of
 from banyan.domain.states import ENDED, HELD, Actor, Ending, Outcome, State, may_move
+from banyan.domain.units import counted
 
 Task = Mapping[str, Any]
 # All that `finish`, `lost`, `given_back`, `since_claim` and `record_of_end` read of a task: its
@@ -100,11 +101,16 @@ def cancel(task: Task, *, force: bool = False) -> Decision:
 
 def _activate(task: Task, now: datetime) -> Decision:
     if task.get("open_parents"):
-        count = len(task["open_parents"])
-        message = f"{count} parents are still open; it becomes available when they are done"
-        return Refusal("illegal_transition", message)
+        return Refusal("illegal_transition", waits_for(len(task["open_parents"])))
     expected = {"state": task["state"], "open_parents": []}
     return Change(task["_id"], expected, activated(task, now))
+
+
+def waits_for(count: int) -> str:
+    """What is said of a task that others have to end before."""
+    those = "that has not ended" if count == 1 else "that have not ended"
+    them = "it" if count == 1 else "them"
+    return f"it waits for {counted(count)} {those}, and becomes available after {them}"
 
 
 def activated(task: Task, now: datetime) -> dict[str, Any]:
@@ -159,6 +165,7 @@ def claim(task: Task, holder: Mapping[str, Any], attempt: Mapping[str, Any]) -> 
         "attempt_count": attempt_count,
         "attempt_id": holder["attempt"],
         "holder": holder,
+        "host": holder.get("host"),
         "reason": None,
         "progress": None,
     }
@@ -284,6 +291,7 @@ def since_claim(task: Task) -> dict[str, Any]:
         "attempt_count": task["attempt_count"],
         "time_available": task.get("available_since"),
         "worker": holder["worker"],
+        "host": holder.get("host"),  # those of earlier versions have none
         "account": holder["account"],
         "granted_resources": holder["granted"],
         "time_claimed": holder["claimed"],

@@ -98,12 +98,26 @@ def parse_duration_milliseconds(value: object) -> int:
 
 def format_bytes(size: int) -> str:
     """For people: the largest binary unit, at most two decimals: "1.5 GiB"."""
-    if size < 1024:
-        return f"{size} B"
+    scale, unit = _unit_for(size)
+    return f"{_in_unit(size, scale)} {unit}"
+
+
+def share_of_bytes(part: int, whole: int) -> str:
+    """Both in the unit of the whole: "0.5/23.5 GiB"."""
+    scale, unit = _unit_for(whole)
+    return f"{_in_unit(part, scale)}/{_in_unit(whole, scale)} {unit}"
+
+
+def _unit_for(size: int) -> tuple[int, str]:
     sizes = ((2**50, "PiB"), (2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
     # The rounded figure decides, so that one byte less than 1 GiB is not "1024 MiB".
-    scale, unit = next(pair for pair in sizes if round(size / pair[0], 2) >= 1)
-    return f"{size / scale:.2f}".rstrip("0").rstrip(".") + f" {unit}"
+    return next(
+        (pair for pair in sizes if size >= 1024 and round(size / pair[0], 2) >= 1), (1, "B")
+    )
+
+
+def _in_unit(size: int, scale: int) -> str:
+    return f"{size / scale:.2f}".rstrip("0").rstrip(".")
 
 
 def format_duration(milliseconds: int) -> str:

@@ -23,7 +23,7 @@ from banyan.server import (
     table,
     virtual,
 )
-from banyan.server.auth import Authenticator, opens_metrics
+from banyan.server.auth import Authenticator, forbidden, opens_metrics
 from banyan.server.bridge import GO_ON, HEAD_ONLY
 from banyan.server.calls import Answer, Call, Context, Signals, Silent
 from banyan.server.data import BanyanMongo
@@ -227,8 +227,9 @@ class Wiring:
         if endpoint == "home" or request.method == "OPTIONS":
             return None
         method = "GET" if request.method == "HEAD" else request.method
-        if not g.caller.has(*self.roles.get((endpoint, method), ())):
-            raise BanyanError("forbidden", f"your roles may not {method} {request.path}")
+        roles = self.roles.get((endpoint, method), ())
+        if not g.caller.has(*roles):
+            raise forbidden(g.caller, roles)
         edge.check_arguments(request, self.arguments.get(endpoint, ()))
         if HEAD_ONLY in request.environ:
             return Response(status=GO_ON)

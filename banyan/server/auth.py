@@ -243,6 +243,17 @@ def _of_worker(caller: Caller, resource: str) -> list[dict[str, Any]]:
     return [{"account": caller.account}]
 
 
+def forbidden(caller: Caller, roles: Collection[str]) -> BanyanError:
+    """The error for who has none of these roles."""
+    told = f"this takes the token of {_either(roles)}; yours is that of {_either(caller.roles)}"
+    return BanyanError("forbidden", told)
+
+
+def _either(roles: Collection[str]) -> str:
+    known = {"task": "a running task", "operator": "an operator", "admin": "an admin"}
+    return " or ".join(known.get(role, f"a {role}") for role in sorted(roles)) or "nobody"
+
+
 def check_queues(caller: Caller, queues: Collection[str]) -> None:
     """Errors: `forbidden` where the workers of this account may not serve all of these queues."""
     foreign = [] if caller.queues is None else sorted(set(queues) - caller.queues)

@@ -9,6 +9,7 @@ connections, and serves it alone for hours.
 """
 
 import contextlib
+import errno
 import socket
 import sys
 from collections.abc import Sequence
@@ -36,9 +37,19 @@ def listen(host: str, port: int, processes: int) -> list[socket.socket]:
             for _ in range(processes)
         ]
     except OSError as error:
-        raise BanyanError(
-            "usage", f"can't listen on {host}:{port} ({error.strerror}): try another --port"
-        ) from None
+        raise BanyanError("usage", f"can't listen on {host}:{port}: {_why(error)}") from None
+
+
+def _why(error: OSError) -> str:
+    """What is wrong, and what would help."""
+    if (error.errno or 0) < 0:  # of the look-up of a name
+        return "there is no machine of this name; give an address of this one with --host"
+    told = {
+        errno.EADDRINUSE: "somebody listens there already; try another --port",
+        errno.EADDRNOTAVAIL: "this machine has no such address; give one that it has with --host",
+        errno.EACCES: "ports below 1024 take root; try another --port",
+    }
+    return told.get(error.errno or 0) or f"{error.strerror}; try another --port or --host"
 
 
 def url(host: str, listening: socket.socket, names: Sequence[str] = ()) -> str:

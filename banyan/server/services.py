@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import banyan
-from banyan.errors import BanyanError
+from banyan.errors import EXIT_USAGE, BanyanError
 from banyan.server.processes import Child
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ class Service:
         self._began = 0.0
         self._due = 0.0
         self._quick_deaths = 0
+        self._has_worked = False
 
     def begin(self) -> None:
         """Start it for the first time."""
@@ -62,16 +63,25 @@ class Service:
 
     def _mourn(self, child: Child, code: int, now: float) -> None:
         quick = now - self._began < _QUICK_SECONDS
+        self._has_worked = self._has_worked or not quick
+        if code == EXIT_USAGE and not self._has_worked:
+            told = "cannot work as it was told to; the line above says why"
+            raise BanyanError("usage", f"the {self.name} {told}")
         self._quick_deaths = self._quick_deaths + 1 if quick else 1
         if self._quick_deaths >= _QUICK_DEATHS_MAX:
             raise BanyanError(
                 "unavailable",
                 f"the {self.name} has ended {_QUICK_DEATHS_MAX} times right after its start, "
-                f"at last with {code}; the lines above say why",
+                f"at last it {_ended(code)}; the lines above say why",
             )
         self._due = now + _BACKOFF_SECONDS[self._quick_deaths - 1]
         self.child = None
-        logger.warning("the %s (process %d) ended with %d: again", self.name, child.pid, code)
+        told = f"{_ended(code)}; it is started again"
+        logger.warning("the %s (process %d) %s", self.name, child.pid, told)
+
+
+def _ended(code: int) -> str:
+    return f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
 
 
 def python(module: str, *arguments: str) -> list[str]:

@@ -79,7 +79,7 @@ def _announce(stack: Stack, json_line: bool) -> None:
         profiles.remember_local(stack.url, stack.credentials, stack.tls_ca, stack.socket)
     except (OSError, BanyanError) as error:
         logger.warning("the command line's profile was not written: %s", error)
-    if json_line:
+    if json_line or logs.in_json():
         text = json.dumps({"url": stack.url, "credentials": str(stack.credentials)})
     else:
         text = (

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from banyan.domain.units import format_bytes
 from banyan.errors import BanyanError
 from banyan.worker import cells, cgroups, gpus
 from banyan.worker.options import Options
@@ -50,6 +51,9 @@ def resources(options: Options) -> dict[str, Any]:
 def _cores_to_give(options: Options) -> float:
     """Errors: BanyanError `usage` where the owner keeps all."""
     there = cores() if options.cores is None else options.cores
+    if there > (most := cores()):
+        _log.warning("%s are more than the %g of this machine: tasks will share these",
+                     f"--cores {there:g}", most)  # fmt: skip
     if options.reserve_cores and options.reserve_cores >= there:
         raise BanyanError("usage", f"to keep {options.reserve_cores:g} of {there:g} cores is all")
     return round(there - options.reserve_cores, 6) if options.reserve_cores else there
@@ -58,9 +62,14 @@ def _cores_to_give(options: Options) -> float:
 def _memory_to_give(options: Options) -> int:
     """Errors: BanyanError `usage` where the owner keeps all."""
     there = memory_bytes() if options.memory_bytes is None else options.memory_bytes
+    if there > (most := memory_bytes()):
+        _log.warning("--memory %s is more than the %s of this machine: tasks may find none left",
+                     format_bytes(there), format_bytes(most))  # fmt: skip
     kept = options.reserve_memory_bytes + int(there * options.reserve_memory_percent / 100)
     if kept and kept >= there:
-        raise BanyanError("usage", f"to keep {kept} of {there} bytes of memory is all")
+        raise BanyanError(
+            "usage", f"to keep {format_bytes(kept)} of {format_bytes(there)} of memory is all"
+        )
     return there - kept
 
 

@@ -71,7 +71,7 @@ def too_many(running: Running, pids: list[int]) -> str | None:
     most = running.limits.processes
     if not most or len(pids) <= most or (running.cell and running.cell.bound_processes):
         return None
-    return f"it had {len(pids)} processes, and a task may have {most} on this worker"
+    return f"it had {len(pids):,} processes, and a task may have {most:,} on this worker"
 
 
 def crowding(cells: Cells, running: Iterable[Running]) -> tuple[Running, str] | None:

@@ -200,4 +200,5 @@ def test_progress_is_summed_up() -> None:
 def test_sparklines() -> None:
     assert sparkline([0, 1, 7]) == "▁▂█"
     assert sparkline([0, 0]) == "▁▁"
+    assert sparkline([0, 1, 100]) == "▁▂█"  # a little is not nothing
     assert sparkline([]) == ""

@@ -66,6 +66,23 @@ def test_a_start_time_may_be_a_delay_or_a_time_of_day() -> None:
             words.moment(text, "--not-before")
 
 
+def test_a_time_that_is_over_may_be_so_long_ago_a_time_of_day_or_a_day() -> None:
+    now = datetime.now(UTC)
+    for text, seconds in (("90", 90), ("2h30m", 9000), ("7d", 604_800)):
+        ago = now - words.time_ago(text, "--since")
+        assert timedelta(seconds=seconds - 60) < ago <= timedelta(seconds=seconds)
+    at = words.time_ago("22:30", "--since")
+    assert (at.hour, at.minute) == (22, 30)
+    assert now - timedelta(hours=25) <= at <= datetime.now(UTC)
+    today, yesterday = (words.time_ago(text, "--since") for text in ("today", "yesterday"))
+    assert (today.hour, today.minute, today.second) == (0, 0, 0)
+    assert today.date() - yesterday.date() == timedelta(days=1)
+    assert words.time_ago("2026-01-31T08:00Z", "--since").isoformat() == "2026-01-31T08:00:00+00:00"
+    for text in ("8:00:00", "tomorrow", "9999999 weeks", ""):
+        with pytest.raises(BanyanError, match=r"--since.*how long ago"):
+            words.time_ago(text, "--since")
+
+
 def test_amounts() -> None:
     assert words.amounts(["licence=1", "io=0.5"], "--custom") == {"licence": 1, "io": 0.5}
 

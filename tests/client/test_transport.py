@@ -146,6 +146,24 @@ def test_nobody_there_names_the_next_step() -> None:
     assert "banyan up" in raised.message
 
 
+@pytest.mark.parametrize(
+    ("scheme", "host", "said"),
+    [
+        ("http", "nosuch.invalid", "leads to no machine"),
+        ("https", "127.0.0.1", "speaks no TLS; is it an http:// address?"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_said_in_a_sentence(
+    server: Scripted, scheme: str, host: str, said: str
+) -> None:
+    port = server.url.rpartition(":")[2]
+    server.replies = [(200, {}, b"{}")]
+    transport = Transport(f"{scheme}://{host}:{port}", retry_seconds=0.0)
+    raised = refused(lambda: transport.request("GET", "/"))
+    assert said in raised.message
+    assert "Max retries" not in raised.message
+
+
 def test_silence_ends_at_the_read_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"

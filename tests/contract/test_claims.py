@@ -1,5 +1,6 @@
 """Claims: who gets which task, in which order, and that nobody gets one twice."""
 
+import json
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -376,3 +377,30 @@ def test_a_thief_may_ask_for_what_ends_in_time(play: Play):
     thief = play.player()
     assert thief.steal(1, ends_within_milliseconds=1999) == []
     assert len(thief.steal(1, ends_within_milliseconds=2000)) == 1
+
+
+# --- where it ran --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["claimed by name", "claimed", "stolen"])
+def test_a_task_and_its_attempts_say_on_which_host_they_ran(play: Play, how: str):
+    (task, other) = play.submit(2)
+    player = play.player(host="rack7")
+    if how == "claimed by name":
+        claimed = player.claim_one(task).json()
+    elif how == "claimed":
+        claimed = next(one for one in player.claim(2) if one["_id"] == task)
+    else:
+        play.player(host="rack8").claim(2)
+        (claimed,) = player.steal(1)
+    assert player.end(claimed, "failure (1)").status_code == 200
+    gone = play.server.operator.delete(f"workers/{player.id}")
+    assert gone.status_code == 204
+    assert play.task(claimed["_id"])["host"] == "rack7"
+    hosts = [attempt["host"] for attempt in play.attempts(claimed["_id"])]
+    assert hosts == (["rack8", "rack7"] if how == "stolen" else ["rack7"])
+    where = {"host": "rack7", "queue": play.queue, "outcome": "failure"}
+    listed = play.server.provider.get("tasks", where=json.dumps(where)).json()["_items"]
+    assert ids(listed) == [claimed["_id"]]
+    if how == "claimed by name":
+        assert play.task(other)["host"] is None

@@ -303,7 +303,10 @@ def test_accounts_come_and_go(stack: Stack, tmp_path: Path) -> None:
     assert stack.text("ls", "-q", *as_rack7) == ""
     assert "rack7" in stack.text("account", "list")
     assert token not in stack.text("account", "list", "--json")
-    stack.call("account", "create", "x", "--role", "provider", *as_rack7, code=5)
+    refused = stack.call("account", "create", "x", "--role", "provider", *as_rack7, code=5).stderr
+    assert refused == b"banyan: this takes the token of an admin; yours is that of a provider\n"
+    again = stack.call("account", "create", "rack7", "--role", "provider", code=4).stderr
+    assert b"'banyan account issue rack7' prints one more token" in again
     stack.call("account", "revoke", "rack7")
     stack.call("ls", *as_rack7, code=5)
     assert re.search("rack7 +provider +revoked", stack.text("account", "list"))
@@ -318,6 +321,11 @@ def test_login_tries_the_token_and_remembers_it(stack: Stack, tmp_path: Path) ->
     token = json.loads(stack.credentials.read_text())["provider"]
     stack.call("login", stack.url, "--token-file", "-", input=b"wrong", environment=mine, code=5)
     stack.call("ls", environment=mine, code=2)
+    for words, said in [
+        (("ftp://x",), b"is not the URL of a server"),  # no token is asked for
+        ((stack.url, "--token-file", "nosuch"), b"--token-file nosuch: No such file or directory"),
+    ]:
+        assert said in stack.call("login", *words, environment=mine, code=2).stderr
     stack.call("login", stack.url, "--token-file", "-", input=token.encode(), environment=mine)
     stack.call("ls", environment=mine)
     assert stat.S_IMODE((tmp_path / "mine.toml").stat().st_mode) == 0o600

@@ -22,6 +22,10 @@ def test_run_says_why_a_task_that_cannot_begin_waits(stack: Stack) -> None:
     assert line.startswith("banyan: it waits: ")
     assert "->" in line
     assert time.monotonic() - begun > 1  # one that is about to begin is not talked over
+    following = stack.begin("log", "-f", "last")
+    assert following.stderr is not None
+    assert "77 gpus wanted" in following.stderr.readline().decode()
+    assert interrupt(following)[0] == 130
     code, said = interrupt(running)
     assert code == 130
     assert "wanted" not in said  # it is said once
@@ -32,7 +36,10 @@ def test_a_program_that_is_not_there_is_named(stack: Stack) -> None:
     assert told.startswith("banyan: task ")
     assert "no program 'nosuchprogram'" in told
     told = stack.call("log", "@gone").stderr.decode()
-    assert told.startswith("banyan: it has written nothing: no program 'nosuchprogram'")
+    assert " has written nothing: no program 'nosuchprogram'" in told
+    for words, code in (("wait", 1), ("explain", 0), ("show", 0)):
+        told = stack.call(words, "@gone", code=code).stderr.decode()
+        assert told.endswith("--env PATH gives it yours, --env ALL all variables\n")
     silent = stack.text("submit", "-q", "--", "true")
     stack.call("wait", silent)
     assert stack.call("log", silent).stderr == b""

@@ -187,7 +187,7 @@ def test_explain_tells_what_would_change_it(stack: Stack) -> None:
     labelled = stack.text("submit", "-q", "--label", "site=x", "--", "true")
     expected = {
         held: ["held", "release it"],
-        child: ["1 parent is still open", f"{held} first (inactive)"],
+        child: ["it waits for 1 task that has not ended", f"{held} first (inactive)"],
         large: ["2 gpus wanted, the nearest has", "900 TiB of memory"],
         astray: ["no worker serves the queue 'night'", "banyan worker --queue night"],
         labelled: ["labels", "--label site=x"],
@@ -313,7 +313,7 @@ def test_stats_tell_what_was_over_time(stack: Stack) -> None:
     assert sum(int(line.split()[1]) for line in rows) == 3
     assert all(re.search(" [1-9]", line) for line in rows), "where there was nothing is no row"
     drawn = stack.on_a_terminal(*asked, "--buckets", "4")
-    assert re.search(r"ended +▁*█ 3 at most", drawn)
+    assert re.search(r"ended +▁*█ peak 3", drawn)
     assert "SINCE" not in drawn
 
 

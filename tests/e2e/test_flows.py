@@ -106,7 +106,7 @@ def test_every_command_of_the_readme_is_in_one_of_these_tests() -> None:
     headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
     with_commands = [one for one in headings if indented(README, one)]
     assert with_commands == [
-        "Two commands", "A second machine", "A sweep, of which some fail", "One picture",
+        "Two commands", "A second machine", "A sweep in which some tasks fail", "One picture",
     ]  # fmt: skip
     scripts = [line for line in lines_of("Two commands") if line.startswith("scripts/")]
     assert scripts == ["scripts/quickstart", "scripts/test"]
@@ -114,7 +114,7 @@ def test_every_command_of_the_readme_is_in_one_of_these_tests() -> None:
 
 @pytest.mark.timeout(300)
 def test_a_sweep_of_which_three_fail(stack: Stack, tmp_path: Path) -> None:
-    commands = lines_of("A sweep, of which some fail")
+    commands = lines_of("A sweep in which some tasks fail")
     commands = commands[: next(i for i, one in enumerate(commands) if one.startswith("from "))]
     before = "\n".join(commands[:4])
     output = shell(stack, tmp_path, before, strict=False)
@@ -127,7 +127,7 @@ def test_a_sweep_of_which_three_fail(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_the_python_of_the_readme(stack: Stack, tmp_path: Path) -> None:
-    lines = lines_of("A sweep, of which some fail")
+    lines = lines_of("A sweep in which some tasks fail")
     program = "\n".join(lines[next(i for i, one in enumerate(lines) if one.startswith("from ")) :])
     (tmp_path / "program.py").write_text(program)
     output = shell(stack, tmp_path, "python3 program.py", PYTHONPATH=str(ROOT))

@@ -34,6 +34,7 @@ def lines(id: str, place: Path) -> list[list[str]]:
         ["log", "-f", id], ["log", "-f", "--stream", "stderr", id], ["log", "--name", NAME],
         ["wait", id], ["wait", "--json", id], ["cancel", id], ["release", id],
         ["retry", "--name", "nothing"], ["forget", "f" * 24], ["explain", id], ["script", id],
+        ["set", id, "--retain", "9d"], ["results", "--csv", "--name", NAME], ["results", id],
         ["result", "1"], ["progress", id], ["progress", "--once", "--json", id], ["top"],
         ["stats"], ["usage"], ["login", "http://127.0.0.1:9"], ["account", "list"],
         ["config", "show", "--origin"], ["completion", "bash"], ["ls", "--profile", "none"],

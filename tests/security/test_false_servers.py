@@ -32,6 +32,7 @@ LINES = [
     ["account", "revoke", "x"], ["progress", "--once", ID], ["wait", ID], ["cancel", ID],
     ["set", "--memory", "1G", ID], ["set", "--hold", ID], ["cancel", "--tag", "a=b"],
     ["submit", "--dedupe-key", "k", "--not-before", "1h", "true"],
+    ["results", ID], ["results", "--json", ID], ["log", "--no-titles", "--tag", "a=b"],
     ["retry", ID], ["release", ID], ["forget", ID], ["run", "true"], ["log", "--tag", "a=b"],
     # What is looked up before a request is shown.
     ["cancel", "--curl", "last"], ["show", "--curl", "@x"], ["worker", "drain", "--curl", "x"],

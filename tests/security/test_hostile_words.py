@@ -79,6 +79,9 @@ LINES = [
     ("cancel", "--yes", "--name", f"{EVIL} waits"), ("retry", "--name", EVIL, "--state", "open"),
     ("forget", "--name", EVIL, "--state", "open"), ("account", "list"),
     ("account", "create", EVIL, "--role", "worker"), ("account", "revoke", EVIL),
+    ("results", "FAILED"), ("results", "--csv", "FAILED"), ("results", "--json", "FAILED"),
+    ("ls", "--host", EVIL, "--outcome", EVIL), ("ls", "--since", EVIL), ("ls", f"{EVIL},{EVIL}"),
+    ("log", "--no-titles", "--queue", QUEUE),
     ("config", "show", "--origin"), ("worker", "--host", EVIL), ("result", EVIL),
 ]  # fmt: skip
 WITHOUT_OTHERS_WORDS = {"up", "down", "server", "doctor", "login", "completion"}

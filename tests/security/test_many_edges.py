@@ -74,7 +74,7 @@ def test_how_many_edges_a_request_may_name_is_bounded(world: World):
     WATCH.reset()
     answer = send(world, "alice", "POST", "/tasks", tasks)
     assert answer.status_code == 413
-    assert str(EDGES_IN_REQUEST_MAX) in answer.json["_error"]["message"]
+    assert f"{EDGES_IN_REQUEST_MAX:,}" in answer.json["_error"]["message"]
     assert WATCH.counts["find"] == 1  # its token
 
 

@@ -107,7 +107,7 @@ def test_an_edge_between_two_deep_graphs_is_refused_soon(world: World):
     WATCH.reset()
     answer = add(world, "alice", above[-1], below[0])
     assert answer.status_code == 422
-    assert f"{walks.LEVELS_MAX} levels" in answer.json["_error"]["message"]
+    assert f"{walks.LEVELS_MAX:,} levels" in answer.json["_error"]["message"]
     assert WATCH.total <= walks.LEVELS_MAX + COMMANDS_MAX
     assert add(world, "alice", above[100], below[-101]).status_code == 200
 

@@ -21,6 +21,16 @@ def test_a_taken_port_is_refused_however_it_was_taken(processes: int, others: in
     listening.close(listening.listen("127.0.0.1", port, processes))
 
 
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [("192.0.2.1", "this machine has no such address"), ("nosuch.invalid", "no machine of this")],
+)
+def test_an_address_that_is_not_here_is_told_as_that(host: str, said: str) -> None:
+    with pytest.raises(BanyanError, match=f"{said}.*--host") as refusal:
+        listening.listen(host, 0, 1)
+    assert "--port" not in refusal.value.message
+
+
 def test_connections_are_dealt_out_evenly() -> None:
     sockets = listening.listen("127.0.0.1", 0, 2)
     address = sockets[0].getsockname()

@@ -65,6 +65,15 @@ def test_people_are_told_what_to_do_next(processes: Processes, tmp_path: Path, m
     assert started.stdout.startswith("Banyan is ready at http://127.0.0.1:")
 
 
+def test_where_logs_are_json_it_is_a_line_of_json(
+    processes: Processes, tmp_path: Path, mongo: str
+) -> None:
+    environment = {"BANYAN_MONGO_URI": mongo, "BANYAN_LOG_FORMAT": "json"}
+    arguments = ["--port", "0", "--data", str(tmp_path / "data")]
+    started = processes.banyan("server", *arguments, environment=environment)
+    assert json.loads(started.line(60))["url"].startswith("http://127.0.0.1:")
+
+
 def test_sigterm_ends_all_that_it_started(processes: Processes, tmp_path: Path) -> None:
     server = ready(private(processes, tmp_path / "data"))
     assert server.started.terminate(20) == 0

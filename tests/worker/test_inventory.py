@@ -79,6 +79,17 @@ def test_the_owner_may_say_what_there_is(tmp_path: Path):
     assert len(found["gpus"]) == 2  # type: ignore[arg-type]
 
 
+def test_more_than_there_is_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    given = {"gpu_count": 0, "memory_enforcement": "none"}
+    options = Options("http://x", tmp_path, cores=9999, memory_bytes=1 << 60, **given)  # type: ignore[arg-type]
+    inventory.resources(options)
+    assert "--cores 9999 are more than" in caplog.text
+    assert "--memory 1024 PiB is more than" in caplog.text
+    caplog.clear()
+    inventory.resources(Options("http://x", tmp_path, cores=0.1, memory_bytes=1, **given))  # type: ignore[arg-type]
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize(("count", "warned"), [(None, True), (0, False), (1, False)])
 def test_gpus_that_cannot_be_counted_are_not_passed_over_in_silence(
     tmp_path: Path,

@@ -50,6 +50,7 @@ SCHEMA: dict[str, Any] = {
     "owner": {"type": "string"},
     "queue": {"type": "string", "nullable": True},
     "worker": {"type": "objectid"},
+    "host": {"type": "string", "nullable": True},  # workers go, and come again with another id
     "account": {"type": "string"},
     "granted_resources": {
         "type": "dict",

@@ -126,6 +126,7 @@ SCHEMA: dict[str, Any] = {
     "outcome": _from_server("string", allowed=[str(outcome) for outcome in Outcome]),
     "reason": _from_server("string"),
     "attempt_id": _from_server("objectid"),
+    "host": _from_server("string"),  # of that attempt's worker, which may be gone
     "progress": _from_server(
         "dict",
         schema={
@@ -167,6 +168,7 @@ DEFAULTS: dict[str, Any] = {
     "outcome": None,
     "reason": None,
     "attempt_id": None,
+    "host": None,
     "progress": None,
     "result": None,
 }

@@ -127,7 +127,9 @@ def _refuse_more(task: Document, lists: Sequence[str], what: str) -> None:
 
 def _refuse_beyond(task_id: ObjectId, count: int, what: str) -> None:
     if count > RELATIVES_MAX:
-        message = f"of task {task_id} {count} tasks would {what}, and at most {RELATIVES_MAX} may"
+        message = (
+            f"of task {task_id} {count:,} tasks would {what}, and at most {RELATIVES_MAX:,} may"
+        )
         raise BanyanError("too_large", f"{message}: put a group in between")
 
 

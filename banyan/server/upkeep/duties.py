@@ -23,6 +23,8 @@ from banyan.server.store.mongo import Document, Store, now
 from banyan.server.verbs.release import give_back
 from banyan.server.verbs.statistics import now_of
 
+logger = logging.getLogger(__name__)
+
 LEASES_SECONDS = 5.0  # then it looks anew at who has lost anything
 SETTLE_SECONDS = 10.0
 TALLY_SECONDS = 5.0

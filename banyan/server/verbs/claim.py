@@ -89,6 +89,7 @@ def decide(
     holder = {
         "attempt": attempt_id,
         "worker": worker["_id"],
+        "host": worker["host"],
         "account": worker["account"],
         "granted": granted,
         "claimed": time,
@@ -97,6 +98,7 @@ def decide(
     }
     record = {
         "worker": worker["_id"],
+        "host": worker["host"],
         "account": worker["account"],
         "granted_resources": granted,
         "time_claimed": time,

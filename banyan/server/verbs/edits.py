@@ -81,7 +81,7 @@ def refuse_too_many_edges(bodies: Sequence[Any], lists: Sequence[str]) -> None:
     found = (one.get(name) for one in bodies if isinstance(one, dict) for name in lists)
     count = sum(len(named) for named in found if isinstance(named, list))
     if count > EDGES_IN_REQUEST_MAX:
-        message = f"{count} edges: send at most {EDGES_IN_REQUEST_MAX} in a request"
+        message = f"{count:,} edges: send at most {EDGES_IN_REQUEST_MAX:,} in a request"
         raise BanyanError("too_large", f"{message}, or put a group in between")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from banyan.domain import lifecycle
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, grant_for
 from banyan.domain.states import ENDED, HELD, State
 from banyan.domain.units import counted, format_bytes, format_duration
@@ -78,15 +79,14 @@ def _ending(task: Document, told: str) -> tuple[str, str | None]:
 def _inactive(call: Call, task: Document) -> list[dict[str, Any]]:
     parents = task.get("open_parents") or []
     if not parents:
-        advice = "release it, which sets its state to available"
+        advice = "release it (banyan release), which sets its state to available"
         return [_cause("held", "it is held: it waits for its owner", advice=advice)]
     shown = tasks.find(call.store, parents[:_PARENTS_SHOWN], fields=["name", "state"])
     open_ones = [
         {"_id": one["_id"], "name": one.get("name"), "state": one["state"]}
         for one in shown.values()
     ]
-    said = f"{counted(len(parents), 'parent')} {'is' if len(parents) == 1 else 'are'}"
-    message = f"{said} still open; it becomes available when they are done"
+    message = lifecycle.waits_for(len(parents))
     return [_cause("parents_open", message, count=len(parents), parents=open_ones)]
 
 
@@ -126,8 +126,8 @@ def _not_offered(task: Document, queue_is_served: bool) -> dict[str, Any]:
         message = f"no worker serves the queue {task['queue']!r}"
         advice = f"start one: banyan worker --queue {task['queue']}"
         return _cause("queue_not_served", message, queue=task["queue"], advice=advice)
-    message = "no worker of its queue has all the labels that it asks for"
     labels = [f"{name}={value}" for name, value in task["labels"].items()]
+    message = f"no worker of its queue has all the labels that it asks for: {', '.join(labels)}"
     words = " ".join(f"--label {shlex.quote(label)}" for label in labels)  # to be copied
     advice = f"start one: banyan worker {words}"
     return _cause("labels_missing", message, labels=task["labels"], advice=advice)
@@ -158,7 +158,7 @@ def _waiting(
     who, are = counted(len(able), "worker"), "is" if len(able) == 1 else "are"
     said = _said(lacking, task)
     busy = f"and {are} busy: {said} free" if lacking else "and there is room for it now"
-    line = "no task is" if not ahead else "1 task is" if ahead == 1 else f"{ahead} tasks are"
+    line = "no task is" if not ahead else "1 task is" if ahead == 1 else f"{ahead:,} tasks are"
     message = f"{who} could run it {busy}; {line} before it"
     message += _in_the_way(stuck, able) if lacking else ""
     advice = "wait, raise its priority (banyan set --priority), or start one more worker"

@@ -49,7 +49,7 @@ def submit(call: Call) -> Answer:
     """201 with what was stored; 200 where all of it was there by its dedupe_key."""
     bodies = call.body if isinstance(call.body, list) else [call.body]
     if len(bodies) > knobs().BULK_ITEMS_MAX:
-        raise BanyanError("too_large", f"at most {knobs().BULK_ITEMS_MAX} tasks in a request")
+        raise BanyanError("too_large", f"at most {knobs().BULK_ITEMS_MAX:,} tasks in a request")
     if not bodies:
         raise BanyanError("invalid", "an empty list: send at least one task")
     refuse_too_many_edges(bodies, _LISTS)
