@@ -22,9 +22,9 @@ _SHORTENED = {
 }  # fmt: skip
 # What may be left out, the least worthy first. All other columns stay whatever the room.
 _LEFT_OUT = (
-    "PEAK MEMORY", "CLAIMED", "WORKER", "GPU h", "GPUS", "QUEUES", "ATTEMPTS", "MEMORY", "QUEUE", "ROLES",
-    "FAILED", "GiB h", "CORES", "BEAT", "RESULT", "TASKS", "TOOK", "AGE", "RUNS", "PROGRESS", "COMMAND", "REASON",
-    "NAME",
+    "PEAK MEMORY", "CLAIMED", "WORKER", "GPU h", "GPUS", "QUEUES", "ATTEMPTS", "MEMORY", "QUEUE",
+    "ROLES", "FAILED", "GiB h", "CORES", "BEAT", "RESULT", "TASKS", "TOOK", "AGE", "RUNS",
+    "PROGRESS", "COMMAND", "REASON", "NAME",
 )  # fmt: skip
 _COLOURED = ("STATE", "MODE", "EXIT STATUS")
 _STYLES = {
