@@ -288,15 +288,6 @@ def test_memory_that_ended_tasks_have_left_taken_holds_nobody_back(serve: Callab
     assert ids(player.claim(4)) == [large]
 
 
-def test_memory_that_is_not_left_any_more_is_given_before_the_next_beat(play: Play):
-    player = play.player(resources={"cores": 4, "memory": "4 GiB"})
-    stuck = {"cores": 0, "memory_bytes": 4 << 30, "gpu_count": 0}
-    player.beat(used={"cores": 0, "memory_bytes": 0, "stuck": stuck})
-    (task,) = play.submit(requested_resources={"cores": 1, "memory": "2 GiB"})
-    assert player.claim(4, fits={"cores": 4, "memory": 0}) == []
-    assert ids(player.claim(4, fits={"cores": 4, "memory": "4 GiB"})) == [task]
-
-
 def test_a_worker_gets_only_tasks_of_its_queues_and_labels(play: Play):
     play.submit(queue="elsewhere")
     play.submit(labels={"zone": "a"})

@@ -147,6 +147,16 @@ def test_what_processes_that_would_not_end_keep_is_not_called_free(play: Play):
     assert shown(play, player)["reserved"]["cores"] == 0
 
 
+def test_memory_that_is_not_left_any_more_is_given_before_the_next_beat(play: Play):
+    player = play.player(resources={"cores": 4, "memory": "4 GiB"})
+    stuck = {"cores": 0, "memory_bytes": 4 << 30, "gpu_count": 0}
+    player.beat(used={"cores": 0, "memory_bytes": 0, "stuck": stuck})
+    (task,) = play.submit(requested_resources={"cores": 1, "memory": "2 GiB"})
+    assert player.claim(4, fits={"cores": 4, "memory": 0}) == []
+    (claimed,) = player.claim(4, fits={"cores": 4, "memory": "4 GiB"})
+    assert claimed["_id"] == task
+
+
 def test_the_view_running_shows_what_a_worker_holds(play: Play):
     play.submit(3)
     player = play.player()

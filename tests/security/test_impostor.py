@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from banyan import profiles
 from banyan.errors import EXIT_UNAVAILABLE
 from banyan.server import near
 from tests.e2e.stack import Stack
@@ -106,7 +107,7 @@ def test_whoever_takes_the_port_of_a_server_that_is_away_hears_nothing_and_runs_
     stack.started.terminate()
     with impostor(stack.url, ["touch", str(forged)]) as heard:
         away = stack.call("ls", code=EXIT_UNAVAILABLE).stderr.decode()
-        assert f"no server answers at {stack.data / near.NAME}" in away
+        assert f"has ended; start it with 'banyan up --data {stack.data}'" in away
         python = "from banyan.client.api import Client; Client(retry_seconds=0).workers()"
         environment = {**os.environ, **stack.environment}
         client = subprocess.run([sys.executable, "-c", python], env=environment, check=False,
@@ -130,7 +131,10 @@ def test_what_is_given_by_hand_goes_where_it_says(
     serve: Callable[..., Server], processes: Processes, given: str
 ) -> None:
     server = serve()
-    (server.credentials.parent / near.NAME).unlink()
+    socket = server.credentials.parent / near.NAME
+    written = profiles.path().read_text()
+    assert str(socket) in written
+    profiles.path().write_text(written.replace(str(socket), f"{socket}-elsewhere"))
     away = processes.banyan("ls")
     assert away.wait() == EXIT_UNAVAILABLE
     named = ["--url", server.url] if given == "--url" else []

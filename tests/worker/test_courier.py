@@ -54,7 +54,7 @@ class Stand:
 
     def end(self, *names: str) -> None:
         for name in names:
-            self.courier.reports.ended(name, END, None)
+            self.courier.reports.ended(name, END, None, 0)
 
     def events(self) -> list[Event]:
         self.heard += self.mailbox.take()

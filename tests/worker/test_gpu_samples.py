@@ -81,8 +81,8 @@ def test_the_loop_hears_a_sample_and_goes_on(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_sample_that_comes_after_the_end_is_left_out():
     reports = Reports(threading.Condition(), Mailbox())
-    reader: Any = type("Read", (), {"complete": lambda self, inline: None})()
+    reader: Any = type("Read", (), {"complete": lambda self, inline, size: None})()
     reports.follow("a", "task", "token", reader)
-    reports.ended("a", {}, None)
+    reports.ended("a", {}, None, 0)
     reports.sample("a", {"time": 0.0})
     assert reports._told["a"].samples.as_report() == {}
