@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from banyan.worker import output_files
+from banyan.worker.output import Reader
 from banyan.worker.spool import Spool
 from tests.security.others import give, give_away
 
@@ -69,6 +70,41 @@ def test_the_launcher_follows_nobody_elses(place: Path, exchange: Exchange) -> N
         output_files.put_back(path, held)
     assert files_in(place) == before
     os.close(held)
+
+
+def a_file(path: Path, output: bytes) -> None:
+    path.write_bytes(output)
+    give(path)
+
+
+def a_link(path: Path, output: bytes) -> None:
+    """To a file of ours."""
+    path.with_name("ours").write_bytes(output)
+    path.symlink_to("ours")
+    give(path)
+
+
+def a_pipe(path: Path, output: bytes) -> None:
+    """For which one could wait for ever."""
+    os.mkfifo(path)
+    give(path)
+
+
+@pytest.mark.parametrize("put", [a_file, a_link, a_pipe])
+def test_the_agent_takes_nobody_elses_for_output(
+    place: Path, put: Callable[[Path, bytes], None]
+) -> None:
+    path = place / "state" / "output" / "file"
+    spool, reader = Spool(str(path), 1 << 20), Reader(path)
+    spool.add(1, b"hello\n")
+    spool.flush()
+    output = path.read_bytes()
+    assert [chunk.data for chunk in reader.read(1000)[0]] == [b"hello\n"]
+    path.unlink()
+    put(path, output)
+    assert (reader.read(1000), reader.left) == (([], False), 0)
+    reader.complete(None, len(output))
+    assert reader.is_lost
 
 
 def test_the_loss_is_told(place: Path) -> None:
