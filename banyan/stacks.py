@@ -8,6 +8,7 @@ up after a kill. Nobody must be signalled whose lock that is not.
 import contextlib
 import fcntl
 import os
+import re
 import select
 import signal
 from pathlib import Path
@@ -16,12 +17,20 @@ from banyan import ownership
 from banyan.errors import BanyanError
 
 LOCK = "lock"
+_TEXT_BYTES = 100
+_NUMBER = re.compile(rb"\s*([1-9][0-9]{0,6})\s*")  # no process has a greater one
+
+
+def process_in(text: bytes) -> int | None:
+    """The process that a lock names; None where somebody else has written there, or nobody yet."""
+    found = _NUMBER.fullmatch(text)
+    return int(found[1]) if found else None
 
 
 def runs(directory: Path) -> bool:
     """Whether a process serves this data directory, as far as we may see that."""
     try:
-        return _holder(directory) is not None
+        return _read_held(directory) is not None
     except (OSError, BanyanError):
         return False
 
@@ -30,12 +39,19 @@ def supervisor(directory: Path) -> "Supervisor | None":
     """The process that serves this data directory; None where none does.
 
     Errors: `usage` where the directory is none, or others could have written there, or the
-    process is another user's, or is in another container.
+    process is another user's, or is in another container, or the lock does not name it.
     """
+    lock = directory / LOCK
     try:
-        ownership.check_file(directory / LOCK)
-        process = _holder(directory)
-        return None if process is None else Supervisor(directory, process)
+        ownership.check_file(lock)
+        held = _read_held(directory)
+        if held is None:
+            return None
+        process = process_in(held)
+        if process is None:
+            message = f"{lock} is held, but names no process: find it with 'fuser {lock}', end it "
+            raise BanyanError("usage", f"{message}with 'kill'")
+        return Supervisor(directory, process)
     except ProcessLookupError:
         return None  # it has ended in this moment
     except OSError as problem:
@@ -90,14 +106,14 @@ def _is(file: str, found: os.stat_result) -> bool:
     return False
 
 
-def _holder(directory: Path) -> int | None:
-    """The number that stands in the lock of a data directory; None where nobody holds it."""
+def _read_held(directory: Path) -> bytes | None:
+    """What stands in the lock of a data directory; None where nobody holds it."""
     # Where others may write, a pipe could stand there, for which one would wait for ever.
     file = ownership.open_file(directory / LOCK, os.O_RDONLY | os.O_NONBLOCK)
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment: see DirectoryLock
     except BlockingIOError:
-        return int(os.read(file, 100) or 0) or None
+        return os.read(file, _TEXT_BYTES)
     finally:
         os.close(file)
     return None

@@ -108,13 +108,13 @@ def up_command(
       banyan up --host 0.0.0.0 --tls auto
     """
     worker = owner_arguments(given)
-    sizes = {"--memory": memory, "--disk": disk}
-    for name, value in sizes.items():  # told at once, not by a worker that ends
-        if value is not None:
-            worker += [name, str(size_bytes(value, name))]
     amounts(custom, "--custom")
     pairs(label, "--label")
-    for name, value in {"--cores": cores, "--gpus": gpus}.items():
+    sizes = {"--memory": memory, "--disk": disk}
+    for name, value in sizes.items():
+        if value is not None:
+            size_bytes(value, name)  # told at once, not by a worker that ends
+    for name, value in {"--cores": cores, "--gpus": gpus, **sizes}.items():
         worker += [name, value] if value is not None else []
     for name, values in {"--custom": custom, "--queue": queue, "--label": label}.items():
         worker += [part for value in values for part in (name, value)]

@@ -14,8 +14,11 @@ from banyan import ownership
 from banyan.errors import BanyanError
 from banyan.server.directory import DirectoryLock
 from banyan.server.mongo_home import MongoHome
+from banyan.server.replica_set import answers
+from banyan.socket_paths import short_path
 
 _FULL_BYTES = 8 << 20  # of free space: MongoDB ends when it cannot write
+_ANSWER_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,8 @@ class DataWatch:
         missing = [path for path in self._contents if not os.path.lexists(path)]
         missing += [] if self._lock.is_there() else [self._lock.path]
         gone = [path for path in sockets if not os.path.lexists(path)]
+        if self._home and self._home.socket in gone and _is_ending(self._home, gone):
+            gone.remove(self._home.socket)
         if missing or gone:
             names = ", ".join(
                 str(path.relative_to(self._lock.directory)) for path in missing + gone
@@ -83,6 +88,11 @@ class DataWatch:
         if sentence not in self._told:
             self._told.add(sentence)
             logger.warning("%s", sentence)
+
+
+def _is_ending(home: MongoHome, gone: list[Path]) -> bool:
+    """A MongoDB that ends removes its socket, but not the entrance, and answers no more."""
+    return home.entrance not in gone and not answers(short_path(home.entrance), _ANSWER_SECONDS)
 
 
 def refuse_empty(home: MongoHome) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from banyan import ownership
 from banyan.errors import BanyanError
 from banyan.open_files import is_at
-from banyan.stacks import LOCK
+from banyan.stacks import LOCK, process_in
 
 _TRIES = 3
 _PAUSE_SECONDS = 0.05
@@ -55,7 +55,7 @@ class DirectoryLock:
     def _locked(self) -> int:
         file = ownership.open_file(self.path, os.O_RDWR | os.O_CREAT)
         if not _is_ours(file):
-            holder = os.read(file, 100).decode().strip() or "unknown"
+            holder = process_in(os.read(file, 100)) or "unknown"
             os.close(file)
             raise BanyanError(
                 "data_directory_in_use",

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pymongo import MongoClient
-from pymongo.errors import AutoReconnect, OperationFailure
+from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
 from banyan.errors import BanyanError
 from banyan.server.mongo_home import SOCKET
@@ -55,6 +55,24 @@ def make_primary(socket: str, key: str, password: str, alive: Callable[[], bool]
 def member(socket: str, key: str) -> Client:
     """A connection with all rights."""
     return _connect(socket, "__system", key, "local")
+
+
+def answers(socket: str, seconds: float) -> bool:
+    """Whether it says anything within this time; one that is ending lets callers wait."""
+    wait = int(seconds * 1000)
+    with (
+        MongoClient[dict[str, Any]](
+            f"mongodb://{address(socket)}",
+            directConnection=True,
+            serverSelectionTimeoutMS=wait,
+            connectTimeoutMS=wait,
+            socketTimeoutMS=wait,
+        ) as client,
+        contextlib.suppress(PyMongoError),
+    ):
+        client.admin.command("hello")
+        return True
+    return False
 
 
 def _connect(socket: str, user: str, password: str, source: str) -> Client:

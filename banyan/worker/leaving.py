@@ -138,7 +138,7 @@ class Leaving:
             return
         if self._holding.busy or releases:
             if not self._holding.running:
-                self._be_unheard()
+                self._wait_to_be_heard()
             return
         if not registration:  # of the last one, whose lease has lapsed, nothing is left to end
             self._state.forget_identity()
@@ -149,7 +149,7 @@ class Leaving:
         self._courier.send(Errand("deregistration", "DELETE", f"/workers/{registration.worker}"))
         self._timers.set_earlier(GIVE_UP, now() + _DEREGISTER_SECONDS)
 
-    def _be_unheard(self) -> None:
+    def _wait_to_be_heard(self) -> None:
         """Nothing runs, and the server does not answer; when the lease is over, it need not."""
         left = self._lease_end - now()
         if left <= 0:

@@ -9,6 +9,7 @@ one process takes, and that not often.
 """
 
 import os
+import re
 import time
 from collections.abc import Hashable, Iterable
 from typing import NamedTuple
@@ -176,8 +177,10 @@ class _Status(NamedTuple):
         return self.anonymous + self.shmem
 
 
-_NAMES = (b"VmSize:", b"VmRSS:", b"RssAnon:", b"RssShmem:", b"VmSwap:")  # in the order of _Status
-_LINES = 16  # from the first of them to the last, and some more
+_NAMES = (b"VmSize", b"VmRSS", b"RssAnon", b"RssShmem", b"VmSwap")  # in the order of _Status
+# From the beginning of a line: a process may give itself a name that looks like another line, but
+# the kernel writes no newline of a name as it is.
+_SIZES = re.compile(rb"\n(%s):\s*([0-9]+) kB" % b"|".join(_NAMES))
 
 
 def _status(pid: int) -> _Status:
@@ -193,9 +196,8 @@ def _told_status(pid: int) -> _Status | None:
     text = _read(pid, "status")
     if not text:
         return None
-    fields = text[text.find(_NAMES[0]) :].split(maxsplit=3 * _LINES)
-    said = dict(zip(fields[::3], fields[1::3], strict=False))
-    said.setdefault(b"RssAnon:", said.get(b"VmRSS:", b"0"))  # where files are not told apart
+    said = dict(_SIZES.findall(text))
+    said.setdefault(b"RssAnon", said.get(b"VmRSS", b"0"))  # where files are not told apart
     return _Status(*(1024 * int(said.get(name, 0)) for name in _NAMES))
 
 

@@ -5,6 +5,9 @@ It must never cut a chunk differently the second time: the server knows them by 
 """
 
 import base64
+import errno
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +49,10 @@ class Reader:
         if self._inline is not None:
             return max(len(self._inline) - self.position, 0)
         try:
-            return max(self._path.stat().st_size - self.position, 0)
+            found = self._path.lstat()
         except FileNotFoundError:
             return 0
+        return max(found.st_size - self.position, 0) if _is_own(found) else 0
 
     def read(self, bytes_max: int, chunks_max: int = _CHUNKS_MAX) -> tuple[list[Chunk], bool]:
         """The next chunks, at least one where there is any, and whether more can be read."""
@@ -70,14 +74,28 @@ class Reader:
         if self._inline is not None:
             return self._inline[self.position :]
         try:
-            with self._path.open("rb") as spooled:
+            with open(self._path, "rb", opener=_opened) as spooled:
+                if not _is_own(os.fstat(spooled.fileno())):
+                    return b""
                 spooled.seek(self.position)
                 return spooled.read(bytes_max + _FRAME_ROOM_BYTES)
-        except FileNotFoundError:
-            return b""
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ELOOP):
+                return b""
+            raise
 
 
 _FRAME_ROOM_BYTES = 1 << 19  # so that the largest frame is always there whole
+
+
+def _opened(path: str, flags: int) -> int:
+    """Follows no link, and waits for no pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _is_own(found: os.stat_result) -> bool:
+    """Whether it is a file of ours: in a directory that was removed others may have put one."""
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def as_json(chunk: Chunk) -> dict[str, Any]:

@@ -293,7 +293,7 @@ class OwnPeak:
         if time.monotonic() - self._read_at > _OWN_PEAK_SECONDS:
             self._read_at = time.monotonic()
             status = Path("/proc/self/status").read_text()
-            self._kibibytes = int(status.partition("VmHWM:")[2].split()[0])
+            self._kibibytes = int(status.partition("\nVmHWM:")[2].split()[0])
         return self._kibibytes + _OWN_PEAK_SLACK_KIBIBYTES
 
 

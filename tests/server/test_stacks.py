@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from banyan import stacks
-from banyan.errors import EXIT_UNAVAILABLE, EXIT_USAGE
+from banyan.errors import EXIT_UNAVAILABLE, EXIT_USAGE, BanyanError
+from banyan.server.directory import DirectoryLock
 from tests.harness import Processes, Server, Started, marked_processes, start_server
 from tests.harness.mongo import database
 
@@ -110,6 +111,22 @@ def test_down_ends_nobody_who_does_not_hold_the_lock(processes: Processes, tmp_p
         told = call(processes, "down", "--data", str(data), code=EXIT_USAGE).stderr
     assert "does not hold" in told
     assert innocent.process.poll() is None
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"none", b"-1", b"0", b"1 2", b"9" * 20])
+def test_a_lock_that_names_no_process_is_told(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "lock"
+    path.write_bytes(text)
+    with path.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert stacks.runs(tmp_path)
+        with pytest.raises(BanyanError, match=f"names no process: find it with 'fuser {path}'"):
+            stacks.supervisor(tmp_path)
+        lock = DirectoryLock(tmp_path)
+        with pytest.raises(BanyanError, match="is served by process unknown"), lock:
+            pass
+    assert not stacks.runs(tmp_path)
+    assert stacks.supervisor(tmp_path) is None
 
 
 def test_no_pipe_in_the_place_of_a_lock_is_waited_for(tmp_path: Path) -> None:
