@@ -55,6 +55,10 @@ class Edit:
         """Whether it adds or removes edges."""
         return bool(self.added or self.removed)
 
+    def is_of_waiting(self, task: Document) -> bool:
+        """Whether the task is available, and the edit says so: `{"state": "available", ...}`."""
+        return self.state == task["state"] == State.AVAILABLE
+
     def changed_fields(self, task: Document) -> dict[str, Any]:
         """The fields whose value changes. Errors: `invalid` where the state forbids it."""
         fields = dict(self.fields)
@@ -62,10 +66,12 @@ class Edit:
             stored = task["requested_resources"]
             fields["requested_resources"] = changed_request(stored, self.resources)
         changed = {name: v for name, v in fields.items() if task.get(name) != v}
+        # Who says that it waits, and is to, may change it there.
+        state = State.INACTIVE if self.is_of_waiting(task) else task["state"]
         issues = {
             name: f"can't be changed while the task is {task['state']}"
             for name in changed
-            if task["state"] not in _WHEN[SCHEMA[name].get("meta", {}).get("change", "inactive")]
+            if state not in _WHEN[SCHEMA[name].get("meta", {}).get("change", "inactive")]
         }
         if issues:
             message = "this can't be changed now: see _issues"
@@ -137,7 +143,10 @@ def decide(edit: Edit, task: Document) -> Change | Same:
     if isinstance(moved, Same):
         if not fields:
             return moved
-        moved = Change(task["_id"], {"state": task["state"]}, {})
+        if edit.is_of_waiting(task):
+            moved = lifecycle.edit_where_it_waits(task, fields, now())
+        else:
+            moved = Change(task["_id"], {"state": task["state"]}, {})
     moved = replace(moved, set={**fields, **moved.set})
     if "requested_resources" in fields:  # made from what was read
         resources = {"requested_resources": task["requested_resources"]}
