@@ -34,6 +34,7 @@ def lines(id: str, place: Path) -> list[list[str]]:
         ["log", "-f", id], ["log", "-f", "--stream", "stderr", id], ["log", "--name", NAME],
         ["wait", id], ["wait", "--json", id], ["cancel", id], ["release", id],
         ["retry", "--name", "nothing"], ["forget", "f" * 24], ["explain", id], ["script", id],
+        ["set", id, "--retain", "1d"],
         ["result", "1"], ["progress", id], ["progress", "--once", "--json", id], ["top"],
         ["stats"], ["usage"], ["login", "http://127.0.0.1:9"], ["account", "list"],
         ["config", "show", "--origin"], ["completion", "bash"], ["ls", "--profile", "none"],
@@ -104,4 +105,4 @@ def test_a_closed_output_is_not_taken_by_a_connection(stack: Stack) -> None:
         stderr=subprocess.PIPE, timeout=30, check=False,
     )  # fmt: skip
     assert done.returncode == EXIT_OUTPUT
-    assert b"standard output cannot be written: Bad file descriptor" in done.stderr
+    assert b"standard output cannot be written: it is closed" in done.stderr
