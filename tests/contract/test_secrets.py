@@ -62,5 +62,7 @@ def test_a_directory_that_looks_like_an_option_is_gone_to_in_the_script(
     (tmp_path / "-P").mkdir()
     task = make(server.provider, command=["pwd"], cwd="-P")
     script = server.provider.get(f"tasks/{task['_id']}/script").text
-    said = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, check=True).stdout
+    said = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, capture_output=True, check=True
+    ).stdout
     assert said.decode().strip() == str(tmp_path / "-P")
