@@ -1,4 +1,4 @@
-"""Many tasks changed: a waiting one where it waits, by one request, so that it is never left held."""
+"""Many tasks changed: a waiting one by one request where it waits, so it is never left held."""
 
 import json
 from typing import Any

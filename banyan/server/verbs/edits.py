@@ -143,10 +143,7 @@ def decide(edit: Edit, task: Document) -> Change | Same:
     if isinstance(moved, Same):
         if not fields:
             return moved
-        if edit.is_of_waiting(task):
-            moved = lifecycle.edit_where_it_waits(task, fields, now())
-        else:
-            moved = Change(task["_id"], {"state": task["state"]}, {})
+        moved = _staying(edit, task, fields)
     moved = replace(moved, set={**fields, **moved.set})
     if "requested_resources" in fields:  # made from what was read
         resources = {"requested_resources": task["requested_resources"]}
@@ -154,3 +151,10 @@ def decide(edit: Edit, task: Document) -> Change | Same:
     if edit.if_match is not None:
         moved = replace(moved, expected={**moved.expected, "_etag": task["_etag"]})
     return moved
+
+
+def _staying(edit: Edit, task: Document, fields: Mapping[str, Any]) -> Change:
+    """The write of these fields where the task's state is not to change."""
+    if edit.is_of_waiting(task):
+        return lifecycle.edit_where_it_waits(task, fields, now())
+    return Change(task["_id"], {"state": task["state"]}, {})
