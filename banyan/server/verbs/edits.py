@@ -57,7 +57,7 @@ class Edit:
 
     def is_of_waiting(self, task: Document) -> bool:
         """Whether the task is available, and the edit says so: `{"state": "available", ...}`."""
-        return self.state == task["state"] == State.AVAILABLE
+        return self.state is State.AVAILABLE and State(task["state"]) is State.AVAILABLE
 
     def changed_fields(self, task: Document) -> dict[str, Any]:
         """The fields whose value changes. Errors: `invalid` where the state forbids it."""
