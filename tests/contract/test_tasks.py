@@ -2,13 +2,12 @@
 
 import time
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.contract.asking import make, new_id, read, refused
-from tests.contract.playing import Play, at_once
+from tests.contract.playing import Play
 from tests.harness import Server
 
 CHANGEABLE: dict[str, tuple[Any, Any]] = {
@@ -231,46 +230,6 @@ def test_other_fields_change_only_while_inactive(server: Server, field: str):
     assert refused(answer, 422).keys() == {field}
     assert answer.json()["state"] == "available"
     assert read(server.provider, task)["_etag"] == task["_etag"]
-
-
-@pytest.mark.parametrize("field", CHANGEABLE)
-def test_what_waits_is_changed_where_it_waits_by_who_says_so(server: Server, field: str):
-    before, after = CHANGEABLE[field]
-    task = make(server.provider, state="available", **{field: before})
-    answer = server.provider.patch(f"tasks/{task['_id']}", {"state": "available", field: after})
-    assert answer.status_code == 200, answer.text
-    changed = read(server.provider, task)
-    assert changed["state"] == "available"
-    assert changed[field] != task[field]
-    again = server.provider.patch(f"tasks/{task['_id']}", {"state": "available", field: after})
-    assert again.json()["_etag"] == changed["_etag"]
-
-
-def test_what_a_worker_holds_is_not_changed_as_if_it_waited(server: Server):
-    play = Play(server)
-    [task_id] = play.submit()
-    play.player().claim()
-    more = {"state": "available", "requested_resources": {"cores": 2}}
-    answer = server.provider.patch(f"tasks/{task_id}", more)
-    assert refused(answer, 422).keys() == {"requested_resources"}
-    assert answer.json()["state"] == "running"
-
-
-def test_what_becomes_a_group_where_it_waits_has_ended(server: Server):
-    task = make(server.provider, state="available", command="true")
-    server.provider.patch(f"tasks/{task['_id']}", {"state": "available", "command": None})
-    assert read(server.provider, task)["state"] == "terminated"
-
-
-def test_a_worker_that_waits_gets_what_fits_since_it_was_changed(server: Server):
-    play = Play(server)
-    [task_id] = play.submit(requested_resources={"memory": "1 PiB"})
-    less = {"state": "available", "requested_resources": {"memory": "1 MiB"}}
-    player = play.player()
-    assert player.claim() == []
-    change = partial(server.provider.patch, f"tasks/{task_id}", less)
-    _, claimed = at_once([change, partial(player.claim, wait=30)])
-    assert [item["_id"] for item in claimed] == [task_id]
 
 
 def test_priority_may_be_changed_until_the_task_runs(server: Server):
