@@ -36,7 +36,7 @@ def _change_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_change_options
 @click.option("--hold", is_flag=True, help="Keep it from running until 'banyan release'.")
 def set_command(client: Client, chosen: Selection, hold: bool, **given: Any) -> None:
-    """Change tasks that have not begun; --retain also later.
+    """Change tasks that have not begun; --retain may also be changed later.
 
     What has ended gets more memory or time with 'banyan retry'.
 

@@ -19,7 +19,7 @@ from banyan.cli.working import Working
 from banyan.client.api import Client
 from banyan.client.ids import PIECE
 from banyan.domain.units import counted
-from banyan.errors import EXIT_OK, EXIT_TASK_FAILED, EXIT_UNAVAILABLE
+from banyan.errors import EXIT_OK, EXIT_TASK_FAILED, EXIT_UNAVAILABLE, BanyanError
 
 _CHANGED_BY_RETRY = ("cores", "memory", "gpus", "disk", "custom", "timeout")
 _FAILED_TOLD_MAX = 20  # of those that were waited for
@@ -96,10 +96,10 @@ def cancel_command(client: Client, chosen: Selection, force: bool, yes: bool) ->
 
 
 def _tell_cancelled(client: Client, chosen: Selection, ids: list[str], force: bool) -> None:
-    if len(chosen.ids) > PIECE:  # they would be too many for an address
+    found = _states_now(client, chosen)
+    if found is None:
         say(f"{counted(len(ids))} cancelled")
         return
-    found = plain(client).statistics(chosen.where, by=("state",))["by_state"]
     ending, ended = found.get("pending_cancellation", 0), found.get("terminated", 0)
     ended = 0 if chosen.broad else ended
     if len(ids) - ending - ended > 0:
@@ -110,6 +110,21 @@ def _tell_cancelled(client: Client, chosen: Selection, ids: list[str], force: bo
         say(f"{counted(ending)} being ended: SIGTERM now, SIGKILL after the grace (--force: now)")
     if ended:
         say(f"{counted(ended)} had ended before")
+
+
+def _states_now(client: Client, chosen: Selection) -> dict[str, int] | None:
+    """How many of them are in each state; None where that is not to be had.
+
+    The work is done by then: a server that has gone since makes it no failure.
+    """
+    too_many = len(chosen.ids) > PIECE  # for an address
+    if too_many or plain(client) is not client:  # or nothing was sent
+        return None
+    try:
+        counts: dict[str, int] = client.statistics(chosen.where, by=("state",))["by_state"]
+    except BanyanError:
+        return None
+    return counts
 
 
 def _retry_options(command: Any) -> Any:

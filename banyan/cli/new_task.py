@@ -112,7 +112,8 @@ _OPTIONS = (
     click.option(
         "--dedupe-key",
         metavar="KEY",
-        help="Submitted again with this key, it is the same task: for scripts that are repeated.",
+        help="Submitted again with this key, it is the same task: for scripts that are repeated. "
+        "Write its --not-before as a date and time: a delay means another task each time.",
     ),
     click.option("--shell", is_flag=True, help="COMMAND is one line for /bin/sh."),
 )

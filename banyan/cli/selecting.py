@@ -152,7 +152,7 @@ def find_parents(client: Client, texts: Sequence[str]) -> list[str]:
 
 _ARRAY = re.compile(r"@[0-9a-f]{24}")
 _SUBMITTER = ("owner", "submitted_by")
-_OF_ARRAY = {"tags": 1, **dict.fromkeys(_SUBMITTER, 1)}
+_OF_ARRAY = {"tags": 1, "_created": 1, **dict.fromkeys(_SUBMITTER, 1)}
 
 
 def _named(client: Client, text: str) -> str | Where:
@@ -178,15 +178,22 @@ def _all_of(client: Client, text: str) -> Where:
 
 def _newest_of_name(client: Client, text: str) -> str | Where:
     alike = {"name": text[1:]}
-    newest = _newest(client, alike, "-_id")  # by an index, however many there are
+    newest = _newest(client, alike)
     if newest is None:
         raise BanyanError("not_found", f"there is no task named {text[1:]}")
     array = _array_of(newest)
-    first = (_first(client, {**array, **alike}, "_id") if array else None) or newest
-    if _first(client, {**alike, "owner": newest["owner"], "_id": {"$lt": first["_id"]}}):
+    first = (_first(client, {**array, **alike}, "_created,_id") if array else None) or newest
+    if _first(client, {**alike, "owner": newest["owner"], **_before(first)}):
         meant = "the array" if array else "the task"
         say(f"banyan: {text} means {meant} that was submitted last; earlier ones are left out")
     return {**array, **alike} if array else str(newest["_id"])
+
+
+def _before(task: dict[str, Any]) -> Where:
+    """The filter for what was made before it; ids that clients choose tell no time."""
+    created = task["_created"]
+    same_moment = {"_created": created, "_id": {"$lt": task["_id"]}}
+    return {"$or": [{"_created": {"$lt": created}}, same_moment]}
 
 
 def _array_of(task: dict[str, Any]) -> Where:
@@ -199,23 +206,24 @@ def _array_of(task: dict[str, Any]) -> Where:
 
 
 def _newest_of_all(client: Client) -> dict[str, Any]:
-    newest = _newest(client, {}, "-_created,-_id")
+    newest = _newest(client, {})
     if newest is None:
         raise BanyanError("not_found", "there is no task yet")
     return newest
 
 
-def _newest(client: Client, like: Where, sort: str) -> dict[str, Any] | None:
+def _newest(client: Client, like: Where) -> dict[str, Any] | None:
     """The newest such task of the caller; of all that it sees only where it has none.
 
     Else an operator's `last` would be whatever somebody has submitted a moment ago.
     """
     own = plain(client).account()
     wheres: list[Where | None] = [{"owner": own, **like}] if own else []
-    return next(filter(None, (_first(client, one, sort) for one in [*wheres, like or None])), None)
+    found = (_first(client, one, "-_created,-_id") for one in [*wheres, like or None])
+    return next(filter(None, found), None)
 
 
-def _first(client: Client, where: Where | None, sort: str = "-_id") -> dict[str, Any] | None:
+def _first(client: Client, where: Where | None, sort: str | None = None) -> dict[str, Any] | None:
     return next(plain(client).find(where, sort=sort, limit=1, projection=_OF_ARRAY), None)
 
 

@@ -5,6 +5,7 @@ a result that cannot be written ends it with one sentence, and what is only said
 """
 
 import contextlib
+import errno
 import io
 import os
 import select
@@ -47,7 +48,8 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
             raise
         except OSError as problem:
             name = "standard error" if descriptor == _ERR else "standard output"
-            message = f"{name} cannot be written: {problem.strerror}"
+            why = "it is closed" if problem.errno == errno.EBADF else problem.strerror
+            message = f"{name} cannot be written: {why}"
             raise BanyanError("output", message) from None
 
 

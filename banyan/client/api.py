@@ -204,7 +204,7 @@ class Client:
     ) -> None:
         """Changes fields of tasks; of `requested_resources`, what is left out stays.
 
-        A waiting (available) task is held while it is changed, if a field needs that.
+        A waiting (available) task is changed where it waits, if no worker has claimed it by then.
         Errors: of the first that could not be changed: most fields stay once a task runs.
         """
         bulk.change(self.transport, ids, fields, on_piece)

@@ -56,30 +56,15 @@ def change(
         for item in refused:
             if item["_id"] not in waiting:
                 raise error_of(422, item)
-        if waiting:
-            _change_held(transport, waiting, fields)
+        # A worker may claim them at any moment: changed is what is still available then.
+        for item in _patch(transport, waiting, {**fields, "state": "available"}) if waiting else ():
+            _check(item)
         if on_piece:
             on_piece(done)
 
 
-def _change_held(transport: Transport, ids: Sequence[str], fields: Mapping[str, Any]) -> None:
-    """Of tasks that a worker may claim at any moment: while it is changed, none may."""
-    held = _patch(transport, ids, {"state": "inactive"})
-    ours = [item["_id"] for item in held if item["_status"] == "OK"]
-    try:
-        changed = _patch(transport, ours, {**fields, "state": "available"}) if ours else []
-    except BaseException:
-        _patch(transport, ours, {"state": "available"})
-        raise
-    failed = [item for item in changed if item["_status"] != "OK"]
-    if failed:
-        _patch(transport, [item["_id"] for item in failed], {"state": "available"})
-    for item in [*held, *failed]:
-        _check(item)
-
-
 def _is_only_waiting(item: Mapping[str, Any]) -> bool:
-    """Whether it was refused for its state alone, which can be another for a moment."""
+    """Whether it was refused for its state alone, and might be changed if the request says it."""
     return item["_error"]["word"] == "invalid" and item.get("state") == "available"
 
 

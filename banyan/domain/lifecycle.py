@@ -122,6 +122,22 @@ def activated(task: Task, now: datetime) -> dict[str, Any]:
     return {"state": State.AVAILABLE, "available_since": now, "wake_at": wake_at if waits else None}
 
 
+def edit_where_it_waits(task: Task, fields: Mapping[str, Any], now: datetime) -> Change:
+    """These fields of an available task, in one write: no claim of it comes in between.
+
+    It stays available, unless it has become a group, and keeps its place. `edit_count` tells a
+    claim that has read it before.
+    """
+    edit_count = task.get("edit_count")
+    changed = {**task, **fields}
+    moved = activated(changed, now)
+    if not is_group(changed):
+        kept = {"state", "wake_at"} if "not_before" in fields else {"state"}
+        moved = {name: value for name, value in moved.items() if name in kept}
+    expected = {"state": State.AVAILABLE, "edit_count": edit_count}
+    return Change(task["_id"], expected, {"edit_count": (edit_count or 0) + 1, **moved})
+
+
 def ended(outcome: Outcome | None, ending: Ending, reason: str | None = None) -> dict[str, Any]:
     """The fields of a task that ended; `unsettled` stays until its children are settled."""
     state = State.CANCELLED if outcome is None else State.TERMINATED
@@ -178,8 +194,10 @@ def claim(task: Task, holder: Mapping[str, Any], attempt: Mapping[str, Any]) -> 
         "attempt_count": attempt_count,
         "time_available": task.get("available_since"),
     }
-    # The count was read: since then the task may have been claimed, and given back.
-    expected = {"state": state, "attempt_count": attempt_count - 1}
+    # Both counts were read: since then the task may have been claimed, and given back; or changed,
+    # so that it asks for more than what is granted here.
+    counts = {"attempt_count": attempt_count - 1, "edit_count": task.get("edit_count")}
+    expected = {"state": state, **counts}
     return Change(task["_id"], expected, fields, ("wake_at",), holder["attempt"], record)
 
 

@@ -49,6 +49,7 @@ _STAGES: list[dict[str, Any]] = [
             "updateDescription.updatedFields.state": 1,
             "updateDescription.updatedFields._etag": 1,
             "updateDescription.updatedFields.wake_at": 1,
+            "updateDescription.updatedFields.edit_count": 1,
             "updateDescription.removedFields": 1,
         }
     },
@@ -156,7 +157,8 @@ def _of_task(
     yield "tasks", True
     delayed = now.get("wake_at") is not None
     delay_over = "wake_at" in now or (update is not None and "wake_at" in update["removedFields"])
-    if not delayed and (state == "available" or (state is None and delay_over)):
+    news = delay_over or "edit_count" in now  # changed where it waits: it may fit now
+    if not delayed and (state == "available" or (state is None and news)):
         yield f"available:{task}", True
     elif state not in ("available", None):
         hub.settle(task)

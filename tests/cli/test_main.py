@@ -9,6 +9,8 @@ import pytest
 
 from banyan.cli import main as cli
 from banyan.errors import BanyanError
+from tests.client.scripted import Scripted, error, ok
+from tests.client.scripted import server as server
 from tests.harness.processes import ROOT
 
 GONE = "http://127.0.0.1:9"  # discard: nobody listens there
@@ -137,6 +139,23 @@ def test_an_error_lists_its_issues(
 
 def _raise(error: Exception) -> None:
     raise error
+
+
+def test_help_says_that_a_delay_is_another_task_each_time(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.run(["submit", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "a delay means another task each time" in told
+
+
+def test_a_cancel_that_was_done_is_told_also_where_nothing_more_is_to_be_learned(
+    capsys: pytest.CaptureFixture[str], server: Scripted
+) -> None:
+    server.replies = [ok({}), error(403, "forbidden")]
+    assert cli.run(["cancel", "5" * 24, "--url", server.url, "--token", "t"]) == 0
+    assert [one.method for one in server.asked] == ["POST", "GET"]
+    assert "1 task cancelled" in capsys.readouterr().err
 
 
 def test_whoever_stops_reading_gets_no_complaint() -> None:

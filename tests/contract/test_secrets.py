@@ -41,7 +41,10 @@ def test_the_script_asks_for_the_secret_and_has_everything_else(server: Server):
 
 
 def test_what_no_shell_can_name_goes_along_in_the_script(server: Server, tmp_path: Path):
-    named = {"BASH_FUNC_hello%%": "() { echo hello $1; }", "my.dotted-name": "a b", "PLAIN": "$x"}
+    named = {
+        "BASH_FUNC_hello%%": "() { echo hello $1; }", "my.dotted-name": "a b", "PLAIN": "$x",
+        "--chdir": "/nowhere", "-i": "1", "--": "end",
+    }  # fmt: skip
     task = make(server.provider, command=["bash", "-c", 'hello "$PLAIN"; env'], env={})
     answer = server.provider.patch(f"tasks/{task['_id']}", {"env": named})
     assert answer.json()["env"] == named
@@ -49,4 +52,17 @@ def test_what_no_shell_can_name_goes_along_in_the_script(server: Server, tmp_pat
     script.write_text(server.provider.get(f"tasks/{task['_id']}/script").text)
     said = subprocess.run(["sh", script], capture_output=True, text=True, check=True).stdout
     assert said.startswith("hello $x\n")
-    assert "\nmy.dotted-name=a b\n" in said
+    shown = said.splitlines()
+    assert {"my.dotted-name=a b", "--chdir=/nowhere", "-i=1", "--=end"} <= set(shown)
+
+
+def test_a_directory_that_looks_like_an_option_is_gone_to_in_the_script(
+    server: Server, tmp_path: Path
+):
+    (tmp_path / "-P").mkdir()
+    task = make(server.provider, command=["pwd"], cwd="-P")
+    script = server.provider.get(f"tasks/{task['_id']}/script").text
+    said = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, capture_output=True, check=True
+    ).stdout
+    assert said.decode().strip() == str(tmp_path / "-P")

@@ -337,6 +337,17 @@ def test_an_attempt_ends_a_task_or_nothing(task: Task, target: State, exit_statu
     assert isinstance(lifecycle.finish(task, target, the_end(exit_status), NOW), Refusal)
 
 
+def test_a_claim_that_has_read_a_task_before_it_was_changed_loses() -> None:
+    """It would grant what was asked for then."""
+    read = a_task("available")
+    change = lifecycle.edit_where_it_waits(read, {"timeout_milliseconds": 5}, NOW)
+    claim = lifecycle.claim(read, HOLDER, {})
+    assert isinstance(claim, Change)
+    changed = {**read, **change.set}
+    assert any(changed.get(name) != value for name, value in claim.expected.items())
+    assert change.set.keys() & {"wake_at", "available_since"} == set()  # nor is a delay cut short
+
+
 @pytest.mark.parametrize("state", ["cancelled", "terminated"])
 def test_retry_is_one_more_attempt(state: str) -> None:
     ended = a_task(state, max_attempt_count=3, failure_count=3, lost_count=9, ended_as="failure")

@@ -4,6 +4,9 @@ import csv
 import re
 from pathlib import Path
 
+import pytest
+
+from banyan.client.api import Client
 from tests.e2e.stack import Stack
 from tests.harness import eventually
 
@@ -154,6 +157,21 @@ def test_after_a_name_is_after_its_newest_submission(stack: Stack) -> None:
     shown = stack.json("show", "--json", done.stdout.decode().strip())
     assert sorted(shown["after"]) == sorted(only.splitlines())
     assert b"no task named nobody" in stack.call("submit", "--after", "@nobody", "a", code=3).stderr
+
+
+def test_the_newest_of_a_name_is_not_the_one_with_the_largest_id(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who submits by the API may choose ids."""
+    monkeypatch.setenv("BANYAN_CONFIG", stack.environment["BANYAN_CONFIG"])
+    failed = {"_id": "f" * 24, "name": "chosen", "command": "false", "state": "available"}
+    with Client() as client:
+        client.submit(failed)
+    stack.call("wait", "f" * 24, code=1)
+    newer = stack.text("submit", "-q", "--name", "chosen", "--hold", "--", "true")
+    done = stack.call("submit", "-q", "--after", "@chosen", "--", "true")
+    assert stack.json("show", "--json", done.stdout.decode().strip())["after"] == [newer]
+    assert b"earlier ones are left out" in done.stderr
 
 
 def test_a_task_may_wait_for_more_than_it_can_name(stack: Stack) -> None:

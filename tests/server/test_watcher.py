@@ -74,6 +74,13 @@ def heard(hub: Heard, database: Database[Document]) -> set[str]:
     return topics
 
 
+def test_a_task_that_was_changed_where_it_waits(hub: Heard, database: Database[Document]) -> None:
+    task = database["tasks"].insert_one({"state": "available", "wake_at": None}).inserted_id
+    heard(hub, database)
+    database["tasks"].update_one({"_id": task}, {"$set": {"state": "available", "edit_count": 1}})
+    assert heard(hub, database) == {f"task:{task}", f"available:{task}"}
+
+
 def test_a_new_task_that_may_be_claimed(hub: Heard, database: Database[Document]) -> None:
     task = database["tasks"].insert_one({"state": "available", "wake_at": None}).inserted_id
     eventually(lambda: "tasks" in hub.topics)

@@ -55,6 +55,10 @@ class Edit:
         """Whether it adds or removes edges."""
         return bool(self.added or self.removed)
 
+    def is_of_waiting(self, task: Document) -> bool:
+        """Whether the task is available, and the edit says so: `{"state": "available", ...}`."""
+        return self.state is State.AVAILABLE and State(task["state"]) is State.AVAILABLE
+
     def changed_fields(self, task: Document) -> dict[str, Any]:
         """The fields whose value changes. Errors: `invalid` where the state forbids it."""
         fields = dict(self.fields)
@@ -62,10 +66,12 @@ class Edit:
             stored = task["requested_resources"]
             fields["requested_resources"] = changed_request(stored, self.resources)
         changed = {name: v for name, v in fields.items() if task.get(name) != v}
+        # Who says that it waits, and is to, may change it there.
+        state = State.INACTIVE if self.is_of_waiting(task) else task["state"]
         issues = {
             name: f"can't be changed while the task is {task['state']}"
             for name in changed
-            if task["state"] not in _WHEN[SCHEMA[name].get("meta", {}).get("change", "inactive")]
+            if state not in _WHEN[SCHEMA[name].get("meta", {}).get("change", "inactive")]
         }
         if issues:
             message = "this can't be changed now: see _issues"
@@ -137,7 +143,7 @@ def decide(edit: Edit, task: Document) -> Change | Same:
     if isinstance(moved, Same):
         if not fields:
             return moved
-        moved = Change(task["_id"], {"state": task["state"]}, {})
+        moved = _staying(edit, task, fields)
     moved = replace(moved, set={**fields, **moved.set})
     if "requested_resources" in fields:  # made from what was read
         resources = {"requested_resources": task["requested_resources"]}
@@ -145,3 +151,10 @@ def decide(edit: Edit, task: Document) -> Change | Same:
     if edit.if_match is not None:
         moved = replace(moved, expected={**moved.expected, "_etag": task["_etag"]})
     return moved
+
+
+def _staying(edit: Edit, task: Document, fields: Mapping[str, Any]) -> Change:
+    """The write of these fields where the task's state is not to change."""
+    if edit.is_of_waiting(task):
+        return lifecycle.edit_where_it_waits(task, fields, now())
+    return Change(task["_id"], {"state": task["state"]}, {})

@@ -19,8 +19,9 @@ def script(call: Call) -> Answer:
         f"# Task {task['_id']}: {_one_line(task.get('name') or 'without a name')}",
         "set -e",
     ]
-    if task.get("cwd"):
-        lines.append(f"cd {shlex.quote(task['cwd'])}")
+    if place := task.get("cwd"):
+        # `cd` would take it for an option.
+        lines.append(f"cd {shlex.quote(f'./{place}' if place.startswith('-') else place)}")
     named = sorted(task["env"].items())
     lines += [_variable(name, value) for name, value in named if _is_shells(name)]
     lines.append(_command(task, [pair for pair in named if not _is_shells(pair[0])]))
@@ -43,7 +44,10 @@ def _one_line(text: str) -> str:
 
 
 def _command(task: Document, others: list[tuple[str, Any]]) -> str:
-    """others: variables that go along by `env`; of a secret its name stands there."""
+    """others: variables that go along by `env`; of a secret its name stands there.
+
+    A name may look like an option of `env`: those end before it.
+    """
     command: Any = task.get("command")
     if not command:
         return "# A group: nothing to run."
@@ -51,4 +55,4 @@ def _command(task: Document, others: list[tuple[str, Any]]) -> str:
     pairs = [
         f"{name}={value if isinstance(value, str) else value['secret']}" for name, value in others
     ]
-    return f"exec {shlex.join(['env', *pairs, *words] if pairs else words)}"
+    return f"exec {shlex.join(['env', '--', *pairs, *words] if pairs else words)}"
