@@ -19,7 +19,7 @@ from banyan.printable import harmless
 class _Unheard:
     """Tasks that were not stored, and whose futures nobody has asked: how many, and why the first.
 
-    The errors themselves would keep all tasks alive that were sent with theirs.
+    The errors themselves are not kept: by its traceback each refers to all that was sent with it.
     """
 
     def __init__(self) -> None:

@@ -152,8 +152,8 @@ class TaskFuture(Future[Any]):
     def after_fork(self) -> None:
         """In the child: it stays as it is if it has ended; else who asks is told to ask the parent.
 
-        Its locks are made anew: threads may hold them that are not here. So may be who waits for
-        it, and whom it calls back: they are the parent's.
+        Its locks are made anew: threads that are not here may hold them. Who waits for it, and whom
+        it calls back, is the parent's business.
         """
         self._reading = threading.Lock()
         self._is_unheard = False  # the parent tells

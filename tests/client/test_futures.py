@@ -99,10 +99,12 @@ def test_what_was_not_stored_and_not_asked_for_is_counted(future: TaskFuture) ->
     future.exception()
 
     def in_child() -> Any:
+        own = TaskFuture(new_id(), "", lambda future: False)
+        own.refuse(BanyanError("invalid", "own error"))
         other.exception()
         return ending._unheard.take()
 
-    assert in_fork(in_child) == [0, ""]
+    assert in_fork(in_child) == [1, "own error"]
     assert ending._unheard.take() == (2, "error 0")
     assert ending._unheard.take()[0] == 0
 
