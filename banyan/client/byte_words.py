@@ -2,9 +2,11 @@
 
 Python has their bytes as surrogates ("caf\\udce9"). JSON is text, so a task with such words is sent
 as a line for /bin/sh, in ASCII, that makes them again byte for byte. Called for every new task;
-what the line cannot carry is refused before it is sent.
+what the line cannot carry is refused before it is sent. What is neither text nor a path is left as
+it is: the server says what is wrong with it.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -15,25 +17,33 @@ _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
 def carried(task: dict[str, Any]) -> dict[str, Any]:
-    """The task itself, or one whose command, directory and variables are ASCII."""
-    if all(word.isascii() or not _BYTES.search(word) for word in _words(task)):
+    """The task itself, or one whose command, directory and variables are text that can be sent.
+
+    Paths become text, as they do for `subprocess`.
+    """
+    task = _of_text(task)
+    if not any(map(_is_of_bytes, _words(task))):
         return task
-    made = {**task, "env": dict(task.get("env") or {})}
-    steps = []
-    for name, value in (task.get("env") or {}).items():
-        if isinstance(value, str) and _BYTES.search(value) and _NAME.fullmatch(name):
-            steps.append(f"{name}={quoted(value)}; export {name}")
-            del made["env"][name]
-    if _BYTES.search(task.get("cwd") or ""):
+    command = task.get("command") or ""
+    if not all(isinstance(word, str) for word in _listed(command)):
+        return task
+    env = task.get("env") or {}
+    made, steps = {**task, "env": env}, []
+    if isinstance(env, Mapping):
+        own = {name: value for name, value in env.items() if _can_be_exported(name, value)}
+        steps += [f"{name}={quoted(value)}; export {name}" for name, value in own.items()]
+        made["env"] = {name: value for name, value in env.items() if name not in own}
+    if _is_of_bytes(task.get("cwd")):
         steps.append(f"cd {quoted(task['cwd'])} || exit 126")
         del made["cwd"]
-    command = task.get("command") or ""
     if isinstance(command, str):
         steps.append(f"eval {quoted(command)}")
     else:
         steps.append(" ".join(["exec", *map(quoted, command)]))
-    name = task.get("name") or ""
-    if name and any(name in word for word in _words({"command": command})):  # the program's
+    name = task.get("name")
+    if (
+        name and isinstance(name, str) and any(name in word for word in _listed(command))
+    ):  # the program's
         made["name"] = _BYTES.sub("\N{REPLACEMENT CHARACTER}", name)
     return {**made, "command": ["/bin/sh", "-c", "\n".join(steps)]}
 
@@ -62,11 +72,40 @@ def first_that_is_no_text(value: Any) -> str:
     return ""
 
 
-def _words(task: Mapping[str, Any]) -> Iterator[str]:
-    command = task.get("command")
-    yield from [command] if isinstance(command, str) else command or ()
-    yield task.get("cwd") or ""
-    yield from filter(lambda value: isinstance(value, str), (task.get("env") or {}).values())
+def _of_text(task: dict[str, Any]) -> dict[str, Any]:
+    """The task itself, or one with text in the place of paths."""
+    if not any(isinstance(word, os.PathLike) for word in _words(task)):
+        return task
+    made = {name: _text(value) if name == "cwd" else value for name, value in task.items()}
+    if isinstance(task.get("command"), list | tuple):
+        made["command"] = [_text(word) for word in task["command"]]
+    if isinstance(task.get("env"), Mapping):
+        made["env"] = {name: _text(value) for name, value in task["env"].items()}
+    return made
+
+
+def _text(value: Any) -> Any:
+    return os.fsdecode(value) if isinstance(value, os.PathLike) else value
+
+
+def _is_of_bytes(word: Any) -> bool:
+    return isinstance(word, str) and not word.isascii() and bool(_BYTES.search(word))
+
+
+def _can_be_exported(name: Any, value: Any) -> bool:
+    """Whether it is a variable that the line has to make, and can."""
+    return _is_of_bytes(value) and isinstance(name, str) and bool(_NAME.fullmatch(name))
+
+
+def _words(task: Mapping[str, Any]) -> Iterator[Any]:
+    yield from _listed(task.get("command"))
+    yield task.get("cwd")
+    if isinstance(task.get("env"), Mapping):
+        yield from task["env"].values()
+
+
+def _listed(command: Any) -> list[Any]:
+    return list(command) if isinstance(command, list | tuple) else [command]
 
 
 def _texts(value: Any) -> Iterator[str]:

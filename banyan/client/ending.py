@@ -15,8 +15,35 @@ from typing import Any, Protocol
 
 from banyan.printable import harmless
 
-# Tasks that were not stored, and whose futures nobody has asked: why.
-_unheard: dict[str, Exception] = {}
+
+class _Unheard:
+    """Tasks that were not stored, and whose futures nobody has asked: how many, and why the first.
+
+    The errors themselves are not kept: by its traceback each refers to all that was sent with it.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.why = ""
+        self._changing = threading.Lock()
+
+    def add(self, error: BaseException) -> None:
+        with self._changing:
+            if not self.count:
+                self.why = str(error) or repr(error)
+            self.count += 1
+
+    def remove_one(self) -> None:
+        with self._changing:
+            self.count = max(self.count - 1, 0)  # all may have been told
+
+    def take(self) -> tuple[int, str]:
+        with self._changing:
+            count, self.count = self.count, 0
+            return count, self.why
+
+
+_unheard = _Unheard()
 
 
 class Ending(Protocol):
@@ -40,14 +67,14 @@ def wait_for(sender: Ending) -> None:
         sender.program_ends()
 
 
-def not_stored(task_id: str, error: Exception) -> None:
-    """The program is to say so at its end, unless somebody `has_heard` of it by then."""
-    _unheard[task_id] = error
+def not_stored(error: BaseException) -> None:
+    """One more task: the program is to say so at its end, unless somebody `has_heard` by then."""
+    _unheard.add(error)
 
 
-def has_heard(task_id: str) -> None:
-    """Somebody has asked the future how it ended."""
-    _unheard.pop(task_id, None)
+def has_heard() -> None:
+    """Somebody has asked the future of one of them how it ended."""
+    _unheard.remove_one()
 
 
 def is_alone() -> bool:
@@ -58,13 +85,12 @@ def is_alone() -> bool:
 
 def tell() -> None:
     """Says on standard error what was not stored, and sees to it that the exit code is not 0."""
-    if not _unheard:
+    count, why = _unheard.take()
+    if not count:
         return
-    count, error = len(_unheard), next(iter(_unheard.values()))
-    _unheard.clear()
     tasks = "a submitted task was" if count == 1 else f"{count} submitted tasks were"
     with contextlib.suppress(Exception):  # it may be closed
-        sys.stderr.write(f"banyan: {harmless(f'{tasks} not stored: {error}')}\n")
+        sys.stderr.write(f"banyan: {harmless(f'{tasks} not stored: {why}')}\n")
         sys.stderr.flush()
     sys.stdout = _Failing(sys.stdout)
 
@@ -114,15 +140,16 @@ def _at_exit() -> None:
     except KeyboardInterrupt:
         interrupted = InterruptedError("the program was interrupted while they were being sent")
         for sender in list(_senders):
-            for id in sender.unsent():
-                not_stored(id, interrupted)
+            for _ in sender.unsent():
+                not_stored(interrupted)
     tell()
 
 
 def _begin_anew() -> None:
     """In a fork: what the parent has submitted is the parent's to tell."""
+    global _unheard
     _senders.clear()
-    _unheard.clear()
+    _unheard = _Unheard()
     _main_thread_has_ended.clear()
 
 

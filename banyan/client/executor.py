@@ -16,6 +16,8 @@ from typing import Any
 
 from banyan.client import calls, forks, new_tasks, results
 from banyan.client.api import Client, Document
+from banyan.client.byte_words import carried
+from banyan.client.encoding import encoded
 from banyan.client.futures import TaskFuture
 from banyan.client.holding import HOLD_SECONDS
 from banyan.client.ids import in_pieces, new_id, since
@@ -77,10 +79,7 @@ class Executor(_Mapping):
 
     def after_fork(self) -> None:
         """In the child: tasks that were submitted before are the parent's business."""
-        inherited = [future for future, _ in self._open.values()]
         self._begin()
-        for future in inherited:
-            future.leave_to_parent()
 
     def __reduce__(self) -> Any:
         raise TypeError("an Executor can't be sent to another process: make one there")
@@ -91,7 +90,8 @@ class Executor(_Mapping):
         Of a command, each `{}` stands for the next of args, and kwargs are fields of the task
         as in `Executor(...)`; `after=` takes futures. Of a callable they are its arguments;
         its task is described by the Executor, or by `asking`.
-        Errors: RuntimeError after `shutdown`; what the server refuses is in the future.
+        Errors: RuntimeError after `shutdown`; BanyanError for what can't be sent as JSON; what the
+        server refuses is in the future.
         """
         if callable(fn):
             return self._submit(new_tasks.of_call(fn, args, kwargs, self._python), {})
@@ -124,6 +124,8 @@ class Executor(_Mapping):
         task = {"_id": new_id(), **new_tasks.joined(new_tasks.joined(fields, self._defaults), own)}
         task["tags"] = {**task.get("tags", {}), TAG: self.id}
         task = {name: value for name, value in task.items() if value not in (None, "", {}, [])}
+        task = carried(task)
+        encoded(task)  # who has made it hears of it, and not the others that are sent with it
         future = TaskFuture(task["_id"], task.get("name", ""), self._cancel, self._runs)
         with self._changed:
             if self._ended:
@@ -136,7 +138,7 @@ class Executor(_Mapping):
     def _sending(self) -> Sender:
         """The thread that sends; with it the one begins that hears of ends."""
         if self._sender is None:
-            sender = Sender(self._client.clone(), self._refused)
+            sender = Sender(self._client.clone(), self._not_stored)
             sender.start()
             self._sender = sender
             threading.Thread(target=self._watch, name="banyan-watcher", daemon=True).start()
@@ -149,7 +151,13 @@ class Executor(_Mapping):
             self._changed.notify_all()
             return future
 
-    def _refused(self, id: str, error: Exception) -> None:
+    def _not_stored(self, id: str, error: BaseException) -> None:
+        if future := self._take(id):
+            self._counts["failed"] += 1
+            future.refuse(error)
+
+    def _unknown(self, id: str, error: Exception) -> None:
+        """It is stored, but how it ends can't be heard of."""
         if future := self._take(id):
             self._counts["failed"] += 1
             future.fail(error)
@@ -202,7 +210,7 @@ class Executor(_Mapping):
                     self._settle(client, task)
             except Exception as error:  # as when the server is away for too long: nobody may hang
                 for id in waiting - self._sending().unsent():  # of others the Sender knows
-                    self._refused(id, error)
+                    self._unknown(id, error)
 
     def _waiting(self) -> set[str]:
         """The open ids, once there are any; none where there will never be."""
@@ -215,7 +223,7 @@ class Executor(_Mapping):
             return set(self._open)
 
     def _settle(self, client: Client, task: Document) -> None:
-        """Read first and taken then: whoever forks meanwhile finds it among the open ones."""
+        """Read first and taken then: where the server is away, it stays among the open ones."""
         id = task["_id"]
         with self._changed:
             future, is_call = self._open.get(id, (None, False))

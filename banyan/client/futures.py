@@ -7,10 +7,11 @@ a task has written is read when it is asked for, not before.
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED
 from html import escape
 from typing import Any
 
-from banyan.client import ending
+from banyan.client import ending, forks
 from banyan.printable import harmless, harmless_lines
 
 _TAIL_LINES = 20
@@ -78,6 +79,8 @@ class TaskFuture(Future[Any]):
         self._read: Callable[[], Any] | None = None  # the result, where nobody has asked for it
         self._value: Any = None
         self._unreadable: Exception | None = None
+        self._is_unheard = False  # that its task was not stored
+        forks.tell(self)
 
     def cancel(self) -> bool:
         """Cancels the task, also one that runs; false where it has ended before that."""
@@ -105,11 +108,13 @@ class TaskFuture(Future[Any]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What `result` would raise, or None. Errors: CancelledError; TimeoutError."""
         error = super().exception(timeout)
-        ending.has_heard(self.task_id)
-        if error is None:
-            with self._reading:
+        with self._reading:
+            if self._is_unheard:
+                self._is_unheard = False
+                ending.has_heard()
+            if error is None:
                 self._read_now()
-            return self._unreadable
+                return self._unreadable
         return error
 
     def add_done_callback(self, fn: Callable[[Future[Any]], object]) -> None:
@@ -133,20 +138,33 @@ class TaskFuture(Future[Any]):
         self.set_running_or_notify_cancel()
         self.set_exception(error)
 
+    def refuse(self, error: BaseException) -> None:
+        """For the Executor: its task was not stored, of which somebody is to hear."""
+        ending.not_stored(error)
+        self._is_unheard = True
+        self.fail(error)
+
     def give_up(self) -> None:
         """For the Executor: its task is cancelled."""
         super().cancel()
         self.set_running_or_notify_cancel()  # wakes `wait` and `as_completed`
 
-    def leave_to_parent(self) -> None:
-        """For the Executor, after a fork: whoever asks here is told to ask the parent.
+    def after_fork(self) -> None:
+        """In the child: it stays as it is if it has ended; else who asks is told to ask the parent.
 
-        Who waits for it there, and whom it calls back, is not here; its lock may be held by them.
+        Its locks are made anew: threads that are not here may hold them. Who waits for it, and whom
+        it calls back, is the parent's business.
         """
-        self.__init__(  # type: ignore[misc]
-            self.task_id, self.name, self._cancel_task, self._task_runs
-        )
-        self.fail(RuntimeError(_OF_PARENT))
+        self._reading = threading.Lock()
+        self._is_unheard = False  # the parent tells
+        self._condition = threading.Condition()
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Any] = []
+        if self._state == CANCELLED:
+            self.set_running_or_notify_cancel()
+        elif not self.done():
+            self._has_callbacks, self._read = False, None
+            self.set_exception(RuntimeError(_OF_PARENT))
 
     def __reduce__(self) -> Any:
         raise TypeError(

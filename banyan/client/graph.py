@@ -1,15 +1,16 @@
 """A list of new tasks made ready to send: ids, states, and edges in an order that can be sent.
 
-Called by `Client.submit`. It never changes what its caller gave it.
+Called by `Client.submit`. It never changes what its caller gave it. A field that is not as it must
+be is left as it is: the server says what is wrong with it.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from banyan.client.byte_words import carried
-from banyan.client.ids import new_before, new_id
+from banyan.client.encoding import encoded
+from banyan.client.ids import is_id, new_before, new_id
 from banyan.errors import BanyanError
 
 # As much as the server takes in one request; of the bytes, with room to spare.
@@ -24,8 +25,9 @@ CHILD_SIDE = {
     "failure_continuations": "after_failure",
     "final_continuations": "after_any",
 }
-# Of what a group waits for -> how its child waits for the group, which succeeds when all is so.
-# The last one may have become longer by the others.
+# How a group waits for its parents -> how the child waits for the group. A group succeeds when its
+# parents have ended as it wants: so the child of those that were to fail waits for its success.
+# That adds to the child's `after`, which is therefore looked at last.
 _OF_GROUP = {"after_failure": "after", "after_any": "after_any", "after": "after"}
 ARRAY_TAG = "array"  # of tasks submitted together; its value is the id of the first
 _NAME_LENGTH_MAX = 256
@@ -64,15 +66,17 @@ _Groups = dict[tuple[str, str, tuple[str, ...]], dict[str, Any]]  # by key, kind
 
 
 def _group_parents(task: dict[str, Any], groups: _Groups) -> None:
+    if any(task.get(kind) and not _ids(task, kind) for kind in _OF_GROUP):
+        return  # it will be refused
     for kind, kind_of_group in _OF_GROUP.items():
-        while len(task.get(kind, ())) > PARENTS:
+        while len(_ids(task, kind)) > PARENTS:
             parents, ids = task.pop(kind), []
             for start in range(0, len(parents), PARENTS):
                 some = tuple(parents[start : start + PARENTS])
                 key = (str(task.get("dedupe_key") or ""), kind, some)
                 group = groups.setdefault(key, _group(task, *key))
                 ids.append(group["_id"])
-            task[kind_of_group] = [*task.get(kind_of_group, ()), *ids]
+            task[kind_of_group] = [*_ids(task, kind_of_group), *ids]
 
 
 def _group(child: Mapping[str, Any], key: str, kind: str, parents: Sequence[str]) -> dict[str, Any]:
@@ -88,8 +92,10 @@ def _group(child: Mapping[str, Any], key: str, kind: str, parents: Sequence[str]
         group |= {"_id": max(parents)[:8] + digest[:16], "dedupe_key": f"parents {digest}"}
     else:
         # `last` is the child
-        group["_id"] = new_before(child["_id"]) if "_id" in child else new_id()
-    tags = {key: value for key, value in child.get("tags", {}).items() if key != ARRAY_TAG}
+        group["_id"] = new_before(child["_id"]) if is_id(child.get("_id")) else new_id()
+    tags = child.get("tags")
+    if isinstance(tags, Mapping):
+        tags = {key: value for key, value in tags.items() if key != ARRAY_TAG}
     kept = {"tags": tags, "retain": child.get("retain")}
     return {**group, **{field: value for field, value in kept.items() if value}}
 
@@ -120,11 +126,14 @@ def parents_first(tasks: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def in_requests(tasks: Sequence[Mapping[str, Any]], order: Sequence[int]) -> Iterator[list[int]]:
-    """The places in this order, as many at a time as one request may hold."""
+    """The places in this order, as many at a time as one request may hold.
+
+    Errors: `invalid` for a task that no request can carry.
+    """
     places: list[int] = []
     room, edges_left = BODY_BYTES, EDGES
     for place in order:
-        size, edges = len(json.dumps(tasks[place])), _count_edges(tasks[place])
+        size, edges = len(encoded(tasks[place])), _count_edges(tasks[place])
         if places and (len(places) == BULK_ITEMS or size > room or edges > edges_left):
             yield places
             places, room, edges_left = [], BODY_BYTES, EDGES
@@ -136,32 +145,46 @@ def in_requests(tasks: Sequence[Mapping[str, Any]], order: Sequence[int]) -> Ite
 
 
 def _count_edges(task: Mapping[str, Any]) -> int:
-    return sum(len(task.get(name) or ()) for side in CHILD_SIDE.items() for name in side)
+    return sum(len(_ids(task, name)) for side in CHILD_SIDE.items() for name in side)
+
+
+def _ids(task: Mapping[str, Any], name: str) -> Sequence[str]:
+    """Of a field with edges; none where it is anything but a list of texts."""
+    value = task.get(name)
+    is_good = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return value if is_good and value else ()
 
 
 def _places(tasks: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     places: dict[str, int] = {}
     for place, task in enumerate(tasks):
-        if task.get("_id") in places:
-            raise BanyanError("invalid", f"two tasks of the list have the _id {task['_id']}")
-        if "_id" in task:
-            places[task["_id"]] = place
+        id = task.get("_id")
+        if not isinstance(id, str):
+            continue
+        if id in places:
+            raise BanyanError("invalid", f"two tasks of the list have the _id {id}")
+        places[id] = place
     return places
 
 
 def _move_edges(
     parent: dict[str, Any], tasks: Sequence[dict[str, Any]], places: Mapping[str, int]
 ) -> None:
+    if not isinstance(parent.get("_id"), str):
+        return
     for parents_name, childs_name in CHILD_SIDE.items():
-        for child in parent.get(parents_name, ()):
-            if child in places:
-                its_parents = tasks[places[child]].get(childs_name, ())
-                tasks[places[child]][childs_name] = [*its_parents, parent["_id"]]
-        if parents_name in parent:
-            elsewhere = [child for child in parent[parents_name] if child not in places]
+        children = _ids(parent, parents_name)
+        elsewhere = []
+        for id in children:
+            child = tasks[places[id]] if id in places else {}
+            if id in places and (not child.get(childs_name) or _ids(child, childs_name)):
+                child[childs_name] = [*_ids(child, childs_name), parent["_id"]]
+            else:
+                elsewhere.append(id)
+        if children:
             parent[parents_name] = elsewhere
 
 
 def _parents_of(task: Mapping[str, Any], places: Mapping[str, int]) -> set[int]:
-    named = (parent for side in CHILD_SIDE.values() for parent in task.get(side, ()))
+    named = (parent for side in CHILD_SIDE.values() for parent in _ids(task, side))
     return {places[parent] for parent in named if parent in places}

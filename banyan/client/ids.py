@@ -7,15 +7,23 @@ take them first. Who knows the second of the next one has 2**64 to guess from.
 """
 
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 PIECE = 200  # ids in one address: some 7 KB
+_ID = re.compile("[0-9a-fA-F]{24}")
 
 
 def new_id() -> str:
     """24 hex digits that nobody else makes, and nobody can guess."""
     return ((time.time_ns() << 24) // 10**9).to_bytes(7).hex() + os.urandom(5).hex()
+
+
+def is_id(value: Any) -> bool:
+    """Whether it has the shape of one, whoever made it."""
+    return isinstance(value, str) and bool(_ID.fullmatch(value))
 
 
 def new_before(id: str) -> str:

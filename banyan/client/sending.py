@@ -5,7 +5,7 @@ submits ten thousand tasks makes some dozens of requests, and the first of them 
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from banyan.client import ending
@@ -15,6 +15,16 @@ from banyan.errors import BanyanError
 
 Task = dict[str, Any]
 
+# Refusals that each part of the tasks would meet again, unless their `_issues` name some tasks.
+_OF_ALL = {
+    "forbidden",
+    "internal",
+    "quota_exceeded",
+    "token_missing",
+    "too_many_requests",
+    "unauthenticated",
+    "unavailable",
+}
 _LOOK_SECONDS = 0.1  # at the end of the program: whether anybody is left who may submit
 
 
@@ -24,7 +34,7 @@ class Sender(threading.Thread):
     It is no daemon: the program goes on until all that was put in has been sent.
     """
 
-    def __init__(self, client: Client, refused: Callable[[str, Exception], None]) -> None:
+    def __init__(self, client: Client, refused: Callable[[str, BaseException], None]) -> None:
         super().__init__(name="banyan-sender", daemon=False)
         self._client = client
         self._refused = refused
@@ -33,12 +43,16 @@ class Sender(threading.Thread):
         self._leaving: set[str] = set()
         self._ended = False
         self._program_ends = False
-        self._given_up: BanyanError | None = None
+        self._given_up: Exception | None = None
+        self._died_of: BaseException | None = None
         ending.wait_for(self)
 
     def put(self, task: Task) -> None:
         """One more; it needs its `_id`. Errors: RuntimeError where nothing is sent any more."""
         with self._changed:
+            if self._died_of:
+                message = f"tasks can't be sent any more: {self._died_of!r}; make a new Executor"
+                raise RuntimeError(message) from self._died_of
             if self._ended:
                 raise RuntimeError("the program is at its end: nothing can be submitted any more")
             self._gathered[task["_id"]] = task
@@ -69,18 +83,32 @@ class Sender(threading.Thread):
             self._changed.notify_all()
 
     def run(self) -> None:
-        while tasks := self._next():
-            for places in in_requests(tasks, range(len(tasks))):
-                piece = [tasks[place] for place in places]
-                if self._given_up:
-                    self._refuse(piece, self._given_up)
-                else:
-                    self._send(piece)
-            with self._changed:
-                self._leaving.clear()
-                self._changed.notify_all()
+        try:
+            while tasks := self._next():
+                self._send_all(tasks)
+        except BaseException as error:  # whatever it is, nobody may wait for ever
+            self._die(error)
         if self._program_ends:
             ending.tell()
+
+    def _send_all(self, tasks: Sequence[Task]) -> None:
+        for places in in_requests(tasks, range(len(tasks))):
+            piece = [tasks[place] for place in places]
+            if self._given_up:
+                self._refuse(piece, self._given_up)
+            else:
+                self._send(piece)
+
+    def _die(self, error: BaseException) -> None:
+        """Nothing that was put in is left without a word, and nothing more is taken."""
+        with self._changed:
+            self._died_of, self._ended = error, True
+            self._leaving.update(self._gathered)
+            self._gathered.clear()
+            lost = list(self._leaving)
+        for id in lost:
+            self._refused(id, error)
+        self._gone(lost)
 
     def _next(self) -> list[Task]:
         with self._changed:
@@ -98,19 +126,31 @@ class Sender(threading.Thread):
         """One request. Where it is refused for what one task is, the others must not suffer."""
         try:
             self._client.submit(tasks)
-        except BanyanError as error:
-            if len(tasks) == 1 or error.word != "invalid":
-                self._refuse(tasks, error)
-                if self._program_ends and error.word == "unavailable":
+            self._gone(task["_id"] for task in tasks)
+        except Exception as error:  # also what is no refusal: one task may be the cause of it
+            if len(tasks) == 1 or _is_of_all(error):
+                if self._program_ends and _is_away(error):
                     self._given_up = error  # the program waits, and the others would not arrive
+                self._refuse(tasks, error)
                 return
             half = len(tasks) // 2
             self._send(tasks[:half])
             self._send(tasks[half:])
-        except Exception as error:  # whatever it is, nobody may wait for ever
-            self._refuse(tasks, error)
 
     def _refuse(self, tasks: Sequence[Task], error: Exception) -> None:
         for task in tasks:
-            ending.not_stored(task["_id"], error)
             self._refused(task["_id"], error)
+        self._gone(task["_id"] for task in tasks)
+
+    def _gone(self, ids: Iterable[str]) -> None:
+        with self._changed:
+            self._leaving.difference_update(ids)
+            self._changed.notify_all()
+
+
+def _is_away(error: Exception) -> bool:
+    return isinstance(error, BanyanError) and error.word == "unavailable"
+
+
+def _is_of_all(error: Exception) -> bool:
+    return isinstance(error, BanyanError) and error.word in _OF_ALL and not error.issues

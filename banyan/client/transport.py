@@ -20,7 +20,7 @@ from banyan import __version__
 from banyan.addresses import server_url, socket_in
 from banyan.client import forks, local, trust
 from banyan.client.bounds import bounded, check_json
-from banyan.client.byte_words import first_that_is_no_text
+from banyan.client.encoding import encoded, no_text
 from banyan.client.failures import Trouble, error_of, trouble_of_answer, trouble_of_exception
 from banyan.errors import BanyanError
 from banyan.preferences import wait_seconds
@@ -87,6 +87,7 @@ class Transport:
             trust.refuse_to_tell(server)
         self.url = url.rstrip("/")
         self.retry_seconds = retry_seconds
+        self._trusted = trust.lasting(tls_ca)
         self.tls_ca = trust.readable(tls_ca)
         self._token = token
         self._session = self._opened()
@@ -118,7 +119,7 @@ class Transport:
 
     def clone(self) -> "Transport":
         """One more of the same, for another thread."""
-        return Transport(self.url, self._token, self.retry_seconds, self.tls_ca, self.socket)
+        return Transport(self.url, self._token, self.retry_seconds, self._trusted, self.socket)
 
     def close(self) -> None:
         """Closes the connections that are not in use."""
@@ -135,7 +136,7 @@ class Transport:
             raise TypeError(
                 "a Client holds a token, and is not sent along: make one where it is needed"
             )
-        made_of = (self.url, self._token, self.retry_seconds, self.tls_ca, self.socket)
+        made_of = (self.url, self._token, self.retry_seconds, self._trusted, self.socket)
         return Transport, made_of
 
     def after_fork(self) -> None:
@@ -183,7 +184,7 @@ class Transport:
             headers["Prefer"] = str(options["prefer"])
         data = None
         if options.get("json") is not None:
-            data = _encoded(options["json"])
+            data = encoded(options["json"])
             headers["Content-Type"] = "application/json"
         params = {name: _parameter(value) for name, value in (options.get("params") or {}).items()}
         url = f"{self.base}/{path.lstrip('/')}"
@@ -194,13 +195,14 @@ class Transport:
                 method, url, headers, data=data, params=params, auth=_Bearer(self._token)
             )
         except UnicodeEncodeError as problem:
-            raise _no_text(problem.object) from None
+            raise no_text(problem.object) from None
         return request
 
     def _send(
         self, sending: requests.PreparedRequest, read_seconds: float, raw: bool, repeats: int
     ) -> Answer | Trouble:
         if self._is_of_parent:
+            self.tls_ca = trust.readable(self._trusted)
             self._session, self._is_of_parent = self._opened(), False
         environment = self._session.merge_environment_settings(
             sending.url or "", {}, None, self.tls_ca or None, None
@@ -251,21 +253,6 @@ def _answer(response: requests.Response, raw: bool, repeats: int, url: str) -> A
             raise BanyanError("unavailable", message) from None
         body = None
     return Answer(response.status_code, body, response.headers, repeats)
-
-
-def _encoded(json: Any) -> bytes:
-    try:
-        text = jsonlib.dumps(json, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-        return text.encode()
-    except UnicodeEncodeError:
-        raise _no_text(json) from None
-    except (TypeError, ValueError) as exception:
-        raise BanyanError("invalid", f"this cannot be sent as JSON: {exception}") from None
-
-
-def _no_text(value: Any) -> BanyanError:
-    message = f"'{first_that_is_no_text(value)}' is no UTF-8 text, and cannot be sent"
-    return BanyanError("invalid", message)
 
 
 def _parameter(value: Any) -> str:

@@ -4,7 +4,6 @@ Used by the transport, by the worker's connections, and by a server that looks a
 certificate. It must never make a connection that does not check whom it speaks to.
 """
 
-import atexit
 import contextlib
 import os
 import ssl
@@ -69,14 +68,20 @@ def refuse_to_tell(server: ServerUrl) -> None:
     raise BanyanError("usage", message)
 
 
+def lasting(file: str) -> str:
+    """What `readable` takes in a process that has another directory, or that outlives this one."""
+    if not file or file.startswith(_BEGINNING):
+        return file
+    return str(Path(file).absolute())
+
+
 def readable(file: str) -> str:
     """The file's absolute name, as a process with another directory can use it.
 
-    Certificates themselves (PEM) become a file of this process, which goes with it.
+    Certificates themselves (PEM) become a file of this process, which goes with it; a fork asks
+    again, and has its own.
     """
-    if file.startswith(_BEGINNING):
-        return _kept(file)
-    return str(Path(file).absolute()) if file else ""
+    return _kept(file, os.getpid()) if file.startswith(_BEGINNING) else lasting(file)
 
 
 def for_other_user(file: str) -> str:
@@ -101,16 +106,17 @@ def _is_open_to_all(path: Path) -> bool:
 
 
 @cache
-def _kept(text: str) -> str:
+def _kept(text: str, owner: int) -> str:
+    from multiprocessing.util import Finalize  # which takes as long as a short command
+
     file, name = tempfile.mkstemp(prefix="banyan-ca-", suffix=".pem")
     with open(file, "w") as made:
         made.write(text)
-    atexit.register(_remove, name, os.getpid())
+    # At the end of this process, also if `multiprocessing` began it; not at that of its forks.
+    Finalize(None, _remove, [name], exitpriority=0)
     return name
 
 
-def _remove(name: str, owner: int) -> None:
-    """Of this process only, whose forks may end before it."""
-    if os.getpid() == owner:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
+def _remove(name: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(name)

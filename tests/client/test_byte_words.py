@@ -42,6 +42,30 @@ def test_a_task_of_text_is_left_alone() -> None:
         assert carried(task) is task
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"cwd": 5}, {"cwd": ["/"]}, {"command": ["echo", 1]}, {"command": 7}, {"command": {"a": 1}},
+     {"env": ["A=1"]}, {"env": "A"}, {"env": {"A": 1, 2: "b"}}, {"name": 5},
+     {"command": ["echo", 1, LATIN]}, {"command": 7, "cwd": LATIN}],
+)  # fmt: skip
+def test_what_is_neither_text_nor_a_path_is_left_to_the_server(wrong: dict[str, Any]) -> None:
+    assert carried(wrong) is wrong
+    made = carried({"command": ["cat", LATIN], **wrong})
+    assert all(made[name] == value for name, value in wrong.items())
+
+
+def test_paths_are_taken_as_text(tmp_path: Path) -> None:
+    task = {"command": [Path("/bin/pwd")], "cwd": tmp_path, "env": {"A": tmp_path, "B": 1}}
+    place = str(tmp_path)
+    assert carried(task) == {
+        "command": ["/bin/pwd"], "cwd": place, "env": {"A": place, "B": 1},
+    }  # fmt: skip
+    assert task["cwd"] is tmp_path
+    odd = tmp_path / LATIN
+    odd.mkdir()
+    assert run(carried({"command": ["pwd"], "cwd": odd})) == os.fsencode(odd) + b"\n"
+
+
 def test_command_directory_and_variables_arrive(tmp_path: Path) -> None:
     place = tmp_path / LATIN
     place.mkdir()

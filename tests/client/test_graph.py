@@ -1,13 +1,13 @@
 """A list of tasks made ready to send: ids, states, edges on the child's side, parents first."""
 
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from banyan.client.graph import parents_first, prepared
+from banyan.client.graph import in_requests, parents_first, prepared
 from banyan.client.ids import in_pieces, new_id
 from banyan.errors import BanyanError
 
@@ -132,3 +132,30 @@ def test_parents_of_all_kinds_are_gathered_and_the_array_has_no_groups_in_it() -
     assert sorted(child.keys() & set(kinds)) == ["after", "after_any"]
     assert all(len(one.get(kind, ())) <= 1024 for one in [child, *groups] for kind in kinds)
     assert all("tags" not in group for group in groups)
+
+
+@pytest.mark.parametrize("id", ["mine", "", 5, None, ["a"]])
+def test_an_id_of_any_shape_may_have_many_parents(id: Any) -> None:
+    child, group, _ = prepared([{"_id": id, "after": [new_id()] * 1025}], hold=False)
+    assert child["_id"] == id
+    assert len(group["_id"]) == 24
+
+
+@pytest.mark.parametrize("kind", ["after", "after_failure", "continuations"])
+@pytest.mark.parametrize("wrong", [5, None, "abc", {"a": 1}, [[1]], [None, 2]])
+def test_edges_of_any_shape_are_left_to_the_server(kind: str, wrong: Any) -> None:
+    good = {"_id": new_id(), "tags": 7, "after_any": [new_id() for _ in range(1025)]}
+    bad = {"_id": new_id(), kind: wrong, "after_any": good["after_any"], "tags": ["t"]}
+    parent = {"_id": new_id(), "continuations": [good["_id"], bad["_id"]]}
+    ready = prepared([good, bad, parent], hold=False)
+    if wrong or kind != "after":
+        assert ready[1][kind] == wrong
+    order = parents_first(ready)
+    assert order.index(0) > order.index(2)
+    assert sorted(chain(*in_requests(ready, order))) == list(range(len(ready)))
+
+
+def test_edges_of_a_parent_without_an_id_stay_with_it() -> None:
+    child = new_id()
+    tasks = [{"dedupe_key": "k", "continuations": [child]}, {"_id": child}]
+    assert prepared(tasks, hold=False)[0]["continuations"] == [child]

@@ -1,13 +1,11 @@
 """Programs that submit: how they end, and that they fork. Nothing that was accepted is lost."""
 
-import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import pytest
 from banyan import Client, Executor
 from tests.e2e.stack import Stack
 from tests.harness import eventually
+from tests.harness.forks import in_fork
 from tests.harness.processes import ROOT
 
 NOBODY = "a-queue-that-nobody-serves"
@@ -72,6 +71,22 @@ def test_what_was_submitted_is_stored_when_the_program_ends(program: str) -> Non
     assert stored(how) == count, done.stderr
     assert done.returncode == code, done.stderr
     assert "not stored" not in done.stderr
+
+
+def test_what_cannot_be_sent_is_told_to_who_submits_it_and_takes_nothing_with_it() -> None:
+    program = """
+from datetime import date
+many(executor)
+for wrong in {"env": {"N": date.today()}}, {"priority": float("nan")}, {"name": "\\udce9"}:
+    try:
+        executor.submit(["true"], **wrong)
+    except Exception as error:
+        print(error.word)
+many(executor)
+"""
+    done = run(program, "unsendable")
+    assert (done.returncode, done.stdout) == (0, "invalid\n" * 3), done.stderr
+    assert stored("unsendable") == 2 * COUNT
 
 
 def test_what_is_refused_and_never_asked_for_is_told_at_the_end() -> None:
@@ -130,22 +145,6 @@ atexit.register(lambda: print(accepted[0]))
 
 
 # --- Forks --------------------------------------------------------------------------------
-
-
-def in_fork(call: Callable[[], Any]) -> Any:
-    """What it returns in a fork of this process, as JSON."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(writing, json.dumps(call()).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with open(reading) as told:
-        said = told.read()
-    os.waitpid(child, 0)
-    return json.loads(said)
 
 
 def ask(client: Client, name: str) -> list[str]:

@@ -22,6 +22,7 @@ from banyan.errors import EXIT_USAGE, BanyanError
 from banyan.server import exposure, listening, own_certificate
 from tests.e2e.stack import Stack
 from tests.harness import Processes, eventually
+from tests.harness.forks import in_fork
 from tests.worker.test_run_as import needs_root
 
 ANYWHERE = "0.0.0.0"  # noqa: S104 - what this is about
@@ -265,3 +266,20 @@ def test_certificates_themselves_are_as_good_as_their_file(tmp_path: Path) -> No
     assert file.read_text() == text
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert trust.readable(text) == str(file)
+
+
+def test_a_fork_trusts_the_same_when_the_file_of_its_parent_is_gone(tmp_path: Path) -> None:
+    made = own_certificate.ensure(tmp_path, "127.0.0.1")
+    [one] = listening.listen("127.0.0.1", 0, 1)
+    url = f"https://127.0.0.1:{one.getsockname()[1]}"
+    listening.close([one])
+    with Client(url, "t", retry_seconds=0, tls_ca=made.trusted.read_text()) as client:
+
+        def in_child() -> list[Any]:
+            file = client.transport.tls_ca
+            os.unlink(file)  # as at the end of the parent
+            return [client.transport.ask("GET", "/").status, client.transport.tls_ca == file]
+
+        with impostor(url, made) as (heard, _):
+            assert in_fork(in_child) == [500, False]
+    assert len(heard) == 1
