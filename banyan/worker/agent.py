@@ -41,7 +41,7 @@ from banyan.worker.tokens import read_token
 from banyan.worker.upkeep import LOOK, Upkeep
 from banyan.worker.usage import Usage
 
-_SHORT_SECONDS = 5.0  # without a claim after the machine could not start a process
+_SHORT_SECONDS = 1.0  # without a claim after the machine could not start a process
 _SILENCE_SECONDS_MIN = 2.0
 
 _log = logging.getLogger("banyan.worker")

@@ -10,6 +10,7 @@ import contextlib
 import os
 import resource
 import signal
+import time
 from collections.abc import Mapping
 
 from banyan.worker import cgroups
@@ -21,7 +22,6 @@ SHARES_MAX, WEIGHT_MAX = 1 << 18, 10_000
 # So many that each of thousands of cells may keep its own open, to be entered sooner the next time.
 _HAS_MANY_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 8192
 _NEXT_BYTES = 1 << 20  # more than what the kernel could not add any more
-_MOVES_MAX = 1000  # at one look
 # Pages of files that the kernel gives up before it kills, in version 1 and 2.
 _CACHE = (b"total_active_file", b"total_inactive_file", b"active_file", b"inactive_file")
 # Those of files in memory, some of which version 1 may have swapped out.
@@ -45,7 +45,7 @@ class Cell:
         self.bound_processes = 0  # threads included; 0: none
         self._is_sealed = False
         self._cores = 1.0
-        self._shares = self._paths == self._first_paths  # the processor, with all that is in it
+        self.shares = self._paths == self._first_paths  # the processor, with all that is in it
 
     def make(self) -> None:
         """Makes it. Errors: OSError."""
@@ -130,21 +130,23 @@ class Cell:
         if not _HAS_MANY_FILES:
             self._close_doors()
 
-    def share(self) -> None:
-        """Moves all that is in it to where it shares the processor; to be called until it is so.
+    def share(self, until: float) -> None:
+        """Moves all that is in it to where it shares the processor; to be called until it `shares`.
 
-        The first of some moves waits for the kernel (ten milliseconds), the others hardly do. What
-        is forked meanwhile by what has not been moved comes next.
+        The first of some moves waits for the kernel (ten milliseconds), the others hardly do, as
+        long as few processes are forked. What is forked meanwhile by what has not been moved comes
+        next.
+        until: when to leave the others to the next call, by `time.monotonic`.
         """
-        if self._shares:
-            return
         path = self._twins["cpu"]
         there = set(_threads(path))
         left = [thread for thread in _threads(self.path) if thread not in there]
-        for thread in left[:_MOVES_MAX]:
+        for thread in left:
+            if time.monotonic() > until:
+                return
             with contextlib.suppress(OSError):  # it has ended
                 write(f"{path}/{THREADS}", thread.decode())
-        self._shares = not left
+        self.shares = not left
 
     def _close_doors(self) -> None:
         while self._doors:
@@ -233,7 +235,7 @@ class Cell:
     def renew(self) -> None:
         """Once it is empty: there may be processes in it again, also after `kill`."""
         self.entered = False
-        self._shares = self._paths == self._first_paths
+        self.shares = self._paths == self._first_paths
         if self._is_sealed:
             self._bound_count(max(self.wanted_processes, 2) if self.wanted_processes else "max")
             self._is_sealed = False

@@ -10,10 +10,11 @@ must never touch a cgroup that it did not make.
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from banyan.worker import cgroups, room, tree
+from banyan.worker import cgroups, crowd, room, tree
 from banyan.worker.cell import MODE, THREADS, Cell, count, weigh, write
 
 NOTE = "launcher.cgroup"  # in the state directory: where the launcher's cells are
@@ -25,12 +26,11 @@ _FREE_MAX = 64
 _EMPTY_BYTES = 1 << 20  # a cell with no more in it holds nothing of its last attempt
 _BOUND_SECONDS = 1.0
 _ROOM_SECONDS = 0.01
+_SHARE_SECONDS = 0.025  # of each look
 _START_BYTES = room.ROOMY_BYTES // 2  # free for the launcher to start a task
 _WORTH_BYTES = 1 << 20
 _CLEAR_SECONDS = 5.0
 _LOOK_AGAIN_SECONDS = 0.01
-_KERNEL_COUNTS = ("/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max")
-_RESERVE_PART = 8  # one in so many processes is for others than tasks
 _CROWDED_PART = 8  # crowded when no more than one in so many is left to tasks
 
 
@@ -50,6 +50,7 @@ class Cells:
         self._bound_again = 0.0
         self._room_until = 0.0  # for so long there is believed to be room
         self._making = room.Making()
+        self._share_turn = 0
         self._free: list[Cell] = []  # empty and bounded: to make one costs more than to keep it
         self._emptied: list[Cell] = []
 
@@ -115,7 +116,7 @@ class Cells:
         with contextlib.suppress(OSError):
             weigh(self._root_of("cpu"), len(os.sched_getaffinity(0)))
         with contextlib.suppress(OSError, ValueError, IndexError):  # what /proc says may be no use
-            most = _processes_left()
+            most = crowd.processes_left()
             write(f"{self._root_of('pids')}/pids.max", most)
             self._processes_max = most
 
@@ -137,6 +138,21 @@ class Cells:
         if abs(wanted - self._all.bound_bytes) >= _WORTH_BYTES:
             with contextlib.suppress(OSError):  # they have more already, and keep it
                 self._all.bound(wanted, all_at_once=False)
+
+    def share(self, running: Iterable[Cell]) -> None:
+        """Lets those that have stayed for a while share the processor; for a bounded time in all.
+
+        A move waits for forks that are under way, and keeps others waiting. Each time another one
+        is the first, as of some there is always more to move.
+        """
+        until = time.monotonic() + _SHARE_SECONDS
+        waiting = deque(cell for cell in running if not cell.shares)
+        self._share_turn += 1
+        waiting.rotate(self._share_turn)
+        for cell in waiting:
+            if time.monotonic() > until:
+                return
+            cell.share(until)
 
     @property
     def whole(self) -> Cell | None:
@@ -300,23 +316,6 @@ def _clear(root: Path) -> bool:
         if time.monotonic() > deadline:
             return False
         time.sleep(_LOOK_AGAIN_SECONDS)
-
-
-def _processes_left() -> int:
-    """How many the tasks may have, so that what else there is, and is to come, has enough."""
-    running = int(cgroups.text(Path("/proc/loadavg")).split()[3].partition("/")[2])
-    bounds = [(_number(name), running) for name in _KERNEL_COUNTS]
-    bounds += [(_number(f"{place}/pids.max"), count(str(place))) for place in cgroups.own("pids")]
-    return min(
-        max(most - used - most // _RESERVE_PART, most // _RESERVE_PART)
-        for most, used in bounds
-        if most
-    )
-
-
-def _number(path: str) -> int:
-    said = cgroups.read_short(path).strip()
-    return int(said) if said.isdigit() else 0
 
 
 def _places() -> list[Path]:

@@ -254,11 +254,10 @@ class Supervision:
         """Looks after the memory of what runs; what uses too much is killed at once."""
         self._look()
         self._looks.begin_turn()
+        self._cells.share(each.cell for each in self.running.values() if each.cell)
         for running in [each for each in self.running.values() if each.is_there]:
             pids = watching.processes(running, self._orphans.surely_of(running.attempt))
-            if running.cell:
-                running.cell.share()
-            else:
+            if not running.cell:
                 self._orphans.note(running.attempt, pids)
             if reason := watching.too_large(running, pids, self._looks):
                 self._end_for(running, "oom", reason)
