@@ -58,6 +58,8 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     patch.setenv(MARK, mark)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script
         signal.signal(signal.SIGINT, signal.default_int_handler)  # else no process hears Ctrl-C
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as below `nohup`
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     patch.undo()
     left = marked_processes(mark)
