@@ -214,7 +214,7 @@ def test_available_waits_for_open_parents() -> None:
     refusal = lifecycle.move(a_task(open_parents=["p"]), State.AVAILABLE, NOW)
     assert isinstance(refusal, Refusal)
     assert refusal.word == "illegal_transition"
-    assert "1 parents" in refusal.message
+    assert "1 task that has not ended" in refusal.message
 
 
 def test_the_guard_of_an_activation_counts_the_parents_again() -> None:

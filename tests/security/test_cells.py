@@ -96,7 +96,8 @@ def test_one_with_somebody_in_it_does_not_serve_again(tmp_path: Path) -> None:
 # --- Looking at what is shared -----------------------------------------------------------------
 
 
-SMALL = b"VmSize:\t 36 kB\nVmRSS:\t 36 kB\nRssAnon:\t 36 kB\n"  # what /proc tells of one
+# What /proc tells of one.
+SMALL = b"Name:\tone\nVmSize:\t 36 kB\nVmRSS:\t 36 kB\nRssAnon:\t 36 kB\n"
 
 
 class Clock:

@@ -161,7 +161,7 @@ def test_a_task_has_no_more_children_than_it_has_room_for(play: Play, database: 
     play.submit(state="inactive", after=[parent])
     answer = play.server.provider.post("tasks", {"command": "true", "after": [parent]})
     assert word(answer) == (413, "too_large")
-    assert str(sizes.RELATIVES_MAX) in answer.json()["_error"]["message"]
+    assert f"{sizes.RELATIVES_MAX:,}" in answer.json()["_error"]["message"]
 
 
 @pytest.mark.parametrize("way", ["submit", "link"])

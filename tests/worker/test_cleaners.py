@@ -88,4 +88,4 @@ def test_output_of_an_ended_task_that_is_removed_before_the_server_has_it_is_tol
     log = crew.processes.banyan(
         "log", task, environment={"BANYAN_URL": crew.url, "BANYAN_TOKEN": token}
     )
-    assert (log.wait(20), log.stderr.strip()) == (0, f"banyan: {said}")
+    assert (log.wait(20), log.stderr.strip()) == (0, f"banyan: task {task}: {said}")
