@@ -4,7 +4,8 @@ Started by `launching.py`, with its listening socket and the state directory as 
 outlives its agent: tasks go on when the agent is killed, and the next agent takes them
 over. It ends them by itself when their time is up, and when nobody renews the leases. One
 thread, standard library only, no network: so it stays small, and starting a task cheap. Where the
-kernel holds up that thread for a task, another goes on with the loop (see `pipes.py`).
+kernel holds up that thread for a task, another goes on with the loop (see `pipes.py`); one more has
+the kernel make room for a task (see `room.py`).
 It must never forget a process that it has started.
 
 What it is told: start, stop, withdraw, trust, shipped, forget, repair, goodbye. What it tells:

@@ -11,7 +11,7 @@ import pytest
 from bson import ObjectId
 
 from banyan.server.store import statistics, tallies
-from tests.server.worlds import BEGIN, END, LATER, NOW, WINDOW, Item, World, id_of
+from tests.server.worlds import BEGIN, END, LATER, NOW, WINDOW, Item, World, id_of, seconds_in_use
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,7 @@ def shared(module_database: str) -> Iterator[World]:
 
 def _in_use(attempts: Sequence[Item], begin: datetime, end: datetime, resource: str) -> float:
     """The mean of what attempts had in use between two times."""
-    used = 0.0
-    for one in attempts:
-        if one["time_started"]:
-            until = max(one["time_terminated"] or end, one["time_started"])
-            overlap = min(until, end) - max(one["time_started"], begin)
-            used += one["granted_resources"][resource] * max(0.0, overlap.total_seconds())
-    return used / (end - begin).total_seconds()
+    return seconds_in_use(attempts, begin, end, resource) / (end - begin).total_seconds()
 
 
 def _milliseconds(attempts: Sequence[Item], start: str, end: str) -> list[int]:

@@ -7,20 +7,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.server.worlds import END, LATER, NOW, WINDOW, Item, World
+from tests.server.worlds import END, LATER, NOW, WINDOW, Item, World, seconds_in_use
 
 HOUR = timedelta(hours=1)
-
-
-def _seconds(attempts: Sequence[Item], begin: datetime, end: datetime, resource: str) -> float:
-    """What attempts had in use, times for how long, between two times."""
-    used = 0.0
-    for one in attempts:
-        if one["time_started"]:
-            until = max(one["time_terminated"] or end, one["time_started"])
-            overlap = min(until, end) - max(one["time_started"], begin)
-            used += one["granted_resources"][resource] * max(0.0, overlap.total_seconds())
-    return used
 
 
 def _check(told: Item, attempts: Sequence[Item], begin: datetime, end: datetime) -> None:
@@ -38,7 +27,7 @@ def _check(told: Item, attempts: Sequence[Item], begin: datetime, end: datetime)
         ("memory_byte_seconds", "memory_bytes"),
         ("gpu_seconds", "gpu_count"),
     ):
-        assert told[name] == pytest.approx(_seconds(attempts, begin, end, resource), rel=1e-4)
+        assert told[name] == pytest.approx(seconds_in_use(attempts, begin, end, resource), rel=1e-4)
 
 
 @pytest.mark.parametrize("tallied", ["nothing", "a part", "all"])
@@ -78,7 +67,7 @@ def test_what_runs_counts_for_as_long_as_it_has_run(world: World):
     (one,) = told["_items"]
     begin = datetime.fromisoformat(told["window"]["from"])
     own = [each for each in world.attempts if each["owner"] == "alice"]
-    plain = _seconds(own, begin, NOW, "cores")
+    plain = seconds_in_use(own, begin, NOW, "cores")
     running = sum(
         each["granted_resources"]["cores"] for each in own if each["time_terminated"] is None
     )

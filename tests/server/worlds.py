@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,19 @@ END = floor(NOW - timedelta(minutes=50), 60)
 WINDOW = {"from": BEGIN.isoformat(), "to": END.isoformat()}
 WORDS = ("success", "success", "success", "failure (3)", "failure (SIGKILL)", "timeout", "lost")
 LATER = NOW + timedelta(days=1)  # so that attempts claimed just now are tallied as well
+
+
+def seconds_in_use(
+    attempts: Sequence[Item], begin: datetime, end: datetime, resource: str
+) -> float:
+    """What attempts had in use, times for how long, between two times; worked out plainly."""
+    used = 0.0
+    for one in attempts:
+        if one["time_started"]:
+            until = max(one["time_terminated"] or end, one["time_started"])
+            overlap = min(until, end) - max(one["time_started"], begin)
+            used += one["granted_resources"][resource] * max(0.0, overlap.total_seconds())
+    return used
 
 
 class World:
