@@ -102,11 +102,11 @@ class Cell:
         """
         try:
             write(f"{self.path}/memory.limit_in_bytes", self.bound_bytes - size_bytes)
-        except FileNotFoundError:
+            write(f"{self.path}/memory.limit_in_bytes", self.bound_bytes)
+        except FileNotFoundError:  # also where it has been removed meanwhile
             return self._make_room_version_2(size_bytes)
         except OSError:
             return False
-        write(f"{self.path}/memory.limit_in_bytes", self.bound_bytes)
         return True
 
     def _make_room_version_2(self, size_bytes: int) -> bool:

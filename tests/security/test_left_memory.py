@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from banyan.worker import cells, cgroups, remains, room
+from banyan.worker import cell, cells, cgroups, remains, room
 from banyan.worker.cell import Cell
 from tests.harness import eventually
 from tests.worker.conftest import hurried as hurried
@@ -125,13 +125,28 @@ def test_what_the_kernel_remembers_of_names_stops_nobody(
 
 def test_to_make_room_in_vain_is_not_tried_again_at_once() -> None:
     tried: list[int] = []
-    cell: Any = SimpleNamespace(make_room=lambda size: bool(tried.append(size)))
+    full: Any = SimpleNamespace(make_room=lambda size: bool(tried.append(size)))
     making = room.Making()
-    making.begin(cell, 5)
+    making.begin(full, 5)
     eventually(lambda: not making.is_under_way)
-    making.begin(cell, 5)
+    making.begin(full, 5)
     assert not making.is_under_way
     assert tried == [5]
+
+
+def test_no_room_is_made_in_a_cgroup_removed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = tmp_path / "memory.limit_in_bytes"
+    bound.touch()
+    write = cell.write
+
+    def write_and_remove(path: str, value: int | str) -> None:
+        write(path, value)
+        bound.unlink()
+
+    monkeypatch.setattr(cell, "write", write_and_remove)
+    assert not Cell(str(tmp_path)).make_room(1)
 
 
 @NEEDS_CGROUP
