@@ -1,23 +1,20 @@
 """What bounds an attempt beside its time: memory, processes, niceness, the cores it may use.
 
 The agent says it (`Limits.to_json`), the launcher applies it to a process that it has just
-started. Standard library only.
+started. It also decides whom the kernel ends first. Standard library only.
 """
 
 import contextlib
-import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from banyan.worker import cgroups
-from banyan.worker.cell import write
 
 # How memory is held to what was granted: by the kernel, by looking, not at all; or the best
 # of the first two that the machine has.
 ENFORCEMENTS = ("best", "cgroup", "watch", "none")
 _OOM_SCORE_LEAST = 500  # as if it used half of the machine's memory besides
+_OOM_SCORE_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +49,7 @@ class Limits:
         return self.memory_bytes > 0 and self.enforcement != "none"
 
     def apply(self, pid: int) -> None:
-        """To a process that has only just started; one that has ended again needs none.
-
-        Where the machine has no memory left, tasks are to end before what serves others.
-        """
-        with contextlib.suppress(OSError):
-            write(f"/proc/{pid}/oom_score_adj", _oom_score())
+        """To a process that has only just started; one that has ended again needs none."""
         with contextlib.suppress(OSError):
             if self.nice:
                 os.setpriority(os.PRIO_PROCESS, pid, self.nice)
@@ -66,8 +58,28 @@ class Limits:
                 os.sched_setaffinity(pid, self.cpus)
 
 
-@functools.cache
-def _oom_score() -> int:
-    """Never less than the launcher's own: whoever runs it may have set that higher."""
-    said = cgroups.read_short("/proc/self/oom_score_adj").strip()
-    return max(int(said or 0), _OOM_SCORE_LEAST)
+class OomScore:
+    """Has tasks end before what serves others, where the machine has no memory left."""
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        with contextlib.suppress(OSError):
+            file = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+            os.pwrite(file, os.pread(file, _OOM_SCORE_BYTES, 0), 0)
+            self._file = file
+
+    @contextlib.contextmanager
+    def raised(self) -> Iterator[None]:
+        """What is started meanwhile inherits it: to write it for a process costs far more.
+
+        Never less than our own: whoever runs us may have set that higher.
+        """
+        if self._file is None:
+            yield
+            return
+        own = os.pread(self._file, _OOM_SCORE_BYTES, 0)
+        os.pwrite(self._file, str(max(int(own), _OOM_SCORE_LEAST)).encode(), 0)
+        try:
+            yield
+        finally:
+            os.pwrite(self._file, own, 0)

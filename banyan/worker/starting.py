@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from banyan.worker import tree
 from banyan.worker.cell import Cell
 from banyan.worker.cells import Cells
-from banyan.worker.limits import Limits
+from banyan.worker.limits import Limits, OomScore
 from banyan.worker.orphans import Orphans
 from banyan.worker.spawning import Answer, NotStarted, Spawned, Spawner
 from banyan.worker.timers import now
@@ -37,6 +37,7 @@ class Starter:
         self._leaders = leaders
         self._orphans = orphans
         self._spawner = Spawner()
+        self._oom_score = OomScore()
         self._all_confined = True  # all that were started so far, each in a cgroup of its own
 
     def start(self, message: Message) -> Started:
@@ -51,7 +52,7 @@ class Starter:
                 raise NotStarted(None, "tasks use all memory, or have left it in shared memory")
             if now() >= message["before"]:
                 raise NotStarted(None, "the worker came to it too late")
-            with self._cells.inside(cell):
+            with self._cells.inside(cell), self._oom_score.raised():
                 answer = Answer(*message["answer"]) if message.get("answer") else None
                 process = self._spawner.spawn(
                     message["argv"], message["env"], message["cwd"], self._user(message), answer
