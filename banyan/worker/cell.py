@@ -21,6 +21,7 @@ SHARES, WEIGHT = 1024, 100  # of one core, in version 1 and 2
 SHARES_MAX, WEIGHT_MAX = 1 << 18, 10_000
 # So many that each of thousands of cells may keep its own open, to be entered sooner the next time.
 _HAS_MANY_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 8192
+_SAID_BYTES_MAX = 1 << 14
 _NEXT_BYTES = 1 << 20  # more than what the kernel could not add any more
 # Pages of files that the kernel gives up before it kills, in version 1 and 2.
 _CACHE = (b"total_active_file", b"total_inactive_file", b"active_file", b"inactive_file")
@@ -39,6 +40,8 @@ class Cell:
         first = [path, *(each for name, each in self._twins.items() if name != "cpu")]
         self._first_paths = list(dict.fromkeys(first))  # those that processes are born in
         self._doors: list[int] = []  # open files through which a thread comes in
+        self._windows: dict[str, int] = {}  # by path, open files through which is looked in
+        self._keeps_open = False
         self.entered = False  # what the launcher started was born in it
         self.bound_bytes = 0  # of its memory; 0: none
         self.wanted_processes = 0
@@ -51,6 +54,7 @@ class Cell:
         """Makes it. Errors: OSError."""
         for path in self._paths:
             os.mkdir(path, MODE)
+        self._keeps_open = _HAS_MANY_FILES  # until it is removed
 
     def bound_count(self, processes: int) -> None:
         """Bounds the number of processes and threads, where that can be: they can't fork then.
@@ -148,6 +152,17 @@ class Cell:
                 write(f"{path}/{THREADS}", thread.decode())
         self.shares = not left
 
+    def _said(self, path: str) -> bytes:
+        """What one of its files says that each attempt is asked for: to open it costs most."""
+        if not self._keeps_open:
+            return cgroups.read_short(path)
+        try:
+            if path not in self._windows:
+                self._windows[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.pread(self._windows[path], _SAID_BYTES_MAX, 0)
+        except OSError:
+            return b""
+
     def _close_doors(self) -> None:
         while self._doors:
             os.close(self._doors.pop())
@@ -166,18 +181,23 @@ class Cell:
 
     def pids(self) -> list[int]:
         """All that is in it; zombies are not."""
+        if self._counted() == b"0\n":
+            return []  # most often, when it is asked
         return [int(pid) for pid in cgroups.read(f"{self.path}/cgroup.procs").split()]
 
     def count(self) -> int:
         """How many processes and threads are in it; 0 where the kernel does not count them."""
-        return count(self._twins.get("pids", self.path))
+        return int(self._counted() or 0)
+
+    def _counted(self) -> bytes:
+        return self._said(f"{self._twins.get('pids', self.path)}/pids.current")
 
     def usage_bytes(self) -> int:
         """Memory and swap that are charged to it: cheap, and never too little."""
         said = (
-            cgroups.read_short(f"{self.path}/memory.memsw.usage_in_bytes")
-            or cgroups.read_short(f"{self.path}/memory.usage_in_bytes")  # a kernel without swap
-            or cgroups.read_short(f"{self.path}/memory.current")
+            self._said(f"{self.path}/memory.memsw.usage_in_bytes")
+            or self._said(f"{self.path}/memory.usage_in_bytes")  # a kernel without swap
+            or self._said(f"{self.path}/memory.current")
         )
         return int(said or 0)
 
@@ -216,8 +236,8 @@ class Cell:
 
     def oom_kills(self) -> int:
         """How many of its processes the kernel has killed for want of memory."""
-        version_1 = cgroups.read_short(f"{self.path}/memory.oom_control")
-        said = version_1 or cgroups.read_short(f"{self.path}/memory.events")
+        version_1 = self._said(f"{self.path}/memory.oom_control")
+        said = version_1 or self._said(f"{self.path}/memory.events")
         after = said.partition(b"oom_kill ")[2].split()
         return int(after[0]) if after else 0
 
@@ -243,6 +263,9 @@ class Cell:
     def remove(self) -> bool:
         """Removes it, if it is empty."""
         self._close_doors()
+        self._keeps_open = False
+        while self._windows:
+            os.close(self._windows.popitem()[1])
         return all(_removed(path) for path in self._paths)
 
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from banyan.worker import cgroups, crowd, room, tree
@@ -184,22 +184,21 @@ class Cells:
         with self._note.open("x") as note:  # a new file: no link that is there is followed
             note.write("\n".join(roots))
 
-    @contextlib.contextmanager
-    def inside(self, cell: Cell | None) -> Iterator[None]:
-        """What the calling thread starts in here is born in the cell, where that can be.
+    def enter(self, cell: Cell | None) -> None:
+        """What the calling thread starts until `leave` is born in the cell, where that can be.
 
         To move a thread costs microseconds; to move a process once it is there waits for the
         whole kernel to agree (milliseconds), and what it has forked must be looked for. A
         narrow cell must have no bound yet: the thread that would be in the way is our own.
         """
-        with contextlib.suppress(OSError):
-            if cell and self._homes:
+        if cell and self._homes:
+            with contextlib.suppress(OSError):
                 cell.enter()
-        try:
-            yield
-        finally:
-            for home in self._homes if cell else ():
-                os.write(home, b"0")
+
+    def leave(self, cell: Cell | None) -> None:
+        """Goes back to where the launcher is at home, also where `enter` came only half way."""
+        for home in self._homes if cell else ():
+            os.write(home, b"0")
 
     def path_of(self, pid: int) -> str:
         """The path of the cell that a process is in; empty where it is in none."""

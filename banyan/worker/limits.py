@@ -6,7 +6,7 @@ started. It also decides whom the kernel ends first. Standard library only.
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,36 +50,35 @@ class Limits:
 
     def apply(self, pid: int) -> None:
         """To a process that has only just started; one that has ended again needs none."""
-        with contextlib.suppress(OSError):
-            if self.nice:
+        if self.nice:
+            with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, pid, self.nice)
-        with contextlib.suppress(OSError):
-            if self.cpus:
+        if self.cpus:
+            with contextlib.suppress(OSError):
                 os.sched_setaffinity(pid, self.cpus)
 
 
 class OomScore:
-    """Has tasks end before what serves others, where the machine has no memory left."""
+    """Has tasks end before what serves others, where the machine has no memory left.
+
+    They inherit it: to write it for each process costs far more.
+    """
 
     def __init__(self) -> None:
         self._file: int | None = None
+        self._own = b""
         with contextlib.suppress(OSError):
             file = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
             os.pwrite(file, os.pread(file, _OOM_SCORE_BYTES, 0), 0)
             self._file = file
 
-    @contextlib.contextmanager
-    def raised(self) -> Iterator[None]:
-        """What is started meanwhile inherits it: to write it for a process costs far more.
+    def raise_own(self) -> None:
+        """Until `restore`. Never below what it is: whoever runs us may have set it higher."""
+        if self._file is not None:
+            self._own = os.pread(self._file, _OOM_SCORE_BYTES, 0)
+            os.pwrite(self._file, str(max(int(self._own), _OOM_SCORE_LEAST)).encode(), 0)
 
-        Never less than our own: whoever runs us may have set that higher.
-        """
-        if self._file is None:
-            yield
-            return
-        own = os.pread(self._file, _OOM_SCORE_BYTES, 0)
-        os.pwrite(self._file, str(max(int(own), _OOM_SCORE_LEAST)).encode(), 0)
-        try:
-            yield
-        finally:
-            os.pwrite(self._file, own, 0)
+    def restore(self) -> None:
+        """As it was before."""
+        if self._file is not None:
+            os.pwrite(self._file, self._own, 0)

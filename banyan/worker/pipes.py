@@ -15,7 +15,7 @@ import select
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,15 +66,18 @@ class Pipes:
         """Whose it is."""
         return self._attempts[pipe]
 
-    def follow(self, pipe: int, attempt: str) -> None:
-        """One more, of which the loop is to hear."""
-        self._epoll.register(pipe, select.EPOLLIN)
-        self._attempts[pipe] = attempt
+    def follow(self, pipes: Iterable[int], attempt: str, others: Iterable[int] = ()) -> None:
+        """More, of which the loop is to hear. others: those that `close_dropped` closes."""
+        for pipe in pipes:
+            self._epoll.register(pipe, select.EPOLLIN)
+            self._attempts[pipe] = attempt
+        for pipe in others:
+            self._to_close.append((pipe, attempt))
         self._wake()
 
     def read(self, pipe: int, most: int) -> bytes:
         """As `os.read`. A step."""
-        step = self._enter(pipe, self._attempts[pipe], True)
+        self._step = step = Step(pipe, self._attempts[pipe], True, self._thread, now())
         try:
             return os.read(pipe, most)
         finally:
@@ -91,18 +94,14 @@ class Pipes:
         self._to_close.append((pipe, self._attempts[pipe]))
         del self._attempts[pipe]
 
-    def close_later(self, pipe: int, attempt: str) -> None:
-        """Leaves one of which the loop does not hear to `close_dropped`."""
-        self._to_close.append((pipe, attempt))
-        self._wake()
-
     def close_dropped(self) -> None:
         """Closes what is to be closed. Each is a step."""
         while self._to_close:
-            step = self._enter(*self._to_close[0], False)
+            pipe, attempt = self._to_close[0]
+            self._step = step = Step(pipe, attempt, False, self._thread, now())
             self._to_close.popleft()  # its number is another's as soon as the call has begun
             try:
-                os.close(step.pipe)
+                os.close(pipe)
             finally:
                 self._leave(step)
 
@@ -121,17 +120,13 @@ class Pipes:
         """
         threading.Thread(target=self._watch, args=(replace,), name="pipes", daemon=True).start()
 
-    def _enter(self, pipe: int, attempt: str, reads: bool) -> Step:
-        self._step = step = Step(pipe, attempt, reads, self._thread, now())
-        return step
-
     def _leave(self, step: Step) -> None:
         with self._lock:
             if self._step is step:
                 self._step = None
                 return
         if step.reads:  # by the loop: see `spawning` for what another thread would do to a start
-            self.close_later(step.pipe, step.attempt)
+            self.follow((), step.attempt, [step.pipe])
         raise Replaced
 
     def _wake(self) -> None:

@@ -86,10 +86,8 @@ class Running:
 
     def follow(self, writing: Iterable[int]) -> None:
         """Lets the loop hear of its pipes. writing: the ends that are the process's alone."""
-        for pipe in (*self.pipes, *([] if self.begins is None else [self.begins])):
-            self._all_pipes.follow(pipe, self.attempt)
-        for pipe in writing:
-            self._all_pipes.close_later(pipe, self.attempt)
+        begins = [] if self.begins is None else [self.begins]
+        self._all_pipes.follow([*self.pipes, *begins], self.attempt, writing)
 
     def held(self, ended: Container[str]) -> dict[str, Any]:
         """What a new agent is told of it. ended: attempts whose end is still to be reported."""

@@ -6,12 +6,11 @@ a task costs the same however large the launcher is; but it waits for that. What
 ever, and a process of another user, are left to `forking`. It must never wait for a directory.
 """
 
-import contextlib
 import errno
 import os
 import resource
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from banyan.worker import programs
@@ -153,32 +152,24 @@ class Spawner:
     ) -> int:
         ties = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)]
         try:
-            with self._limits_of_tasks():
-                return os.posix_spawn(
-                    program,
-                    argv,
-                    env,
-                    file_actions=ties[self._input_is_null :],
-                    setsid=True,
-                    setsigmask=[],
-                    setsigdef=SIGNALS_RESET,
-                )
+            if self._own_files != self._task_files:
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._task_files)
+            return os.posix_spawn(
+                program,
+                argv,
+                env,
+                file_actions=ties[self._input_is_null :],
+                setsid=True,
+                setsigmask=[],
+                setsigdef=SIGNALS_RESET,
+            )
         except OSError as error:
             if by_shell := programs.by_shell(program, argv, error):
                 return self._spawn(by_shell[0], by_shell, env, files)
             raise
-
-    @contextlib.contextmanager
-    def _limits_of_tasks(self) -> Iterator[None]:
-        """What is started meanwhile inherits the limits that the launcher had at first."""
-        if self._task_files == self._own_files:
-            yield
-            return
-        resource.setrlimit(resource.RLIMIT_NOFILE, self._task_files)
-        try:
-            yield
         finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, self._own_files)
+            if self._own_files != self._task_files:  # which are those that it had at first
+                resource.setrlimit(resource.RLIMIT_NOFILE, self._own_files)
 
     def _fork(
         self,

@@ -52,11 +52,7 @@ class Starter:
                 raise NotStarted(None, "tasks use all memory, or have left it in shared memory")
             if now() >= message["before"]:
                 raise NotStarted(None, "the worker came to it too late")
-            with self._cells.inside(cell), self._oom_score.raised():
-                answer = Answer(*message["answer"]) if message.get("answer") else None
-                process = self._spawner.spawn(
-                    message["argv"], message["env"], message["cwd"], self._user(message), answer
-                )
+            process = self._spawn(message, cell)
         except NotStarted:
             if cell:
                 self._cells.close(cell)
@@ -65,6 +61,18 @@ class Starter:
         cell = self._confined(message["attempt"], process, cell)
         self._all_confined = self._all_confined and cell is not None
         return Started(process, limits, cell)
+
+    def _spawn(self, message: Message, cell: Cell | None) -> Spawned:
+        answer = Answer(*message["answer"]) if message.get("answer") else None
+        self._cells.enter(cell)
+        self._oom_score.raise_own()
+        try:
+            return self._spawner.spawn(
+                message["argv"], message["env"], message["cwd"], self._user(message), answer
+            )
+        finally:
+            self._oom_score.restore()
+            self._cells.leave(cell)
 
     def _user(self, message: Message) -> dict[str, Any] | None:
         """As whom it is to run, with a group of its own where the machine has such."""

@@ -224,7 +224,7 @@ class Supervision:
     def reap(self) -> None:
         """Children have ended: reaps a number of them, the others at the next turn."""
         if self._reap_some() < _REAPS_MAX:
-            self._settle()
+            self._settle(self._find_orphans)
             return
         self._timers.set(_REAP, now())
         self._timers.set_earlier(_AGAIN, now() + _LOOK_AGAIN_SECONDS)
@@ -278,12 +278,12 @@ class Supervision:
 
     # --- ends ------------------------------------------------------------------------
 
-    def _settle(self) -> None:
+    def _settle(self, look: Callable[[], None] | None = None) -> None:
         """Finishes the attempts of which nothing is left, and goes on killing the others."""
         closing = [each for each in self.running.values() if each.leader_ended]
         if not closing:
             return
-        self._look()
+        (look or self._look)()
         for running in closing:
             left = running.keeping(self._orphans_of(running))
             watching.look_back(running, left)
@@ -373,9 +373,13 @@ class Supervision:
     def _look(self) -> None:
         if self._reap_some():  # to reap is cheap, and each that has ended would be looked at
             self._timers.set_earlier(_AGAIN, now() + _LOOK_AGAIN_SECONDS)
+        self._find_orphans()
+
+    def _find_orphans(self) -> None:
         all_confined = all(each.cell for each in self.running.values())
         self._orphans.look(self._leaders, self.running, all_confined)
-        kill_trees(self._orphans.of_nobody(self.running))
+        if left := self._orphans.of_nobody(self.running):
+            kill_trees(left)
 
     def _orphans_of(self, running: Running) -> list[int]:
         """What lives of an attempt beside its leader; with a cgroup nothing is missing."""

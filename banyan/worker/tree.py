@@ -4,10 +4,13 @@ Used by the launcher and, when a launcher has died, by the agent. Standard libra
 What it reads may be out of date when it returns: callers look again until nothing is left.
 """
 
+import functools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+
+from banyan.worker import cgroups
 
 ATTEMPT_VARIABLE = "BANYAN_ATTEMPT"
 WORKER_VARIABLE = "BANYAN_WORKER_ID"
@@ -28,9 +31,19 @@ def children(pid: int) -> list[int]:
 
 def own_children() -> list[int]:
     """The same of the calling process. Its first thread must have all, where that one calls."""
-    if _HAS_CHILDREN_FILE and threading.get_native_id() == os.getpid():
-        return _listed("/proc/thread-self/children")
-    return children(os.getpid())
+    thread = threading.get_native_id()
+    if not _HAS_CHILDREN_FILE or thread != os.getpid():
+        return children(os.getpid())
+    file, said = _own_children_file(thread), b""
+    while part := os.pread(file, _PART_BYTES, len(said)):
+        said += part
+    return [int(pid) for pid in said.split()]
+
+
+@functools.cache
+def _own_children_file(thread: int) -> int:
+    """It stays open, as the launcher looks at it at the end of each task."""
+    return os.open(f"/proc/self/task/{thread}/children", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def descendants(roots: Iterable[int]) -> list[int]:
@@ -209,11 +222,7 @@ def _children_listed(pid: int) -> list[int]:
 
 
 def _listed(path: str) -> list[int]:
-    try:
-        with open(path, "rb", buffering=0) as listed:
-            return [int(pid) for pid in listed.readall().split()]
-    except OSError:
-        return []
+    return [int(pid) for pid in cgroups.read(path).split()]
 
 
 def _children_by_scan(pid: int) -> list[int]:

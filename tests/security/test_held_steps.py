@@ -88,7 +88,7 @@ class Loop:
 def test_a_read_that_does_not_come_back_is_another_threads_no_more(held: Held) -> None:
     loop = Loop()
     loop.watch()
-    loop.pipes.follow(held.reading, "a")
+    loop.pipes.follow([held.reading], "a")
     thread = loop.run(lambda: loop.pipes.read(held.reading, 100))
     eventually(lambda: loop.taken)
     assert loop.taken[0][:3] == (held.reading, "a", True)
@@ -115,7 +115,7 @@ def test_it_is_tried_again_where_no_thread_can_be_started(held: Held) -> None:
             raise RuntimeError("can't start new thread")
 
     loop.pipes.watch(replace)
-    loop.pipes.follow(held.reading, "a")
+    loop.pipes.follow([held.reading], "a")
     thread = loop.run(lambda: loop.pipes.read(held.reading, 100))
     eventually(lambda: len(tries) == 2)
     assert tries[0] is tries[1]
@@ -131,7 +131,7 @@ def test_a_close_neither(held: Held, end: str) -> None:
     loop = Loop()
     loop.watch()
     pipe: int = getattr(held, end)
-    loop.pipes.close_later(pipe, "a")
+    loop.pipes.follow([], "a", [pipe])
     thread = loop.run(loop.pipes.close_dropped)
     eventually(lambda: loop.taken)
     assert loop.taken[0][:3] == (pipe, "a", False)
