@@ -180,7 +180,7 @@ def test_what_holds_for_a_moment_now_and_then_is_not_ended(
     monkeypatch.setattr(pipes, "_is_held_up", lambda step: True)
     for pause, ends in ((10.0, False), (1.0, True)):
         for _ in range(100):
-            own._enter(7, "a", True)
+            own._step = Step(7, "a", True, 0, pipes.now())
             clock[0] += pause
             own._look(taken.append)
         assert bool(taken) is ends
