@@ -120,10 +120,10 @@ def _let_go(order: Order, pipe: int) -> None:
     os.setsid()
     for number, file in enumerate(order.files):
         os.dup2(file, number)
-    for file in map(int, os.listdir("/proc/self/fd")):
-        if file > 2 and file != pipe and file not in order.others:
-            with contextlib.suppress(OSError):  # the one through which was listed
-                os.close(file)
+    last = 2
+    for file in sorted({pipe, *order.others, 1 + max(map(int, os.listdir("/proc/self/fd")))}):
+        os.closerange(last + 1, file)
+        last = file
     resource.setrlimit(resource.RLIMIT_NOFILE, order.open_files)
 
 
