@@ -10,6 +10,7 @@ from typing import Any
 
 from flask import current_app
 
+from banyan.server.calls import Caller
 from banyan.server.store import attempts
 from banyan.server.store.mongo import Document, Store
 
@@ -20,9 +21,9 @@ def rows(resource: str) -> Mapping[str, Mapping[str, Any]]:
     return {name: row for name, row in table.items() if row["kind"] == "alias"}
 
 
-def names(resource: str) -> set[str]:
-    """The names of the aliases of a resource."""
-    return set(rows(resource))
+def names(resource: str, caller: Caller) -> set[str]:
+    """The names of those aliases of a resource that the caller may read."""
+    return {name for name, row in rows(resource).items() if caller.has(*row["roles"])}
 
 
 def stored_fields(resource: str, fields: Sequence[str]) -> list[str]:

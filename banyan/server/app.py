@@ -23,7 +23,7 @@ from banyan.server import (
     table,
     virtual,
 )
-from banyan.server.auth import Authenticator, forbidden, opens_metrics
+from banyan.server.auth import Authenticator, acting, forbidden, opens_metrics
 from banyan.server.bridge import GO_ON, HEAD_ONLY
 from banyan.server.calls import Answer, Call, Context, Signals, Silent
 from banyan.server.data import BanyanMongo
@@ -230,6 +230,7 @@ class Wiring:
         roles = self.roles.get((endpoint, method), ())
         if not g.caller.has(*roles):
             raise forbidden(g.caller, roles)
+        g.caller = acting(g.caller, roles)
         edge.check_arguments(request, self.arguments.get(endpoint, ()))
         if HEAD_ONLY in request.environ:
             return Response(status=GO_ON)

@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from banyan.errors import BanyanError
 from banyan.server.calls import Caller, Context
 from banyan.server.refusals import Refusals
 from banyan.server.store import accounts, tasks
+from banyan.server.store.mongo import now
 
 # A revoked token, or one of a revoked account's attempts, may live on for so long in the other
 # server processes.
@@ -210,7 +212,7 @@ def attempt_of(secret: bytes, token: object) -> ObjectId | None:
 
 
 def scope(caller: Caller, resource: str) -> dict[str, Any]:
-    """The filter within which this caller sees and changes items of a resource."""
+    """The filter within which this caller sees items of a resource."""
     if resource == "accounts":
         return {} if caller.has("admin") else dict(NOBODY)
     if resource == "workers":
@@ -229,6 +231,16 @@ def scope(caller: Caller, resource: str) -> dict[str, Any]:
     return visible[0] if len(visible) == 1 else {"$or": visible}
 
 
+def owned(caller: Caller) -> dict[str, Any]:
+    """The filter within which this caller changes tasks: what a worker sees is not its own."""
+    return scope(replace(caller, roles=caller.roles - {"worker"}), "tasks")
+
+
+def acting(caller: Caller, roles: Collection[str]) -> Caller:
+    """The caller on a route for these roles: what others let it see is nothing there."""
+    return replace(caller, roles=caller.roles.intersection(roles))
+
+
 def _of_task(caller: Caller) -> dict[str, Any]:
     """A running task sees itself, what waits for it, and what it has submitted."""
     own = [{"_id": caller.task}, {"open_parents": caller.task}, {"submitted_by": caller.task}]
@@ -239,7 +251,8 @@ def _of_worker(caller: Caller, resource: str) -> list[dict[str, Any]]:
     """What a worker holds, and what it may claim."""
     if resource == "tasks":
         queues = {} if caller.queues is None else {"queue": {"$in": sorted(caller.queues)}}
-        return [{"holder.account": caller.account}, {"state": "available", **queues}]
+        at_once = {"state": "available", "wake_at": {"$not": {"$gt": now()}}, **queues}
+        return [{"holder.account": caller.account}, at_once]
     return [{"account": caller.account}]
 
 

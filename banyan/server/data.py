@@ -101,7 +101,7 @@ class BanyanMongo(Mongo):  # type: ignore[misc]  # Eve has no types
     def _fields(self, resource: str) -> list[str]:
         """The fields to answer with: those asked for, else all of the schema."""
         schema = current_app.config["DOMAIN"][resource]["schema"]
-        names = aliases.names(resource)
+        names = aliases.names(resource, g.caller)
         asked = queries.parse_projection(request.args.get("projection"), names, schema)
         return [*_ALWAYS, *(schema if asked is None else asked)]
 

@@ -6,6 +6,7 @@ proxy serves us, if there is one.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -22,6 +23,7 @@ def of_item(
     tables: Tables, resource: str, item: Document, caller: Caller
 ) -> dict[str, dict[str, str]]:
     """Links of one item: self, parent, collection, related items, and actions by name."""
+    caller = _beside(caller, item)
     entry = tables["DOMAIN"][resource]
     root = request.script_root
     path = address_of(resource, item)
@@ -45,6 +47,13 @@ def of_item(
         if row["kind"] == "alias" and _may_set_now(row, item, caller):
             links[f"set_{name}"] = _link(f"Set: {row['title']}", f"{path}/{name}", "PATCH")
     return links
+
+
+def _beside(caller: Caller, item: Document) -> Caller:
+    """The caller as what it is to this item: of who works on it, it is not the owner."""
+    if caller.has("operator") or item.get("owner", caller.account) == caller.account:
+        return caller
+    return replace(caller, roles=caller.roles - {"provider"})
 
 
 _EDITS = {"PATCH": "edit", "DELETE": "remove", "POST": "create"}

@@ -149,6 +149,15 @@ def test_its_owners_other_tasks_are_out_of_its_reach(server: Server, holding: Ho
     assert server.provider.get(f"tasks/{other}").json()["after"] == []
 
 
+@pytest.mark.parametrize("name", ["current_attempt", "worker", "exit_status", "memory_usage"])
+def test_it_reads_by_a_projection_no_more_than_by_the_address(holding: Holding, name: str) -> None:
+    assert word(holding.api.get(f"tasks/{holding.id}/{name}")) == FORBIDDEN
+    asked = holding.api.get(f"tasks/{holding.id}", projection=f'{{"{name}":1}}')
+    assert word(asked) == (400, "bad_request")
+    allowed = holding.api.get(f"tasks/{holding.id}", projection='{"progress":1,"result":1}')
+    assert allowed.status_code == 200
+
+
 def test_who_may_read_the_task_sees_who_submitted_it(server: Server, holding: Holding) -> None:
     made = holding.submitted({"name": "child"})["_id"]
     where = f'{{"submitted_by":"{holding.id}"}}'

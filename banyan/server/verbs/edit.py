@@ -19,7 +19,7 @@ from banyan.domain.lifecycle import Change, Same
 from banyan.domain.states import State
 from banyan.errors import BanyanError
 from banyan.server import aftermath, represent, validation
-from banyan.server.auth import scope
+from banyan.server.auth import owned
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas.workers import CLAIM_ONE
 from banyan.server.scoped import missing
@@ -102,7 +102,7 @@ def edit_together(call: Call, edits: Mapping[ObjectId, Mapping[str, Any]]) -> No
     if call.caller.has("worker") and not call.caller.has("provider", "operator"):
         _reports_together(call, edits)
         return
-    found = _readable(call, edits, ["owner", "state", "holder"])
+    found = _changeable(call, edits, ["owner", "state", "holder"])
     absent = [str(task_id) for task_id in edits if task_id not in found]
     if absent:
         told = absent[: validation.DOCUMENTS_TOLD_MAX]
@@ -209,16 +209,16 @@ def _read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
     return replace(read_edit(call, task_id, body), if_match=call.if_match)
 
 
-def _readable(
+def _changeable(
     call: Call, task_ids: Any, fields: Sequence[str] | Mapping[str, Any] | None = None
 ) -> dict[ObjectId, Document]:
     several = fields is None and len(task_ids) > 1
     parts = tasks.WITHOUT_RESULT if several else fields
-    return tasks.find(call.store, task_ids, scope(call.caller, "tasks"), parts, bounded=several)
+    return tasks.find(call.store, task_ids, owned(call.caller), parts, bounded=several)
 
 
 def _apply(call: Call, edits: Sequence[Edit]) -> list[Result]:
-    found = _readable(call, {edit.task_id for edit in edits})
+    found = _changeable(call, {edit.task_id for edit in edits})
     results: dict[int, Result] = {}
     changes: dict[int, Change] = {}
     same: list[Document] = []

@@ -11,7 +11,7 @@ from bson import ObjectId
 from banyan.domain.states import ENDED, State
 from banyan.errors import BanyanError
 from banyan.server import represent
-from banyan.server.auth import scope
+from banyan.server.auth import owned
 from banyan.server.calls import OK, Answer, Call
 from banyan.server.scoped import missing
 from banyan.server.settle import settle_ended
@@ -29,7 +29,7 @@ def forget(call: Call) -> Answer:
     has not ended, or a task that has not ended names it or is named by it; `not_found`.
     """
     ids, _ = targets.read(call)
-    mine = tasks.find(call.store, ids, scope(call.caller, "tasks"), ["_id"])
+    mine = tasks.find(call.store, ids, owned(call.caller), ["_id"])
     if call.item_id and not mine:
         raise missing("tasks", call.item_id)
     gone = _remove(call, list(mine)) if mine else {}

@@ -20,7 +20,7 @@ from banyan.domain.lifecycle import Change, Same
 from banyan.domain.states import State
 from banyan.errors import BanyanError
 from banyan.server import aftermath, represent
-from banyan.server.auth import scope
+from banyan.server.auth import owned
 from banyan.server.calls import Call
 from banyan.server.schemas.tasks import EDGES_MAX
 from banyan.server.store import edges, tasks, walks
@@ -98,7 +98,7 @@ class _Linking:
     def _read(
         self, ids: Collection[ObjectId], fields: Sequence[str] | Mapping[str, Any]
     ) -> dict[ObjectId, Document]:
-        query = {"$and": [{"_id": {"$in": list(ids)}}, scope(self.call.caller, "tasks")]}
+        query = {"$and": [{"_id": {"$in": list(ids)}}, owned(self.call.caller)]}
         found = self.call.store["tasks"].find(query, fields, batch_size=BATCH, session=self.session)
         return {task["_id"]: task for task in walks.bounded(found)}
 

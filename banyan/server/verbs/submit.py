@@ -19,7 +19,7 @@ from banyan.domain.resources import normalise_request
 from banyan.domain.states import ENDED, Actor, Ending, State
 from banyan.errors import BanyanError
 from banyan.server import keeping, represent, submitters, validation, weights
-from banyan.server.auth import scope
+from banyan.server.auth import owned
 from banyan.server.calls import Answer, Call
 from banyan.server.quotas import QUOTAS
 from banyan.server.schemas.tasks import DEFAULTS, SCHEMA
@@ -223,7 +223,7 @@ class _Graph:
         named = {other for task in self.linked for name in _LISTS for other in task[name]}
         strangers = named - self.by_id.keys()
         if strangers:
-            mine = scope(call.caller, "tasks")
+            mine = owned(call.caller)
             self.outside = tasks.find(call.store, strangers, mine, edges.PARENT_FIELDS)
         self._refuse([self._issues_of(task) for task in self.tasks])
         for task in self.linked:

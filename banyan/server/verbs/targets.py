@@ -6,7 +6,7 @@ from typing import Any
 from bson import ObjectId
 
 from banyan.errors import BanyanError
-from banyan.server.auth import scope
+from banyan.server.auth import owned
 from banyan.server.calls import Call
 from banyan.server.scoped import missing
 from banyan.server.store import tasks
@@ -42,8 +42,8 @@ def read(
 def find(
     call: Call, ids: list[ObjectId], fields: Sequence[str] | None = None
 ) -> dict[ObjectId, Document]:
-    """The targets, all of them within the caller's scope. Errors: `not_found`, `invalid`."""
-    found = tasks.find(call.store, ids, scope(call.caller, "tasks"), fields)
+    """The targets, all of them the caller's to change. Errors: `not_found`, `invalid`."""
+    found = tasks.find(call.store, ids, owned(call.caller), fields)
     absent = [str(one) for one in ids if one not in found]
     if absent and call.item_id:
         raise missing("tasks", absent[0])
