@@ -119,7 +119,7 @@ def _draw(titles: Row, rows: Sequence[Row], whole: Collection[str]) -> None:
         console = Console(width=_total(shown))
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for place, width in shown.items():
-        table.add_column(titles[place], width=width, no_wrap=True, overflow="ellipsis")
+        table.add_column(Text(titles[place]), width=width, no_wrap=True, overflow="ellipsis")
     styles = {place: _STYLES if titles[place] in _COLOURED else {} for place in shown}
     for row in rows:
         table.add_row(*(Text(row[place], styles[place].get(row[place], "")) for place in shown))

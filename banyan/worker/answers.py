@@ -15,6 +15,7 @@ from banyan.errors import BanyanError
 REFUSALS_OF_A_WORKER = frozenset({"unauthenticated", "forbidden", "invalid", "too_large"})
 ENDS_OF_A_WORKER = frozenset({"unauthenticated", "forbidden", "not_found"})
 
+_SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _ID = re.compile(r"[0-9a-f]{24}")
 _TEXT_OR_NONE = (str, type(None))
 _NUMBER_OR_NONE = (int, float, type(None))
@@ -60,12 +61,18 @@ def claimed(answer: Any) -> list[dict[str, Any]]:
             _expect(item.get(name), kind)
         _texts([item["command"]] if isinstance(item["command"], str) else item["command"])
         for value in (item.get("env") or {}).values():
-            if not isinstance(value, str):  # a secret's name
-                _expect(_member(value, "secret"), str)
+            if not isinstance(value, str):
+                _secret(_member(value, "secret"))
         for name in ("timeout_milliseconds", "max_shutdown_time_milliseconds"):
             _amount(item.get(name) or 0)
         _grant(item["granted_resources"])
     return items
+
+
+def _secret(name: Any) -> None:
+    _expect(name, str)
+    if not _SECRET.fullmatch(name):
+        raise _nonsense(f"{name!r:.30} is no name of a secret")
 
 
 def _grant(granted: dict[str, Any]) -> None:

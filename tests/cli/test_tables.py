@@ -70,21 +70,39 @@ def test_a_pipe_has_everything_without_colours(monkeypatch: pytest.MonkeyPatch) 
     assert row == f"{'6' * 24}  success  {'x' * 300}"
 
 
-@pytest.mark.parametrize("columns", [30, 80, 200])
-def test_a_terminal_gets_no_line_that_hides_an_id(
-    monkeypatch: pytest.MonkeyPatch, columns: int
-) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
+
+def drawn(
+    monkeypatch: pytest.MonkeyPatch, columns: int, titles: tuple[str, ...], row: tuple[str, ...]
+) -> str:
+    """A table of one row, as a terminal of so many columns gets it."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
+    print_table(titles, [row])
+    return terminal.getvalue()
+
+
+def test_titles_and_cells_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others have named them: a link would lead anywhere, a lone end tag end the command."""
+    titles = ("ID", "[/]", "[link http://evil.example]a[/]", "[conceal]b[/]", ":skull:")
+    told = drawn(monkeypatch, 200, titles, ("1", "[/]", "[bold]", ":skull:", "x"))
+    for text in (*titles, "[bold]"):
+        assert text in told
+    assert "\33]" not in told, "no link"
+
+
+@pytest.mark.parametrize("columns", [30, 80, 200])
+def test_a_terminal_gets_no_line_that_hides_an_id(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
     row = ("6" * 24, "名" * 20, "pending_cancellation", "machine.of.a.long.name", "x" * 300)
-    print_table(("ID", "NAME", "STATE", "HOST", "COMMAND"), [row])
+    told = drawn(monkeypatch, columns, ("ID", "NAME", "STATE", "HOST", "COMMAND"), row)
     for whole in (row[0], row[2], row[3]):
-        assert whole in terminal.getvalue()
-    assert ("x" * 16 in terminal.getvalue()) == (columns == 200)
+        assert whole in told
+    assert ("x" * 16 in told) == (columns == 200)

@@ -219,6 +219,8 @@ def test_a_task_as_servers_give_it_is_one() -> None:
         {"env": {"A": {}}},
         {"env": {"A": {"secret": [1]}}},
         {"env": {"A": {"secret": None}}},
+        {"env": {"A": {"secret": "\ud800"}}},
+        {"env": {"A": {"secret": "a b"}}},
         {"env": {"A": 1}},
         {"timeout_milliseconds": float("nan")},
         {"timeout_milliseconds": 1e300},
