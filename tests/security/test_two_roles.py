@@ -112,3 +112,21 @@ def test_a_worker_sees_no_task_before_its_time(play: Play) -> None:
     assert word(worker.get(f"tasks/{later}")) == (404, "not_found")
     assert worker.get(f"tasks/{now}").status_code == 200
     assert word(play.player().claim_one(later)) == (422, "illegal_transition")
+
+
+@pytest.mark.parametrize("path", ["", "/drain", "/resume", "/beat"])
+def test_it_does_nothing_with_a_worker_of_another(both: Both, play: Play, path: str) -> None:
+    """A provider sees all workers; to end one is for its own account."""
+    other = play.player()
+    assert both.api.get(f"workers/{other.id}").status_code == 200
+    address = f"workers/{other.id}{path}"
+    refused = both.api.post(address, {}) if path else both.api.delete(address)
+    assert refused.status_code in (403, 404), refused.text
+    assert word(both.api.post("tasks/claim", {"worker": other.id})) == (404, "not_found")
+    assert play.server.operator.get(f"workers/{other.id}").json()["mode"] == "active"
+
+
+@pytest.mark.parametrize("name", ["report_memory_usage", "messages"])
+def test_what_only_a_worker_may_write_it_writes_as_one(both: Both, name: str) -> None:
+    """As an owner it would be told that there is no such field."""
+    assert word(both.api.post(f"tasks/{both.held}/{name}", [])) == (401, "token_missing")
