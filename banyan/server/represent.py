@@ -28,6 +28,16 @@ def task(call: Call, stored: Mapping[str, Any]) -> Document:
     return shown
 
 
+def changed(call: Call, stored: Mapping[str, Any]) -> Document:
+    """A task after a change; to a running task that has changed another no more than `minimal`.
+
+    Its worker has its token, too, and may not read the other.
+    """
+    if call.caller.task in (None, stored["_id"]):
+        return task(call, stored)
+    return {name: stored[name] for name in _MINIMAL if name in stored}
+
+
 def worker(call: Call, stored: Mapping[str, Any]) -> Document:
     """A worker as callers see it."""
     return _plain(call, "workers", stored, WORKER)

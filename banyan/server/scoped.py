@@ -29,13 +29,17 @@ def to_read(store: Store, caller: Caller, resource: str, item_id: ObjectId) -> D
     """The query for an item, if the caller may read it.
 
     A running task reads itself and its parents, and nothing else: its worker has its token, too.
+    One that a task has submitted reads those of its own queue: they might have run where it runs.
     """
     own: Document = {"_id": item_id}
     if caller.task is None or resource != "tasks":
         return {"$and": [own, scope(caller, resource)]}
     if item_id != caller.task:
-        task = store["tasks"].find_one({"_id": caller.task}, PARENT_LISTS) or {}
+        told = [*PARENT_LISTS, "submitted_by", "queue"]
+        task = store["tasks"].find_one({"_id": caller.task}, told) or {}
         own = {"_id": {"$in": [item_id] if item_id in parents_of(task) else []}}
+        if "submitted_by" in task:
+            own["queue"] = task["queue"]
     return {"$and": [own, {"owner": caller.account}]}
 
 

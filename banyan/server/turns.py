@@ -37,6 +37,10 @@ class Refused:
             self.accounts[claimant.account] += 1
             self.wishes.add((claimant.account, claimant.wish))
 
+    def was_late(self, claimant: Claimant | None) -> None:
+        """It has not looked yet: others come before the next of its account."""
+        self.accounts[claimant.account if claimant else ""] += 1
+
     def has(self, claimant: Claimant | None) -> bool:
         """Whether it, or one that is alike, found nothing."""
         return claimant is not None and (claimant.account, claimant.wish) in self.wishes
@@ -70,6 +74,11 @@ class Line(Generic[WaiterT]):
         del self._accounts[account][waiter]
         if not self._accounts[account]:
             del self._accounts[account]
+
+    def put_back(self, waiter: WaiterT) -> None:
+        """Its account has had a turn first, and is the last to have the next."""
+        account = _account(waiter)
+        self._accounts[account] = self._accounts.pop(account)
 
     def __iter__(self) -> Iterator[WaiterT]:
         """One of each account, then the next of each."""

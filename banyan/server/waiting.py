@@ -31,6 +31,7 @@ from banyan.server.turns import Claimant, Line, Refused, Turn
 
 TURN_TOPICS = frozenset({"available"})
 LATER_SECONDS = 0.03  # a short task has ended by then, and its start and end are told as one
+TURN_SECONDS = 0.5  # so long a turn is one waiter's alone
 SETTLE_SECONDS = 0.25  # by then the watcher has seen a claim that was answered
 _VERSIONS_MAX = 1000  # who waits for a new task does so at once
 _ECHO_MILLISECONDS = 2000  # so long after it was said here, the watcher may say it again
@@ -191,8 +192,10 @@ class Hub:
         if open_turns:
             latest = open_turns[-1].moment
             free = (one for one in self._line if not one.woken and one.asked < latest)
-            for turn, waiter in zip(open_turns, free, strict=False):
+            given = list(zip(open_turns, free, strict=False))
+            for turn, waiter in given:
                 waiter.wake(turn)
+                self._line.put_back(waiter)
 
     def _hand_on(self, turn: Turn | None) -> None:
         if turn and self._settled[turn.subject] < turn.moment:
@@ -277,14 +280,24 @@ class Waiter:
         trace: TracebackType | None,
     ) -> None:
         self._hub._leave(self)
-        for turn in (self._turn, self._turn_begun):
+        turns = (self._turn, self._turn_begun)
+        self._turn = self._turn_begun = None
+        for turn in turns:
             self._hub._hand_on(turn)
 
     def wake(self, turn: Turn | None = None) -> None:
         """Let it look again; `turn`: on behalf of all who wait for that topic."""
         self.woken = True
-        self._turn = self._turn or turn
+        if turn and not self._turn:
+            self._turn = turn
+            asyncio.get_running_loop().call_later(TURN_SECONDS, self._be_late, turn)
         self._release()
+
+    def _be_late(self, turn: Turn) -> None:
+        """Whatever keeps it from looking (its account may be busy), others look meanwhile."""
+        if self._turn is turn or self._turn_begun is turn:
+            turn.refused.was_late(self.claimant)
+            self._hub._hand_on(turn)
 
     def cancel(self) -> None:
         """Let it wait no longer: its caller has gone, or the process ends."""

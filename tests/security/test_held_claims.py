@@ -7,12 +7,14 @@ from contextlib import ExitStack
 
 import pytest
 
+from banyan.server import waiting as hub_module
 from banyan.server.turns import Claimant
 from banyan.server.waiting import Hub, Waiter
 from tests.contract.playing import RESOURCES, Item
 from tests.harness import Server, eventually
 
 MANY = 1000
+SOON = 5.0  # a deadline, not a pause
 
 
 def on_loop(test: Callable[[Hub, ExitStack], Awaitable[None]]) -> None:
@@ -53,6 +55,45 @@ def test_one_account_delays_the_next_by_one_look(wishes: int):
         ours = waiting(hub, stack, [Claimant("ours", "w", "wish")])
         hub.signal("available:a")
         assert await looks(hostile, ours) == 1
+
+    on_loop(test)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_who_does_not_come_to_look_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, begun: bool
+):
+    """The threads of its account may be busy for as long as it likes: others look meanwhile."""
+    monkeypatch.setattr(hub_module, "TURN_SECONDS", 0.01)
+
+    async def test(hub: Hub, stack: ExitStack) -> None:
+        first, *_ = waiting(hub, stack, others(MANY))
+        (ours,) = waiting(hub, stack, [Claimant("ours", "w", "wish")])
+        hub.signal("available:a")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert first.woken
+        assert not ours.woken
+        if begun:
+            first.look()
+        assert await ours.wait(SOON)
+        ours.look()
+        ours.found()
+
+    on_loop(test)
+
+
+def test_it_is_not_always_the_same_account_that_is_first():
+    async def test(hub: Hub, stack: ExitStack) -> None:
+        hostile = waiting(hub, stack, others(2))
+        ours = waiting(hub, stack, others(2, "ours"))
+        for first in (hostile[0], ours[0], hostile[1]):
+            hub.signal("available:a")
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert [one for one in (*hostile, *ours) if one.woken] == [first]
+            first.look()
+            first.found()
 
     on_loop(test)
 

@@ -139,6 +139,53 @@ def test_an_earlier_attempts_token_is_not_that_of_the_next(server: Server) -> No
     assert word(earlier.post("tasks", {"name": "not mine"})) == (401, "unauthenticated")
 
 
+def test_what_it_changes_of_another_tells_nothing_of_that(server: Server, holding: Holding) -> None:
+    """Its worker has its token, and may not read the other."""
+    fields = {"name": "child", "after": [holding.id], "queue": "elsewhere", "env": {"A": "b"}}
+    child = server.provider.post("tasks", fields).json()["_id"]
+    assert word(holding.api.get(f"tasks/{child}")) == (404, "not_found")
+    for values in ([], [holding.submitted({"name": "further"})["_id"]]):
+        answer = holding.api.post(f"tasks/{child}/add_continuations", values)
+        assert answer.status_code == 200, answer.text
+        assert answer.json().keys() == {"_id", "_etag", "state", "_status"}
+
+
+@pytest.mark.parametrize("queue", ["elsewhere", OWN["queue"]])
+@pytest.mark.parametrize("how", ["after_any", "add_continuations"])
+def test_what_it_submits_reads_only_what_might_run_where_it_does(
+    server: Server, queue: str, how: str
+) -> None:
+    """Else its worker would read there the output of a queue that it may not serve."""
+    holding = Holding(server)
+    fields = {"command": "x", "after": [holding.id], "queue": queue, "labels": OWN["labels"]}
+    parent = server.provider.post("tasks", fields).json()["_id"]
+    if how == "after_any":
+        reads = holding.submitted({"command": "x", "after_any": [parent], "state": "available"})
+    else:
+        reads = holding.submitted({"command": "x"})
+        tied = holding.api.post(f"tasks/{parent}/add_continuations", [reads["_id"]])
+        assert tied.status_code == 200, tied.text
+        server.provider.patch(f"tasks/{reads['_id']}", {"state": "available"})
+    holding.end()
+    elsewhere = Player(server.worker, queue, labels=OWN["labels"])
+    assert elsewhere.end(elsewhere.claim_one(parent).json()).status_code == 200
+    reading = Api(server.url, holding.player.claim_one(reads["_id"]).json()["token"])
+    status = 200 if queue == OWN["queue"] else 404
+    for path in ("", "/log", "/result"):
+        assert reading.get(f"tasks/{parent}{path}").status_code == status
+
+
+def test_it_lets_no_task_of_the_account_read_another(server: Server, holding: Holding) -> None:
+    one, other = (
+        server.provider.post("tasks", {"name": name, "after": [holding.id]}).json()["_id"]
+        for name in ("one", "other")
+    )
+    refused = holding.api.post(f"tasks/{one}/add_continuations", [other])
+    assert word(refused) == (422, "invalid")
+    assert server.provider.get(f"tasks/{other}").json()["after"] == [holding.id]
+    assert server.provider.post(f"tasks/{one}/add_continuations", [other]).status_code == 200
+
+
 def test_its_owners_other_tasks_are_out_of_its_reach(server: Server, holding: Holding) -> None:
     other = server.provider.post("tasks", {"name": "other"}).json()["_id"]
     for name in ("after", "continuations", "final_continuations"):

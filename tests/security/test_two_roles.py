@@ -130,3 +130,16 @@ def test_it_does_nothing_with_a_worker_of_another(both: Both, play: Play, path: 
 def test_what_only_a_worker_may_write_it_writes_as_one(both: Both, name: str) -> None:
     """As an owner it would be told that there is no such field."""
     assert word(both.api.post(f"tasks/{both.held}/{name}", [])) == (401, "token_missing")
+
+
+def test_explain_names_no_task_of_another(play: Play) -> None:
+    """An operator may have one wait for the other."""
+    named = {"name": "a project that nobody knows of"}
+    other = play.server.account("provider", name=uuid.uuid4().hex).post("tasks", named).json()
+    own = play.server.provider.post("tasks", {"name": "own"}).json()["_id"]
+    tied = play.server.operator.post(f"tasks/{other['_id']}/add_continuations", [own])
+    assert tied.status_code == 200, tied.text
+    told = play.server.provider.get(f"tasks/{own}/explain")
+    assert told.json()["causes"][0]["count"] == 1
+    assert named["name"] not in told.text
+    assert named["name"] in play.server.operator.get(f"tasks/{own}/explain").text

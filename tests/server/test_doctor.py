@@ -50,6 +50,13 @@ def wrong(store: Store, *tasks: ObjectId) -> list[Finding]:
     return [one for one in examine(store, again_after_seconds=0) if one.subject in subjects]
 
 
+def test_who_has_the_id_of_a_forgotten_parent_is_none(store: Store, tasks: Tasks) -> None:
+    """The child was another owner's, tied to it by an operator, and has been retried since."""
+    of_another = {"owner": "another", "continuations": []}
+    store["tasks"].update_one({"_id": tasks["other"]}, {"$set": of_another})
+    assert not wrong(store, tasks["child"])
+
+
 def put(name: str, **fields: Any) -> Break:
     return lambda store, tasks: store["tasks"].update_one({"_id": tasks[name]}, {"$set": fields})
 

@@ -41,6 +41,8 @@ def _parents(task: Document, batch: Batch, to_children: str, to_parents: str) ->
         parent = batch.related.get(parent_id)
         if parent is None or task["_id"] in (parent.get(to_children) or ()):
             continue
+        if parent["owner"] != task["owner"]:
+            continue  # it has the id of one that was forgotten
         # Cancelled and retried, it stands in the lists of those only that it waits for again.
         if not (task.get("revival_count") and parent["state"] in ENDED):
             message = f"its {to_parents} name {parent_id}, whose {to_children} do not name it"

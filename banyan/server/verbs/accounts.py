@@ -35,6 +35,9 @@ def issue(call: Call) -> Answer:
     account = scoped.item(call)
     accounts.set_revoked(call.store, account["_id"], revoked=False)
     token = accounts.issue(call.store, account, body.get("expires"))
+    if scoped.item(call, ["revoked"])["revoked"]:  # by somebody who may not have seen the token
+        accounts.revoke_tokens(call.store, account["name"])
+        raise BanyanError("conflict", "the account was revoked meanwhile; issue again, if it shall")
     return Answer({"name": account["name"], "token": token, "_status": "OK"}, 201)
 
 
@@ -53,8 +56,9 @@ def revoke(call: Call) -> Answer:
     """
     validation.demand(NOTHING, {} if call.body is None else call.body)
     account = scoped.item(call)
-    accounts.revoke_tokens(call.store, account["name"])
+    # Noted first: whoever issues a token at this time sees it then, or the token goes with all.
     revoked = accounts.set_revoked(call.store, account["_id"], revoked=True)
+    accounts.revoke_tokens(call.store, account["name"])
     current_app.extensions["banyan"].authenticator.forget()
     workers.remove_of(call.context, account["name"])
     count = holdings.open_tasks(call.store, account["name"], _COUNTED_MAX)

@@ -286,4 +286,4 @@ def _write(
 
 
 def _shown(call: Call, task: Document) -> Document:
-    return {**represent.task(call, task), "_status": "OK"}
+    return {**represent.changed(call, task), "_status": "OK"}

@@ -18,6 +18,7 @@ from banyan.domain.resources import Capacity, Grant, capacity_from, fits, grant_
 from banyan.domain.states import ENDED, HELD, State
 from banyan.domain.units import counted, format_bytes, format_duration
 from banyan.server import scoped
+from banyan.server.auth import scope
 from banyan.server.calls import Answer, Call
 from banyan.server.store import attempts, claims, tasks, workers
 from banyan.server.store.mongo import Document, now
@@ -81,7 +82,8 @@ def _inactive(call: Call, task: Document) -> list[dict[str, Any]]:
     if not parents:
         advice = "release it (banyan release), which sets its state to available"
         return [_cause("held", "it is held: it waits for its owner", advice=advice)]
-    shown = tasks.find(call.store, parents[:_PARENTS_SHOWN], fields=["name", "state"])
+    seen = scope(call.caller, "tasks")  # an operator may have tied it to another owner's
+    shown = tasks.find(call.store, parents[:_PARENTS_SHOWN], seen, ["name", "state"])
     open_ones = [
         {"_id": one["_id"], "name": one.get("name"), "state": one["state"]}
         for one in shown.values()

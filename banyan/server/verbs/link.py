@@ -28,8 +28,8 @@ from banyan.server.store.mongo import BATCH, Document, new_etag, now
 from banyan.server.submitters import refuse_where_off
 from banyan.server.verbs.edits import Edit, decide
 
-_PARENT = ["state", "owner", "_etag", *CHILD_LISTS]
-_CHILD = ["state", "owner"]
+_PARENT = ["state", "owner", "submitted_by", "_etag", *CHILD_LISTS]
+_CHILD = ["state", "owner", "submitted_by"]
 _PROBLEMS_TOLD_MAX = 10
 
 
@@ -41,7 +41,7 @@ def write_one(call: Call, edit: Edit, task: Document) -> Document:
         error.issues = error.issues.get(str(task["_id"]), {})
         raise
     current = tasks.find(call.store, [task["_id"]])[task["_id"]]
-    return {**represent.task(call, current), "_status": "OK"}
+    return {**represent.changed(call, current), "_status": "OK"}
 
 
 def write_together(call: Call, edits: Sequence[Edit], found: Mapping[ObjectId, Document]) -> None:
@@ -133,10 +133,22 @@ class _Linking:
     def _problem(self, end: "_Ends", child: ObjectId) -> str | None:
         if child == end.edit.task_id:
             return "a task can't continue itself"
-        if child not in self.children:
+        if child not in self.children or self._is_to_read(end.parent, self.children[child]):
             return f"there is no task {child} for you"
         state = self.children[child]["state"]
         return None if state == State.INACTIVE else f"the child {child} is {state}, not inactive"
+
+    def _is_to_read(self, parent: Document, child: Document) -> bool:
+        """Whether a running task lets one of its account's tasks read another of these.
+
+        What waits for a task reads its output, and so does the worker of that. Of what it has
+        submitted itself, see `scoped.to_read`.
+        """
+        task = self.call.caller.task
+        return task is not None and task not in (
+            parent.get("submitted_by"),
+            child.get("submitted_by"),
+        )
 
     def _refuse_cycle(self, added: Sequence[edges.Edge]) -> None:
         """Errors: `invalid`, of the first parent whose edges close a cycle with those before."""
