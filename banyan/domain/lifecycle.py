@@ -125,17 +125,30 @@ def activated(task: Task, now: datetime) -> dict[str, Any]:
 def edit_where_it_waits(task: Task, fields: Mapping[str, Any], now: datetime) -> Change:
     """These fields of an available task, in one write: no claim of it comes in between.
 
-    It stays available, unless it has become a group, and keeps its place. `edit_count` tells a
-    claim that has read it before.
+    It stays available, unless it has become a group, and keeps its place.
     """
-    edit_count = task.get("edit_count")
     changed = {**task, **fields}
     moved = activated(changed, now)
     if not is_group(changed):
         kept = {"state", "wake_at"} if "not_before" in fields else {"state"}
         moved = {name: value for name, value in moved.items() if name in kept}
-    expected = {"state": State.AVAILABLE, "edit_count": edit_count}
-    return Change(task["_id"], expected, {"edit_count": (edit_count or 0) + 1, **moved})
+    return Change(task["_id"], {"state": State.AVAILABLE}, moved)
+
+
+def as_edit(task: Task, change: Change) -> Change:
+    """An owner's change of a task that nobody holds: one after the other, and seen by a claim.
+
+    What it writes was worked out from what was read: the task's shape, whether it is a group. Were
+    another edit written in between, it would be that of no task. A claim has read the task, too.
+    """
+    if State(task["state"]) not in (State.INACTIVE, State.AVAILABLE):
+        return change
+    edit_count = task.get("edit_count")
+    return replace(
+        change,
+        expected={**change.expected, "edit_count": edit_count},
+        set={**change.set, "edit_count": (edit_count or 0) + 1},
+    )
 
 
 def ended(outcome: Outcome | None, ending: Ending, reason: str | None = None) -> dict[str, Any]:
@@ -194,10 +207,10 @@ def claim(task: Task, holder: Mapping[str, Any], attempt: Mapping[str, Any]) -> 
         "attempt_count": attempt_count,
         "time_available": task.get("available_since"),
     }
-    # Both counts were read: since then the task may have been claimed, and given back; or changed,
-    # so that it asks for more than what is granted here.
-    counts = {"attempt_count": attempt_count - 1, "edit_count": task.get("edit_count")}
-    expected = {"state": state, **counts}
+    # The counts were read: since then the task may have been claimed, and given back; or changed,
+    # or cancelled and retried, so that it asks for more than what is granted here.
+    counts = {name: task.get(name) for name in ("edit_count", "revival_count")}
+    expected = {"state": state, "attempt_count": attempt_count - 1, **counts}
     return Change(task["_id"], expected, fields, ("wake_at",), holder["attempt"], record)
 
 

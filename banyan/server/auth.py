@@ -21,6 +21,7 @@ from pymongo import timeout
 from pymongo.errors import PyMongoError
 
 from banyan.config import knobs
+from banyan.domain.states import ENDED, HELD
 from banyan.errors import BanyanError
 from banyan.server.calls import Caller, Context
 from banyan.server.refusals import Refusals
@@ -252,7 +253,9 @@ def _of_worker(caller: Caller, resource: str) -> list[dict[str, Any]]:
     if resource == "tasks":
         queues = {} if caller.queues is None else {"queue": {"$in": sorted(caller.queues)}}
         at_once = {"state": "available", "wake_at": {"$not": {"$gt": now()}}, **queues}
-        return [{"holder.account": caller.account}, at_once]
+        # Who has held a task that waits again has no part in what becomes of it.
+        held = {"holder.account": caller.account, "state": {"$in": [*map(str, HELD | ENDED)]}}
+        return [held, at_once]
     return [{"account": caller.account}]
 
 

@@ -59,9 +59,12 @@ def of_task(task: Mapping[str, Any]) -> str:
 
     The last stands behind a colon, so that what ends in time is told without a look at tasks.
     """
-    key = _key_of(orjson.dumps([task["requested_resources"], task["queue"], task["labels"]]))
-    span = span_of(task)
+    key, span = _key(task), span_of(task)
     return key if span is None else f"{key}:{span}"
+
+
+def _key(task: Mapping[str, Any]) -> str:
+    return _key_of(orjson.dumps([task["requested_resources"], task["queue"], task["labels"]]))
 
 
 def most_of_queue(queues: int) -> int:
@@ -241,7 +244,9 @@ class Shapes:
             if len(missing) > LOOKED_UP_MAX:
                 missing = _few_of(missing)
                 self._unknown_left[store.database_name] = True
-            found = claims.shapes_with(store, missing)
+            # One that says otherwise now, whatever has become of it, must not speak for all others.
+            told = claims.shapes_with(store, missing)
+            found = {key: one for key, one in told.items() if key.partition(":")[0] == _key(one)}
             self._remember(store, found)
             known.update(found)
         return {key: shape for key, shape in known.items() if shape is not None}

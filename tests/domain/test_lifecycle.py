@@ -341,6 +341,7 @@ def test_a_claim_that_has_read_a_task_before_it_was_changed_loses() -> None:
     """It would grant what was asked for then."""
     read = a_task("available")
     change = lifecycle.edit_where_it_waits(read, {"timeout_milliseconds": 5}, NOW)
+    change = lifecycle.as_edit(read, change)
     claim = lifecycle.claim(read, HOLDER, {})
     assert isinstance(claim, Change)
     changed = {**read, **change.set}

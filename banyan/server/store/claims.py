@@ -18,7 +18,7 @@ _BY_SHAPE = {"shape": 1, "wake_at": 1, "priority": -1, "seq": 1}
 # In the index, what may be claimed at once stands before what may be claimed later.
 AT_ONCE: Mapping[str, Any] = {"wake_at": {"$type": "null"}}
 FIELDS = ["shape", "priority", "seq", "available_since", "requested_resources", "state", "owner",
-          "attempt_count", "edit_count", "queue", "heavy"]  # fmt: skip
+          "attempt_count", "edit_count", "revival_count", "queue", "heavy"]  # fmt: skip
 # MongoDB merges sorted index ranges only up to a limit of scans; beyond it would sort.
 SHAPES_AT_ONCE = 100
 _EDGE_MAX = 5000  # tasks, of which it is looked up whether they end in time

@@ -30,12 +30,18 @@ from banyan.server.verbs import claim, link, report
 from banyan.server.verbs.edits import Edit, decide, read_edit, refuse_too_many_edges
 
 Result = Document | BanyanError
+_ROUNDS = 8  # for edits of one task: those of a list, and those that others overtake
+_TOO_OFTEN = f"the list edits this task more than {_ROUNDS} times: send its changes together"
 # Each item of a list with edges is a transaction, and may look at as much as one may: those of a
 # request together keep a thread for so long, and a little longer.
 _LINKING_SECONDS_MAX = 3.0
 # What a running task may do to what waits for it, besides submitting further tasks.
 _TASK_MAY_ADD = {f"add_{name}" for name in CHILD_LISTS}
 _LINKS = [f"{what}_{name}" for what in ("add", "remove") for name in CHILD_LISTS]
+
+
+class _OvertakenError(BanyanError):
+    """Another edit of the task came first, and it may be decided anew."""
 
 
 def edit_one(call: Call) -> Answer:
@@ -218,6 +224,26 @@ def _changeable(
 
 
 def _apply(call: Call, edits: Sequence[Edit]) -> list[Result]:
+    """The results of edits, each made from what the one before it has left.
+
+    What somebody else's edit has overtaken is decided anew; several of one task take turns.
+    """
+    too_often = BanyanError("invalid", "see _issues", {"_id": _TOO_OFTEN})
+    results: list[Result] = [too_often] * len(edits)
+    left = list(range(len(edits)))
+    for _ in range(_ROUNDS):
+        first = {edits[index].task_id: index for index in reversed(left)}
+        turn = sorted(first.values())
+        for index, result in zip(turn, _apply_once(call, [edits[i] for i in turn]), strict=True):
+            results[index] = result
+            if not isinstance(result, _OvertakenError):
+                left.remove(index)
+        if not left:
+            break
+    return results
+
+
+def _apply_once(call: Call, edits: Sequence[Edit]) -> list[Result]:
     found = _changeable(call, {edit.task_id for edit in edits})
     results: dict[int, Result] = {}
     changes: dict[int, Change] = {}
@@ -279,7 +305,9 @@ def _write(
             results[index] = sizes.too_large()
         elif fields is None:
             message = f"another request was faster: the task is {task['state']}"
-            results[index] = BanyanError("conflict", message, extra={"state": task["state"]})
+            same = task["state"] == found[change.task_id]["state"] and edits[index].if_match is None
+            kind = _OvertakenError if same else BanyanError
+            results[index] = kind("conflict", message, extra={"state": task["state"]})
         else:
             results[index] = _shown(call, task)
     return results

@@ -145,9 +145,7 @@ def decide(edit: Edit, task: Document) -> Change | Same:
             return moved
         moved = _staying(edit, task, fields)
     moved = replace(moved, set={**fields, **moved.set})
-    if "requested_resources" in fields:  # made from what was read
-        resources = {"requested_resources": task["requested_resources"]}
-        moved = replace(moved, expected={**moved.expected, **resources})
+    moved = lifecycle.as_edit(task, moved)
     if edit.if_match is not None:
         moved = replace(moved, expected={**moved.expected, "_etag": task["_etag"]})
     return moved

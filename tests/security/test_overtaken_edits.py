@@ -1,0 +1,125 @@
+"""Edits of one task come one after the other, and what is worked out from it is that of the last.
+
+A task that is found under the shape of others is given to whoever may have those, with its
+environment; and the shape's meaning, once forgotten, is learnt from it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from bson import ObjectId
+
+from banyan.domain import lifecycle
+from banyan.server.shapes import SHAPES, of_task
+from banyan.server.store import tasks
+from banyan.server.store.mongo import now
+from tests.contract.playing import Play, word
+from tests.contract.playing import play as play
+from tests.server.explained import Bench
+
+LABELS = {"labels": {"site": "b"}}
+EDITS: list[dict[str, Any]] = [
+    {"queue": "elsewhere"},
+    {"requested_resources": {"cores": 1000}},
+    LABELS,
+]
+
+
+@pytest.fixture
+def bench(fresh_database: str) -> Bench:
+    return Bench(fresh_database)
+
+
+def made(bench: Bench, **fields: Any) -> str:
+    return str(bench.ask("provider", "POST", "/tasks", {"command": "x", **fields})["_id"])
+
+
+def stored(bench: Bench, task: str) -> dict[str, Any]:
+    return bench.store["tasks"].find_one({"_id": ObjectId(task)}) or {}
+
+
+def edit(bench: Bench, task: str, fields: dict[str, Any]) -> None:
+    bench.ask("provider", "PATCH", f"/tasks/{task}", fields)
+
+
+def test_several_of_one_list_are_made_one_after_the_other(bench: Bench) -> None:
+    task = made(bench)
+    bench.ask("provider", "PATCH", "/tasks", [{"_id": task, **fields} for fields in EDITS])
+    found = stored(bench, task)
+    assert found["shape"] == of_task(found)
+    assert (found["queue"], found["labels"]) == ("elsewhere", LABELS["labels"])
+    assert found["requested_resources"] != stored(bench, made(bench))["requested_resources"]
+
+
+def test_what_has_lost_its_command_is_not_made_available(bench: Bench) -> None:
+    task = made(bench)
+    items = [{"_id": task, "command": None}, {"_id": task, "state": "available"}]
+    bench.ask("provider", "PATCH", "/tasks", items)
+    assert stored(bench, task)["state"] == "terminated", "a group has nothing to wait for"
+
+
+def test_a_list_edits_no_task_without_end(bench: Bench) -> None:
+    task = made(bench)
+    items = [{"_id": task, "priority": number} for number in range(100)]
+    headers = {"Authorization": f"Bearer {bench.tokens['provider']}"}
+    answer = bench.client.patch("/tasks", json=items, headers=headers)
+    assert answer.status_code == 207
+    last = answer.json["_items"][-1]
+    assert (last["_error"]["word"], list(last["_issues"])) == ("invalid", ["_id"])
+
+
+@pytest.mark.parametrize("state", ["inactive", "available"])
+def test_who_was_overtaken_decides_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    task, apply = made(bench, state=state), tasks.apply
+    also = {"state": "available"} if state == "available" else {}
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.setattr(tasks, "apply", apply)
+        edit(bench, task, {"queue": "elsewhere", **also})
+        return apply(*arguments)
+
+    monkeypatch.setattr(tasks, "apply", overtaken)
+    edit(bench, task, {**LABELS, **also})
+    found = stored(bench, task)
+    assert (found["queue"], found["labels"]) == ("elsewhere", LABELS["labels"])
+    assert found["shape"] == of_task(found)
+
+
+CHANGES: list[Callable[[dict[str, Any]], Any]] = [
+    lambda task: lifecycle.move(task, lifecycle.State.INACTIVE, now()),
+    lambda task: lifecycle.edit_where_it_waits(task, {"queue": "elsewhere"}, now()),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_claim_that_has_read_it_before_loses(bench: Bench, change: Any) -> None:
+    """Also where the task waits again by then."""
+    task = stored(bench, made(bench, state="available"))
+    worker = {"attempt": ObjectId(), "worker": ObjectId(), "account": "w", "granted": {}}
+    claim = lifecycle.claim(task, worker, {})
+    held = lifecycle.as_edit(task, change(task))
+    again = {**task, **held.set, "state": "available"}
+    assert isinstance(claim, lifecycle.Change)
+    assert any(again.get(name) != value for name, value in claim.expected.items())
+
+
+def test_a_task_under_the_wrong_shape_speaks_for_no_other(bench: Bench) -> None:
+    wrong, right = made(bench, state="available"), made(bench, state="available")
+    shape = stored(bench, right)["shape"]
+    bench.store["tasks"].update_one({"_id": ObjectId(wrong)}, {"$set": {"queue": "elsewhere"}})
+    bench.store["tasks"].update_one({"_id": ObjectId(wrong)}, {"$set": {"priority": 9}})
+    SHAPES._known.clear()
+    assert "elsewhere" not in str(SHAPES.look_up(bench.store, [shape]))
+
+
+def test_who_has_held_a_task_sees_nothing_of_what_becomes_of_it(play: Play) -> None:
+    [task] = play.submit(max_attempt_count=3)
+    before = play.player()
+    item = before.claim_one(task).json()
+    assert before.end(item, "failure (1)").status_code == 200
+    owner = play.server.provider
+    assert owner.patch(f"tasks/{task}", {"state": "inactive"}).status_code == 200
+    assert word(before.api.get(f"tasks/{task}")) == (404, "not_found")
