@@ -143,12 +143,17 @@ def as_edit(task: Task, change: Change) -> Change:
     """
     if State(task["state"]) not in (State.INACTIVE, State.AVAILABLE):
         return change
-    edit_count = task.get("edit_count")
+    counts = _counts(task)
     return replace(
         change,
-        expected={**change.expected, "edit_count": edit_count},
-        set={**change.set, "edit_count": (edit_count or 0) + 1},
+        expected={**change.expected, **counts},
+        set={**change.set, "edit_count": (counts["edit_count"] or 0) + 1},
     )
+
+
+def _counts(task: Task) -> dict[str, Any]:
+    """What tells whether the task is still what was read: a retry may change what it asks for."""
+    return {name: task.get(name) for name in ("edit_count", "revival_count")}
 
 
 def ended(outcome: Outcome | None, ending: Ending, reason: str | None = None) -> dict[str, Any]:
@@ -207,10 +212,9 @@ def claim(task: Task, holder: Mapping[str, Any], attempt: Mapping[str, Any]) -> 
         "attempt_count": attempt_count,
         "time_available": task.get("available_since"),
     }
-    # The counts were read: since then the task may have been claimed, and given back; or changed,
-    # or cancelled and retried, so that it asks for more than what is granted here.
-    counts = {name: task.get(name) for name in ("edit_count", "revival_count")}
-    expected = {"state": state, "attempt_count": attempt_count - 1, **counts}
+    # Since it was read it may have been claimed, and given back; or changed, or cancelled and
+    # retried, so that it asks for more than what is granted here.
+    expected = {"state": state, "attempt_count": attempt_count - 1, **_counts(task)}
     return Change(task["_id"], expected, fields, ("wake_at",), holder["attempt"], record)
 
 

@@ -6,7 +6,7 @@ again: it must never end a thread, nor come to the loop.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from banyan.domain.resources import Grant
 from banyan.errors import BanyanError
@@ -20,7 +20,6 @@ _ID = re.compile(r"[0-9a-f]{24}")
 _TEXT_OR_NONE = (str, type(None))
 _NUMBER_OR_NONE = (int, float, type(None))
 _OF_A_TASK: Mapping[str, Any] = {
-    "token": str,
     "command": (str, list),
     "env": (dict, type(None)),
     "cwd": _TEXT_OR_NONE,
@@ -50,23 +49,46 @@ def results(answer: Any, ids: Sequence[str]) -> list[dict[str, Any]]:
     return items
 
 
-def claimed(answer: Any) -> list[dict[str, Any]]:
-    """The tasks that a claim has brought. Errors: `internal`."""
-    items = _list(_member(answer, "_items"))
-    for item in items:
+class Unusable(NamedTuple):
+    """A task that was claimed and cannot be run: what is wrong with what is said of it."""
+
+    task: str
+    attempt: str
+    token: str
+    reason: str
+
+
+def claimed(answer: Any) -> tuple[list[dict[str, Any]], list[Unusable]]:
+    """The tasks that a claim has brought; one that makes no sense holds up none of the others.
+
+    Errors: `internal` where it is not even told which tasks these are.
+    """
+    usable: list[dict[str, Any]] = []
+    unusable: list[Unusable] = []
+    for item in _list(_member(answer, "_items")):
         for name in ("_id", "attempt_id"):
             if not _is_id(_member(item, name)):
                 raise _nonsense(f"{name} is no id")
-        for name, kind in _OF_A_TASK.items():
-            _expect(item.get(name), kind)
-        _texts([item["command"]] if isinstance(item["command"], str) else item["command"])
-        for value in (item.get("env") or {}).values():
-            if not isinstance(value, str):
-                _secret(_member(value, "secret"))
-        for name in ("timeout_milliseconds", "max_shutdown_time_milliseconds"):
-            _amount(item.get(name) or 0)
-        _grant(item["granted_resources"])
-    return items
+        _expect(item.get("token"), str)
+        try:
+            _check_task(item)
+            usable.append(item)
+        except BanyanError as error:
+            names = (item["_id"], item["attempt_id"], item["token"])
+            unusable.append(Unusable(*names, error.message))
+    return usable, unusable
+
+
+def _check_task(item: dict[str, Any]) -> None:
+    for name, kind in _OF_A_TASK.items():
+        _expect(item.get(name), kind)
+    _texts([item["command"]] if isinstance(item["command"], str) else item["command"])
+    for value in (item.get("env") or {}).values():
+        if not isinstance(value, str):
+            _secret(_member(value, "secret"))
+    for name in ("timeout_milliseconds", "max_shutdown_time_milliseconds"):
+        _amount(item.get(name) or 0)
+    _grant(item["granted_resources"])
 
 
 def _secret(name: Any) -> None:

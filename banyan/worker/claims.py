@@ -152,7 +152,7 @@ class Claims(threading.Thread):
             with self._changed:
                 self._claim_id, self._answered = claim_id, False
             try:
-                items = self._claim(claim_id, wish)
+                count = self._claim(claim_id, wish)
             except Exception as error:
                 if self._is_final(error):
                     return
@@ -161,12 +161,12 @@ class Claims(threading.Thread):
                 continue
             pause = _FIRST_PAUSE_SECONDS
             self._answered = True
-            self._plenty = len(items) >= wish.max_count
-            if items:
+            self._plenty = count >= wish.max_count
+            if count:
                 claim_id = uuid.uuid4().hex
             elif wish.ahead:
                 self._want_nothing_ahead()
-            if items and not self._plenty:
+            if count and not self._plenty:
                 self._let_them_run()
 
     def _want_nothing_ahead(self) -> None:
@@ -206,7 +206,8 @@ class Claims(threading.Thread):
     def _is_ripe(self) -> bool:
         return bool(self._wish and (self._wish.idle or (self._plenty and self._wish.ahead)))
 
-    def _claim(self, claim_id: str, wish: Wish) -> list[dict[str, Any]]:
+    def _claim(self, claim_id: str, wish: Wish) -> int:
+        """How many tasks it has brought."""
         seconds = self._hold_seconds(wish) if self._held else 0.0
         body = {
             "worker": self._worker,
@@ -222,13 +223,14 @@ class Claims(threading.Thread):
             body["ends_within_milliseconds"] = int(max(left - seconds, 0) * 1000)
         sent = now()
         answer = self._connection.held("POST", "/tasks/claim", body, seconds, _ANSWER_SECONDS)
-        items = answers.claimed(answer.body)
-        if items:
+        items, unusable = answers.claimed(answer.body)
+        if items or unusable:
             with self._changed:
                 self._wish = None  # it has changed by this; the loop will say how
                 self._brought += 1
-            self._mailbox.put(Claimed(self._worker, items, trusted_until(sent, self.lease_seconds)))
-        return items
+            until = trusted_until(sent, self.lease_seconds)
+            self._mailbox.put(Claimed(self._worker, items, until, unusable))
+        return len(items) + len(unusable)
 
     def _hold_seconds(self, wish: Wish) -> float:
         """How many tasks end here is known for the moment, and so is how many to claim ahead."""

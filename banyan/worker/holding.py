@@ -140,6 +140,13 @@ class Holding:
             self._behind.add(runner, Waiting(attempt, task, since))
             self._begin(task, before, runner, after)
 
+    def refuse(self, task: str, attempt: str, token: str, reason: str) -> None:
+        """Ends a claimed task that cannot be started as failed, for this reason."""
+        if attempt not in self._held:
+            _log.error("task %s was not started: %s", task, reason)
+            self._follow(attempt, {"task": task, "token": token, "grace_seconds": 0}, (0, 0))
+            self._ended(failed_at_start(attempt, reason))
+
     def _begin(self, task: Task, before: float, place: str, after: str = "") -> None:
         """Tells the launcher; `place` is the attempt that holds what this one is to have."""
         attempt = str(task["attempt_id"])

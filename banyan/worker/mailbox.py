@@ -5,20 +5,26 @@ made in the one loop that empties this box, so that no state needs a lock.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from banyan.errors import BanyanError
+from banyan.worker.answers import Unusable
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A claim has brought tasks, which may be started before `trusted_until` (since boot)."""
+    """A claim has brought tasks, which may be started before `trusted_until` (since boot).
+
+    unusable: those that cannot be started at all.
+    """
 
     worker: str
     items: list[dict[str, Any]]
     trusted_until: float
+    unusable: Sequence[Unusable] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from bson import ObjectId
 
-from banyan.domain import lifecycle
+from banyan.domain import continuations, lifecycle
 from banyan.server.shapes import SHAPES, of_task
-from banyan.server.store import tasks
+from banyan.server.store import settlements, tasks
 from banyan.server.store.mongo import now
 from tests.contract.playing import Play, word
 from tests.contract.playing import play as play
@@ -104,6 +104,51 @@ def test_a_claim_that_has_read_it_before_loses(bench: Bench, change: Any) -> Non
     again = {**task, **held.set, "state": "available"}
     assert isinstance(claim, lifecycle.Change)
     assert any(again.get(name) != value for name, value in claim.expected.items())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "state", "waits"),
+    [
+        ({"command": "x"}, {"command": None}, "terminated", False),
+        ({"command": None}, {"command": ["x"]}, "available", False),
+        ({"command": "x"}, {"not_before": "2999-01-01T00:00:00Z"}, "available", True),
+        ({"command": "x", "not_before": "2999-01-01T00:00:00Z"}, {"not_before": None}, "available",
+         False),
+    ],
+)  # fmt: skip
+def test_what_its_last_parent_releases_is_as_its_owner_has_left_it(
+    bench: Bench, before: dict[str, Any], after: dict[str, Any], state: str, waits: bool
+) -> None:
+    """The edit comes between the look at the child and the write that moves it on."""
+    parent = made(bench)
+    child = stored(bench, made(bench, after=[parent], **before))
+    edit(bench, str(child["_id"]), after)
+    release = continuations.Release(child["_id"], (ObjectId(parent),))
+    updates = settlements.of_children({child["_id"]: child}, [release], now())
+    settlements.write(bench.store, updates)
+    moved = stored(bench, str(child["_id"]))
+    assert (moved["state"], moved["pending_dependency_count"]) == (state, 0)
+    assert bool(moved.get("wake_at")) == waits
+    assert moved["unsettled"] == (state == "terminated")
+
+
+def test_an_edit_of_a_task_that_was_retried_meanwhile_is_decided_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry changes what it asks for, and so its shape."""
+    task, apply = made(bench, state="available"), tasks.apply
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.setattr(tasks, "apply", apply)
+        bench.ask("provider", "POST", f"/tasks/{task}/cancel")
+        bench.ask("provider", "POST", f"/tasks/{task}/retry", {"requested_resources": {"cores": 9}})
+        return apply(*arguments)
+
+    monkeypatch.setattr(tasks, "apply", overtaken)
+    edit(bench, task, {**LABELS, "state": "available"})
+    found = stored(bench, task)
+    assert (found["requested_resources"]["cpu_cores"], found["labels"]) == (9, LABELS["labels"])
+    assert found["shape"] == of_task(found)
 
 
 def test_a_task_under_the_wrong_shape_speaks_for_no_other(bench: Bench) -> None:

@@ -251,7 +251,7 @@ BEAT = {
 
 
 def test_good_answers_are_taken():
-    assert answers.claimed({"_items": [TASK]}) == [TASK]
+    assert answers.claimed({"_items": [TASK]}) == ([TASK], [])
     assert answers.beat(BEAT) == BEAT
     answers.registered({"_id": ID, "lease_seconds": 60})
 
@@ -259,16 +259,25 @@ def test_good_answers_are_taken():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"_id": None}, {"attempt_id": "../../etc"}, {"token": 5}, {"command": None},
-        {"command": [5]}, {"env": []}, {"env": {"A": 5}}, {"granted_resources": None},
-        {"granted_resources": {}}, {"granted_resources": {"memory_bytes": "x"}},
+        {"command": None}, {"command": [5]}, {"env": []}, {"env": {"A": 5}},
+        {"granted_resources": None}, {"granted_resources": {}},
+        {"granted_resources": {"memory_bytes": "x"}},
         {"granted_resources": {"memory_bytes": 1, "custom": []}}, {"attempt_count": "1"},
         {"granted_resources": {"memory_bytes": 1, "gpu_compute_capability": "x"}},
         {"timeout_milliseconds": "1"},
     ],
     ids=repr,
 )  # fmt: skip
-def test_a_task_that_makes_no_sense_is_not_claimed(wrong: dict[str, Any]):
+def test_a_task_that_makes_no_sense_holds_up_no_other(wrong: dict[str, Any]):
+    usable, unusable = answers.claimed({"_items": [TASK, {**TASK, **wrong}, TASK]})
+    assert usable == [TASK, TASK]
+    assert [one[:3] for one in unusable] == [(ID, ID, "t")]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"_id": None}, {"attempt_id": "../../etc"}, {"token": 5}], ids=repr
+)
+def test_a_task_that_cannot_be_named_is_not_claimed(wrong: dict[str, Any]):
     with pytest.raises(BanyanError) as raised:
         answers.claimed({"_items": [TASK, {**TASK, **wrong}]})
     assert raised.value.word == "internal"

@@ -1,5 +1,6 @@
 """A server that fails at one task for ever, or answers nonsense: the worker goes on, and ends."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -7,7 +8,9 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from bson import ObjectId
 
+from banyan.server.store.mongo import Store
 from tests.harness import eventually
 from tests.worker.crew import Crew
 from tests.worker.proxy import Proxy, _message
@@ -78,6 +81,20 @@ def test_one_task_at_which_the_server_fails_holds_up_no_other_nor_the_end_of_the
     assert crew.state_of(bad) == "running"
     worker.signal(signal.SIGTERM)
     assert worker.wait(60) == 0
+
+
+def test_a_claimed_task_that_cannot_be_run_fails_alone(crew: Crew, module_database: str) -> None:
+    """Otherwise it would keep from starting all that was claimed with it."""
+    bad = crew.submit("true")
+    with contextlib.closing(Store(module_database)) as store:
+        store["tasks"].update_one({"_id": ObjectId(bad)}, {"$set": {"command": None}})
+    others = [crew.submit("true") for _ in range(3)]
+    crew.worker("one", "--cores", "4")
+    for task in others:
+        assert crew.ended(task)["outcome"] == "success"
+    ended = crew.ended(bad)
+    assert (ended["outcome"], crew.statuses(bad)) == ("failure", ["failure (126)"])
+    assert "makes no sense" in ended["reason"]
 
 
 TASK = {

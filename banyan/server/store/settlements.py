@@ -184,11 +184,10 @@ def of_children(
     A child that was retried since it was read waits anew, for another end of its parent.
     time: the present; children whose `not_before` is later wait for it.
     """
-    alike: dict[str, list[Release | Cancel]] = {}
+    alike: dict[Any, list[Release | Cancel]] = {}
     for one in decided:
-        child = children[one.child]
-        kind = activated(child, time) if isinstance(one, Release) else (one.parent, one.ending)
-        alike.setdefault(repr((kind, child.get("revival_count"))), []).append(one)
+        kind = None if isinstance(one, Release) else (one.parent, one.ending)
+        alike.setdefault((kind, children[one.child].get("revival_count")), []).append(one)
     updates = []
     for group in alike.values():
         first = group[0]
@@ -201,32 +200,47 @@ def of_children(
             updates.append(_cancel(ids, as_read, first))
         else:
             parents = {p for one in group if isinstance(one, Release) for p in one.parents}
-            ready = activated(children[first.child], time)
-            updates.append(_release(ids, as_read, ready, list(parents)))
+            updates.append(_release(ids, as_read, list(parents), time))
     return updates
 
 
 def _release(
-    ids: Sequence[ObjectId], query: Document, ready: Mapping[str, Any], parents: list[ObjectId]
+    ids: Sequence[ObjectId], query: Document, parents: list[ObjectId], time: datetime
 ) -> Update:
     """Take ended parents out of the set; the write that empties it moves the child on.
 
+    Whether the child has a command, and from when on it may run, is asked by the write itself:
+    its owner may have changed both since it was read.
     parents: of all these children; one that a child does not wait for is not in its set.
     """
-    is_ready = {"$eq": [{"$size": "$open_parents"}, 0]}
-    moved = {
-        name: {"$cond": [is_ready, {"$literal": value}, f"${name}"]}
-        for name, value in ready.items()
-    }
     return Update(
         ids,
         {**query, "open_parents": {"$in": parents}},
         [
             {"$set": {"open_parents": {"$setDifference": ["$open_parents", parents]}, **_stamp()}},
             {"$set": {"pending_dependency_count": {"$size": "$open_parents"}}},
-            {"$set": moved},
+            {"$set": _moved(time)},
         ],
     )
+
+
+def _moved(time: datetime) -> Document:
+    """What `lifecycle.activated` says of a task that waits for none, in the database's words."""
+    is_ready = {"$eq": [{"$size": "$open_parents"}, 0]}
+    is_group = {"$in": [{"$ifNull": ["$command", ""]}, ["", []]]}
+    later = {"$cond": [{"$gt": ["$not_before", time]}, "$not_before", None]}
+    as_group = _literally(activated({}, time))
+    as_task = {**_literally(activated({"command": "any"}, time)), "wake_at": later}
+    moved = {}
+    for name in as_group | as_task:
+        kept = f"${name}"
+        then = {"$cond": [is_group, as_group.get(name, kept), as_task.get(name, kept)]}
+        moved[name] = {"$cond": [is_ready, then, kept]}
+    return moved
+
+
+def _literally(fields: Mapping[str, Any]) -> Document:
+    return {name: {"$literal": value} for name, value in fields.items()}
 
 
 def _cancel(ids: Sequence[ObjectId], query: Document, cancel: Cancel) -> Update:
