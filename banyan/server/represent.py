@@ -6,6 +6,7 @@ from typing import Any
 from bson import ObjectId
 from flask import current_app
 
+from banyan.domain.states import ENDED, HELD, State
 from banyan.server import links
 from banyan.server.alarm import ALARM
 from banyan.server.calls import Call, Context
@@ -22,19 +23,32 @@ _MINIMAL = ("_id", "_etag", "state")
 def task(call: Call, stored: Mapping[str, Any]) -> Document:
     """The fields of the schema and the links; with `return=minimal` id, version and state."""
     if call.minimal:
-        return {name: stored[name] for name in _MINIMAL if name in stored}
+        return _minimal(stored)
     shown = {name: stored[name] for name in _SHOWN if name in stored}
     shown["_links"] = links.of_item(current_app.config, "tasks", shown, call.caller)
     return shown
 
 
 def changed(call: Call, stored: Mapping[str, Any]) -> Document:
-    """A task after a change; to a running task that has changed another no more than `minimal`.
+    """A task that was changed, or was there; to a running task no more than `minimal` of another.
 
     Its worker has its token, too, and may not read the other.
     """
-    if call.caller.task in (None, stored["_id"]):
-        return task(call, stored)
+    return task(call, stored) if call.caller.task in (None, stored["_id"]) else _minimal(stored)
+
+
+def held_before(call: Call, stored: Mapping[str, Any]) -> Document:
+    """A task to an account whose worker has held it: once it waits again, no more than `minimal`.
+
+    Its owner may have changed it since, or another worker have it.
+    """
+    holder = stored.get("holder") or {}
+    is_holder = holder.get("account") == call.caller.account
+    is_theirs = is_holder and State(stored["state"]) in HELD | ENDED
+    return task(call, stored) if is_theirs else _minimal(stored)
+
+
+def _minimal(stored: Mapping[str, Any]) -> Document:
     return {name: stored[name] for name in _MINIMAL if name in stored}
 
 

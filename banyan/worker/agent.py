@@ -268,8 +268,8 @@ class Agent:
         for task in event.items:
             self._trusted_until = max(event.trusted_until, self._trusted_until)
             self._line.add(task)
-        for task in event.unusable:
-            self._holding.refuse(*task)
+        for unusable in event.unusable:
+            self._holding.refuse(*unusable)
 
     def _beaten(self, event: mailbox.Beaten) -> None:
         if not self._registration or event.worker != self._registration.worker:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from tests.contract.asking import make, new_id, read, refused
-from tests.contract.playing import Play
-from tests.harness import Server
+from tests.contract.playing import Play, now
+from tests.contract.playing import play as play
+from tests.harness import Api, Server
 
 CHANGEABLE: dict[str, tuple[Any, Any]] = {
     "name": ("a", "b"),
@@ -312,6 +313,28 @@ def test_if_match_may_name_several_versions_and_none(server: Server, shape: str,
     header = {"If-Match": shape.format(task["_etag"])}
     answer = server.provider.patch(f"tasks/{task['_id']}", {"name": "x"}, headers=header)
     assert answer.status_code == status, answer.text
+
+
+def test_if_match_guards_what_a_worker_and_a_running_task_say(play: Play):
+    player, [task] = play.player(), play.submit()
+    path, old = f"tasks/{task}", {"If-Match": '"old"'}
+    claim = {"state": "running", "update_execution_data": {"worker": player.id}}
+    refused(player.api.patch(path, claim, headers=old), 412, "precondition_failed")
+    assert play.task(task)["state"] == "available"
+    current = {"If-Match": play.task(task)["_etag"]}
+    claimed = player.api.patch(path, claim, headers=current)
+    assert claimed.status_code == 200, claimed.text
+    itself = Api(play.server.url, claimed.json()["token"])
+    refused(itself.post(f"{path}/result", 1, headers=old), 412, "precondition_failed")
+    said = {"token": claimed.json()["token"], "exit_status": "success", "time_terminated": now()}
+    end = {"state": "terminated", "update_execution_data": said}
+    refused(player.api.patch(path, end, headers=old), 412, "precondition_failed")
+    assert (play.task(task)["state"], play.task(task)["result"]) == ("running", None)
+    current = {"If-Match": play.task(task)["_etag"]}
+    assert itself.post(f"{path}/result", 1, headers=current).status_code == 200
+    refused(player.api.patch(path, end, headers=current), 412, "precondition_failed")
+    ended = player.api.patch(path, end, headers={"If-Match": play.task(task)["_etag"]})
+    assert ended.json()["state"] == "terminated", ended.text
 
 
 def test_a_condition_that_nothing_heeds_is_refused(server: Server):

@@ -53,7 +53,20 @@ def test_two_tasks_have_keys_of_their_own_and_each_repeats_itself(server: Server
     assert (first.status_code, second.status_code) == (201, 201)
     again = one.post("tasks", body)
     assert (again.status_code, again.json()["_id"]) == (200, first.json()["_id"])
-    assert again.json()["dedupe_key"] == body["dedupe_key"]
+
+
+def test_of_what_it_has_submitted_it_is_told_no_more_when_it_repeats_itself(server: Server) -> None:
+    """It may have run since, elsewhere, and its worker has the token, too."""
+    _, rogue = running(server)
+    body = {"command": "x", "dedupe_key": f"k{ObjectId()}"}
+    made = rogue.post("tasks", body).json()["_id"]
+    note = "nobody else's business"
+    server.provider.patch(f"tasks/{made}", {"name": note, "tags": {"note": note}})
+    for again in (body, [body, {"command": "y"}]):
+        answer = rogue.post("tasks", again)
+        assert made in answer.text
+        assert note not in answer.text
+    assert note in server.provider.get(f"tasks/{made}").text
 
 
 def test_the_index_of_earlier_versions_is_replaced(fresh_database: str) -> None:

@@ -14,6 +14,7 @@ from banyan.domain import continuations, lifecycle
 from banyan.server.shapes import SHAPES, of_task
 from banyan.server.store import settlements, tasks
 from banyan.server.store.mongo import now
+from banyan.server.verbs import release
 from tests.contract.playing import Play, word
 from tests.contract.playing import play as play
 from tests.server.explained import Bench
@@ -147,7 +148,10 @@ def test_an_edit_of_a_task_that_was_retried_meanwhile_is_decided_anew(
     monkeypatch.setattr(tasks, "apply", overtaken)
     edit(bench, task, {**LABELS, "state": "available"})
     found = stored(bench, task)
-    assert (found["requested_resources"]["cpu_cores"], found["labels"]) == (9, LABELS["labels"])
+    assert (found["requested_resources"]["cpu_cores"]["count"], found["labels"]) == (
+        9,
+        LABELS["labels"],
+    )
     assert found["shape"] == of_task(found)
 
 
@@ -168,3 +172,32 @@ def test_who_has_held_a_task_sees_nothing_of_what_becomes_of_it(play: Play) -> N
     owner = play.server.provider
     assert owner.patch(f"tasks/{task}", {"state": "inactive"}).status_code == 200
     assert word(before.api.get(f"tasks/{task}")) == (404, "not_found")
+    moved = {"queue": "elsewhere", "state": "available"}
+    assert owner.patch(f"tasks/{task}", moved).status_code == 200
+    token = {"token": item["token"]}
+    for again in (
+        before.end(item, "failure (1)"),
+        before.api.post(f"tasks/{task}/release", token),
+    ):
+        assert again.status_code == 200, "it was told so before"
+        assert again.json().keys() == {"_id", "_etag", "state", "_status"}
+
+
+@pytest.mark.parametrize("change", [{"priority": 7, "state": "available"}, {}])
+def test_who_releases_a_task_sees_no_later_edit(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    """The owner's edit comes between the release and the look at what it has become."""
+    task, give_back = made(bench, state="available"), release.give_back
+    [claimed] = bench.claim(bench.worker(), 1)
+
+    def overtaken(*arguments: Any) -> int:
+        count = give_back(*arguments)
+        if change:
+            edit(bench, task, change)
+        return count
+
+    monkeypatch.setattr(release, "give_back", overtaken)
+    told = bench.ask("worker", "POST", f"/tasks/{task}/release", {"token": claimed["token"]})
+    assert told["state"] == "available"
+    assert ("command" in told) == (not change)

@@ -124,11 +124,14 @@ BREAKS: list[tuple[str, str, Break]] = [
     ("edges", "do not name it", unlisted),
     ("leases", "is over, and it is still held", lapsed),
     ("leases", "is not there", put("held", **{"holder.worker": ObjectId()})),
+    ("shapes", "ask for something else", put("child", shape="0" * 32)),
+    ("shapes", "ask for something else", put("held", queue="elsewhere")),
 ]
 MENDED = {
     "does not hold it, and has no end",
     "which has ended and counts as settled",
     "is over, and it is still held",
+    "ask for something else",
 }
 
 

@@ -19,6 +19,7 @@ from banyan.server.doctor import (
     leases,
     orphans,
     settling,
+    shapes,
     states,
 )
 from banyan.server.doctor.finding import Finding
@@ -26,7 +27,7 @@ from banyan.server.store import inspection
 from banyan.server.store.mongo import Store
 from banyan.server.upkeep.loop import PERIODS_HELD
 
-_OF_TASKS = (states, attempts, dependencies, edges, leases, settling)
+_OF_TASKS = (states, attempts, dependencies, edges, leases, settling, shapes)
 _OF_THE_WHOLE = (indexes, leaks, orphans)
 
 

@@ -8,13 +8,16 @@ from collections.abc import Callable, Collection, Sequence
 
 from bson import ObjectId
 
+from banyan.domain.lifecycle import Change, as_edit
 from banyan.server.calls import Context, Silent
 from banyan.server.doctor.attempts import END
 from banyan.server.doctor.dependencies import SETTLE
 from banyan.server.doctor.finding import Finding
 from banyan.server.doctor.leases import GIVE_BACK
 from banyan.server.doctor.orphans import REMOVE
+from banyan.server.doctor.shapes import RESHAPE
 from banyan.server.settle import settle_ended
+from banyan.server.shapes import of_task
 from banyan.server.store import attempts, inspection, tasks
 from banyan.server.store.mongo import Store, now
 from banyan.server.upkeep.duties import SETTLE_SECONDS
@@ -31,6 +34,7 @@ def repair(store: Store, findings: Sequence[Finding]) -> list[Finding]:
         SETTLE: lambda found: _settle(store, found),
         REMOVE: lambda found: inspection.remove_ownerless(store, _targets(found)),
         END: lambda found: _end(store, found),
+        RESHAPE: lambda found: _reshape(store, found),
     }
     for remedy, mend in mending.items():
         found = [one for one in findings if one.remedy == remedy]
@@ -57,6 +61,14 @@ def _end(store: Store, found: Sequence[Finding]) -> None:
         store,
         [attempts.Addition(ObjectId(one.target), ObjectId(one.subject), end) for one in found],
     )
+
+
+def _reshape(store: Store, found: Sequence[Finding]) -> None:
+    changes = [
+        as_edit(task, Change(task_id, {"state": task["state"]}, {"shape": of_task(task)}))
+        for task_id, task in tasks.find(store, _targets(found)).items()
+    ]
+    tasks.apply(store, changes)
 
 
 def _targets(found: Sequence[Finding]) -> Collection[ObjectId]:

@@ -13,6 +13,7 @@ from bson import ObjectId
 from pymongo.client_session import ClientSession
 
 from banyan.domain.continuations import CHILD_LISTS, PARENT_LISTS, children_of, parents_of
+from banyan.domain.scheduling import DURATIONS
 from banyan.server.store.indexes import INDEXES
 from banyan.server.store.mongo import Document, Store
 
@@ -20,7 +21,7 @@ TASKS_AT_ONCE = 500
 _TASK_FIELDS = [
     "state", "command", "owner", "outcome", "ended_as", "unsettled", "revival_count", "holder",
     "attempt_id", "attempt_count", "open_parents", "pending_dependency_count", "seq", "_updated",
-    *CHILD_LISTS, *PARENT_LISTS,
+    "shape", "requested_resources", "queue", "labels", *DURATIONS, *CHILD_LISTS, *PARENT_LISTS,
 ]  # fmt: skip
 _RELATED_FIELDS = ["state", "ended_as", "unsettled", "revival_count", *CHILD_LISTS, *PARENT_LISTS]
 _ATTEMPT_FIELDS = [

@@ -33,10 +33,12 @@ def update(
     item_id: ObjectId,
     values: Mapping[str, Any],
     lists: Mapping[str, tuple[list[Any], list[Any], bool]],
+    version: str | None = None,
 ) -> UpdateOne:
     """One write: values set, then for each list what is added, then what is removed.
 
     lists: field -> (added, removed, whether it may hold a value twice).
+    version: the one that it is meant for; None: any.
     A pipeline, because MongoDB's own operators can't add to and take from one field.
     """
     fields: Document = {name: {"$literal": value} for name, value in values.items()}
@@ -51,12 +53,13 @@ def update(
             more = {"$setDifference": [new, held]}
             fields[name] = {"$setDifference": [{"$concatArrays": [held, more]}, gone]}
     stamp = {"_etag": new_etag(), "_updated": now()}
-    return UpdateOne({"_id": item_id}, [{"$set": {**fields, **stamp}}])
+    meant = {} if version is None else {"_etag": version}
+    return UpdateOne({"_id": item_id, **meant}, [{"$set": {**fields, **stamp}}])
 
 
-def write(store: Store, resource: str, updates: Sequence[UpdateOne]) -> None:
-    """All updates in one command."""
-    store[resource].bulk_write(updates)
+def write(store: Store, resource: str, updates: Sequence[UpdateOne]) -> int:
+    """All updates in one command; how many of them have found their item."""
+    return store[resource].bulk_write(updates).matched_count
 
 
 def delete(store: Store, resource: str, item_id: ObjectId) -> None:

@@ -15,7 +15,7 @@ from banyan.domain import lifecycle
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, free_from, grant_for
 from banyan.domain.states import HELD, Actor, State
 from banyan.errors import BanyanError
-from banyan.server import aftermath, represent, weights
+from banyan.server import aftermath, conditions, represent, weights
 from banyan.server.auth import attempt_token
 from banyan.server.calls import Call
 from banyan.server.gathering import Gathering
@@ -46,6 +46,7 @@ def claim_one(call: Call, task_id: ObjectId, worker_id: ObjectId) -> Document:
     task = tasks.find(call.store, [task_id]).get(task_id)
     if task is None or (call.caller.queues is not None and task["queue"] not in call.caller.queues):
         raise missing("tasks", task_id)
+    conditions.check(call.if_match, task)
     _check_named(task, worker)
     total = capacity_from(worker["resources"])
     grant = grant_for(task["requested_resources"], total)
@@ -55,6 +56,8 @@ def claim_one(call: Call, task_id: ObjectId, worker_id: ObjectId) -> Document:
     decision = decide(task, worker, grant, None, start=False)
     if isinstance(decision, lifecycle.Refusal):
         raise BanyanError(decision.word, decision.message, extra={"state": task["state"]})
+    if isinstance(decision, lifecycle.Change):
+        decision = conditions.guarded(call.if_match, task, decision)
     won = _take(call, [decision], [task])
     if not won:
         # Or it was too large: it is cancelled now.

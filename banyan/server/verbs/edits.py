@@ -15,7 +15,7 @@ from banyan.domain.resources import changed_request
 from banyan.domain.scheduling import DURATIONS
 from banyan.domain.states import State
 from banyan.errors import BanyanError
-from banyan.server import keeping, validation, weights
+from banyan.server import conditions, keeping, validation, weights
 from banyan.server.calls import Call
 from banyan.server.schemas.tasks import EDGES_IN_REQUEST_MAX, SCHEMA
 from banyan.server.shapes import of_task
@@ -127,8 +127,7 @@ def read_edit(call: Call, task_id: ObjectId, body: Mapping[str, Any]) -> Edit:
 
 def decide(edit: Edit, task: Document) -> Change | Same:
     """The one guarded write of an edit without edges. Errors: its refusal."""
-    if edit.if_match is not None and not edit.if_match.contains_weak(task["_etag"]):
-        raise BanyanError("precondition_failed", "the task has changed since; read it again")
+    conditions.check(edit.if_match, task)
     fields = edit.changed_fields(task)
     moved = lifecycle.move({**task, **fields}, edit.state, now()) if edit.state else Same()
     if isinstance(moved, Refusal):
@@ -145,10 +144,7 @@ def decide(edit: Edit, task: Document) -> Change | Same:
             return moved
         moved = _staying(edit, task, fields)
     moved = replace(moved, set={**fields, **moved.set})
-    moved = lifecycle.as_edit(task, moved)
-    if edit.if_match is not None:
-        moved = replace(moved, expected={**moved.expected, "_etag": task["_etag"]})
-    return moved
+    return conditions.guarded(edit.if_match, task, lifecycle.as_edit(task, moved))
 
 
 def _staying(edit: Edit, task: Document, fields: Mapping[str, Any]) -> Change:

@@ -13,7 +13,7 @@ from flask import current_app
 
 from banyan.config import knobs
 from banyan.errors import BanyanError
-from banyan.server import links, scoped, validation
+from banyan.server import conditions, links, scoped, validation
 from banyan.server.auth import scope
 from banyan.server.calls import Answer, Call
 from banyan.server.store import plain
@@ -48,10 +48,11 @@ def edit_one(call: Call) -> Answer:
     """PATCH of an item, and every virtual write to it."""
     assert call.item_id is not None  # noqa: S101 - an item's route
     item = scoped.item(call)
-    if call.if_match is not None and not call.if_match.contains_weak(item["_etag"]):
-        raise BanyanError("precondition_failed", "it has changed since; read it again")
-    update = plain.update(item["_id"], *_read(call, call.body))
-    plain.write(call.store, call.resource, [update])
+    conditions.check(call.if_match, item)
+    version = None if call.if_match is None else item["_etag"]
+    update = plain.update(item["_id"], *_read(call, call.body), version)
+    if not plain.write(call.store, call.resource, [update]):
+        conditions.check(call.if_match, scoped.item(call))  # else it has been removed
     return Answer({**_shown(call, scoped.item(call)), "_status": "OK"})
 
 

@@ -17,6 +17,7 @@ from banyan.server.verbs.leases import check_token, demand_token
 
 _REASON = "released by its worker"
 _ROUNDS = 5
+_CHANGED_BY_OTHERS = ("attempt_id", "edit_count", "revival_count")
 
 
 def release(call: Call) -> Answer:
@@ -42,7 +43,9 @@ def _one(call: Call, task_id: ObjectId) -> Document:
     current = tasks.find(call.store, [task_id])[task_id]
     if not given:  # its worker may have lost it meanwhile
         check_token(call, current, body.get("token"))
-    return {**represent.task(call, current), **OK}
+    is_as_it_was = all(current.get(name) == found.get(name) for name in _CHANGED_BY_OTHERS)
+    show = represent.task if given and is_as_it_was else represent.held_before
+    return {**show(call, current), **OK}
 
 
 def give_back(context: Context, held: Sequence[Document], reason: str, lost: bool = False) -> int:

@@ -16,7 +16,7 @@ from banyan.domain.attempts import believed
 from banyan.domain.lifecycle import Change, Refusal, Same
 from banyan.domain.states import HELD, State
 from banyan.errors import BanyanError
-from banyan.server import aftermath, represent, validation
+from banyan.server import aftermath, conditions, represent, validation
 from banyan.server.auth import attempt_token
 from banyan.server.calls import Answer, Call
 from banyan.server.schemas.attempts import EXECUTION_DATA, LOG_CHUNKS_MAX
@@ -138,7 +138,8 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
         call.store.confirm([found[one] for one in said_before])
         for index, fields in won.items():
             task = {**found[reports[index].task_id], **fields}
-            results[index] = {**represent.task(call, task), "_status": "OK"}
+            show = represent.task if going[index].set else represent.held_before
+            results[index] = {**show(call, task), "_status": "OK"}
         written += [going[index] for index in won if going[index].set]
         open_ones = {i: report for i, report in open_ones.items() if i not in results}
     for index in open_ones:
@@ -161,8 +162,9 @@ def _decide(
         return missing("tasks", report.task_id)
     try:
         attempt_id = check_token(call, task, report.data.get("token"))
+        conditions.check(call.if_match, task)
         if report.target is None:
-            return _touch(task, attempt_id, report)
+            return conditions.guarded(call.if_match, task, _touch(task, attempt_id, report))
         decision = _decide_end({**task, **_NO_FURTHER} if for_good else task, report)
     except BanyanError as error:
         return error
@@ -172,14 +174,9 @@ def _decide(
         # Said once more, for the server may have been killed in a change of primaries.
         record = lifecycle.record_of_end(task, _end_in(task, report))
         return Change(task["_id"], {}, {}, (), attempt_id, record)
-    return Change(
-        decision.task_id,
-        decision.expected,
-        {**decision.set, **report.fields},
-        decision.unset,
-        attempt_id,
-        decision.attempt,
-    )
+    fields = {**decision.set, **report.fields}
+    change = replace(decision, set=fields, attempt_id=attempt_id)
+    return conditions.guarded(call.if_match, task, change)
 
 
 def _decide_end(task: Document, report: Report) -> lifecycle.Decision:

@@ -68,11 +68,17 @@ def submit(call: Call) -> Answer:
             fresh = tasks.find(call.store, [task["_id"] for task in stored])
             stored = [fresh.get(task["_id"], task) for task in stored]
         represent.announce(call.context, stored)
-    items = [{**represent.task(call, task), "_status": "OK"} for task in stored]
+    items = [{**_shown(call, task, created), "_status": "OK"} for task in stored]
     status = 201 if created else 200
     if isinstance(call.body, list):
         return Answer({"_status": "OK", "_items": items}, status)
     return Answer(items[0], status)
+
+
+def _shown(call: Call, task: Document, created: Collection[ObjectId]) -> Document:
+    """A running task reads what it has just sent; of what was there, no more than was changed."""
+    show = represent.task if task["_id"] in created else represent.changed
+    return show(call, task)
 
 
 def _confirm_that_they_exist(call: Call, bodies: Sequence[Any]) -> None:
@@ -108,8 +114,8 @@ def _invalid(call: Call, issues: Mapping[int, dict[str, Any]]) -> BanyanError:
     return BanyanError("invalid", f"nothing was stored: see _issues{more}", told)
 
 
-def _store_new(call: Call, given: list[Document]) -> tuple[list[Document], bool]:
-    """Store what is not there by its dedupe_key; returns all of it, in order."""
+def _store_new(call: Call, given: list[Document]) -> tuple[list[Document], set[ObjectId]]:
+    """Store what is not there by its dedupe_key; returns all of it, in order, and what is new."""
     until = monotonic() + TRANSACTION_SECONDS_MAX
     for tries in range(_ATTEMPTS):
         found = dedupe.find(call.store, call.caller.account, call.caller.task, given)
@@ -128,7 +134,7 @@ def _store_new(call: Call, given: list[Document]) -> tuple[list[Document], bool]
         by_key = {**found, **{task["dedupe_key"]: task for task in built if task["dedupe_key"]}}
         rest = iter([task for task in built if not task["dedupe_key"]])
         keys = [task.get("dedupe_key") for task in given]
-        return [by_key[key] if key else next(rest) for key in keys], bool(built)
+        return [by_key[key] if key else next(rest) for key in keys], {t["_id"] for t in built}
     raise BanyanError("conflict", "the graph around these tasks keeps changing; try again")
 
 
