@@ -138,7 +138,11 @@ DOMAIN = {
         },
         "item": {
             "GET": {"roles": TASK_USERS},
-            "DELETE": {"roles": ["operator", "worker"], "function": f"{VERBS}.workers:remove"},
+            "DELETE": {
+                "roles": ["operator", "worker"],
+                "function": f"{VERBS}.workers:remove",
+                "parameters": ["lost"],
+            },
         },
         "related": {"attempts": 'attempts?where={{"worker":"{_id}"}}'},
     },

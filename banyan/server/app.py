@@ -132,7 +132,8 @@ class Wiring:
                     self.arguments[endpoint] = READ_LIST if level == "collection" else READ_ITEM
                     continue
                 path = rule.get("function") or f"banyan.server.verbs.plain:{_PLAIN[level, method]}"
-                self._route(resource, level, "", [method], rule["roles"], {"function": path})
+                row = {"function": path, "parameters": rule.get("parameters", ())}
+                self._route(resource, level, "", [method], rule["roles"], row)
 
     def _virtual_routes(self, resource: str) -> None:
         for name, row in self.app.config["VIRTUAL_RESOURCES"].get(resource, {}).items():

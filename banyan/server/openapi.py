@@ -179,7 +179,7 @@ def _parameters(tables: Tables, route: Route) -> list[Json]:
     if route.method == "GET":
         names = (*query_names(route), "If-None-Match", "Prefer")
     else:
-        names = ("Prefer",)
+        names = (*query_names(route), "Prefer")
         edits = route.method == "PATCH" or route.kind in ("append", "remove")
         if route.level == "item" and edits:
             names = (*names, "If-Match")
@@ -195,10 +195,8 @@ def _parameters(tables: Tables, route: Route) -> list[Json]:
 
 def query_names(route: Route) -> tuple[str, ...]:
     """The query arguments that a route reads; any other is refused."""
-    if route.kind:
+    if route.kind or route.method != "GET":
         return tuple(table.at_level(route.rule, "parameters", route.level, ()))
-    if route.method != "GET":
-        return ()
     return parameters.READ_ITEM if route.level == "item" else parameters.READ_LIST
 
 

@@ -124,7 +124,8 @@ class Agent:
         for attempt in known:
             self._holding.lose(attempt)
         if last:
-            self._courier.send(Errand("removal of the last", "DELETE", f"/workers/{last.worker}"))
+            path = f"/workers/{last.worker}?lost=1"
+            self._courier.send(Errand("removal of the last", "DELETE", path))
         self._register()
 
     def _take_over(self, last: Identity, known: list[str]) -> None:

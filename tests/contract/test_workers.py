@@ -348,6 +348,17 @@ def test_a_worker_may_remove_itself_when_it_ends(play: Play):
     assert play.task(task)["state"] == "available"
 
 
+def test_what_was_killed_with_its_worker_is_lost_with_it(play: Play):
+    """Otherwise a task that kills its worker would run for ever."""
+    (task,) = play.submit(max_lost_count=1)
+    for _ in range(2):
+        player = play.player()
+        player.claim_one(task)
+        assert word(player.api.delete(f"workers/{player.id}?lost=yes")) == (400, "bad_request")
+        assert player.api.delete(f"workers/{player.id}?lost=1").status_code == 204
+    assert (play.task(task)["state"], play.task(task)["outcome"]) == ("terminated", "lost")
+
+
 def test_a_provider_removes_no_worker(play: Play):
     player = play.player()
     assert word(play.server.provider.delete(f"workers/{player.id}")) == (403, "forbidden")

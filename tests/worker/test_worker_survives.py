@@ -122,6 +122,7 @@ def test_when_all_is_killed_the_next_worker_clears_away_and_tasks_run_again(
     crew.worker("one", "--cores", "1")
     assert crew.ended(task)["outcome"] == "success"
     assert time.monotonic() - begun < 10, "without waiting for the lease"
+    assert crew.attempts(task)[0]["reason"] == "lost with its worker"
     assert gone(old)
 
 

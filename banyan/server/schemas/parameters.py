@@ -59,6 +59,10 @@ QUERY: Mapping[str, Parameter] = {
         "What was over so long a time, too: a duration as in `24 hours`. [24 hours]",
         {"type": "string"},
     ),
+    "lost": _query(
+        "1: what it ran has ended with it, and counts as lost. 0: it is given back without fault.",
+        {"type": "string", "enum": ["0", "1"]},
+    ),
     "from": _query("What was since then, too; in place of `window`.", _TIME),
     "to": _query("The end of that time. [now]", _TIME),
     "buckets": _query(

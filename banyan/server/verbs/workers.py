@@ -91,8 +91,18 @@ def _change(call: Call, before: str, after: str) -> Answer:
 
 
 def remove(call: Call) -> Answer:
-    """DELETE /workers/<id>: 204. What it holds is given back; its next beat gets 404."""
-    _remove_all(call.context, {"_id": _own(call)["_id"]}, "its worker was removed")
+    """DELETE /workers/<id>: 204. What it holds is given back; its next beat gets 404.
+
+    `?lost=1`: all that it ran was killed with it. A task that does that is not to run for ever.
+    """
+    said = call.args.get("lost", "0")
+    if said not in ("0", "1"):
+        raise BanyanError("bad_request", f"lost: expected 0 or 1, got {said!r}")
+    worker = {"_id": _own(call)["_id"]}
+    if said == "1":
+        _remove_all(call.context, worker, "lost with its worker", lost=True)
+    else:
+        _remove_all(call.context, worker, "its worker was removed")
     return Answer(None, 204)
 
 
@@ -101,11 +111,13 @@ def remove_of(context: Context, account: str) -> None:
     _remove_all(context, {"account": account}, "the account of its worker was revoked")
 
 
-def _remove_all(context: Context, query: Mapping[str, Any], reason: str) -> None:
+def _remove_all(
+    context: Context, query: Mapping[str, Any], reason: str, lost: bool = False
+) -> None:
     """Remove workers; what they hold is given back, for that reason."""
     removed = workers.turn_off(context.store, query)
     for held in tasks.held_in_pieces(context.store, removed, READ_AT_END):
-        give_back(context, held, reason)
+        give_back(context, held, reason, lost)
     workers.delete(context.store, removed)
     for worker_id in removed:
         context.signals.signal(f"worker:{worker_id}")
