@@ -1,10 +1,9 @@
 """The worker: looks what there is, claims what fits, has it run, reports.
 
 `main(options)` is the whole life of one worker process; the command line calls it. One loop
-makes all decisions. Beside it are three threads that do nothing but wait for the server, each
-with one connection: beats (held, so that a cancellation is heard at once), claims (held, so
-that new work is), and the courier (what must arrive). Tasks are the launcher's children, not
-the agent's: it must never start a process of a task itself.
+makes all decisions. Beside it three threads only wait for the server, each with one connection:
+beats (held, so that a cancellation is heard at once), claims (held, so that new work is), and the
+courier (what must arrive). The launcher starts tasks; the agent itself must never.
 """
 
 import logging
@@ -124,8 +123,7 @@ class Agent:
         for attempt in known:
             self._holding.lose(attempt)
         if last:
-            path = f"/workers/{last.worker}?lost=1"
-            self._courier.send(Errand("removal of the last", "DELETE", path))
+            self._courier.send(Errand("removal", "DELETE", f"/workers/{last.worker}?lost=1"))
         self._register()
 
     def _take_over(self, last: Identity, known: list[str]) -> None:
@@ -269,8 +267,7 @@ class Agent:
         for task in event.items:
             self._trusted_until = max(event.trusted_until, self._trusted_until)
             self._line.add(task)
-        for unusable in event.unusable:
-            self._holding.refuse(*unusable)
+        self._holding.refuse(event.unusable)
 
     def _beaten(self, event: mailbox.Beaten) -> None:
         if not self._registration or event.worker != self._registration.worker:

@@ -7,9 +7,8 @@ while a process of it may live.
 
 import logging
 import os
-import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from banyan.config import knobs
 from banyan.domain.resources import Grant
 from banyan.worker import environment, identity
 from banyan.worker.ahead import Task
+from banyan.worker.answers import Unusable
 from banyan.worker.behind import Behind, Waiting
 from banyan.worker.endings import end_of, failed_at_start
 from banyan.worker.gpu_samples import GpuSamples
@@ -33,7 +33,6 @@ from banyan.worker.timers import now
 from banyan.worker.wire import Message
 
 _GRACE_SECONDS_DEFAULT = 600.0
-_PLAIN = re.compile("[0-9A-Za-z_-]{1,100}")
 _BEGIN_SECONDS = 60.0  # a directory that is mounted when it is first looked at may take a while
 
 _log = logging.getLogger(__name__)
@@ -120,7 +119,7 @@ class Holding:
     def start(self, task: Task, before: float) -> None:
         """Starts a claimed task, unless it is known; `before`: seconds since boot."""
         attempt = str(task["attempt_id"])
-        if attempt in self._held or not _is_plain(attempt):
+        if attempt in self._held:
             return
         grant = Grant.from_json(task["granted_resources"])
         if not self._ledger.fits(grant):
@@ -135,17 +134,18 @@ class Holding:
     def start_behind(self, runner: str, task: Task, since: float, before: float) -> None:
         """Has a task claimed at `since` start where `runner` has ended; else as `start`."""
         attempt = str(task["attempt_id"])
-        if attempt not in self._held and _is_plain(attempt):
+        if attempt not in self._held:
             after = self._behind.last_of(runner)
             self._behind.add(runner, Waiting(attempt, task, since))
             self._begin(task, before, runner, after)
 
-    def refuse(self, task: str, attempt: str, token: str, reason: str) -> None:
-        """Ends a claimed task that cannot be started as failed, for this reason."""
-        if attempt not in self._held:
-            _log.error("task %s was not started: %s", task, reason)
-            self._follow(attempt, {"task": task, "token": token, "grace_seconds": 0}, (0, 0))
-            self._ended(failed_at_start(attempt, reason))
+    def refuse(self, unusable: Iterable[Unusable]) -> None:
+        """Ends claimed tasks that cannot be started as failed."""
+        for task, attempt, token, reason in unusable:
+            if attempt not in self._held:
+                _log.error("task %s was not started: %s", task, reason)
+                self._follow(attempt, {"task": task, "token": token, "grace_seconds": 0}, (0, 0))
+                self._ended(failed_at_start(attempt, reason))
 
     def _begin(self, task: Task, before: float, place: str, after: str = "") -> None:
         """Tells the launcher; `place` is the attempt that holds what this one is to have."""
@@ -386,14 +386,6 @@ class Holding:
             held.stuck = False
             if held.reported:
                 del self._held[attempt]
-
-
-def _is_plain(attempt: str) -> bool:
-    """Whether it may be a file's name: a false server must not lead the worker elsewhere."""
-    plain = _PLAIN.fullmatch(attempt) is not None
-    if not plain:
-        _log.error("no attempt of a Banyan server has the id %.200r: not started", attempt)
-    return plain
 
 
 def _grace_seconds(task: Task) -> float:

@@ -138,14 +138,19 @@ def report_many(call: Call, reports: Sequence[Report], as_a_whole: bool = False)
         call.store.confirm([found[one] for one in said_before])
         for index, fields in won.items():
             task = {**found[reports[index].task_id], **fields}
-            show = represent.task if going[index].set else represent.held_before
-            results[index] = {**show(call, task), "_status": "OK"}
+            results[index] = _shown(call, going[index], task)
         written += [going[index] for index in won if going[index].set]
         open_ones = {i: report for i, report in open_ones.items() if i not in results}
     for index in open_ones:
         results[index] = BanyanError("conflict", "the task keeps changing; report again")
     aftermath.follow(call.context, written, {})
     return [results[index] for index in range(len(reports))]
+
+
+def _shown(call: Call, change: Change, task: Document) -> Document:
+    """Once a report is only repeated, the task may be another's."""
+    show = represent.task if change.set else represent.held_before
+    return {**show(call, task), "_status": "OK"}
 
 
 def _to_read(call: Call, count: int) -> Sequence[str] | Mapping[str, Any] | None:
