@@ -140,6 +140,7 @@ def as_edit(task: Task, change: Change) -> Change:
 
     What it writes was worked out from what was read: the task's shape, whether it is a group. Were
     another edit written in between, it would be that of no task. A claim has read the task, too.
+    Whoever has held the task before has no part in what it is from now on.
     """
     if State(task["state"]) not in (State.INACTIVE, State.AVAILABLE):
         return change
@@ -148,6 +149,7 @@ def as_edit(task: Task, change: Change) -> Change:
         change,
         expected={**change.expected, **counts},
         set={**change.set, "edit_count": (counts["edit_count"] or 0) + 1},
+        unset=(*change.unset, "holder") if task.get("holder") else change.unset,
     )
 
 

@@ -49,7 +49,7 @@ class Limit(NamedTuple):
     dear: bool = False
 
 
-TASKS = (
+OPEN_TASKS = (
     Limit(
         "open_tasks",
         "OWNER_OPEN_TASKS_MAX",
@@ -57,6 +57,9 @@ TASKS = (
         "tasks that have not ended",
         "wait until some have ended, or cancel them",
     ),
+)
+TASKS = (
+    *OPEN_TASKS,
     Limit(
         "tasks",
         "OWNER_TASKS_MAX",

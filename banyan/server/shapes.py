@@ -13,7 +13,7 @@ drawn by chance, so that no task stays unseen; and upkeep lets those who wait lo
 
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from threading import Lock
@@ -280,6 +280,14 @@ class Shapes:
                 QUOTAS.admit(store, owner, more, SHAPES_OF_OWNER, by_task)
         with self._lock:
             self._note_admitted(place, new, min(most, REMEMBERED_MAX))
+
+    def admit_stored(self, store: Store, tasks: Iterable[Mapping[str, Any]]) -> None:
+        """Let stored tasks of any owners have these shapes, or refuse. Errors: `quota_exceeded`."""
+        keys: dict[str, dict[str, None]] = {}
+        for task in tasks:
+            keys.setdefault(task["owner"], {})[task["shape"]] = None
+        for owner, of_owner in keys.items():
+            self.admit(store, owner, of_owner)
 
     def _note_admitted(self, place: tuple[str, str], new: Sequence[str], most: int) -> None:
         """most: of one owner, so that those that have ended let in no more than that again."""

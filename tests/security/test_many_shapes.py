@@ -318,6 +318,38 @@ def test_nor_by_changing_what_tasks_ask_for(server: Server):
     assert server.provider.patch("tasks", changes[:2]).status_code == 200
 
 
+def test_nor_by_a_change_that_names_an_edge_too(server: Server):
+    ids = [one["_id"] for one in server.provider.post("tasks", [{}] * 5).json()["_items"]]
+    edge = {"remove_continuations": ["0" * 24]}
+    changes = [
+        {"_id": task, "requested_resources": {"memory": 1_000_000 + number}, **edge}
+        for number, task in enumerate(ids)
+    ]
+    answer = server.provider.patch("tasks", changes)
+    told = [one.get("_error", {}).get("word") for one in answer.json()["_items"]]
+    assert told == [None, None, "quota_exceeded", "quota_exceeded", "quota_exceeded"]
+
+
+def test_nor_by_retrying_what_has_ended(server: Server):
+    """Else who lets tasks end, again and again, could then have all of them tried at once."""
+    sizes = of_sizes(9)
+    ids: list[str] = []
+    for start in (0, 3, 6):
+        made = eventually(lambda start=start: stored(server, sizes[start : start + 3]))
+        ids += [one["_id"] for one in made]
+        assert server.provider.post("tasks/cancel", {"targets": ids}).status_code == 200
+    assert word(server.provider.post("tasks/retry", {"targets": ids})) == EXCEEDED
+    assert {one["state"] for one in server.provider.get("tasks").json()["_items"]} == {"cancelled"}
+    few = {"targets": ids[:3]}
+    eventually(lambda: server.provider.post("tasks/retry", few).status_code == 200)
+
+
+def stored(server: Server, tasks: list[Any]) -> list[Any]:
+    """The new tasks, once there is room for them."""
+    answer = server.provider.post("tasks", tasks)
+    return answer.json()["_items"] if answer.status_code == 201 else []
+
+
 @pytest.fixture
 def three(monkeypatch: pytest.MonkeyPatch) -> None:
     """At most three open ones, in this process, which counts again whenever it would refuse."""

@@ -15,7 +15,7 @@ from banyan.server.shapes import SHAPES, of_task
 from banyan.server.store import settlements, tasks
 from banyan.server.store.mongo import now
 from banyan.server.verbs import release
-from tests.contract.playing import Play, word
+from tests.contract.playing import Play, Player, word
 from tests.contract.playing import play as play
 from tests.server.explained import Bench
 
@@ -174,13 +174,30 @@ def test_who_has_held_a_task_sees_nothing_of_what_becomes_of_it(play: Play) -> N
     assert word(before.api.get(f"tasks/{task}")) == (404, "not_found")
     moved = {"queue": "elsewhere", "state": "available"}
     assert owner.patch(f"tasks/{task}", moved).status_code == 200
+    assert_nothing_is_told(before, item)
+    assert owner.post(f"tasks/{task}/cancel").status_code == 200
+    assert word(before.api.get(f"tasks/{task}")) == (404, "not_found")
+    assert_nothing_is_told(before, item)
+
+
+def test_who_has_held_a_task_hears_no_more_of_it_than_it_has_to(play: Play) -> None:
+    """It has not been changed, and waits; the end was not heard of, and is said once more."""
+    [task] = play.submit(max_attempt_count=3)
+    before = play.player()
+    item = before.claim_one(task).json()
+    assert before.end(item, "failure (1)").status_code == 200
+    again = before.end(item, "failure (1)")
+    assert again.status_code == 200, "it was told so before"
+    assert again.json().keys() == {"_id", "_etag", "state", "_status"}
+
+
+def assert_nothing_is_told(before: Player, item: dict[str, Any]) -> None:
+    """Neither by an end nor by a release that is said once more."""
     token = {"token": item["token"]}
-    for again in (
-        before.end(item, "failure (1)"),
-        before.api.post(f"tasks/{task}/release", token),
-    ):
-        assert again.status_code == 200, "it was told so before"
-        assert again.json().keys() == {"_id", "_etag", "state", "_status"}
+    release = before.api.post(f"tasks/{item['_id']}/release", token)
+    for again in (before.end(item, "failure (1)"), release):
+        assert again.status_code == 409, "it is nobody's by now"
+        assert again.json().keys() == {"_status", "_error", "state"}
 
 
 @pytest.mark.parametrize("change", [{"priority": 7, "state": "available"}, {}])

@@ -59,6 +59,15 @@ def test_what_has_ended_makes_room_for_more(server: Server):
     eventually(lambda: server.provider.post("tasks", {}).status_code == 201)
 
 
+def test_what_is_retried_counts_anew(server: Server):
+    ids = [one["_id"] for one in server.provider.post("tasks", [{}] * 3).json()["_items"]]
+    assert server.provider.post("tasks/cancel", {"targets": ids}).status_code == 200
+    eventually(lambda: server.provider.post("tasks", [{}] * 3).status_code == 201)
+    refused = server.provider.post("tasks/retry", {"targets": ids})
+    assert told(refused) == {"limit": "open_tasks", "value": OPEN, "used": 3, "asked": 3}
+    assert server.provider.post("tasks/retry", {"targets": ids[:2]}).status_code == 200
+
+
 def test_what_is_kept_for_ever_is_bounded_too(server: Server):
     """Ended tasks are not open, but stored."""
     kept = {"state": "available", "retain": "forever"}  # a group: it ends at once

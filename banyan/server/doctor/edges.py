@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from banyan.domain.continuations import EDGES
-from banyan.domain.states import ENDED, State
+from banyan.domain.states import State
 from banyan.server.doctor.finding import Finding
 from banyan.server.store.inspection import Batch
 from banyan.server.store.mongo import Document
@@ -43,7 +43,7 @@ def _parents(task: Document, batch: Batch, to_children: str, to_parents: str) ->
             continue
         if parent["owner"] != task["owner"]:
             continue  # it has the id of one that was forgotten
-        # Cancelled and retried, it stands in the lists of those only that it waits for again.
-        if not (task.get("revival_count") and parent["state"] in ENDED):
+        # Retried, it stands in the lists of those only that it waits for again.
+        if not task.get("revival_count") or parent_id in task["open_parents"]:
             message = f"its {to_parents} name {parent_id}, whose {to_children} do not name it"
             yield Finding(CHECK, str(task["_id"]), message, _ADVICE)

@@ -23,7 +23,9 @@ _TASK_FIELDS = [
     "attempt_id", "attempt_count", "open_parents", "pending_dependency_count", "seq", "_updated",
     "shape", "requested_resources", "queue", "labels", *DURATIONS, *CHILD_LISTS, *PARENT_LISTS,
 ]  # fmt: skip
-_RELATED_FIELDS = ["state", "ended_as", "unsettled", "revival_count", *CHILD_LISTS, *PARENT_LISTS]
+_RELATED_FIELDS = [
+    "state", "owner", "ended_as", "unsettled", "revival_count", *CHILD_LISTS, *PARENT_LISTS,
+]  # fmt: skip
 _ATTEMPT_FIELDS = [
     "task", "task_seq", "attempt_count", "worker", "time_terminated", "exit_status",
 ]  # fmt: skip

@@ -301,11 +301,12 @@ def claimed_with(
     store: Store,
     worker: ObjectId,
     claim_id: str,
-    fields: Sequence[str] | Mapping[str, Any] | None = None,
+    fields: Sequence[str] | Mapping[str, Any] | None,
+    bytes_max: int,
 ) -> list[Document]:
-    """What an earlier request of this worker with the same claim_id has claimed."""
+    """What an earlier request of this worker with the same claim_id has claimed; what fits in."""
     query = {"holder.claim_id": claim_id, "holder.worker": worker}
-    found = list(store["tasks"].find(query, fields, batch_size=BATCH))
+    found = pages.read(store["tasks"], pages.Asked(query, fields), bytes_max).documents
     return sorted(found, key=lambda task: (-task["priority"], task["seq"]))  # as it was answered
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 
+from banyan.config import knobs
 from banyan.domain import lifecycle
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, free_from, grant_for
 from banyan.domain.states import HELD, Actor, State
@@ -153,13 +154,15 @@ def _written(store: Store, changes: Sequence[lifecycle.Change]) -> Sequence[Docu
 def claimed_before(call: Call, worker: Document, body: Mapping[str, Any]) -> list[Document] | None:
     """What an earlier request with the same claim_id got, as far as the worker still holds it.
 
-    None where there was no such request, or it got nothing.
+    None where there was no such request, or it got nothing. An id that was used for several claims
+    may name more than an answer has room for: the rest its worker does not hear of, nor keep.
     """
     claim_id = body.get("claim_id")
     if not claim_id or claim_id not in worker.get("claim_ids", [claim_id]):
         return None
     fields = [*_SHOWN, "holder", "seq"] if call.minimal else tasks.WITHOUT_RESULT
-    before = tasks.claimed_with(call.store, worker["_id"], claim_id, fields)
+    most = knobs().PAGE_BYTES_MAX
+    before = tasks.claimed_with(call.store, worker["_id"], claim_id, fields, most)
     call.store.confirm(before)
     return [task for task in before if State(task["state"]) in HELD] if before else None
 
@@ -268,12 +271,19 @@ def _whole(call: Call, won: Sequence[Document]) -> list[Document]:
     parts = [task["_id"] for task in won if "command" not in task]
     fields = [*_SHOWN, "holder"] if call.minimal else tasks.WITHOUT_RESULT
     found = tasks.find(call.store, parts, fields=fields) if parts else {}
-    whole = [found.get(task["_id"], {}) if "command" not in task else task for task in won]
-    return [
-        one
-        for one, task in zip(whole, won, strict=True)
-        if one.get("holder", {}).get("attempt") == task["attempt_id"]
-    ]
+    known = {task["_id"]: task for task in won if "command" in task}
+    return still_held(found | known, {task["_id"]: task["attempt_id"] for task in won})
+
+
+def still_held(
+    found: Mapping[ObjectId, Document], attempts: Mapping[ObjectId, ObjectId]
+) -> list[Document]:
+    """Those of the tasks that these attempts still hold, in their order.
+
+    The answer tells the token of who holds a task: by now that may be somebody else.
+    """
+    whole = [(found.get(task_id, {}), attempt) for task_id, attempt in attempts.items()]
+    return [one for one, attempt in whole if one.get("holder", {}).get("attempt") == attempt]
 
 
 def shown(call: Call, task: Document) -> Document:

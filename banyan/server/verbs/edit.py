@@ -282,9 +282,7 @@ def _write(
     """Apply the changes, settle what ended, and tell winners and losers what is there now."""
     reshaped = [change for change in changes.values() if "shape" in change.set]
     as_new = [{**found[one.task_id], **one.set} for one in reshaped]
-    for owner in {task["owner"] for task in as_new}:
-        keys = {task["shape"] for task in as_new if task["owner"] == owner}
-        SHAPES.admit(call.store, owner, keys)
+    SHAPES.admit_stored(call.store, as_new)
     SHAPES.note(call.store, as_new)
     written = dict(zip(changes, tasks.apply(call.store, list(changes.values())), strict=True))
     aftermath.follow(call.context, [changes[i] for i, fields in written.items() if fields], found)

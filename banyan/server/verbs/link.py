@@ -23,6 +23,7 @@ from banyan.server import aftermath, represent
 from banyan.server.auth import owned
 from banyan.server.calls import Call
 from banyan.server.schemas.tasks import EDGES_MAX
+from banyan.server.shapes import SHAPES
 from banyan.server.store import edges, tasks, walks
 from banyan.server.store.mongo import BATCH, Document, new_etag, now
 from banyan.server.submitters import refuse_where_off
@@ -86,6 +87,10 @@ class _Linking:
         changes = [change for end in ends if (change := self._decided(end))]
         added = [edge for end in ends for edge in end.added]
         self._refuse_cycle(added)
+        reshaped = [one for one in changes if "shape" in one.set]
+        as_new = [{**self.parents[one.task_id], **one.set} for one in reshaped]
+        SHAPES.admit_stored(self.call.store, as_new)
+        SHAPES.note(self.call.store, as_new)
         writes = [
             *map(_parent_write, changes),
             *_child_additions(added),

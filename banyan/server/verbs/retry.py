@@ -3,6 +3,7 @@
 The tasks that are restored hang together by their edges, so all of it is one transaction.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic
@@ -21,6 +22,7 @@ from banyan.domain.states import ENDED, Ending, State
 from banyan.errors import BanyanError
 from banyan.server import aftermath, represent, validation
 from banyan.server.calls import OK, Answer, Call
+from banyan.server.quotas import OPEN_TASKS, QUOTAS
 from banyan.server.schemas.answers import RETRIED
 from banyan.server.scoped import missing
 from banyan.server.settle import settle_ended
@@ -37,7 +39,7 @@ from banyan.server.verbs import targets
 
 # What is decided by; a task's payload and result are not.
 _TASK = ["state", "owner", "unsettled", "command", "not_before", "max_attempt_count",
-         "attempt_count", "revival_count", *CHILD_LISTS, *PARENT_LISTS]  # fmt: skip
+         "attempt_count", "revival_count", "shape", *CHILD_LISTS, *PARENT_LISTS]  # fmt: skip
 # And what a shape is made of, and its place in the queue.
 _SHAPED = ["requested_resources", "queue", "labels", "priority", "seq", *DURATIONS]
 _PARENT = ["state", "owner", "ended_as"]
@@ -116,7 +118,7 @@ class _Retrying:
         self.session = session
         self.is_operator = call.caller.has("operator")
         self.changed = changed
-        self.retried = self._find(ids, [*_TASK, *_SHAPED] if changed.fields else _TASK)
+        self.retried = self._find(ids, [*_TASK, *_SHAPED])
         for absent in set(ids) - self.retried.keys():
             raise missing("tasks", absent)  # it was forgotten a moment ago
         self.restored = self._cancelled_below(self.retried) if downstream else {}
@@ -201,6 +203,7 @@ class _Retrying:
         ]
         _refuse_cycle(changes)
         changes = self._with_changes(changes)
+        self._let_in([{**everyone[one.task_id], **one.set} for one in changes])
         writes = [_update(change) for change in changes]
         writes += self._list_again(
             {c.task_id: everyone[c.task_id] for c in changes}, coming, parents
@@ -212,20 +215,23 @@ class _Retrying:
         return changes
 
     def _with_changes(self, changes: list[Change]) -> list[Change]:
-        """With what is to be another; their new shapes are let in first."""
-        if not self.changed.fields:
-            return changes
-        changes = [
+        """With what is to be another."""
+        return [
             replace(one, set={**one.set, **self.changed.of(self.retried[one.task_id])})
             if one.task_id in self.retried
             else one
             for one in changes
         ]
-        new = [{**self.retried[c.task_id], **c.set} for c in changes if c.task_id in self.retried]
-        for owner in {task["owner"] for task in new}:
-            SHAPES.admit(self.store, owner, {t["shape"] for t in new if t["owner"] == owner})
-        SHAPES.note(self.store, new)
-        return changes
+
+    def _let_in(self, coming: Collection[Document]) -> None:
+        """They are open again, and count as if they had just been submitted.
+
+        Errors: `quota_exceeded`.
+        """
+        for owner, count in Counter(task["owner"] for task in coming).items():
+            QUOTAS.admit(self.store, owner, count, OPEN_TASKS)
+        SHAPES.admit_stored(self.store, coming)
+        SHAPES.note(self.store, [task for task in coming if task["_id"] in self.retried])
 
     def _satisfiable(
         self, everyone: Mapping[ObjectId, Document], parents: Mapping[ObjectId, Document]

@@ -88,7 +88,7 @@ def _take(
     ids = [theft.task_id for theft in won]
     found: dict[ObjectId, Document] = tasks.find(call.store, ids, fields=tasks.WITHOUT_RESULT)
     represent.announce(call.context, found.values())
-    return [found[theft.task_id] for theft in won if theft.task_id in found]
+    return claim.still_held(found, {theft.task_id: theft.attempt_id for theft in won})
 
 
 def _loot(call: Call, thief: Document, body: Mapping[str, Any], lost_rounds: int) -> list[_Loot]:
