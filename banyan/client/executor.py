@@ -154,13 +154,15 @@ class Executor(_Mapping):
     def _not_stored(self, id: str, error: BaseException) -> None:
         if future := self._take(id):
             self._counts["failed"] += 1
-            future.refuse(error)
+            with future.being_settled():
+                future.refuse(error)
 
     def _unknown(self, id: str, error: Exception) -> None:
         """It is stored, but how it ends can't be heard of."""
         if future := self._take(id):
             self._counts["failed"] += 1
-            future.fail(error)
+            with future.being_settled():
+                future.fail(error)
 
     def _runs(self, future: TaskFuture) -> bool:
         where = {"_id": future.task_id, "state": {"$in": ["running", "pending_cancellation"]}}
@@ -223,7 +225,10 @@ class Executor(_Mapping):
             return set(self._open)
 
     def _settle(self, client: Client, task: Document) -> None:
-        """Read first and taken then: where the server is away, it stays among the open ones."""
+        """Read first and taken then: where the server is away, it stays among the open ones.
+
+        Errors: `unavailable` alone; all else that an answer does is told by this one's future.
+        """
         id = task["_id"]
         with self._changed:
             future, is_call = self._open.get(id, (None, False))
@@ -232,7 +237,8 @@ class Executor(_Mapping):
         end = results.end_of(client, task, is_call, lambda: self._result(task))
         if self._take(id):
             self._counts[end.standing] += 1
-            end.settle(future)
+            with future.being_settled():
+                end.settle(future)
 
     def _result(self, task: Document) -> Any:
         """Of a command."""
