@@ -5,6 +5,7 @@ the ends of all tasks with one held request. It must never lose a future: each i
 by whoever takes it out of `_open`. Nor a task: the program does not end before all have been sent.
 """
 
+import contextlib
 import os
 import threading
 from collections import Counter
@@ -186,15 +187,16 @@ class Executor(_Mapping):
     def _cancel_all(self, ids: list[str]) -> None:
         """In few requests; what had left is settled when its end is heard of."""
         stored = []
-        for id in ids:
-            if not self._sending().take_back(id):
-                stored.append(id)
-            elif future := self._take(id):
-                self._counts["cancelled"] += 1
-                future.give_up()
-        with self._asking:
-            known = (one["_id"] for one in self._known(stored))
-            self._client.cancel(known)
+        with contextlib.ExitStack() as given_up:  # each of them, whatever a callback raises
+            for id in ids:
+                if not self._sending().take_back(id):
+                    stored.append(id)
+                elif future := self._take(id):
+                    self._counts["cancelled"] += 1
+                    given_up.callback(future.give_up)
+            with self._asking:
+                known = (one["_id"] for one in self._known(stored))
+                self._client.cancel(known)
 
     def _known(self, ids: list[str]) -> Iterator[Document]:
         """Those that the server has: others it has refused."""

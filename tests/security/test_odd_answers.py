@@ -7,7 +7,7 @@ settled by the threads that serve all its futures.
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -28,6 +28,7 @@ class Server:
 
     def __init__(self) -> None:
         self.refused: set[str] = set()
+        self.cancelled: list[list[str]] = []
         self.takes = threading.Event()
         self.takes.set()
         self.ends: queue.Queue[dict[str, Any] | BaseException] = queue.Queue()
@@ -41,6 +42,9 @@ class Server:
         self.takes.wait(20)
         if any(task["name"] in self.refused for task in tasks):
             raise BanyanError("invalid", "wrong")
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        self.cancelled.append(list(ids))
 
     def log(self, id: str) -> bytes:
         return b""
@@ -249,6 +253,24 @@ def test_nor_does_one_of_a_task_that_was_refused(server: Server, executor: Execu
     later = executor.submit("x", name="good")
     server.end(later, result=8)
     assert later.result(20) == 8
+
+
+def test_nor_does_one_keep_the_others_from_being_cancelled(
+    server: Server, executor: Executor
+) -> None:
+    server.takes.clear()
+    first = executor.submit("x")  # is being sent; the others gather
+    eventually(lambda: executor._sender is not None and not executor._sender._gathered)
+    waiting = [executor.submit("x") for _ in range(3)]
+    for one in waiting:
+        one.add_done_callback(lambda future: sys.exit(3))
+    with pytest.raises(SystemExit):
+        executor._cancel_all([one.task_id for one in waiting])
+    assert futures.wait(waiting, 20).done == {*waiting}
+    assert server.cancelled == [[]]
+    server.takes.set()
+    server.end(first, result=7)
+    assert first.result(20) == 7
 
 
 # --- The task's side -----------------------------------------------------------------------
