@@ -66,10 +66,18 @@ class Output:
     """Of one attempt."""
 
     def __init__(
-        self, directory: Path, name: str, reader: Reader, first: bool, user: int | None = None
+        self,
+        directory: Path,
+        name: str,
+        reader: Reader,
+        first: bool,
+        *,
+        found: bool = False,
+        user: int | None = None,
     ) -> None:
         """first: what an earlier run has left is removed.
 
+        found: the attempt runs since an earlier run; it may have told its result.
         user: as whom the task runs, if not as ourselves: it may make no file in the directory, so
               the one for its result is made for it.
         """
@@ -80,7 +88,7 @@ class Output:
         self._lines = ProgressLines()
         self._user = user
         if first:
-            for suffix in (*_SUFFIXES.values(), _RESULT):
+            for suffix in (*_SUFFIXES.values(), *(() if found else (_RESULT,))):
                 self._path(suffix).unlink(missing_ok=True)
         if user is not None:
             try:

@@ -197,13 +197,14 @@ class Run:
         named = self._plan.tasks.get(task)
         if named is None or not attempt.startswith(f"{named['key']}-"):
             return
-        if named["state"] == State.AVAILABLE:
+        found = named["state"] == State.AVAILABLE
+        if found:
             self._plan.claimed(named, attempt, Grant())
         if named["state"] == State.RUNNING and named["attempt_id"] == attempt:
             first = named["attempt_count"] == 1 and reader.offset == 0
             self._attempts[attempt] = (
                 named,
-                Output(self._directory, task, reader, first, self._user),
+                Output(self._directory, task, reader, first, found=found, user=self._user),
             )
 
     def output(self, attempt: str) -> None:
