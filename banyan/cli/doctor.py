@@ -66,7 +66,7 @@ def doctor_command(mongo: str | None, data: Path | None, repair: bool, as_json: 
     else:
         _tell(found, left)
         for note in notes:
-            click.echo(f"note: {note}")
+            click.echo(harmless(f"note: {note}"))
     return EXIT_TASK_FAILED if left else EXIT_OK
 
 
@@ -84,7 +84,7 @@ def _tell(found: Sequence["Finding"], left: Sequence["Finding"]) -> None:
         of_check = [one for one in found if one.check == check]
         for one in of_check[:_SHOWN_MAX]:
             click.echo(harmless(f"{one.check}  {one.subject}  {one.message}"))
-            click.echo(f"    {one.advice if one in left else 'mended'}")
+            click.echo(harmless(f"    {one.advice if one in left else 'mended'}"))
         if len(of_check) > _SHOWN_MAX:
             click.echo(f"{check}: {len(of_check) - _SHOWN_MAX:,} more; --json has them all")
     mended = f", {len(found) - len(left):,} mended" if len(left) < len(found) else ""

@@ -1,5 +1,6 @@
 """`banyan wait`, `cancel`, `retry`, `release`, `forget`: what is asked of tasks that are there."""
 
+from collections import Counter
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ from banyan.cli.verdict import exit_status, in_words, say_hints, standing
 from banyan.cli.words import duration_seconds
 from banyan.cli.working import Working
 from banyan.client.api import Client
-from banyan.client.ids import PIECE
+from banyan.client.ids import PIECE, in_pieces
 from banyan.domain.units import counted
 from banyan.errors import EXIT_OK, EXIT_TASK_FAILED, EXIT_UNAVAILABLE, BanyanError
 
@@ -92,16 +93,15 @@ def cancel_command(client: Client, chosen: Selection, force: bool, yes: bool) ->
         return
     with Working("cancelling", len(ids)) as working:
         client.cancel(ids, force=force, on_piece=working)
-    _tell_cancelled(client, chosen, ids, force)
+    _tell_cancelled(client, ids, force)
 
 
-def _tell_cancelled(client: Client, chosen: Selection, ids: list[str], force: bool) -> None:
-    found = _states_now(client, chosen)
+def _tell_cancelled(client: Client, ids: list[str], force: bool) -> None:
+    found = _states_now(client, ids)
     if found is None:
-        say(f"{counted(len(ids))} cancelled")
+        say(f"{counted(len(ids))} cancelled, or ended before")
         return
-    ending, ended = found.get("pending_cancellation", 0), found.get("terminated", 0)
-    ended = 0 if chosen.broad else ended
+    ending, ended = found["pending_cancellation"], found["terminated"]
     if len(ids) - ending - ended > 0:
         say(f"{counted(len(ids) - ending - ended)} cancelled")
     if ending and force:
@@ -112,16 +112,21 @@ def _tell_cancelled(client: Client, chosen: Selection, ids: list[str], force: bo
         say(f"{counted(ended)} had ended before")
 
 
-def _states_now(client: Client, chosen: Selection) -> dict[str, int] | None:
+def _states_now(client: Client, ids: list[str]) -> Counter[str] | None:
     """How many of them are in each state; None where that is not to be had.
 
-    The work is done by then: a server that has gone since makes it no failure.
+    By their ids: others may be like them, and have ended long ago. The work is done by then: a
+    server that has gone since makes it no failure.
     """
-    too_many = len(chosen.ids) > PIECE  # for an address
-    if too_many or plain(client) is not client:  # or nothing was sent
+    if plain(client) is not client:  # nothing was sent
         return None
+    counts: Counter[str] = Counter()
     try:
-        counts: dict[str, int] = client.statistics(chosen.where, by=("state",))["by_state"]
+        with Working("counting", len(ids)) as working:
+            for number, piece in enumerate(in_pieces(ids)):
+                where = {"_id": {"$in": piece}}
+                counts.update(client.statistics(where, by=("state",))["by_state"])
+                working(number * PIECE + len(piece))
     except BanyanError:
         return None
     return counts

@@ -60,7 +60,7 @@ def invite_command(client: Client, name: str, address: str | None, queues: tuple
     serve = "".join(f" --queue {shlex.quote(queue)}" for queue in queues)
     token = _token(client, name, queues)
     say("run this on the other machine:")
-    click.echo(
+    tell(
         f"(umask 077 && head -n 1 > {_TOKEN_THERE}{ca_file}) && "
         f"banyan worker --url {shlex.quote(url)} --token-file {_TOKEN_THERE}{trust}{serve}"
     )

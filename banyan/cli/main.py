@@ -160,7 +160,7 @@ def _told(work: Callable[[], Any]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return EXIT_USAGE
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
@@ -205,6 +205,17 @@ def _complete(instruction: str) -> int:
     from click.shell_completion import shell_complete
 
     return shell_complete(banyan, {}, "banyan", COMPLETION_VARIABLE, instruction)
+
+
+def _show(error: click.ClickException) -> None:
+    """As click words it, which quotes arguments and names of files just as they are."""
+    import io
+
+    from banyan.cli.output import say
+
+    told = io.StringIO()
+    error.show(told)
+    say(told.getvalue().removesuffix("\n"))
 
 
 def _tell(error: BanyanError) -> None:

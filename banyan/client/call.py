@@ -70,20 +70,17 @@ def _packed_error(error: BaseException, answer: _Answer) -> bytes:
     """The error, if it can be sent and made again there; else one with its words."""
     try:
         packed = calls.pack((False, error))
-        calls.unpack(packed)
-        if answer.takes(packed):
+        _, again = calls.answer_in(packed)
+        if calls.is_exception(again) and answer.takes(packed):
             return packed
-    except Exception:  # noqa: S110 - an exception may hold anything
+    except BaseException:  # noqa: S110 - an exception may hold anything, and do anything
         pass
-    words = type(error).__name__
-    with contextlib.suppress(Exception):
-        words = f"{words}: {error}"[:_WORDS_LENGTH_MAX]
-    return calls.pack((False, RuntimeError(words)))
+    return calls.pack((False, RuntimeError(calls.words_of(error)[:_WORDS_LENGTH_MAX])))
 
 
 def _exit_code(error: BaseException) -> int:
     """What Python would end with. Says on standard error what it would say."""
-    with contextlib.suppress(Exception):  # it may be closed
+    with contextlib.suppress(BaseException):  # it may be closed; what it says is its own code
         if not isinstance(error, SystemExit):
             traceback.print_exception(error)
         elif not isinstance(error.code, int | None):

@@ -46,6 +46,21 @@ def answer_in(told: bytes) -> tuple[bool, Any]:
     return bool(returned), value
 
 
+def words_of(problem: Any) -> str:
+    """`ValueError: wrong`, of whatever was raised; as much of it as can be had."""
+    name = "an error"
+    try:
+        name = f"{type(problem).__name__}"
+        return f"{name}: {problem}"
+    except BaseException:  # it is somebody's own code that tells of it
+        return name
+
+
+def is_exception(value: Any) -> bool:
+    """Whether it can be raised; asks nothing of the value, which may hold anything."""
+    return issubclass(type(value), BaseException)
+
+
 def pickler() -> Any:
     """The module cloudpickle, loaded. Errors: RuntimeError where it is not installed."""
     try:

@@ -5,6 +5,7 @@ the ends of all tasks with one held request. It must never lose a future: each i
 by whoever takes it out of `_open`. Nor a task: the program does not end before all have been sent.
 """
 
+import contextlib
 import os
 import threading
 from collections import Counter
@@ -154,13 +155,15 @@ class Executor(_Mapping):
     def _not_stored(self, id: str, error: BaseException) -> None:
         if future := self._take(id):
             self._counts["failed"] += 1
-            future.refuse(error)
+            with future.being_settled():
+                future.refuse(error)
 
     def _unknown(self, id: str, error: Exception) -> None:
         """It is stored, but how it ends can't be heard of."""
         if future := self._take(id):
             self._counts["failed"] += 1
-            future.fail(error)
+            with future.being_settled():
+                future.fail(error)
 
     def _runs(self, future: TaskFuture) -> bool:
         where = {"_id": future.task_id, "state": {"$in": ["running", "pending_cancellation"]}}
@@ -184,15 +187,16 @@ class Executor(_Mapping):
     def _cancel_all(self, ids: list[str]) -> None:
         """In few requests; what had left is settled when its end is heard of."""
         stored = []
-        for id in ids:
-            if not self._sending().take_back(id):
-                stored.append(id)
-            elif future := self._take(id):
-                self._counts["cancelled"] += 1
-                future.give_up()
-        with self._asking:
-            known = (one["_id"] for one in self._known(stored))
-            self._client.cancel(known)
+        with contextlib.ExitStack() as given_up:  # each of them, whatever a callback raises
+            for id in ids:
+                if not self._sending().take_back(id):
+                    stored.append(id)
+                elif future := self._take(id):
+                    self._counts["cancelled"] += 1
+                    given_up.callback(future.give_up)
+            with self._asking:
+                known = (one["_id"] for one in self._known(stored))
+                self._client.cancel(known)
 
     def _known(self, ids: list[str]) -> Iterator[Document]:
         """Those that the server has: others it has refused."""
@@ -223,7 +227,10 @@ class Executor(_Mapping):
             return set(self._open)
 
     def _settle(self, client: Client, task: Document) -> None:
-        """Read first and taken then: where the server is away, it stays among the open ones."""
+        """Read first and taken then: where the server is away, it stays among the open ones.
+
+        Errors: `unavailable` alone; all else that an answer does is told by this one's future.
+        """
         id = task["_id"]
         with self._changed:
             future, is_call = self._open.get(id, (None, False))
@@ -232,7 +239,8 @@ class Executor(_Mapping):
         end = results.end_of(client, task, is_call, lambda: self._result(task))
         if self._take(id):
             self._counts[end.standing] += 1
-            end.settle(future)
+            with future.being_settled():
+                end.settle(future)
 
     def _result(self, task: Document) -> Any:
         """Of a command."""

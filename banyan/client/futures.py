@@ -4,8 +4,10 @@ Its states follow the standard library's, so that `wait`, `as_completed` and cal
 a task has written is read when it is asked for, not before.
 """
 
+import contextlib
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED
 from html import escape
@@ -15,6 +17,8 @@ from banyan.client import ending, forks
 from banyan.printable import harmless, harmless_lines
 
 _TAIL_LINES = 20
+
+_log = logging.getLogger("banyan.client")
 
 
 class TaskFailed(Exception):
@@ -146,8 +150,21 @@ class TaskFuture(Future[Any]):
 
     def give_up(self) -> None:
         """For the Executor: its task is cancelled."""
-        super().cancel()
-        self.set_running_or_notify_cancel()  # wakes `wait` and `as_completed`
+        try:
+            super().cancel()
+        finally:  # whatever a callback has raised
+            self.set_running_or_notify_cancel()  # wakes `wait` and `as_completed`
+
+    @contextlib.contextmanager
+    def being_settled(self) -> Iterator[None]:
+        """For threads that settle others too: nothing that a callback raises leaves the block.
+
+        The standard library lets out what is no Exception, as `sys.exit` of a result that is read.
+        """
+        try:
+            yield
+        except BaseException:
+            _log.exception("exception calling callback for task %s", self.task_id)
 
     def after_fork(self) -> None:
         """In the child: it stays as it is if it has ended; else who asks is told to ask the parent.
@@ -178,7 +195,7 @@ class TaskFuture(Future[Any]):
             return "open"
         if self.cancelled():
             return "cancelled"
-        return "failed" if super().exception() else "succeeded"
+        return "succeeded" if super().exception() is None else "failed"
 
     def _repr_html_(self) -> str:
         name, id = escape(self.name), escape(self.task_id)

@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 
 from banyan.client import calls
 from banyan.client.api import Client, Document
+from banyan.client.calls import words_of
 from banyan.client.futures import TaskFailed, TaskFuture, last_lines
 from banyan.client.paging import whole
 from banyan.errors import BanyanError
 
+# As C code sets it: an exception may have a `__setattr__` of its own, as frozen dataclasses have.
+_CAUSE: Any = vars(BaseException)["__cause__"]
 _NO_ANSWER = "it ended before it gave an answer, or the answer was lost"
 
 
@@ -36,6 +39,7 @@ class End(NamedTuple):
 def end_of(client: Client, task: Document, is_call: bool, read: Callable[[], Any]) -> End:
     """read: gets the result of a command that has succeeded, when somebody asks for it.
 
+    Whatever an answer does when it is read, also `SystemExit`, is the end of this task alone.
     Errors: `unavailable` where the server is away for too long.
     """
     if task["state"] == "cancelled":
@@ -50,6 +54,8 @@ def end_of(client: Client, task: Document, is_call: bool, read: Callable[[], Any
         if error.word == "unavailable":
             raise
         return End("failed", error)  # as of a task that somebody has removed
+    except Exception as problem:  # nothing that is known; but it is of this task
+        return End("failed", problem)
 
 
 def output_of(client: Client, task: Document, stream: str = "stdout") -> bytes:
@@ -66,14 +72,15 @@ def _end_of_call(client: Client, task: Document) -> End:
     try:
         returned, value = calls.answer_in(told)
     except BaseException as problem:  # classes that are not here, or that can't be made again
-        failed = _failure(client, task, f"its answer can't be read here: {_told(problem)}")
+        failed = _failure(client, task, f"its answer can't be read here: {words_of(problem)}")
         failed.__cause__ = problem
         return End("failed", failed)
     if returned:
         return End("succeeded", read=lambda: value)
-    if isinstance(value, StopIteration):  # an event loop could not hand it on, and would wait
-        value = RuntimeError(f"the callable raised {_told(value)}")
-    value.__cause__ = _failure(client, task)
+    # An event loop could not hand on a StopIteration, and would wait.
+    if not calls.is_exception(value) or issubclass(type(value), StopIteration):
+        value = RuntimeError(f"the callable raised {words_of(value)}")
+    _CAUSE.__set__(value, _failure(client, task))
     return End("failed", value)
 
 
@@ -89,7 +96,3 @@ def _failure(client: Client, task: Document, reason: str = "") -> TaskFailed:
         task["_id"], task["outcome"], status, last_lines(output),
         reason or task.get("reason") or "", task.get("result"),
     )  # fmt: skip
-
-
-def _told(problem: BaseException) -> str:
-    return f"{type(problem).__name__}: {problem}"

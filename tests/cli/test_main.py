@@ -158,6 +158,25 @@ def test_a_cancel_that_was_done_is_told_also_where_nothing_more_is_to_be_learned
     assert "1 task cancelled" in capsys.readouterr().err
 
 
+def test_what_had_ended_before_it_was_cancelled_is_told(
+    capsys: pytest.CaptureFixture[str], server: Scripted
+) -> None:
+    """Of just those that were to be cancelled: others of that name have ended long ago."""
+    tasks = [{"_id": f"{number:024x}", "owner": "me"} for number in range(250)]
+    states = [{"cancelled": 150, "terminated": 50}, {"pending_cancellation": 30, "terminated": 20}]
+    server.replies = [
+        ok({"_items": tasks, "_meta": {"page": 1, "max_results": 1000, "total": 250}}),
+        ok({}),
+        *(ok({"by_state": one}) for one in states),
+    ]
+    words = ["cancel", "--yes", "--name", "many", "--url", server.url, "--token", "t"]
+    assert cli.run(words) == 0
+    assert [one.method for one in server.asked] == ["GET", "POST", "GET", "GET"]
+    told = capsys.readouterr().err.splitlines()
+    assert (told[0], told[-1]) == ("150 tasks cancelled", "70 tasks had ended before")
+    assert told[1].startswith("30 tasks being ended")
+
+
 def test_whoever_stops_reading_gets_no_complaint() -> None:
     program = (
         "from banyan.cli import main;"

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,11 @@ class Picky(Exception):
         self.code = code
 
 
+@dataclass(frozen=True)
+class Frozen(Exception):
+    pass
+
+
 class Wordless(Exception):
     def __str__(self) -> str:
         raise ValueError
@@ -162,20 +168,20 @@ def test_what_it_raises_is_told_as_a_pool_of_processes_does(executor: Executor) 
     makers: list[Callable[[], BaseException]] = [
         lambda: SystemExit(0), lambda: SystemExit(3), lambda: SystemExit("no licence"),
         lambda: KeyboardInterrupt(), lambda: GeneratorExit(), lambda: Picky("no data", code=7),
-        lambda: Wordless(lambda: None),
+        lambda: Wordless(lambda: None), lambda: Frozen(),
     ]  # fmt: skip
     waiting = [executor.submit(raises, maker) for maker in makers]
     told = [in_two_ways(future) for future in waiting]
     assert [type(each).__name__ for each in told] == [
         "SystemExit", "SystemExit", "SystemExit", "KeyboardInterrupt", "GeneratorExit",
-        "RuntimeError", "RuntimeError",
+        "RuntimeError", "RuntimeError", "Frozen",
     ]  # fmt: skip
     assert [getattr(each, "code", None) for each in told[:3]] == [0, 3, "no licence"]
-    assert [str(each) for each in told[5:]] == ["Picky: no data", "Wordless"]
+    assert [str(each) for each in told[5:7]] == ["Picky: no data", "Wordless"]
     causes = [each.__cause__ for each in told]
     assert all(isinstance(each, TaskFailed) for each in causes)
     codes = [getattr(each, "exit_status", None) for each in causes]
-    assert codes == ["success", "failure (3)", *["failure (1)"] * 5]
+    assert codes == ["success", "failure (3)", *["failure (1)"] * 6]
     assert "no licence" in str(causes[2])
 
 

@@ -3,15 +3,20 @@
 import json
 import os
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from banyan.cli import telling
 from banyan.errors import EXIT_OK, EXIT_USAGE, BanyanError
 from banyan.worker import cells, launching
 from banyan.worker.spool import STDOUT, Spool
+from banyan.worker.standalone.outputs import stem
 from tests.harness import Processes, Started
+from tests.harness.forks import in_fork
 from tests.harness.processes import MARK
 from tests.security.others import NOBODY, give_away
 from tests.worker.test_run_as import needs_root
@@ -123,6 +128,83 @@ def test_a_link_of_ours_is_followed(place: Place):
     place.output.symlink_to(place.elsewhere)
     place.is_used()
     assert (place.elsewhere / "a.out").read_text() == "done\n"
+
+
+# --- Whose files these are -----------------------------------------------------------------
+
+
+LONG = "x" * 200
+ALIKE = [
+    LONG, f"{LONG}~", f"{LONG}1", f"{LONG}2", "/" * 67, "%2F" * 67, "é" * 99, "é" * 100,
+    ".a", "%2Ea", "a", "a.result", "\ud800",
+]  # fmt: skip
+
+
+def test_no_two_names_share_a_file(place: Place):
+    names = [*ALIKE, stem(f"{LONG}1"), "\U0010ffff" * 256]
+    assert len({stem(name) for name in names}) == len(names)
+    assert all(len(f"{stem(name)}.result.new") <= 255 for name in names)
+    told = [f"{LONG}1", f"{LONG}2"]
+    env = {MARK: place.processes.mark}
+    tasks = [{"name": name, "command": f"echo {name[-1]}", "env": env} for name in told]
+    place.file.write_text("\n".join(map(json.dumps, tasks)))
+    place.is_used()
+    written = [(place.output / f"{stem(name)}.out").read_text() for name in told]
+    assert written == ["1\n", "2\n"]
+
+
+@pytest.fixture
+def seen() -> Iterator[Path]:
+    """A directory that is ours, and that any user may enter."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+@needs_root
+def test_a_task_of_another_user_tells_its_result_and_gets_no_directory(
+    processes: Processes, seen: Path, tmp_path: Path
+):
+    place = Place(processes, seen)
+    kept = tmp_path / "kept"
+    kept.write_text("kept")
+    commands = {
+        "tells": 'echo "{\\"loss\\": 1}" > "$BANYAN_RESULT_FILE"',
+        "silent": "true",
+        "again": 'test -s "$BANYAN_RESULT_FILE" || { echo 1 > "$BANYAN_RESULT_FILE"; exit 1; }',
+        "plants": 'd=$(dirname "$BANYAN_RESULT_FILE"); rm "$BANYAN_RESULT_FILE" || '
+        'touch "$d/new" || ln -s / "$d/plants.out" || echo refused',
+    }
+    tasks: list[dict[str, Any]] = [
+        {"name": name, "command": command, "retries": 1, "env": {MARK: processes.mark}}
+        for name, command in commands.items()
+    ]
+    place.file.write_text("\n".join(map(json.dumps, tasks)))
+    place.output.mkdir()
+    (place.output / "silent.result").symlink_to(kept)
+    place.is_used("--run-as", "nobody")
+    results = sorted(path.name for path in place.output.glob("*.result"))
+    assert results == ["again.result", "tells.result"]
+    assert json.loads((place.output / "tells.result").read_text()) == {"loss": 1}
+    assert (place.output / "tells.result").stat().st_uid == NOBODY
+    assert (place.output / "plants.out").read_text() == "refused\n"
+    assert kept.read_text() == "kept"
+    assert kept.stat().st_uid == 0
+
+
+@needs_root
+def test_banyan_result_writes_where_it_may_make_no_file(seen: Path, monkeypatch: Any):
+    file = seen / "a.result"
+    file.write_text("much longer than what is told now")
+    os.chown(file, NOBODY, -1)
+    monkeypatch.setenv("BANYAN_RESULT_FILE", str(file))
+
+    def tell() -> None:
+        os.setuid(NOBODY)
+        telling._keep_result("[1]", None)
+
+    in_fork(tell)
+    assert file.read_text() == "[1]\n"
 
 
 # --- What lies beside a launcher -----------------------------------------------------------

@@ -208,6 +208,19 @@ def test_a_run_that_was_killed_is_taken_over_by_the_next(alone: Alone, tmp_path:
     assert alone.text("a.out") == "begun\ngo\ndone\n"
 
 
+def test_one_that_is_taken_over_keeps_the_result_that_it_has_told(alone: Alone, tmp_path: Path):
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    alone.write({"name": "a", "command": f'echo 1 > "$BANYAN_RESULT_FILE"; read x < {go}'})
+    first = alone.begin()
+    alone.says("a.result", "1")
+    first.kill()
+    second = alone.begin()
+    go.write_text("go\n")
+    assert second.wait(30) == 0
+    assert alone.text("a.result") == "1\n"
+
+
 def test_a_task_of_a_launcher_that_dies_runs_again(alone: Alone, tmp_path: Path):
     file = tmp_path / "runs"
     command = f"echo x >> {file}; echo begun; test $(wc -l < {file}) = 2 || exec sleep 1000"

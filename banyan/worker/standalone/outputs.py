@@ -3,8 +3,11 @@
 Fed by the run's loop from the spool. A disk that is full ends a task's files, not the task.
 """
 
+import contextlib
+import hashlib
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -17,15 +20,22 @@ _READ_BYTES = 4 << 20
 _SUFFIXES = {STDOUT: ".out", STDERR: ".err"}
 _RESULT = ".result"
 _STEM_BYTES_MAX = 200
+_DIGITS = 32  # of the hash that stands for the rest of a long name
 
 _log = logging.getLogger("banyan.worker")
 
 
 def stem(name: str) -> str:
-    """A file's name for a task's name: no slash in it, none that is hidden, none too long."""
-    quoted = quote(name, safe=" +,=@:()[]")
+    """A file's name for a task's name: no slash in it, none that is hidden, none too long.
+
+    No two names share one. What is cut is longer than what is not, and has a hash of the whole.
+    """
+    quoted = quote(name, safe=" +,=@:()[]", errors="surrogatepass")
     quoted = f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
-    return quoted if len(quoted) <= _STEM_BYTES_MAX else f"{quoted[:_STEM_BYTES_MAX]}~"
+    if len(quoted) <= _STEM_BYTES_MAX:
+        return quoted
+    digest = hashlib.sha256(quoted.encode()).hexdigest()
+    return f"{quoted[:_STEM_BYTES_MAX]}~{digest[:_DIGITS]}"
 
 
 def result_file(directory: Path, name: str) -> Path:
@@ -39,19 +49,52 @@ def open_own(path: Path) -> BinaryIO:
     return open(os.open(path, flags, 0o666), "ab", buffering=0)
 
 
+def _give(path: Path, user: int) -> None:
+    """Makes an empty file of that user's in a directory that stays ours; one that is there stays.
+
+    Nobody else can put anything in its place meanwhile: no link is followed. Errors: OSError.
+    """
+    with contextlib.suppress(FileExistsError):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            os.fchown(file, user, -1)
+        finally:
+            os.close(file)
+
+
 class Output:
     """Of one attempt."""
 
-    def __init__(self, directory: Path, name: str, reader: Reader, first: bool) -> None:
-        """`first`: what an earlier run has left is removed."""
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        reader: Reader,
+        first: bool,
+        *,
+        found: bool = False,
+        user: int | None = None,
+    ) -> None:
+        """first: what an earlier run has left is removed.
+
+        found: the attempt runs since an earlier run; it may have told its result.
+        user: as whom the task runs, if not as ourselves: it may make no file in the directory, so
+              the one for its result is made for it.
+        """
         self._base = directory / stem(name)
         self._reader = reader
         self._files: dict[int, BinaryIO] = {}
         self._lost = False
         self._lines = ProgressLines()
+        self._user = user
         if first:
-            for suffix in (*_SUFFIXES.values(), _RESULT):
+            for suffix in (*_SUFFIXES.values(), *(() if found else (_RESULT,))):
                 self._path(suffix).unlink(missing_ok=True)
+        if user is not None:
+            try:
+                _give(self._path(_RESULT), user)
+            except OSError as error:
+                _log.error("%s can tell no result: %s", self._base.name, error)
 
     @property
     def place(self) -> tuple[int, int]:
@@ -84,6 +127,15 @@ class Output:
         for file in self._files.values():
             file.close()
         self._files.clear()
+        if self._user is not None:
+            self._remove_untold()
+
+    def _remove_untold(self) -> None:
+        """The file that was made for a result that the task did not tell."""
+        with contextlib.suppress(FileNotFoundError):
+            found = self._path(_RESULT).lstat()
+            if stat.S_ISREG(found.st_mode) and not found.st_size:
+                self._path(_RESULT).unlink()
 
     def _write(self, stream: int, data: bytes) -> None:
         if self._lost:

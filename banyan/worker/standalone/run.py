@@ -7,6 +7,7 @@ plan's. It must never leave a process of a task behind.
 
 import hashlib
 import logging
+import os
 import select
 import uuid
 from collections.abc import Mapping
@@ -70,6 +71,8 @@ class Run:
         self._journal = Journal(directory)
         self._terminal = Terminal(len(plan.tasks))
         self._holding = Holding(options, state, self._link, self._ledger, self)
+        users = self._holding.users
+        self._user = users[0] if users and users[0] != os.geteuid() else None  # of the tasks
         digest = hashlib.sha256(str(state.path).encode()).hexdigest()
         self._holding.worker = f"standalone-{digest[:12]}"
         self._attempts: dict[str, tuple[Task, Output]] = {}
@@ -194,11 +197,15 @@ class Run:
         named = self._plan.tasks.get(task)
         if named is None or not attempt.startswith(f"{named['key']}-"):
             return
-        if named["state"] == State.AVAILABLE:
+        found = named["state"] == State.AVAILABLE
+        if found:
             self._plan.claimed(named, attempt, Grant())
         if named["state"] == State.RUNNING and named["attempt_id"] == attempt:
             first = named["attempt_count"] == 1 and reader.offset == 0
-            self._attempts[attempt] = named, Output(self._directory, task, reader, first)
+            self._attempts[attempt] = (
+                named,
+                Output(self._directory, task, reader, first, found=found, user=self._user),
+            )
 
     def output(self, attempt: str) -> None:
         """There is more output."""
