@@ -9,14 +9,10 @@ from typing import Any
 
 import pytest
 
-from banyan.domain.resources import Capacity
-from banyan.errors import EXIT_OK, EXIT_USAGE
-from banyan.worker import identity, launching
+from banyan.errors import EXIT_OK, EXIT_USAGE, BanyanError
+from banyan.worker import answers, identity, launching
 from banyan.worker.environment import base_environment
-from banyan.worker.holding import Holding
 from banyan.worker.identity import User
-from banyan.worker.ledger import Ledger
-from banyan.worker.options import Options
 from tests.harness import Processes, eventually
 from tests.worker.launched import Launched
 from tests.worker.test_run_as import needs_root, nobody, options
@@ -264,17 +260,11 @@ print(ctypes.CDLL(None).syscall(250, 10, -3, b"user", b"canary", 0) > 0)
 
 
 @pytest.mark.parametrize("attempt", ["../lock", "/etc/cron.d/x", "", "a/b", "a\n", "."])
-def test_an_attempt_is_a_name_and_no_path(attempt: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_attempt_is_a_name_and_no_path(attempt: str) -> None:
     """Its output goes to a file of that name, written by root."""
-    nobody_is_asked: Any = None
-    ledger: Any = Ledger(Capacity(cores=1, memory_bytes=1))
-    options = Options("http://x", Path("/nowhere"))
-    holding = Holding(options, nobody_is_asked, nobody_is_asked, ledger, nobody_is_asked)
-    task = {"_id": "t", "attempt_id": attempt, "command": "true", "granted_resources": {}}
-    holding.start(task, 1e9)
-    holding.start_behind("other", task, 0, 1e9)
-    assert holding.running == []
-    assert "not started" in caplog.text
+    with pytest.raises(BanyanError) as raised:
+        answers.claimed({"_items": [{"_id": "0" * 24, "attempt_id": attempt, "token": "t"}]})
+    assert raised.value.word == "internal"
 
 
 @needs_root
