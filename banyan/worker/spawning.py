@@ -130,8 +130,7 @@ class Spawner:
             else:
                 pid, begins = self._spawn(program, argv, env, files), None
         except Exception as error:
-            for pipe in pipes:
-                os.close(pipe)
+            _close(pipes)
             if isinstance(error, OSError | ValueError):
                 raise not_started(name, error, program) from error
             raise
@@ -197,6 +196,11 @@ class Spawner:
         if cwd != self._directory:
             enter(cwd)
             self._directory = cwd
+
+
+def _close(pipes: Sequence[int]) -> None:
+    for pipe in pipes:
+        os.close(pipe)
 
 
 def enter(cwd: str) -> None:
