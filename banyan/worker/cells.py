@@ -14,11 +14,10 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
-from banyan.worker import cgroups, crowd, room, tree
+from banyan.worker import cell_roots, cgroups, crowd, room, tree
 from banyan.worker.cell import MODE, THREADS, Cell, count, weigh, write
 
 NOTE = "launcher.cgroup"  # in the state directory: where the launcher's cells are
-_PREFIX = "banyan-"
 # Beside the memory's: the controller, and a file that tells that it is there.
 _TWINS = {"pids": "pids.max", "cpu": "cpu.shares"}
 _ROOMY_BYTES = 64 << 20  # a cell that the launcher may enter while it is bounded
@@ -89,7 +88,7 @@ class Cells:
 
     def _look(self) -> None:
         self._looked = True
-        self._root = make_root(str(os.getpid()))
+        self._root = make_root(cell_roots.name_of(os.getpid()))
         if self._root:
             self._twins = _make_twins(self._root)
             self.note()
@@ -181,8 +180,8 @@ class Cells:
 
     def _keep_note(self, roots: list[str]) -> None:
         self._note.unlink(missing_ok=True)
-        with self._note.open("x") as note:  # a new file: no link that is there is followed
-            note.write("\n".join(roots))
+        with self._note.open("xb") as note:  # a new file: no link that is there is followed
+            note.write(os.fsencode("\n".join(roots)))
 
     def enter(self, cell: Cell | None) -> None:
         """What the calling thread starts until `leave` is born in the cell, where that can be.
@@ -233,24 +232,24 @@ class Cells:
     def end(self) -> None:
         """Removes all, at the end of the launcher; what is left in them keeps the note, too."""
         cleared = [_clear(root) for root in self._roots()]
-        if self._root and all(cleared):
+        if self._root and all(cleared) and str(self._root) in _noted(self._note):
             self._note.unlink(missing_ok=True)
 
 
 def available() -> bool:
     """Whether a launcher started from here could have cells."""
-    root = make_root(f"try-{os.getpid()}")
+    root = make_root(f"try-{cell_roots.name_of(os.getpid())}")
     return root is not None and _clear(root)
 
 
 def make_root(name: str) -> Path | None:
     """A cgroup below our own whose children can bound memory; None where that is not allowed."""
     for place in _places():
-        root = place / f"{_PREFIX}{name}"
+        root = place / f"{cell_roots.PREFIX}{name}"
         trial = Cell(f"{root}/trial")
         try:
             _divide(place)
-            root.mkdir(MODE, exist_ok=True)
+            root.mkdir(MODE)
             _divide(root)
             trial.make()
             trial.bound(1 << 30)
@@ -264,10 +263,14 @@ def make_root(name: str) -> Path | None:
 
 
 def clear(state_directory: Path) -> bool:
-    """Kills all that a dead launcher's cells hold, and removes them; whether nothing is left."""
+    """Kills all that a dead launcher's cells hold, and removes them; whether nothing is left.
+
+    What may be of one that lives stays, and so does the note.
+    """
     note = state_directory / NOTE
-    roots = [Path(line) for line in _noted(note)]
-    roots = [root for root in roots if root.name.startswith(_PREFIX) and root.is_dir()]
+    roots = [root for root in map(Path, _noted(note)) if root.is_dir()]
+    if not all(cell_roots.is_of_dead(root.name) for root in roots):
+        return False
     for root in roots:
         with contextlib.suppress(OSError):  # none of them forks away then
             write(f"{root}/pids.max", 0)
@@ -282,8 +285,8 @@ def _noted(note: Path) -> list[str]:
     """The roots that it names; none where it is a link, as whoever made that could name any."""
     with contextlib.suppress(OSError):
         file = os.open(note, os.O_RDONLY | os.O_NOFOLLOW)
-        with os.fdopen(file) as noted:
-            return noted.read().splitlines()
+        with os.fdopen(file, "rb") as noted:
+            return list(filter(None, os.fsdecode(noted.read()).split("\n")))
     return []
 
 
@@ -293,9 +296,8 @@ def clear_forsaken() -> None:
     Where one still holds a process it stays: whose that is only its state directory tells.
     """
     for place in dict.fromkeys([*_places(), *_twin_places().values()]):
-        for root in place.glob(f"{_PREFIX}*"):
-            launcher = root.name.rpartition("-")[2]
-            if not launcher.isdecimal() or Path(f"/proc/{launcher}").exists():
+        for root in place.glob(f"{cell_roots.PREFIX}*"):
+            if not cell_roots.is_of_dead(root.name):
                 continue
             with contextlib.suppress(OSError):  # another was faster
                 for cell in [path for path in root.iterdir() if path.is_dir()]:

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 _READ_BYTES = 1 << 14
+_WHITE = " \t\n"
 
 
 def own(controller: str, proc: Path = Path("/proc/self")) -> Iterator[Path]:
     """The cgroups of a process that may bound this controller, up to the root that it sees."""
-    for line in text(proc / "cgroup").splitlines():
+    for line in filter(None, text(proc / "cgroup").split("\n")):
         _, listed, path = line.split(":", 2)
         controllers = listed.split(",") if listed else []  # none: version 2 has them all
         if controllers and controller not in controllers:
@@ -25,9 +26,12 @@ def own(controller: str, proc: Path = Path("/proc/self")) -> Iterator[Path]:
 
 
 def text(path: Path) -> str:
-    """What a file of the kernel says; nothing where it is not there."""
+    """What a file of the kernel says; nothing where it is not there.
+
+    Names in it may be of any bytes, and whoever may make a cgroup or a mount chooses them.
+    """
     try:
-        return path.read_text().strip()
+        return os.fsdecode(path.read_bytes()).strip(_WHITE)
     except OSError:
         return ""
 
@@ -67,9 +71,9 @@ def _mounts(proc: Path) -> list[tuple[Path, str, list[str]]]:
     Read once: it waits for a lock of the kernel that everybody on the machine can keep busy.
     """
     found = []
-    for line in text(proc / "mountinfo").splitlines():
+    for line in text(proc / "mountinfo").split("\n"):  # other characters may be part of a name
         before, _, after = line.partition(" - ")
-        fields, kind = before.split(), after.split()
+        fields, kind = before.split(" "), after.split(" ")
         if kind and kind[0] in ("cgroup", "cgroup2"):
             controllers = kind[2].split(",") if kind[0] == "cgroup" else []
             found.append((Path(fields[4]), fields[3], controllers))

@@ -34,7 +34,7 @@ def base_environment(
     programs: str = "",
     socket: str = "",
 ) -> dict[str, str]:
-    """What of the worker's own environment its tasks may see.
+    """What of the worker's own environment its tasks may see, as `for_launcher` says it.
 
     user:     whose processes they are, where that is another.
     tls_ca:   whom they are to trust as the server; empty: the machine's authorities.
@@ -52,7 +52,16 @@ def base_environment(
         kept["PATH"] = os.pathsep.join([*places, programs])
     if socket and not user:
         kept["BANYAN_SOCKET"] = socket
-    return {**kept, "BANYAN_TLS_CA": tls_ca} if tls_ca else kept
+    kept = {**kept, "BANYAN_TLS_CA": tls_ca} if tls_ca else kept
+    return {for_launcher(name): for_launcher(value) for name, value in kept.items()}
+
+
+def for_launcher(text: str) -> str:
+    """A path or a variable of this machine, as the launcher has it, whose words are all UTF-8.
+
+    Here it was read by the locale of the worker; its bytes stay what they were.
+    """
+    return os.fsencode(text).decode(errors="surrogateescape")
 
 
 def own_programs() -> str:

@@ -82,7 +82,8 @@ class Holding:
             environment.own_programs(),
             options.socket,
         )
-        self._home = self._user.directory() if self._user else os.getcwd()
+        home = self._user.directory() if self._user else os.getcwd()
+        self._home = environment.for_launcher(home)
         self._held: dict[str, Held] = {}
         self.worker = ""  # in whose name tasks are started
         self._behind = Behind()

@@ -133,8 +133,10 @@ def _python() -> list[str]:
 
     Nothing of the current directory or of PYTHON... variables: others may write in that directory,
     and the launcher may be root. Without `site`: it needs no installed package, and starts sooner.
+    The words of tasks are UTF-8, whatever the locale is: see `environment.for_launcher`.
     """
-    return [sys.executable, "-I", "-S", "-c", _BOOT, str(Path(banyan.__file__).parents[1])]
+    own = str(Path(banyan.__file__).parents[1])
+    return [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, own]
 
 
 def _environment() -> dict[str, str]:

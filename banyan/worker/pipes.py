@@ -10,6 +10,7 @@ A read or a close of a pipe that a task can hold is a step. While the loop is in
 may be under way in it that the next thread would not do again.
 """
 
+import contextlib
 import os
 import select
 import threading
@@ -67,13 +68,16 @@ class Pipes:
         return self._attempts[pipe]
 
     def follow(self, pipes: Iterable[int], attempt: str, others: Iterable[int] = ()) -> None:
-        """More, of which the loop is to hear. others: those that `close_dropped` closes."""
-        for pipe in pipes:
-            self._epoll.register(pipe, select.EPOLLIN)
-            self._attempts[pipe] = attempt
-        for pipe in others:
-            self._to_close.append((pipe, attempt))
+        """More, of which the loop is to hear. others: those that `close_dropped` closes.
+
+        Errors: OSError, where the loop does not hear of them; they can be read and dropped.
+        """
+        new = list(pipes)
+        self._attempts.update(dict.fromkeys(new, attempt))
+        self._to_close.extend((pipe, attempt) for pipe in others)
         self._wake()
+        for pipe in new:
+            self._epoll.register(pipe, select.EPOLLIN)
 
     def read(self, pipe: int, most: int) -> bytes:
         """As `os.read`. A step."""
@@ -90,7 +94,8 @@ class Pipes:
         is there. Such a copy would keep a closed pipe watched, under a number that may be another
         pipe's by then.
         """
-        self._epoll.unregister(pipe)
+        with contextlib.suppress(FileNotFoundError):  # see `follow`
+            self._epoll.unregister(pipe)
         self._to_close.append((pipe, self._attempts[pipe]))
         del self._attempts[pipe]
 

@@ -86,10 +86,11 @@ class Places:
         kinds: dict[str, str] = {}
         os.lseek(self._file, 0, os.SEEK_SET)
         with open(self._file, "rb", closefd=False) as table:
-            for line in table.read().splitlines():
+            # Whoever mounts may choose a name with any other character that looks like white space.
+            for line in filter(None, table.read().split(b"\n")):
                 before, _, after = line.partition(b" - ")
-                place = before.split()[4].decode("unicode_escape").encode("latin-1")
-                kinds[os.fsdecode(place)] = os.fsdecode(after.split()[0])
+                place = before.split(b" ")[4].decode("unicode_escape").encode("latin-1")
+                kinds[os.fsdecode(place)] = os.fsdecode(after.split(b" ")[0])
         kinds.pop("/", None)
         local = set(_LOCAL.split())
         return {place for place, kind in kinds.items() if kind not in local}

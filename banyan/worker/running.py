@@ -18,7 +18,7 @@ from banyan.worker.forking import failure_in
 from banyan.worker.pipes import Pipes, Step
 from banyan.worker.spawning import NOT_EXECUTABLE, NotStarted
 from banyan.worker.spool import ANSWER, STDERR, STDOUT, Spool
-from banyan.worker.starting import Started
+from banyan.worker.starting import Started, as_not_started
 from banyan.worker.timers import now
 
 _READ_BYTES = 1 << 16
@@ -39,7 +39,7 @@ class Running:
 
         pipes: those of all attempts.
         """
-        process, self.limits, self.cell = started
+        process, self.limits, self.cell, _ = started
         self._all_pipes = pipes
         self.attempt = attempt
         self.keep = keep
@@ -84,10 +84,17 @@ class Running:
         """True once nobody waits for it to end by itself."""
         return self.leader_ended or (self.kill_at is not None and self.kill_at <= now())
 
-    def follow(self, writing: Iterable[int]) -> None:
-        """Lets the loop hear of its pipes. writing: the ends that are the process's alone."""
+    def follow(self, writing: Iterable[int]) -> NotStarted | None:
+        """Lets the loop hear of its pipes; why that can't be, and it is to end.
+
+        writing: the ends that are the process's alone.
+        """
         begins = [] if self.begins is None else [self.begins]
-        self._all_pipes.follow([*self.pipes, *begins], self.attempt, writing)
+        try:
+            self._all_pipes.follow([*self.pipes, *begins], self.attempt, writing)
+        except OSError as error:
+            return as_not_started(error)
+        return None
 
     def held(self, ended: Container[str]) -> dict[str, Any]:
         """What a new agent is told of it. ended: attempts whose end is still to be reported."""
@@ -155,10 +162,14 @@ class Running:
         Unless it has not become its user yet, which is no fault of the task.
         """
         if self._by_user and tree.user_group_of(self.pid) == os.getgid():
-            self.not_begun = NotStarted(None, "the worker's machine makes no namespaces in time")
+            why = NotStarted(None, "the worker's machine makes no namespaces in time")
         else:
-            reason = "its cwd or its program is where nobody answers"
-            self.not_begun = NotStarted(NOT_EXECUTABLE, reason)
+            why = NotStarted(NOT_EXECUTABLE, "its cwd or its program is where nobody answers")
+        self.give_up(why)
+
+    def give_up(self, why: NotStarted) -> None:
+        """It must not begin, and is to be killed."""
+        self.not_begun = why
         self.kill_at = now()
 
     def drop_begins(self) -> None:

@@ -6,16 +6,19 @@ the task's environment and nowhere else: it must never be logged, reported or ke
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from banyan import ownership
 from banyan.errors import BanyanError
+from banyan.worker.environment import for_launcher
 
 PREFIX = "BANYAN_SECRET_"
 
 _OF_OTHERS = 0o077
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others stand for bytes that are no text
 
 
 class SecretMissing(Exception):
@@ -49,11 +52,15 @@ class Secrets:
         }
 
     def _value(self, name: str, kept: Mapping[str, str]) -> str:
-        value = kept.get(name, self._environ.get(f"{PREFIX}{name.upper()}"))
+        value = kept.get(name)
         if value is None:
-            raise SecretMissing(f"this worker has no secret {name!r}")
-        if "\0" in value:
-            raise SecretMissing(f"the secret {name!r} holds a NUL and can't be in an environment")
+            own = self._environ.get(f"{PREFIX}{name.upper()}")
+            if own is None:
+                raise SecretMissing(f"this worker has no secret {name!r}")
+            value = for_launcher(own)
+        if "\0" in value or _HALF.search(value):
+            what = "a NUL" if "\0" in value else "half a character"
+            raise SecretMissing(f"the secret {name!r} holds {what} and can't be in an environment")
         return value
 
     def _read(self) -> Mapping[str, str]:

@@ -77,7 +77,7 @@ class NotStarted(Exception):
     def __init__(self, exit_code: int | None, reason: str) -> None:
         super().__init__(reason)
         self.exit_code = exit_code
-        self.reason = reason
+        self.reason = reason.encode(errors="backslashreplace").decode()  # what a server can keep
 
 
 class Spawner:
@@ -111,13 +111,13 @@ class Spawner:
         cwd = os.path.join(self._home, cwd)  # not relative to the last task's
         name, path = argv[0] if argv else "", env.get("PATH", os.defpath)
         program = name
-        forks = user is not None or not self._all_answer(cwd, name, path)
-        if not forks:
-            self._enter(cwd)
-            program = find(name, path)
-            forks = not _opens(program)
         pipes: list[int] = []
         try:
+            forks = user is not None or not self._all_answer(cwd, name, path)
+            if not forks:
+                self._enter(cwd)
+                program = find(name, path)
+                forks = not _opens(program)
             for _ in range(3 if answer else 2):
                 pipes += os.pipe()
                 os.set_blocking(pipes[-2], False)  # our end alone
@@ -129,10 +129,11 @@ class Spawner:
                 pid, begins = self._fork(argv, env, cwd, user, files, pipes[5:])
             else:
                 pid, begins = self._spawn(program, argv, env, files), None
-        except (OSError, ValueError) as error:
-            for pipe in pipes:
-                os.close(pipe)
-            raise not_started(name, error, program) from error
+        except Exception as error:
+            _close(pipes)
+            if isinstance(error, OSError | ValueError):
+                raise not_started(name, error, program) from error
+            raise
         writing, by_user = tuple(pipes[1::2]), user is not None
         return Spawned(pid, pipes[0], pipes[2], begins, writing, by_user, *pipes[4:5])
 
@@ -195,6 +196,11 @@ class Spawner:
         if cwd != self._directory:
             enter(cwd)
             self._directory = cwd
+
+
+def _close(pipes: Sequence[int]) -> None:
+    for pipe in pipes:
+        os.close(pipe)
 
 
 def enter(cwd: str) -> None:

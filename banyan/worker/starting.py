@@ -5,6 +5,7 @@ the cgroup.
 """
 
 import contextlib
+import traceback
 from collections.abc import Container
 from typing import Any, NamedTuple
 
@@ -13,11 +14,12 @@ from banyan.worker.cell import Cell
 from banyan.worker.cells import Cells
 from banyan.worker.limits import Limits, OomScore
 from banyan.worker.orphans import Orphans
-from banyan.worker.spawning import Answer, NotStarted, Spawned, Spawner
+from banyan.worker.spawning import NOT_EXECUTABLE, Answer, NotStarted, Spawned, Spawner
 from banyan.worker.timers import now
 from banyan.worker.wire import Message
 
 _ROUNDS_MAX = 64
+_REASON_LENGTH_MAX = 600
 
 
 class Started(NamedTuple):
@@ -26,6 +28,7 @@ class Started(NamedTuple):
     process: Spawned
     limits: Limits
     cell: Cell | None
+    failure: NotStarted | None = None  # why it must not go on: whoever follows it ends it
 
 
 class Starter:
@@ -41,26 +44,31 @@ class Starter:
         self._all_confined = True  # all that were started so far, each in a cgroup of its own
 
     def start(self, message: Message) -> Started:
-        """Starts what the agent asks for. Errors: NotStarted."""
+        """Starts what the agent asks for. Errors: NotStarted, and others; then there is nothing."""
         limits = Limits.from_json(message.get("limits"))
         cell = None
         if limits.by_cgroup:
             cell = self._cells.open(limits.memory_bytes, limits.processes, limits.cores)
-            self._cells.give(message.get("all_memory_bytes", 0))
         try:
+            if limits.by_cgroup:
+                self._cells.give(message.get("all_memory_bytes", 0))
             if cell and not self._cells.have_room():
                 raise NotStarted(None, "tasks use all memory, or have left it in shared memory")
             if now() >= message["before"]:
                 raise NotStarted(None, "the worker came to it too late")
             process = self._spawn(message, cell)
-        except NotStarted:
+        except Exception:
             if cell:
                 self._cells.close(cell)
             raise
-        limits.apply(process.pid)
-        cell = self._confined(message["attempt"], process, cell)
+        failure = None
+        try:
+            limits.apply(process.pid)
+            cell = self._confined(message["attempt"], process, cell)
+        except Exception as error:
+            failure = as_not_started(error)
         self._all_confined = self._all_confined and cell is not None
-        return Started(process, limits, cell)
+        return Started(process, limits, cell, failure)
 
     def _spawn(self, message: Message, cell: Cell | None) -> Spawned:
         answer = Answer(*message["answer"]) if message.get("answer") else None
@@ -122,6 +130,20 @@ class Starter:
             and self._orphans.may_be_of(attempt, pid, self._all_confined)
         ]
         return [pid for pid in tree.descendants([leader, *strays]) if pid not in taken]
+
+
+def as_not_started(error: Exception) -> NotStarted:
+    """What it means to a task that its start has failed, be it in a way that nobody thought of.
+
+    What the kernel refuses us is no fault of the task; else it must not come again and again. The
+    launcher's log says more.
+    """
+    if isinstance(error, NotStarted):
+        return error
+    traceback.print_exception(error)
+    reason = f"it could not be started: {type(error).__name__}: {error}"
+    exit_code = None if isinstance(error, OSError) else NOT_EXECUTABLE
+    return NotStarted(exit_code, reason[:_REASON_LENGTH_MAX])
 
 
 def bound_memory(cell: Cell | None, limits: Limits) -> None:

@@ -21,7 +21,7 @@ from banyan.worker.pipes import Pipes, Step
 from banyan.worker.running import OwnPeak, Running, ended_child, kill_trees, never_began
 from banyan.worker.spawning import NotStarted
 from banyan.worker.spool import FLUSH_BYTES, Spool, room_in
-from banyan.worker.starting import Starter, bound_memory
+from banyan.worker.starting import Starter, as_not_started, bound_memory
 from banyan.worker.successors import Successors
 from banyan.worker.timers import Timers, now
 from banyan.worker.wire import Message
@@ -30,9 +30,7 @@ _FLUSH_SECONDS = 0.1  # so long output may be in memory only
 _LOOK_AGAIN_SECONDS = 0.05
 _REAPS_MAX = 512  # in one go: chains of forks must not keep the loop from all else
 _HELD_UP = "its output could not be read: somebody held the pipe, and did not let go of it"
-_AGAIN = "again"
-_REAP = "reap"
-_WATCH = "watch"
+_AGAIN, _REAP, _WATCH = "again", "reap", "watch"
 
 
 class Supervision:
@@ -92,14 +90,17 @@ class Supervision:
             self._successors.add(after, message)
             return
         try:
+            spool = Spool(f"{self._outputs}/{attempt}", *room_in(message))
             started = self._starter.start(message)
-        except NotStarted as error:
-            self._not_started(message, error)
+        except Exception as error:  # whatever it is, it is this attempt's alone
+            self._not_started(message, as_not_started(error))
             return
-        spool = Spool(f"{self._outputs}/{attempt}", *room_in(message))
         running = Running(attempt, message["keep"], started, spool, self.pipes)
         running.grace_seconds = message["grace_seconds"]
-        self._follow(running, started.process.writing)
+        if failure := self._follow(running, started.process.writing) or started.failure:
+            running.give_up(failure)
+            self._kill(running)
+            return
         if message["timeout_seconds"] is not None:
             self._timers.set((attempt, "timeout"), now() + message["timeout_seconds"])
         if running.begins is None:
@@ -123,12 +124,13 @@ class Supervision:
         running.give_up_start()
         self._kill(running)
 
-    def _follow(self, running: Running, writing: Iterable[int]) -> None:
+    def _follow(self, running: Running, writing: Iterable[int]) -> NotStarted | None:
+        """Why it can't be followed, and is to end."""
         self.running[running.attempt] = running
         self._leaders[running.pid] = running.attempt
-        running.follow(writing)
         watching.begin(running)
         self._timers.set_earlier(_WATCH, now() + watching.LOOK_SECONDS)
+        return running.follow(writing)
 
     def go_home(self) -> None:
         """To be called after a number of starts: leaves the last one's directory."""

@@ -6,6 +6,7 @@ What it reads may be out of date when it returns: callers look again until nothi
 
 import functools
 import os
+import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -21,6 +22,7 @@ _FOUND_MAX = 1 << 15
 _PART_BYTES = 1 << 16
 _VARIABLE_BYTES_MAX = 512  # longer than any mark, with its name
 _PF_EXITING = 0x4  # of the kernel's flags of a thread
+_SIGKILL_BIT = 1 << (signal.SIGKILL - 1)
 _HAS_CHILDREN_FILE = os.path.exists(f"/proc/self/task/{threading.get_native_id()}/children")
 
 
@@ -131,6 +133,20 @@ def spent(pid: int) -> bool:
 def cannot_be_interrupted(pid: int) -> bool:
     """Whether it waits in the kernel for something to come."""
     return _stat(pid)[:1] == [b"D"]
+
+
+def is_killed(pid: int) -> bool:
+    """Whether it only lives on for as long as the kernel holds it: it ends, or SIGKILL waits."""
+    fields = _stat(pid)
+    if fields and int(fields[6]) & _PF_EXITING:
+        return True
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as status:
+            said = status.readall()
+    except OSError:
+        return False
+    pending = [said.partition(name)[2].split(b"\n")[0] for name in (b"\nSigPnd:", b"\nShdPnd:")]
+    return any(int(each or b"0", 16) & _SIGKILL_BIT for each in pending)
 
 
 def _has_nothing(stat: list[bytes]) -> bool:

@@ -166,9 +166,9 @@ def _wire(case: Case) -> Iterator[Violation]:
 def _left(case: Case) -> Iterator[Violation]:
     for path in leftovers.files(post.directory for post in case.stage.posts):
         yield Violation("leftovers", "", f"a file was left: {path}")
-    ours = {f"banyan-{pid}" for pid in case.stage.launchers}
+    ours = tuple(f"-{pid}" for pid in case.stage.launchers)
     for path in leftovers.cgroups():
-        if ours & set(path.split("/")):
+        if any(part.endswith(ours) for part in path.split("/")):
             yield Violation("leftovers", "", f"a cgroup was left: {path}")
 
 

@@ -243,7 +243,7 @@ def test_nor_are_links_read(tmp_path: Path, kept: Path, name: str, read: Callabl
 
 def test_the_note_of_cells_is_no_link(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch):
     cleared: list[Path] = []
-    root = tmp_path / "banyan-1"
+    root = tmp_path / "banyan-99999999"  # which is no process
     root.mkdir()
     monkeypatch.setattr(cells, "make_root", lambda _: root)
     monkeypatch.setattr(cells, "_make_twins", lambda _: {})

@@ -26,6 +26,7 @@ from banyan.domain.resources import (
 from banyan.domain.states import State
 from banyan.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TASK_FAILED, BanyanError
 from banyan.worker import inventory, mailbox, wire
+from banyan.worker.environment import for_launcher
 from banyan.worker.holding import Holding
 from banyan.worker.ledger import Ledger
 from banyan.worker.link import Link
@@ -164,11 +165,12 @@ class Run:
             attempt = f"{task['key']}-{uuid.uuid4().hex}"
             self._plan.claimed(task, attempt, grant)
             file = result_file(self._directory, task["name"])
+            result = {"BANYAN_RESULT_FILE": for_launcher(str(file))}
             more = {
                 "attempt_id": attempt,
                 "granted_resources": grant.to_json(),
                 "token": attempt,
-                "env": {**(task.get("env") or {}), "BANYAN_RESULT_FILE": str(file)},
+                "env": {**(task.get("env") or {}), **result},
             }
             self._holding.start({**task, **more}, now() + _LEASE_SECONDS)
 

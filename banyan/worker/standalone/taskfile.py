@@ -21,6 +21,8 @@ from banyan.errors import BanyanError
 Task = dict[str, Any]
 
 _NAME_LENGTH_MAX = 256
+_HALF = re.compile("[\ud800-\udfff]")
+_NEAR = 20  # characters that are shown before it
 _KEYED = ("command", "requested_resources", "env", "cwd")  # what makes it another task
 
 
@@ -35,7 +37,10 @@ def read_tasks(path: Path) -> list[Task]:
         if not line.strip():
             continue
         try:
-            task = _task(json.loads(line), number)
+            given = json.loads(line)
+            if "\\u" in line:
+                _demand_whole(given)
+            task = _task(given, number)
             if task["name"] in tasks:
                 raise ValueError(f"the name {task['name']!r} is used twice")
         except ResourceError as error:
@@ -45,6 +50,14 @@ def read_tasks(path: Path) -> list[Task]:
         tasks[task["name"]] = task
     _link(path, tasks)
     return list(tasks.values())
+
+
+def _demand_whole(given: Any) -> None:
+    """All that a line holds is text that can be written. Errors: ValueError."""
+    said = json.dumps(given, ensure_ascii=False)
+    if half := _HALF.search(said):
+        near = said[max(half.start() - _NEAR, 0) : half.end()]
+        raise ValueError(f"{half[0]!a} is half a character, which no text can have, in {near!a}")
 
 
 def _task(given: Any, number: int) -> Task:
