@@ -17,6 +17,8 @@ from banyan.domain.states import ENDED, HELD, Actor, Ending, Outcome, State, may
 from banyan.domain.units import counted
 
 Task = Mapping[str, Any]
+# Each leaves a record: nobody is to make any number of them of one task.
+ATTEMPTS_MAX = 10_000
 # All that `finish`, `lost`, `given_back`, `since_claim` and `record_of_end` read of a task: its
 # payload is more.
 READ_AT_END = (
@@ -251,7 +253,8 @@ def _terminated(task: Task, outcome: Outcome, end: Task, now: datetime) -> dict[
         return ended(outcome, Ending.SUCCESS, end.get("reason"))  # its output was lost, say
     reason = end.get("reason") or end["exit_status"]
     failure_count = task.get("failure_count", 0) + 1
-    if not retries.may_retry(failure_count, task["max_attempt_count"]):
+    may_retry = retries.may_retry(failure_count, task["max_attempt_count"])
+    if not may_retry or task["attempt_count"] >= ATTEMPTS_MAX:
         return {**ended(outcome, Ending.FAILURE, reason), "failure_count": failure_count}
     delay = retries.retry_delay_milliseconds(
         task["retry_delay_milliseconds"], task["retry_backoff"], failure_count
@@ -277,7 +280,7 @@ def lost(task: Task, reason: str, now: datetime, end: Mapping[str, Any] | None =
     elif retries.is_lost_for_good(lost_count, task["max_lost_count"]):
         fields = {**ended(Outcome.LOST, Ending.FAILURE, reason), "lost_count": lost_count}
     else:
-        fields = {**_available_again(now, reason), "lost_count": lost_count}
+        fields = {**_available_again(task, now, reason), "lost_count": lost_count}
     return _release_attempt(task, fields, record, ("holder",))
 
 
@@ -287,11 +290,13 @@ def given_back(task: Task, reason: str, now: datetime) -> Decision:
     if task["state"] == State.PENDING_CANCELLATION:
         fields = ended(None, Ending.CANCELLED, task.get("reason"))
     else:
-        fields = _available_again(now, reason)
+        fields = _available_again(task, now, reason)
     return _release_attempt(task, fields, record, ("holder",))
 
 
-def _available_again(now: datetime, reason: str) -> dict[str, Any]:
+def _available_again(task: Task, now: datetime, reason: str) -> dict[str, Any]:
+    if task["attempt_count"] >= ATTEMPTS_MAX:
+        return ended(Outcome.LOST, Ending.FAILURE, f"{reason}; it has had {ATTEMPTS_MAX} attempts")
     return {
         "state": State.AVAILABLE,
         "available_since": now,

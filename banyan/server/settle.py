@@ -45,7 +45,7 @@ def settle_ended(
     """Settle the children of these ended tasks.
 
     Three commands a level, up to a thousand parents wide, two thousand children or fifty
-    thousand edges; one more where some that waited for others were cancelled. Returns the
+    thousand edges; four more where some that waited for others were cancelled. Returns the
     children that may be claimed now; of those that wait for their time, the alarm is set.
     """
     deadline = monotonic() + seconds
@@ -108,8 +108,8 @@ def _settle_level(store: Store, parent_ids: list[ObjectId]) -> Level:
     done = {parent["_id"] for parent in settled}
     left = [parent["_id"] for parent in parents if parent["_id"] not in done]
     level = Level(list(dict.fromkeys([*cancelled, *groups])), ready, left)
+    settlements.take_out(store, gone)
     updates = [
-        *settlements.without(gone),
         *settlements.of_children(children, decided, time),
         *settlements.marks(settled),
     ]

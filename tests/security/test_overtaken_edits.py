@@ -12,9 +12,9 @@ from bson import ObjectId
 
 from banyan.domain import continuations, lifecycle
 from banyan.server.shapes import SHAPES, of_task
-from banyan.server.store import settlements, tasks
+from banyan.server.store import edges, settlements, tasks
 from banyan.server.store.mongo import now
-from banyan.server.verbs import release
+from banyan.server.verbs import link, release
 from tests.contract.playing import Play, Player, word
 from tests.contract.playing import play as play
 from tests.server.explained import Bench
@@ -218,3 +218,39 @@ def test_who_releases_a_task_sees_no_later_edit(
     told = bench.ask("worker", "POST", f"/tasks/{task}/release", {"token": claimed["token"]})
     assert told["state"] == "available"
     assert ("command" in told) == (not change)
+
+
+def test_a_parent_whose_id_somebody_else_has_by_then_is_not_tied_to(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is forgotten, and its id submitted by another, between the look and the transaction."""
+    parent, link_parents = made(bench), edges.link_parents
+    bench.ask("provider", "POST", f"/tasks/{parent}/cancel")
+
+    def overtaken(*arguments: Any) -> Any:
+        monkeypatch.setattr(edges, "link_parents", link_parents)
+        bench.store["tasks"].update_one({"_id": ObjectId(parent)}, {"$set": {"owner": "another"}})
+        return link_parents(*arguments)
+
+    monkeypatch.setattr(edges, "link_parents", overtaken)
+    headers = {"Authorization": f"Bearer {bench.tokens['provider']}"}
+    task = {"command": "x", "after_any": [parent]}
+    answer = bench.client.post("/tasks", json=task, headers=headers)
+    assert (answer.status_code, list(answer.json["_issues"])) == (422, ["after_any"])
+    assert stored(bench, parent)["final_continuations"] == []
+
+
+def test_a_parent_that_is_forgotten_meanwhile_is_not_found(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, write_together = made(bench), link.write_together
+
+    def overtaken(*arguments: Any) -> None:
+        write_together(*arguments)
+        bench.store["tasks"].delete_one({"_id": ObjectId(task)})
+
+    monkeypatch.setattr(link, "write_together", overtaken)
+    headers = {"Authorization": f"Bearer {bench.tokens['provider']}"}
+    body = {"remove_continuations": ["0" * 24]}
+    answer = bench.client.patch(f"/tasks/{task}", json=body, headers=headers)
+    assert (answer.status_code, answer.json["_error"]["word"]) == (404, "not_found")

@@ -26,7 +26,7 @@ from tests.contract.playing import Item, Play, Player, now
 from tests.harness import Processes, Server, eventually
 from tests.server.deaths import Deaths
 
-COMMANDS_MAX = 24  # more than any of these requests sends: 19 at the most
+COMMANDS_MAX = 28  # more than any of these requests sends: 23 at the most
 Request = dict[str, Any]
 States = dict[str, str]
 
@@ -322,3 +322,23 @@ def _again(server: Server, request: Request) -> None:
     word = answer.json().get("_error", {}).get("word")
     done_before = word == "already_exists" or answer.json().get("state") == "terminated"
     assert answer.status_code in (200, 201) or done_before, answer.text
+
+
+def test_a_child_that_was_retried_meanwhile_stays_in_its_parents_list(
+    serve: Callable[..., Server], fresh_database: str
+):
+    """Otherwise its parent would end as one that nobody waits for, and the child wait for ever."""
+    play = Play(serve())
+    (parent,) = play.submit()
+    (child,) = play.submit(after=[parent])
+    store = mongo.Store(fresh_database)
+    play.server.provider.post(f"tasks/{child}/cancel")
+    as_read = store["tasks"].find_one({"_id": ObjectId(child)}) or {}
+    gone = settlements.with_parents(store, [{**as_read, "parent_count": 1}])
+    play.server.provider.post(f"tasks/{child}/retry")
+    assert play.task(parent)["continuations"] == [child]
+    settlements.take_out(store, gone)
+    assert play.task(parent)["continuations"] == [child]
+    play.server.provider.post(f"tasks/{child}/cancel")
+    eventually(lambda: play.task(parent)["continuations"] == [])
+    store.close()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from banyan.domain.attempts import outcome_of
+from banyan.domain.lifecycle import is_group
 from banyan.domain.states import HELD, State
 from banyan.server.doctor.finding import Finding
 from banyan.server.store.inspection import Batch
@@ -53,8 +54,8 @@ def _results(task: Document, records: Sequence[Document]) -> Iterator[Finding]:
         message = f"attempts {succeeded} have all succeeded, and it was not retried"
         yield Finding(CHECK, str(task["_id"]), message, _REPORT)
     last = {record["_id"]: record.get("exit_status") for record in records}.get(task["attempt_id"])
-    if task["state"] != State.TERMINATED or last is None:
-        return
+    if task["state"] != State.TERMINATED or last is None or is_group(task):
+        return  # without a command it has ended without an attempt, whatever came before
     if outcome_of(last) != task["outcome"]:
         message = f"its outcome is {task['outcome']}, and that of its last attempt {last}"
         yield Finding(CHECK, str(task["_id"]), message, _REPORT)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from bson import ObjectId
 from pymongo import ASCENDING
 
+from banyan.server.store.attempts import LISTS
 from banyan.server.store.forgetting import FIELDS
 from banyan.server.store.logs import STORED
 from banyan.server.store.mongo import Document, Store, new_etag, now
@@ -78,6 +79,8 @@ def attempts_with_output(store: Store, after: ObjectId | None, limit: int) -> li
     return list(dict.fromkeys(chunk["attempt"] for chunk in found))
 
 
+RECORD_BYTES = 8192  # of an attempt's record; beyond that it is messages and samples
+END = ObjectId("f" * 24)
 CHUNK_BYTES = 107  # a chunk of output without its text, as BSON
 
 
@@ -120,12 +123,44 @@ def _chunk_counts(store: Store, attempts: Sequence[ObjectId]) -> dict[ObjectId, 
     return {one["_id"]: one["count"] for one in found}
 
 
+def large_records_bytes(store: Store) -> int:
+    """How much messages and samples take in the records of attempts, beyond what is common."""
+    stats = next(iter(store["attempts"].aggregate([{"$collStats": {"storageStats": {}}}])))
+    size, count = stats["storageStats"]["size"], stats["storageStats"]["count"]
+    return max(0, int(size) - RECORD_BYTES * int(count))
+
+
+def large_records(
+    store: Store, after: ObjectId | None, limit: int
+) -> tuple[ObjectId, list[OutputOf]]:
+    """What the next attempts have in large records; the last one that was looked at, or END."""
+    stages: list[Document] = [
+        {"$match": _EVERYTHING if after is None else {"_id": {"$gt": after}}},
+        {"$sort": {"_id": ASCENDING}},
+        {"$limit": limit},
+        {"$project": {"owner": 1, "time_terminated": 1, "size": {"$bsonSize": "$$ROOT"}}},
+    ]
+    found = list(store["attempts"].aggregate(stages))
+    large = [
+        OutputOf(
+            one["_id"],
+            one.get("owner", ""),
+            one["size"] - RECORD_BYTES,
+            one.get("time_terminated") is not None,
+        )
+        for one in found
+        if one["size"] > RECORD_BYTES
+    ]
+    return (found[-1]["_id"] if len(found) == limit else END), large
+
+
 def remove_output(store: Store, attempts: Collection[ObjectId]) -> None:
-    """Take the output of attempts away; that it is gone is said before it goes."""
+    """Take the output of attempts away, their messages and samples, too; that is said first."""
     which = {"_id": {"$in": list(attempts)}}
-    said = {"time_log_removed": now(), "_etag": new_etag(), "_updated": now()}
-    update = {"$set": said, "$unset": {"output": ""}}  # and what is short, in the record
-    store["attempts"].update_many({**which, "time_log_removed": None}, update)
+    said = {"_etag": {"$literal": new_etag()}, "_updated": {"$literal": now()}}
+    removed = {"time_log_removed": {"$ifNull": ["$time_log_removed", {"$literal": now()}]}}
+    gone = ["output", *LISTS]  # what is short stands in the record
+    store["attempts"].update_many(which, [{"$set": {**removed, **said}}, {"$unset": gone}])
     store["log_chunks"].delete_many({"attempt": which["_id"]})
 
 

@@ -7,20 +7,25 @@ with the id of one that went: what that one does is kept, and nobody's who had t
 is shown to it (`attempts.py`).
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from typing import Any
 
 from bson import ObjectId
+from pymongo import ASCENDING
 from pymongo.client_session import ClientSession
+from pymongo.errors import OperationFailure
 
 from banyan.domain.continuations import CHILD_LISTS, PARENT_LISTS
 from banyan.domain.retention import neighbours
 from banyan.domain.states import ENDED
 from banyan.server.store import edges
 from banyan.server.store.mongo import BATCH, Document, Store, now
+
+logger = logging.getLogger(__name__)
 
 _LISTS = (*CHILD_LISTS, *PARENT_LISTS)
 # What is decided by. Of the lists, which may be long, only how many they name: `neighbour_count`.
@@ -32,6 +37,7 @@ FIELDS: Document = {
 NOTE_STAYS = timedelta(seconds=60)
 _ENDED = [str(state) for state in ENDED]
 _TASKS_AT_ONCE = 50  # of which output is removed: it may be 16 MiB each
+_ATTEMPTS_AT_ONCE = 1000  # a task may have any number
 _NOTES_AT_ONCE = 20
 _NAMED_AT_ONCE = 20_000  # neighbours asked for: a thousand tasks may name three million
 _LISTS_A_BATCH = 20
@@ -135,9 +141,10 @@ def clear(store: Store, gone: Gone) -> None:
     for start in range(0, len(waiting), _TASKS_AT_ONCE):
         of_these = {"task": {"$in": waiting[start : start + _TASKS_AT_ONCE]}}
         records = store["attempts"].find(of_these, ["task", "task_seq"], batch_size=BATCH)
-        attempts = [one["_id"] for one in records if _is_of(one, gone[one["task"]])]
-        store["log_chunks"].delete_many({"attempt": {"$in": attempts}})
-        store["attempts"].delete_many({"_id": {"$in": attempts}})
+        attempts = (one["_id"] for one in records if _is_of(one, gone[one["task"]]))
+        while some := list(islice(attempts, _ATTEMPTS_AT_ONCE)):
+            store["log_chunks"].delete_many({"attempt": {"$in": some}})
+            store["attempts"].delete_many({"_id": {"$in": some}})
 
 
 def _is_of(attempt: Document, seq: int | None) -> bool:
@@ -148,11 +155,21 @@ def _is_of(attempt: Document, seq: int | None) -> bool:
     return attempt.get("task_seq") in (None, seq)
 
 
-def clear_rest(store: Store) -> bool:
-    """Do again what a note says of tasks that went some time ago; whether there was any."""
-    before = ObjectId.from_datetime(now() - NOTE_STAYS)
-    notes = list(store["forgotten"].find({"_id": {"$lt": before}}).limit(_NOTES_AT_ONCE))
-    for note in notes:
-        clear(store, dict(zip_longest(note["tasks"], note.get("seqs", ()))))
-        store["forgotten"].delete_one({"_id": note["_id"]})
-    return bool(notes)
+def clear_rest(store: Store, after: ObjectId | None = None) -> ObjectId | None:
+    """Do again what the next notes say of tasks that went some time ago; the last note, or None.
+
+    A note at which it fails stays, and keeps none of the others from being done.
+    """
+    bounds: Document = {"$lt": ObjectId.from_datetime(now() - NOTE_STAYS)}
+    bounds |= {} if after is None else {"$gt": after}
+    notes = store["forgotten"].find({"_id": bounds}).sort("_id", ASCENDING).limit(_NOTES_AT_ONCE)
+    last: ObjectId | None = None
+    for note in list(notes):
+        last = note["_id"]
+        try:
+            clear(store, dict(zip_longest(note["tasks"], note.get("seqs", ()))))
+        except OperationFailure:
+            logger.exception("what belonged to %s could not be removed", note["tasks"])
+        else:
+            store["forgotten"].delete_one({"_id": note["_id"]})
+    return last

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from bson import ObjectId
 from pymongo import UpdateMany
+from pymongo.client_session import ClientSession
 from pymongo.errors import OperationFailure
 
 from banyan.domain.continuations import CHILD_LISTS, PARENT_LISTS, Cancel, Release, parents_of
@@ -22,6 +23,7 @@ from banyan.server.store.mongo import BATCH, FORGETTABLE, MAJORITY, Document, St
 
 IDS_AT_ONCE = 50_000  # in the lists of tasks that are read together; one may have more
 
+_REVIVED = -1  # no count of revivals
 _CHILD_FIELDS = ["state", "command", "not_before", "revival_count"]
 _PARENT_FIELDS: Document = {
     **dict.fromkeys(("state", "ended_as", "revival_count"), 1),
@@ -253,8 +255,33 @@ def _cancel(ids: Sequence[ObjectId], query: Document, cancel: Cancel) -> Update:
     )
 
 
-def without(cancelled: Sequence[Document]) -> list[Update]:
-    """Takes cancelled children out of every list that names them."""
+def take_out(store: Store, cancelled: Sequence[Document]) -> None:
+    """Take these out of every list that names them, those that are cancelled still.
+
+    In one transaction: a retry that puts one back into a list comes before it, or after it.
+    """
+    if not any(map(parents_of, cancelled)):
+        return
+
+    def work(session: ClientSession) -> None:
+        query = {"_id": {"$in": [one["_id"] for one in cancelled]}, "state": State.CANCELLED}
+        found = store["tasks"].find(query, ["revival_count"], batch_size=BATCH, session=session)
+        now_cancelled = {one["_id"]: one.get("revival_count") for one in found}
+        updates = _without(
+            [
+                one
+                for one in cancelled
+                if now_cancelled.get(one["_id"], _REVIVED) == one.get("revival_count")
+            ]
+        )
+        if updates:
+            writes = [one.statement() for one in updates]
+            store["tasks"].bulk_write(writes, session=session)
+
+    store.transaction(work)
+
+
+def _without(cancelled: Sequence[Document]) -> list[Update]:
     parents = {parent for task in cancelled for parent in parents_of(task)}
     if not parents:
         return []

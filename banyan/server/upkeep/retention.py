@@ -52,8 +52,10 @@ class Retention:
 
     def _steps(self, context: Context) -> Steps:
         rules = keeping.rules()
-        while forgetting.clear_rest(context.store):
+        last = forgetting.clear_rest(context.store)
+        while last:
             yield True
+            last = forgetting.clear_rest(context.store, last)
         for range_ in _ranges(context.store, rules):
             yield from _tasks(context, range_, rules)
         yield from _output(context.store)
@@ -132,7 +134,7 @@ def _output(store: Store) -> Steps:
     sums it up by owner, the second removes.
     """
     most = knobs().LOGS_TOTAL_BYTES_MAX
-    excess = ageing.logs_bytes(store) - most
+    excess = ageing.logs_bytes(store) + ageing.large_records_bytes(store) - most
     if excess <= 0:
         return
     owners: dict[str, Output] = defaultdict(Output)
@@ -159,3 +161,7 @@ def _with_output(store: Store) -> Iterator[list[ageing.OutputOf]]:
     while batch := ageing.attempts_with_output(store, after, BATCH):
         after = batch[-1]
         yield ageing.outputs(store, batch)
+    looked_at = None if ageing.large_records_bytes(store) else ageing.END
+    while looked_at != ageing.END:
+        looked_at, large = ageing.large_records(store, looked_at, BATCH)
+        yield large

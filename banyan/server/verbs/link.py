@@ -23,6 +23,7 @@ from banyan.server import aftermath, represent
 from banyan.server.auth import owned
 from banyan.server.calls import Call
 from banyan.server.schemas.tasks import EDGES_MAX
+from banyan.server.scoped import missing
 from banyan.server.shapes import SHAPES
 from banyan.server.store import edges, tasks, walks
 from banyan.server.store.mongo import BATCH, Document, new_etag, now
@@ -41,7 +42,9 @@ def write_one(call: Call, edit: Edit, task: Document) -> Document:
     except BanyanError as error:
         error.issues = error.issues.get(str(task["_id"]), {})
         raise
-    current = tasks.find(call.store, [task["_id"]])[task["_id"]]
+    current = tasks.find(call.store, [task["_id"]]).get(task["_id"])
+    if current is None:
+        raise missing("tasks", task["_id"])  # it was forgotten a moment ago
     return {**represent.changed(call, current), "_status": "OK"}
 
 

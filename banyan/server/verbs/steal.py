@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from bson import ObjectId
 
 from banyan.domain import lifecycle
-from banyan.domain.lifecycle import Change
+from banyan.domain.lifecycle import ATTEMPTS_MAX, Change
 from banyan.domain.resources import Capacity, Grant, capacity_from, fits, grant_for
 from banyan.server import aftermath, represent, validation, weights
 from banyan.server.auth import check_queues
@@ -123,6 +123,7 @@ def _may_take(
         (task, grant)
         for task, grant in granted
         if has_labels(task["labels"], wish["labels"])
+        and task["attempt_count"] < ATTEMPTS_MAX
         and fits(grant, free if task["holder"]["started"] else later)
     ]
 

@@ -356,7 +356,10 @@ class _Graph:
 
     def _write(self, session: Any) -> None:
         if self.to_parents:
-            self.outside |= edges.link_parents(self.store_of, self.to_parents, session)
+            linked = edges.link_parents(self.store_of, self.to_parents, session)
+            if any(task["owner"] != self.outside[one]["owner"] for one, task in linked.items()):
+                raise edges.GraphChangedError  # it was forgotten, and somebody else has its id
+            self.outside |= linked
             self._place()
         edges.insert(self.store_of, self.tasks, self.to_children, session)
 
