@@ -28,7 +28,8 @@ LEVELS = ("debug", "info", "warning", "error")
 
 _SECRETS = (
     (re.compile(r"\b(bny|att)_([0-9a-f]{1,24})_[A-Za-z0-9_-]+"), r"\1_\2_(hidden)"),
-    (re.compile(r"(://[^\s:/@]+:)[^\s@]+@"), r"\1(hidden)@"),
+    # Both parts are bounded: otherwise the time would grow with the square of a line's length.
+    (re.compile(r"(://[^\s:/@]{1,256}+:)[^\s@]{1,1024}+@"), r"\1(hidden)@"),
 )
 _PLAIN = re.compile(r"[^\s\"'=\\]+")
 SAME_PER_SECOND = 10  # warnings and errors from one place in the code

@@ -8,7 +8,8 @@ from functools import lru_cache
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - of the grammar of HTTP
 # One preference, or one parameter of it. A quote that nobody closes reaches to the end.
 _PIECE = re.compile(r'(?:[^,;"]|"(?:[^"\\]|\\.)*(?:"|\\?\Z))+')
-_PREFERENCE = re.compile(rf'\s*({_TOKEN})\s*(?:=\s*(?:"([^"\\]*)"|({_TOKEN}))?\s*)?')
+# Nothing is given back: a stranger's header must cost no more than its length.
+_PREFERENCE = re.compile(rf'\s*+({_TOKEN})\s*+(?:=\s*+(?:"([^"\\]*)"|({_TOKEN}))?\s*+)?')
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 

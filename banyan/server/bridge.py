@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 # Headers that are taken apart, some before it is known who asks: that must not cost much.
 PARSED_BYTES_MAX = 1024
+_LOGGED_PATH_MAX = 200  # characters, whatever a stranger asks for
 _PARSED = {
     "CONTENT_LENGTH",
     "CONTENT_TYPE",
@@ -148,7 +149,8 @@ def call(application: WSGIApplication, environ: Environ, body: bytes) -> Answer:
     """
     request = request_id(environ)
     began = monotonic()
-    about = {"method": environ["REQUEST_METHOD"], "path": environ["PATH_INFO"]}
+    path = environ["PATH_INFO"][:_LOGGED_PATH_MAX]
+    about = {"method": environ["REQUEST_METHOD"], "path": path}
     with logs.about(request_id=request, **about):
         answer = _answer(application, environ, body)
         if answer.status != GO_ON and logger.isEnabledFor(logging.INFO):

@@ -25,6 +25,7 @@ _PACKET_BYTES_MIN = 64  # as so many bytes counts the smallest packet: each cost
 # In the state of an ASGI scope: by what it came, and that its body is there and is short.
 CONNECTION, SHORT = "connection", "short"
 HEADERS_MAX = 200  # of one request
+PATH_BYTES_MAX = 1024  # it is unquoted before it is known who asks
 _END = b"\r\n\r\n"  # of a head, and of a body in chunks
 _CHUNKED_BYTES_MAX = 4096  # the parser is given at one time: it may keep as much of a frame
 _JOINED_BYTES_MAX = 16 * 1024  # of a body: a longer one is not copied behind its head
@@ -232,6 +233,8 @@ class Protocol(HttpToolsProtocol):
                 hosts += 1
             elif name == b"content-length":
                 self._body_left = int(value)
+        if len(self.url.partition(b"?")[0]) > PATH_BYTES_MAX:
+            self._refuse(f"an address may have {PATH_BYTES_MAX} bytes before its query")
         if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
             self._refuse("a request has one header `Host`")
         self._in_headers = False

@@ -1,12 +1,18 @@
 """What a request says before it is known who asks: little work, and a clear refusal."""
 
+import io
+import logging
 import socket
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from banyan import logs
+from banyan.preferences import preferences
 from banyan.server import bridge, edge
-from banyan.server.protocol import HEADERS_MAX
+from banyan.server.protocol import HEADERS_MAX, PATH_BYTES_MAX
 from tests.contract.playing import word
 from tests.harness import Server
 from tests.harness.asgi import served
@@ -51,6 +57,51 @@ def test_a_request_has_so_many_headers() -> None:
         answer = front.raw(b"GET / HTTP/1.1\r\nHost: x\r\n" + many + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert f"{HEADERS_MAX} headers".encode() in answer
+
+
+@pytest.mark.parametrize("character", ["%", "a"])
+def test_an_address_has_an_end(character: str) -> None:
+    things = Things()
+    with served(things) as front:
+        path = "/" + character * PATH_BYTES_MAX
+        answer = front.raw(f"GET {path}?a=b HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert f"{PATH_BYTES_MAX} bytes before its query".encode() in answer
+        assert things.asked == 0
+        lines = f"GET {path[:-1]}?{'a' * 4096} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert front.raw(lines.encode()).startswith(b"HTTP/1.1 200 ")
+
+
+COSTLY = [
+    lambda length: preferences(f"a={' ' * length}/"),
+    lambda length: preferences(f"{' ' * length}a{' ' * length}/"),
+    lambda length: logs._hide("://a:" * (length // 5)),
+    lambda length: logs._hide("://" + "a" * length),
+    lambda length: logs._hide("://a:" + "b" * length),
+]
+
+
+@pytest.mark.parametrize("read", COSTLY)
+def test_what_strangers_say_costs_no_more_than_its_length(read: Callable[[int], Any]) -> None:
+    """By the square of it each of these would take minutes."""
+    before = time.monotonic()
+    read(400_000)
+    assert time.monotonic() - before < 30
+
+
+def test_a_line_of_the_log_holds_no_more_of_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.Json("server"))
+    monkeypatch.setattr(bridge.logger, "handlers", [handler])
+    monkeypatch.setattr(bridge.logger, "level", logging.INFO)
+    bridge.logger.manager._clear_cache()  # of what is enabled
+    with served(Things()) as front:
+        path = f"/{'a' * 1000}"
+        front.raw(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    line = stream.getvalue()
+    assert "aaaa" in line
+    assert len(line) < 1000
 
 
 def test_a_query_has_so_many_arguments(server: Server) -> None:
